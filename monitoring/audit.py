@@ -1,0 +1,201 @@
+"""The invariants of the whole, checked on the books: ours, and the far side's where it is known.
+
+Each check is one short statement that returns the ids that break it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3
+from sqlalchemy import Connection, text
+
+from schemas.errors import ConfigurationError
+
+SHOWN = 20
+
+CHECKS = {
+    "every line of an accepted order has exactly its quantity of services": """
+        SELECT o.id FROM orders AS o
+        WHERE o.state IN ('priced', 'paid', 'delivered', 'partly_delivered')
+        AND (SELECT sum(quantity) FROM order_lines AS l WHERE l.order_id = o.id)
+            <> (SELECT count(*) FROM services AS s WHERE s.order_id = o.id)""",
+    "an order's state follows from its services": """
+        SELECT o.id FROM orders AS o JOIN (
+            SELECT order_id, count(*) AS n,
+                count(*) FILTER (WHERE state IN ('active', 'suspended', 'terminated')) AS there,
+                count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+            FROM services GROUP BY order_id) AS s ON s.order_id = o.id
+        WHERE (o.state = 'delivered' AND there <> n)
+           OR (o.state = 'partly_delivered' AND (there = 0 OR there + cancelled <> n))
+           OR (o.state = 'cancelled' AND cancelled <> n)
+           OR (o.state = 'paid' AND there + cancelled = n)""",
+    "a cancelled service has its money back": """
+        SELECT l.service_id FROM invoice_lines AS l JOIN services AS s ON s.id = l.service_id
+        WHERE s.state = 'cancelled'
+          AND NOT EXISTS (SELECT FROM credit_note_lines AS c
+            WHERE c.invoice_id = l.invoice_id AND c.invoice_line = l.number)
+          AND NOT EXISTS (SELECT FROM tasks AS t
+            WHERE t.name = 'refund' AND t.subject = l.service_id)""",
+    "a credit note is refunded, or a refund is on its way": """
+        SELECT n.id FROM credit_notes AS n
+        WHERE n.total > 0 AND NOT EXISTS (SELECT FROM refunds AS f
+            WHERE f.credit_note_id = n.id AND f.state = 'succeeded' AND f.amount = n.total)
+          AND NOT EXISTS (SELECT FROM credit_note_lines AS c JOIN tasks AS t
+            ON t.name = 'refund' AND t.subject = c.service_id WHERE c.credit_note_id = n.id)""",
+    "a payment request has at most one successful charge": """
+        SELECT request_id FROM charges WHERE state = 'succeeded'
+        GROUP BY request_id HAVING count(*) > 1""",
+    "a request is paid if and only if money was taken for it": """
+        SELECT r.id FROM payment_requests AS r
+        LEFT JOIN charges AS c ON c.request_id = r.id AND c.state = 'succeeded'
+        WHERE (r.state = 'paid') <> (c.key IS NOT NULL) OR c.amount <> r.total""",
+    "every paid request has its invoice, of the same amount": """
+        SELECT r.id FROM payment_requests AS r LEFT JOIN invoices AS i ON i.request_id = r.id
+        WHERE (r.state = 'paid') <> (i.id IS NOT NULL)
+           OR (i.net, i.tax, i.total, i.currency) <> (r.net, r.tax, r.total, r.currency)""",
+    "an invoice is the sum of its lines": """
+        SELECT i.id FROM invoices AS i JOIN (
+            SELECT invoice_id, sum(net) AS net, sum(tax) AS tax FROM invoice_lines
+            GROUP BY invoice_id) AS l ON l.invoice_id = i.id
+        WHERE (i.net, i.tax, i.total) <> (l.net, l.tax, l.net + l.tax)""",
+    "a credit note is the sum of its lines, at its invoice's amounts": """
+        SELECT n.id FROM credit_notes AS n JOIN (
+            SELECT c.credit_note_id, sum(c.net) AS net, sum(c.tax) AS tax,
+                bool_and((c.net, c.tax, c.tax_rate) = (l.net, l.tax, l.tax_rate)) AS same
+            FROM credit_note_lines AS c JOIN invoice_lines AS l
+            ON l.invoice_id = c.invoice_id AND l.number = c.invoice_line
+            GROUP BY c.credit_note_id) AS c ON c.credit_note_id = n.id
+        WHERE NOT c.same OR (n.net, n.tax, n.total) <> (c.net, c.tax, c.net + c.tax)""",
+    "numbers of a series are 1..n, dates never go back": """
+        SELECT series || '-' || number FROM (
+            SELECT series, number, issued_on,
+                row_number() OVER w AS expected, lag(issued_on) OVER w AS before
+            FROM (SELECT series, number, issued_on FROM invoices
+                  UNION ALL SELECT series, number, issued_on FROM credit_notes) AS d
+            WINDOW w AS (PARTITION BY series ORDER BY number)) AS n
+        WHERE number <> expected OR issued_on < before""",
+    "a series' counter is its last number": """
+        SELECT s.code FROM invoice_series AS s
+        WHERE s.last_number <> (SELECT count(*) FROM (
+            SELECT series FROM invoices UNION ALL SELECT series FROM credit_notes) AS d
+            WHERE d.series = s.code)""",
+    "every paid period of a service is on one invoice line": """
+        SELECT s.id FROM services AS s
+        WHERE s.paid_periods <> (SELECT count(*) FROM invoice_lines AS l
+            WHERE l.service_id = s.id AND l.period_number > 0)""",
+    "a delivered service expires at its anchor plus its paid periods": """
+        SELECT s.id FROM services AS s
+        JOIN subsidiaries AS u ON u.code = s.subsidiary
+        WHERE s.anchor IS NOT NULL AND (s.expires_at AT TIME ZONE (u.definition->>'timezone'))
+            <> (s.anchor + make_interval(months => s.period_months * s.paid_periods))::timestamp""",
+    "what should be is what was confirmed, or is being worked on": """
+        SELECT s.id FROM services AS s
+        WHERE s.desired <> s.confirmed
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
+    "what is not at rest has a task": """
+        SELECT o.id FROM orders AS o WHERE o.state = 'accepted'
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'price' AND t.subject = o.id)
+        UNION ALL
+        SELECT r.id FROM payment_requests AS r WHERE r.state = 'open'
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'charge' AND t.subject = r.id)""",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Finding:
+    """An invariant and what breaks it; ``ids`` are the first ones."""
+
+    invariant: str
+    broken: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, ids: list[str]) -> None:
+        self.broken += len(ids)
+        self.ids = (self.ids + ids)[:SHOWN]
+
+
+def audit(tx: Connection, far_side: str | None = None) -> list[Finding]:
+    """Check every invariant; broken ones have ids.
+
+    Args:
+        far_side: base URL of a simulator, whose books are compared with ours to the cent.
+
+    Raises:
+        ConfigurationError: the far side does not answer.
+    """
+    findings = []
+    for invariant, query in CHECKS.items():
+        finding = Finding(invariant)
+        finding.add([str(value) for value in tx.execute(text(query)).scalars()])
+        findings.append(finding)
+    if far_side is not None:
+        findings += [_money(tx, far_side), _resources(tx, far_side)]
+    return findings
+
+
+def _money(tx: Connection, far_side: str) -> Finding:
+    finding = Finding("what the gateway took and gave back is what invoices and credit notes say")
+    book: Counter[tuple[str, str, int, str]] = Counter()
+    for entry in _pages(f"{far_side}/gateway/book"):
+        book[entry["kind"], entry["key"], entry["amount"], entry["currency"]] += 1
+    ours = Counter(
+        (kind, str(key), amount, currency)
+        for kind, key, amount, currency in tx.execute(
+            text("""
+                SELECT 'charge', c.key, i.total, i.currency FROM invoices AS i
+                JOIN charges AS c ON c.request_id = i.request_id AND c.state = 'succeeded'
+                WHERE i.total > 0
+                UNION ALL
+                SELECT 'refund', f.key, n.total, n.currency FROM credit_notes AS n
+                JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded'""")
+        )
+    )
+    differing = (book - ours) + (ours - book)
+    # A charge that is still asked about is neither.
+    open_keys = set(
+        map(
+            str,
+            tx.execute(
+                text("""SELECT key FROM charges WHERE state IN ('started', 'unknown')
+                UNION ALL SELECT key FROM refunds WHERE state IN ('started', 'unknown')""")
+            ).scalars(),
+        )
+    )
+    finding.add([f"{kind} {key}" for kind, key, _, _ in differing if key not in open_keys])
+    return finding
+
+
+def _resources(tx: Connection, far_side: str) -> Finding:
+    finding = Finding("every active service has exactly one live resource, every ended one none")
+    live = Counter(
+        (entry["service_id"], entry["state"])
+        for entry in _pages(f"{far_side}/infrastructure/resources")
+    )
+    busy = set(
+        map(str, tx.execute(text("SELECT subject FROM tasks WHERE name = 'converge'")).scalars())
+    )
+    ours = Counter(
+        (str(service), state)
+        for service, state in tx.execute(
+            text("SELECT id, state FROM services WHERE state IN ('active', 'suspended')")
+        )
+    )
+    differing = (live - ours) + (ours - live)
+    finding.add([service for service, _ in differing if service not in busy])
+    return finding
+
+
+def _pages(url: str) -> Iterator[dict[str, Any]]:
+    http, after = urllib3.PoolManager(timeout=10), 0
+    while True:
+        try:
+            answer = http.request("GET", f"{url}?after={after}&limit=5000")
+            entries = answer.json()["entries"]
+        except (urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
+            raise ConfigurationError(f"cannot read the far side's books: {error}") from None
+        if not entries:
+            return
+        yield from entries
+        after = entries[-1]["number"]

@@ -1,0 +1,79 @@
+"""Prometheus metrics, and the port they are served on. Labels are bounded: never an id."""
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+tasks_ended = Counter(
+    "autorenew_tasks_total", "Tasks by how they ended.", ["queue", "task", "outcome"]
+)
+task_seconds = Histogram(
+    "autorenew_task_batch_seconds",
+    "How long a batch of tasks took, from claim to finish.",
+    ["queue", "task"],
+    buckets=_SECONDS,
+)
+task_waited = Histogram(
+    "autorenew_task_wait_seconds",
+    "How long a task was ready before it was started (one sample a batch: its oldest).",
+    ["queue", "task"],
+    buckets=_SECONDS,
+)
+batch_size = Histogram(
+    "autorenew_task_batch_size", "Tasks in a batch.", ["queue", "task"], buckets=_SIZES
+)
+calls = Counter(
+    "autorenew_calls_total",
+    "Calls to gateways and drivers by outcome.",
+    ["target", "operation", "outcome"],
+)
+call_seconds = Histogram(
+    "autorenew_call_seconds",
+    "How long a call to a gateway or a driver took.",
+    ["target", "operation"],
+    buckets=_SECONDS,
+)
+documents = Counter(
+    "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
+)
+dispatched = Counter("autorenew_relay_tasks_total", "Tasks handed to the broker.", ["queue"])
+messages = Counter("autorenew_relay_messages_total", "Messages handed to the broker.", ["queue"])
+relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
+rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
+last_round = Gauge(
+    "autorenew_relay_last_round_timestamp_seconds",
+    "When the relay last finished a round.",
+    multiprocess_mode="max",
+)
+refused_messages = Counter(
+    "autorenew_refused_messages_total", "Messages that were not ours to run.", ["queue"]
+)
+
+
+def serve(settings: Settings, *, children: str | None = None) -> int | None:
+    """Serve ``/metrics`` if a port is set; returns the port in use.
+
+    Args:
+        children: the folder (``PROMETHEUS_MULTIPROC_DIR``) in which child processes keep their
+            metrics; their sum is served.
+    """
+    if settings.metrics_port is None:
+        return None
+    registry = REGISTRY
+    if children is not None:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=children)  # type: ignore[no-untyped-call]
+    try:
+        server, _ = start_http_server(
+            settings.metrics_port, settings.metrics_host, registry=registry
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot serve metrics on {settings.metrics_host}:{settings.metrics_port}: {error}"
+        ) from None
+    return int(server.server_port)

@@ -1,0 +1,93 @@
+"""The AMQP door: orders as plain JSON on the exchange ``intake``, taken in batches.
+
+A document is acknowledged after the commit that took it in, accepted or not. The broker has
+verified the ``user_id`` property: it names the upstream.
+"""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pika
+from pika.exceptions import AMQPError
+from sqlalchemy.exc import SQLAlchemyError
+
+from producers.failpoints import failpoint
+from producers.intake import Intake
+from producers.topology import INTAKE_QUEUE
+from schemas.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+# How long a batch waits for company once its first document is there.
+LINGER_SECONDS = 0.005
+ANONYMOUS = "(no user_id)"
+
+
+class AmqpIntake:
+    """Takes documents from RabbitMQ until stopped."""
+
+    def __init__(self, url: str, intake: Intake) -> None:
+        self._parameters = pika.URLParameters(url)
+        self._parameters.heartbeat = 20
+        self._parameters.client_properties = {"connection_name": "autorenew intake"}
+        self._intake = intake
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        pause = 0.2
+        while not self._stopping.is_set():
+            try:
+                self._consume()
+                pause = 0.2
+            except (AMQPError, OSError) as error:
+                log.warning("broker: %r; again in %.1f s", error, pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 5.0)
+            except SQLAlchemyError as error:
+                # Nothing was acknowledged: the broker delivers it all again.
+                log.warning("database: %s; again in %.1f s", str(error).splitlines()[0], pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 5.0)
+            except ConfigurationError as error:
+                log.warning("%s; again in %.1f s", error, pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 5.0)
+
+    def _consume(self) -> None:
+        connection = pika.BlockingConnection(self._parameters)
+        try:
+            channel = connection.channel()
+            channel.basic_qos(prefetch_count=BATCH * 2)
+            deliveries = channel.consume(INTAKE_QUEUE, inactivity_timeout=LINGER_SECONDS)
+            batch: list[tuple[Any, Any, bytes]] = []
+            since = 0.0
+            while not self._stopping.is_set():
+                method, properties, body = next(deliveries)
+                if method is not None:
+                    since = since if batch else time.monotonic()
+                    batch.append((method, properties, body))
+                waited = time.monotonic() - since
+                if batch and (method is None or len(batch) >= BATCH or waited > LINGER_SECONDS):
+                    self._take(channel, batch)
+                    batch = []
+            if batch:
+                self._take(channel, batch)
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def _take(self, channel: Any, batch: list[tuple[Any, Any, bytes]]) -> None:
+        by_upstream: dict[str, list[bytes]] = {}
+        for _, properties, body in batch:
+            by_upstream.setdefault(properties.user_id or ANONYMOUS, []).append(body)
+        for upstream, bodies in by_upstream.items():
+            self._intake.place(upstream, "amqp", bodies)
+        failpoint("intake.before_ack")
+        channel.basic_ack(batch[-1][0].delivery_tag, multiple=True)
+        failpoint("intake.after_ack")

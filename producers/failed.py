@@ -1,0 +1,112 @@
+"""What waits for a person: failed tasks, and the two things to do about them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from producers import history, ledger
+from producers.history import Event
+from producers.ledger import Place
+from producers.steps import CHARGE, CONVERGE, PRICE, REFUND
+from schemas.errors import AutorenewError
+
+
+class CannotCancel(AutorenewError):
+    code = "cannot_cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTask:
+    name: str
+    subject: uuid.UUID
+    queue: str
+    reason: str
+    error: str
+    attempts: int
+    since: datetime
+    order_key: str | None
+    plan: str | None
+
+
+_LIST = text("""
+    SELECT t.name, t.subject, t.queue, t.reason, coalesce(t.error, ''), t.attempts, t.run_at,
+           coalesce(o.key, so.key) AS order_key, s.plan
+    FROM tasks AS t
+    LEFT JOIN services AS s ON s.id = t.subject
+    LEFT JOIN orders AS so ON so.id = s.order_id
+    LEFT JOIN orders AS o ON o.id = t.subject
+    WHERE t.state = 'failed'
+      AND (CAST(:queue AS text) IS NULL OR t.queue = :queue)
+      AND (CAST(:reason AS text) IS NULL OR t.reason = :reason)
+    ORDER BY t.queue, t.name, t.reason, t.run_at
+    LIMIT :limit
+""")
+
+
+def list_failed(
+    tx: Connection, *, queue: str | None = None, reason: str | None = None, limit: int = 1000
+) -> list[FailedTask]:
+    rows = tx.execute(_LIST, {"queue": queue, "reason": reason, "limit": limit})
+    return [FailedTask(*row) for row in rows]
+
+
+_PLACES = text("""
+    SELECT name, subject, queue, lane FROM tasks
+    WHERE state = 'failed' AND subject = ANY(:subjects)
+    ORDER BY name, subject
+""")
+
+
+def retry(tx: Connection, subjects: Sequence[uuid.UUID]) -> int:
+    """Try failed tasks again, from their first attempt; returns how many there were."""
+    by_name: dict[str, list[tuple[uuid.UUID, Place]]] = {}
+    for name, subject, queue, lane in tx.execute(_PLACES, {"subjects": list(subjects)}):
+        by_name.setdefault(name, []).append((subject, Place(queue, lane)))
+    for name, tasks in by_name.items():
+        ledger.enqueue(tx, name, tasks)
+        history.record(tx, (Event(subject, "task.retried", {"task": name}) for subject, _ in tasks))
+    return sum(len(tasks) for tasks in by_name.values())
+
+
+_GIVE_UP_SERVICE = text("""
+    UPDATE services SET desired = 'absent', generation = generation + 1
+    WHERE id = :id AND state = 'delivering' AND desired <> 'absent'
+    RETURNING id
+""")
+
+_CANCEL_ORDER = text("""
+    UPDATE orders SET state = 'cancelled', reason = 'given_up', ended_at = now()
+    WHERE id = :id AND state = 'accepted' RETURNING id
+""")
+
+_DROP = text("DELETE FROM tasks WHERE name = :name AND subject = :id AND state = 'failed'")
+
+
+def cancel(tx: Connection, subject: uuid.UUID) -> None:
+    """Give a failed subject up; what was paid for it is credited and refunded.
+
+    Raises:
+        CannotCancel: it has not failed, or giving it up now could lose money.
+    """
+    tasks = tx.execute(_PLACES, {"subjects": [subject]}).all()
+    if not tasks:
+        raise CannotCancel(f"{subject} has no failed task; see `autorenew failed list`")
+    for name, _, queue, lane in tasks:
+        if name == CONVERGE:
+            if tx.execute(_GIVE_UP_SERVICE, {"id": subject}).first() is None:
+                raise CannotCancel(f"service {subject} is not waiting for its delivery")
+            ledger.enqueue(tx, CONVERGE, [(subject, Place(queue, lane))])
+        elif name == PRICE:
+            tx.execute(_CANCEL_ORDER, {"id": subject})
+            tx.execute(_DROP, {"name": name, "id": subject})
+        elif name == CHARGE:
+            raise CannotCancel(
+                f"the outcome of a charge of request {subject} is not known:"
+                " `autorenew failed retry` asks the gateway"
+            )
+        elif name == REFUND:
+            raise CannotCancel(f"the customer is owed the refund of service {subject}: retry it")
+    history.record(tx, [Event(subject, "task.cancelled", {"task": task.name}) for task in tasks])

@@ -1,0 +1,447 @@
+"""The task ledger: every step of work still to be done is a row, and this is its protocol.
+
+            enqueue            dispatch           claim              finish
+ (nothing) --------> ready --------> dispatched --------> leased --------> (gone)
+                       ^  ^              |                  |  |
+                       |  +-- rescue ----+                  |  +--> failed (a person decides)
+                       +------ retry, lease lost, wanted ---+
+
+A task is identified by its name and its subject; there is at most one of each. Messages carry
+subjects only: losing one delays, repeating one is harmless, forging one does nothing.
+All times in here are the database's.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, text
+
+# A subject that ended its process this often, without ever finishing, is set aside.
+MAX_STARTS = 5
+# From its second unfinished start a task is dispatched alone.
+ALONE_FROM_STARTS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Tasks of one name, leased by one worker under one token until their lease ends."""
+
+    name: str
+    queue: str
+    token: uuid.UUID
+    tasks: tuple["ClaimedTask", ...]
+
+    def subset(self, subjects: Iterable[uuid.UUID]) -> "Claim":
+        chosen = set(subjects)
+        return Claim(
+            self.name, self.queue, self.token, tuple(t for t in self.tasks if t.subject in chosen)
+        )
+
+    @property
+    def subjects(self) -> list[uuid.UUID]:
+        return [task.subject for task in self.tasks]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    subject: uuid.UUID
+    wanted: int
+    attempts: int
+    waited: float
+    """Seconds between becoming ready and this start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Why a task is to be tried again, and when: seconds from now, jittered by the ledger."""
+
+    subject: uuid.UUID
+    reason: str
+    error: str = ""
+    delay: float = 0.0
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task waits for a person now."""
+
+    subject: uuid.UUID
+    reason: str
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How the tasks of a claim ended. Whatever is not named here stays leased."""
+
+    done: list[uuid.UUID] = field(default_factory=list)
+    again: list[uuid.UUID] = field(default_factory=list)
+    """Not done yet, nothing wrong: look at it once more."""
+    retries: list[Retry] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.done) + len(self.again) + len(self.retries) + len(self.failures)
+
+
+class LeaseLost(Exception):
+    """Another worker holds these tasks by now: what was done must not be committed."""
+
+
+_ENQUEUE = text("""
+    WITH route AS (
+        INSERT INTO routes (queue, name, lane)
+        SELECT DISTINCT queue, :name, lane
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(queue text, lane text)
+        ON CONFLICT DO NOTHING
+    )
+    INSERT INTO tasks AS t (name, subject, queue, lane, run_at)
+    SELECT :name, subject, queue, lane, clock_timestamp() + make_interval(secs => :delay)
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(subject uuid, queue text, lane text)
+    ORDER BY subject
+    ON CONFLICT (name, subject) DO UPDATE SET
+        wanted = t.wanted + 1,
+        queue = excluded.queue,
+        lane = excluded.lane,
+        attempts = 0,
+        state = CASE WHEN t.state = 'failed' THEN 'ready' ELSE t.state END,
+        run_at = CASE WHEN t.state IN ('ready', 'failed')
+                 THEN least(t.run_at, excluded.run_at) ELSE t.run_at END,
+        starts = CASE WHEN t.state = 'failed' THEN 0 ELSE t.starts END,
+        reason = NULL, error = NULL
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task runs: its queue, and the lane it can be paused with."""
+
+    queue: str
+    lane: str
+
+
+def enqueue(
+    tx: Connection,
+    name: str,
+    subjects: Iterable[tuple[uuid.UUID, Place]],
+    *,
+    delay: float = 0.0,
+) -> None:
+    """Ask for one task per subject, in the transaction that makes it necessary.
+
+    A subject that has this task already is wanted once more: a row that failed or backs off
+    becomes ready now, one that is being worked on becomes ready again when that ends.
+
+    Args:
+        name: of the task, such as ``charge``.
+        subjects: each with the place its task runs in; the order does not matter.
+        delay: seconds until the tasks become ready.
+    """
+    rows = [
+        {"subject": str(subject), "queue": place.queue, "lane": place.lane}
+        for subject, place in subjects
+    ]
+    if rows:
+        tx.execute(_ENQUEUE, {"name": name, "rows": json.dumps(rows), "delay": delay})
+
+
+_CLAIM = text("""
+    UPDATE tasks AS t SET
+        state = 'leased', lease_token = :token, dispatches = 0, starts = t.starts + 1,
+        lease_until = now() + make_interval(secs => :seconds)
+    FROM (
+        SELECT name, subject FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects) AND queue = :queue
+          AND state = 'dispatched'
+        ORDER BY subject
+        FOR UPDATE SKIP LOCKED
+    ) AS wanted
+    WHERE t.name = wanted.name AND t.subject = wanted.subject
+    RETURNING t.subject, t.wanted, t.attempts,
+              extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited
+""")
+
+
+def claim(
+    tx: Connection, name: str, queue: str, subjects: Sequence[uuid.UUID], *, seconds: float
+) -> Claim:
+    """Lease those of ``subjects`` that still wait to be claimed; the caller commits.
+
+    What cannot be claimed was done, or is being done: this is the duplicate check.
+    Subjects must be read in a *later statement*: READ COMMITTED would hand a statement that
+    joins both the new task and the old subject.
+    """
+    token = uuid.uuid4()
+    parameters = {
+        "name": name,
+        "queue": queue,
+        "subjects": list(subjects),
+        "token": token,
+        "seconds": seconds,
+    }
+    rows = tx.execute(_CLAIM, parameters).all()
+    tasks = tuple(sorted((ClaimedTask(*row) for row in rows), key=lambda task: task.subject))
+    return Claim(name, queue, token, tasks)
+
+
+_RENEW = text("""
+    UPDATE tasks SET lease_until = now() + make_interval(secs => :seconds)
+    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
+""")
+
+
+def renew(tx: Connection, claim: Claim, *, seconds: float) -> None:
+    """Hold on to what is still being worked on."""
+    tx.execute(
+        _RENEW,
+        {
+            "name": claim.name,
+            "subjects": claim.subjects,
+            "token": claim.token,
+            "seconds": seconds,
+        },
+    )
+
+
+_DONE = text("""
+    WITH mine AS (
+        SELECT t.name, t.subject, t.wanted = r.wanted AS unchanged
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(subject uuid, wanted integer)
+        JOIN tasks AS t ON t.name = :name AND t.subject = r.subject
+        WHERE t.lease_token = :token AND t.state = 'leased'
+        ORDER BY t.subject
+        FOR UPDATE OF t
+    ), gone AS (
+        DELETE FROM tasks AS t USING mine
+        WHERE t.name = mine.name AND t.subject = mine.subject AND mine.unchanged
+    ), back AS (
+        UPDATE tasks AS t SET state = 'ready', run_at = now(), attempts = 0, starts = 0,
+            lease_token = NULL, lease_until = NULL, reason = NULL, error = NULL
+        FROM mine
+        WHERE t.name = mine.name AND t.subject = mine.subject AND NOT mine.unchanged
+    )
+    SELECT count(*) FROM mine
+""")
+
+# Backoff that was wanted meanwhile runs at once; a failure that was wanted meanwhile does not
+# wait for a person.
+_NOT_DONE = text("""
+    UPDATE tasks AS t SET
+        state = CASE WHEN r.failed AND t.wanted = r.wanted THEN 'failed' ELSE 'ready' END,
+        run_at = CASE WHEN t.wanted = r.wanted
+                 THEN now() + make_interval(secs => r.delay) ELSE now() END,
+        attempts = CASE WHEN t.wanted = r.wanted THEN t.attempts + r.counts ELSE 0 END,
+        starts = 0, lease_token = NULL, lease_until = NULL,
+        reason = r.reason, error = left(r.error, 2000)
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        subject uuid, wanted integer, failed boolean, delay float8, counts integer,
+        reason text, error text)
+    WHERE t.name = :name AND t.subject = r.subject
+      AND t.lease_token = :token AND t.state = 'leased'
+""")
+
+
+def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
+    """End tasks of a claim, in the transaction that holds their effect and their follow-ups.
+
+    A task whose ``wanted`` has changed since the claim becomes ready again.
+
+    Raises:
+        LeaseLost: some of them are not ours any more; the caller rolls everything back.
+    """
+    wanted = {task.subject: task.wanted for task in claim.tasks}
+    ended = 0
+    if outcome.done:
+        rows = [{"subject": str(s), "wanted": wanted[s]} for s in outcome.done]
+        parameters = {"name": claim.name, "token": claim.token, "rows": json.dumps(rows)}
+        ended += tx.execute(_DONE, parameters).scalar_one()
+    rest = [
+        *((s, False, 0.0, 0, None, "") for s in outcome.again),
+        *((r.subject, False, r.delay, int(r.counts), r.reason, r.error) for r in outcome.retries),
+        *((f.subject, True, 0.0, 1, f.reason, f.error) for f in outcome.failures),
+    ]
+    if rest:
+        names = ("subject", "failed", "delay", "counts", "reason", "error")
+        rows = [
+            {**dict(zip(names, row, strict=True)), "subject": str(row[0]), "wanted": wanted[row[0]]}
+            for row in sorted(rest, key=lambda row: row[0])
+        ]
+        parameters = {"name": claim.name, "token": claim.token, "rows": json.dumps(rows)}
+        ended += tx.execute(_NOT_DONE, parameters).rowcount
+    if ended != len(outcome):
+        raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")
+
+
+_RELEASE = text("""
+    UPDATE tasks SET state = 'ready', starts = greatest(starts - 1, 0),
+        run_at = now() + make_interval(secs => :delay),
+        lease_token = NULL, lease_until = NULL, reason = :reason
+    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
+""")
+
+
+def release(tx: Connection, claim: Claim, *, reason: str, delay: float = 0.0) -> None:
+    """Put tasks back as if they had never been started: nothing was wrong with them."""
+    tx.execute(
+        _RELEASE,
+        {
+            "name": claim.name,
+            "subjects": claim.subjects,
+            "token": claim.token,
+            "reason": reason,
+            "delay": delay,
+        },
+    )
+
+
+_ABANDON = text("""
+    UPDATE tasks SET
+        state = CASE WHEN starts >= :max_starts THEN 'failed' ELSE 'ready' END,
+        run_at = now() + make_interval(secs => starts),
+        lease_token = NULL, lease_until = NULL, reason = :reason, error = left(:error, 2000)
+    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
+""")
+
+
+def abandon(tx: Connection, claim: Claim, *, reason: str, error: str) -> None:
+    """Put tasks back whose start came to no end, through a fault that may be one subject's.
+
+    They are dispatched alone from now on, so that it is found; after :data:`MAX_STARTS` it is
+    failed.
+    """
+    tx.execute(
+        _ABANDON,
+        {
+            "name": claim.name,
+            "subjects": claim.subjects,
+            "token": claim.token,
+            "reason": reason,
+            "error": error,
+            "max_starts": MAX_STARTS,
+        },
+    )
+
+
+_RESCUE_DISPATCHED = text("""
+    UPDATE tasks AS t SET state = 'ready' FROM (
+        SELECT name, subject FROM tasks
+        WHERE state = 'dispatched' AND rescue_at < now() AND queue = :queue
+        ORDER BY rescue_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) AS late
+    WHERE t.name = late.name AND t.subject = late.subject
+""")
+
+_RESCUE_LEASED = text("""
+    UPDATE tasks AS t SET
+        state = CASE WHEN t.starts >= :max_starts THEN 'failed' ELSE 'ready' END,
+        reason = CASE WHEN t.starts >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
+        run_at = now(), lease_token = NULL, lease_until = NULL
+    FROM (
+        SELECT name, subject FROM tasks
+        WHERE state = 'leased' AND lease_until < now()
+        ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) AS late
+    WHERE t.name = late.name AND t.subject = late.subject
+""")
+
+
+def rescue(tx: Connection, *, limit: int = 10_000) -> tuple[int, int]:
+    """Make ready again what was dispatched and not claimed, and what lost its lease.
+
+    A subject whose process died :data:`MAX_STARTS` times is failed as ``crashed`` instead.
+
+    Returns:
+        How many were rescued: from ``dispatched``, and from ``leased``.
+    """
+    queues = tx.execute(text("SELECT DISTINCT queue FROM routes")).scalars().all()
+    dispatched = sum(
+        tx.execute(_RESCUE_DISPATCHED, {"queue": queue, "limit": limit}).rowcount
+        for queue in queues
+    )
+    leased = tx.execute(_RESCUE_LEASED, {"max_starts": MAX_STARTS, "limit": limit}).rowcount
+    return dispatched, leased
+
+
+_DISPATCH = text("""
+    WITH room AS (
+        SELECT q.queue, CASE WHEN d.waiting * 2 <= :cap THEN :cap - d.waiting ELSE 0 END AS free
+        FROM (SELECT DISTINCT queue FROM routes) AS q
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS waiting FROM tasks AS d
+            WHERE d.state = 'dispatched' AND d.queue = q.queue
+        ) AS d
+    ), picked AS MATERIALIZED (
+        SELECT t.name, t.subject, t.queue, t.lane, t.place
+        FROM routes AS r
+        JOIN room ON room.queue = r.queue AND room.free > 0
+        CROSS JOIN LATERAL (
+            SELECT t.name, t.subject, t.queue, t.lane, t.run_at AS place FROM tasks AS t
+            WHERE t.state = 'ready' AND t.queue = r.queue AND t.name = r.name
+              AND t.lane = r.lane AND t.run_at <= now()
+              AND t.run_at > now() - make_interval(secs => :horizon)
+            ORDER BY t.run_at
+            LIMIT room.free
+            FOR UPDATE SKIP LOCKED
+        ) AS t
+        WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
+    ), fair AS (
+        SELECT p.*, row_number() OVER (PARTITION BY p.queue ORDER BY p.turn) AS position
+        FROM (
+            SELECT *, row_number() OVER (PARTITION BY queue, name, lane ORDER BY place) AS turn
+            FROM picked
+        ) AS p
+    )
+    UPDATE tasks AS t SET
+        state = 'dispatched',
+        rescue_at = now() + make_interval(
+            secs => least(:rescue * 2 ^ least(t.dispatches, 10), 3600)),
+        dispatches = least(t.dispatches + 1, 100)
+    FROM fair JOIN room ON room.queue = fair.queue
+    WHERE t.name = fair.name AND t.subject = fair.subject AND fair.position <= room.free
+    RETURNING t.queue, t.name, t.lane, t.subject, t.starts
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One message to be: tasks of the same queue, name and lane."""
+
+    queue: str
+    name: str
+    subjects: tuple[uuid.UUID, ...]
+
+
+def dispatch(
+    tx: Connection,
+    *,
+    batch: Callable[[str], int],
+    cap: int,
+    rescue_seconds: float,
+    horizon: float = 1e9,
+) -> list[Dispatch]:
+    """Take what is ready, lane by lane, and mark it dispatched; commit *before* publishing.
+
+    Args:
+        batch: most tasks in one message, by the task's name.
+        cap: most tasks of a queue that may be dispatched and not yet claimed. Filled up again
+            when half of it is gone, so that messages are large when work is plenty.
+        rescue_seconds: how soon an unclaimed task is ready again; doubles each time.
+        horizon: look only at tasks that became ready so many seconds ago or later. Keeps a
+            poll cheap while an old snapshot makes dead index entries pile up.
+    """
+    parameters = {"cap": cap, "rescue": rescue_seconds, "horizon": horizon}
+    groups: dict[tuple[str, str, str], list[uuid.UUID]] = {}
+    alone: list[Dispatch] = []
+    for queue, name, lane, subject, starts in tx.execute(_DISPATCH, parameters):
+        if starts >= ALONE_FROM_STARTS:
+            alone.append(Dispatch(queue, name, (subject,)))
+        else:
+            groups.setdefault((queue, name, lane), []).append(subject)
+    return alone + [
+        Dispatch(queue, name, tuple(subjects[i : i + batch(name)]))
+        for (queue, name, _), subjects in groups.items()
+        for i in range(0, len(subjects), batch(name))
+    ]

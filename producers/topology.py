@@ -1,0 +1,91 @@
+"""Exchanges, queues and users on RabbitMQ: set up by an administrator, used by everyone else."""
+
+import json
+from urllib.parse import quote, urlsplit
+
+import pika
+import urllib3
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from producers.steps import QUEUES
+from producers.transport import TASKS_EXCHANGE
+from schemas.errors import ConfigurationError
+from schemas.values import Universe
+
+INTAKE_EXCHANGE = "intake"
+INTAKE_QUEUE = "intake"
+
+_UNIVERSES = "|".join(Universe)
+# user -> (configure, write, read): regular expressions over names.
+PERMISSIONS = {
+    "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
+    "intake": ("^$", "^$", f"^{INTAKE_QUEUE}$"),
+    "orders": ("^$", "^$", "^orders$"),
+    "billing": ("^$", "^$", "^billing$"),
+    "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
+    "upstream": ("^$", f"^{INTAKE_EXCHANGE}$", "^$"),
+}
+
+
+def declare(url: str) -> list[str]:
+    """Declare exchanges and quorum queues; safe to repeat. Returns the queues' names.
+
+    No delivery limit: messages of a worker that ends before it starts them count as delivered.
+
+    Raises:
+        ConfigurationError: the broker cannot be reached, or holds something else by that name.
+    """
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(url))
+        channel = connection.channel()
+        bindings = [(TASKS_EXCHANGE, queue) for queue in QUEUES]
+        bindings.append((INTAKE_EXCHANGE, INTAKE_QUEUE))
+        for exchange in (TASKS_EXCHANGE, INTAKE_EXCHANGE):
+            channel.exchange_declare(exchange, "direct", durable=True)
+        for exchange, queue in bindings:
+            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind(queue, exchange, routing_key=queue)
+        connection.close()
+    except ChannelClosedByBroker as error:
+        raise ConfigurationError(f"the broker refuses: {error.reply_text}") from None
+    except (AMQPError, OSError) as error:
+        raise ConfigurationError(f"cannot reach the broker: {error!r}") from None
+    return [queue for _, queue in bindings]
+
+
+def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> list[str]:
+    """Create or update users with least permissions, by the management plugin's HTTP API."""
+    unknown = sorted(passwords.keys() - PERMISSIONS.keys())
+    if unknown:
+        raise ConfigurationError(
+            f"AUTORENEW_BROKER_PASSWORDS: no user {', '.join(unknown)};"
+            f" there are {', '.join(PERMISSIONS)}"
+        )
+    parts = urlsplit(management_url)
+    headers = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}")
+    headers["Content-Type"] = "application/json"
+    base = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}/api"
+    http = urllib3.PoolManager(retries=False, timeout=10)
+    for user, password in passwords.items():
+        configure, write, read = PERMISSIONS[user]
+        for path, body in (
+            (f"/users/{user}", {"password": password, "tags": ""}),
+            (
+                f"/permissions/{quote(vhost, safe='')}/{user}",
+                {"configure": configure, "write": write, "read": read},
+            ),
+        ):
+            try:
+                answer = http.request("PUT", base + path, body=json.dumps(body), headers=headers)
+            except urllib3.exceptions.HTTPError as error:
+                raise ConfigurationError(f"cannot reach the management API: {error}") from None
+            if answer.status >= 300:
+                raise ConfigurationError(
+                    f"the management API answers {answer.status} to {path}"
+                )
+    return list(passwords)
+
+
+def vhost_of(url: str) -> str:
+    """The virtual host an AMQP URL names."""
+    return pika.URLParameters(url).virtual_host

@@ -1,0 +1,244 @@
+"""Catalogue files: TOML, written by hand or by an importer.
+
+Every problem is collected before any is reported; a line names file, plan and field.
+"""
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
+from schemas.errors import CatalogueError
+from schemas.values import CURRENCY_DIGITS, Money, Period, Universe
+
+BUNDLED = Path(__file__).parent / "bundled"
+"""The sample catalogue that comes with the project."""
+
+TELECOM_SUBSIDIARIES = {"FR"}
+
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Subsidiary(_Entry):
+    code: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+    entity: Text
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+    currency: str
+    timezone: str
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+
+
+class _Contract(_Entry):
+    code: Code
+    version: Annotated[int, Field(ge=1)]
+    title: Text
+    url: Text
+
+
+class _Price(_Entry):
+    setup: str = "0"
+    renewal: str
+
+
+class _Option(_Entry):
+    required: bool = False
+    values: list[Text] = []
+
+
+class _Plan(_Entry):
+    code: Code
+    name: Text
+    universe: str
+    brand: Code
+    driver: Code
+    contract: Code | None = None
+    quantity_min: Annotated[int, Field(ge=1)] = 1
+    quantity_max: Annotated[int, Field(ge=1, le=1000)] = 10
+    prices: dict[str, dict[str, _Price]]
+    options: dict[str, _Option] = {}
+
+
+class _File(_Entry):
+    subsidiary: list[Any] = []
+    contract: list[Any] = []
+    plan: list[Any] = []
+
+
+def load(paths: Sequence[Path]) -> Catalogue:
+    """Read files, and all ``*.toml`` files of folders, as one catalogue.
+
+    Raises:
+        CatalogueError: with every problem of every file.
+    """
+    problems: list[str] = []
+    entries = [entry for path in _files(paths, problems) for entry in _read(path, problems)]
+    subsidiaries = _unique(
+        [
+            (where, Subsidiary(**entry.model_dump()))
+            for where, entry in entries
+            if isinstance(entry, _Subsidiary) and _usable(where, entry, problems)
+        ],
+        problems,
+    )
+    contracts = _unique(
+        [
+            (where, Contract(**entry.model_dump()))
+            for where, entry in entries
+            if isinstance(entry, _Contract)
+        ],
+        problems,
+    )
+    plans = _unique(
+        [
+            (where, _plan(where, entry, subsidiaries, contracts, problems))
+            for where, entry in entries
+            if isinstance(entry, _Plan)
+        ],
+        problems,
+    )
+    if problems:
+        raise CatalogueError(problems)
+    return Catalogue(subsidiaries.values(), contracts.values(), plans.values())
+
+
+def _files(paths: Sequence[Path], problems: list[str]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(path.glob("*.toml"))
+        elif path.exists():
+            yield path
+        else:
+            problems.append(f"{path}: no such file or folder")
+
+
+def _read(path: Path, problems: list[str]) -> Iterator[tuple[str, _Entry]]:
+    """Every well-formed entry of a file, with where it stands."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        problems.append(f"{path.name}: {error}")
+        return
+    try:
+        file = _File.model_validate(document)
+    except ValidationError as error:
+        problems += _explain(path.name, error)
+        return
+    kinds: list[tuple[str, type[_Entry], list[Any]]] = [
+        ("subsidiary", _Subsidiary, file.subsidiary),
+        ("contract", _Contract, file.contract),
+        ("plan", _Plan, file.plan),
+    ]
+    for kind, model, tables in kinds:
+        for number, table in enumerate(tables, 1):
+            code = table.get("code", f"number {number}") if isinstance(table, dict) else number
+            where = f"{path.name}: {kind} {code}"
+            try:
+                yield where, model.model_validate(table)
+            except ValidationError as error:
+                problems += _explain(where, error)
+
+
+def _explain(where: str, error: ValidationError) -> list[str]:
+    return [
+        f"{where}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def _unique(
+    entries: Sequence[tuple[str, Any]], problems: list[str]
+) -> dict[str, Any]:
+    by_code: dict[str, Any] = {}
+    for where, entry in entries:
+        if entry.code in by_code:
+            problems.append(f"{where}: code: defined before")
+        by_code[entry.code] = entry
+    return by_code
+
+
+def _usable(where: str, entry: _Subsidiary, problems: list[str]) -> bool:
+    good = True
+    if entry.currency not in CURRENCY_DIGITS:
+        problems.append(f"{where}: currency: {entry.currency!r} is not known")
+        good = False
+    try:
+        ZoneInfo(entry.timezone)
+    except (ValueError, OSError):
+        problems.append(f"{where}: timezone: {entry.timezone!r} is not an IANA time zone")
+        good = False
+    return good
+
+
+def _plan(
+    where: str,
+    entry: _Plan,
+    subsidiaries: dict[str, Subsidiary],
+    contracts: dict[str, Contract],
+    problems: list[str],
+) -> Plan:
+    universe = Universe.WEB
+    try:
+        universe = Universe(entry.universe)
+    except ValueError:
+        problems.append(f"{where}: universe: {entry.universe!r} is not one of {', '.join(Universe)}")
+    if entry.contract is not None and entry.contract not in contracts:
+        problems.append(f"{where}: contract: {entry.contract!r} is not defined")
+    if entry.quantity_min > entry.quantity_max:
+        problems.append(f"{where}: quantity_min: more than quantity_max")
+    prices: dict[tuple[str, Period], Price] = {}
+    for code, offers in entry.prices.items():
+        if code not in subsidiaries:
+            problems.append(f"{where}: prices.{code}: no such subsidiary")
+            continue
+        if universe is Universe.TELECOM and code not in TELECOM_SUBSIDIARIES:
+            problems.append(f"{where}: prices.{code}: telecom is sold in FR only")
+        for text, offer in offers.items():
+            price = _price(f"{where}: prices.{code}.{text}", offer, subsidiaries[code], problems)
+            try:
+                period = Period.parse(text)
+            except ValueError as error:
+                problems.append(f"{where}: prices.{code}.{text}: {error}")
+                continue
+            if (code, period) in prices:
+                problems.append(f"{where}: prices.{code}.{text}: {period} is priced before")
+            prices[code, period] = price
+    if not entry.prices or not all(entry.prices.values()):
+        problems.append(f"{where}: prices: a plan needs a price")
+    return Plan(
+        code=entry.code,
+        name=entry.name,
+        universe=universe,
+        brand=entry.brand,
+        driver=entry.driver,
+        contract=entry.contract,
+        prices=prices,
+        quantity_min=entry.quantity_min,
+        quantity_max=entry.quantity_max,
+        options={
+            name: Option(option.required, tuple(option.values))
+            for name, option in entry.options.items()
+        },
+    )
+
+
+def _price(where: str, offer: _Price, subsidiary: Subsidiary, problems: list[str]) -> Price:
+    amounts = []
+    for field in ("setup", "renewal"):
+        try:
+            amount = Money.parse(getattr(offer, field), subsidiary.currency)
+            if amount.amount < 0:
+                raise ValueError("less than nothing")
+        except ValueError as error:
+            problems.append(f"{where}.{field}: {error}")
+            amount = Money(0, subsidiary.currency)
+        amounts.append(amount)
+    return Price(*amounts)

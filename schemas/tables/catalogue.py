@@ -1,0 +1,67 @@
+"""The catalogue as it is in force: plans are data."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql import func
+
+from schemas.tables.base import is_one_of, metadata, moment
+from schemas.values import Universe
+
+subsidiaries = Table(
+    "subsidiaries",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+)
+
+contracts = Table(
+    "contracts",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("definition", JSONB, nullable=False),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("universe", Text, is_one_of("universe", Universe), nullable=False),
+    Column("brand", Text, nullable=False),
+    Column("driver", Text, nullable=False),
+    Column("contract", Text, ForeignKey("contracts.code")),
+    Column("on_sale", Boolean, nullable=False, server_default="true"),
+    Column("definition", JSONB, nullable=False),
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    Column("plan", Text, ForeignKey("plans.code"), nullable=False),
+    Column("subsidiary", Text, ForeignKey("subsidiaries.code"), nullable=False),
+    Column("period_months", SmallInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("setup", BigInteger, CheckConstraint("setup >= 0", name="setup"), nullable=False),
+    Column("renewal", BigInteger, CheckConstraint("renewal >= 0", name="renewal"), nullable=False),
+    PrimaryKeyConstraint("plan", "subsidiary", "period_months"),
+)
+
+# One row, bumped by every load: processes compare it with what they hold in memory.
+catalogue_version = Table(
+    "catalogue_version",
+    metadata,
+    Column("sole", Boolean, CheckConstraint("sole", name="sole"), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    moment("loaded_at", nullable=False, server_default=func.now()),
+)

@@ -1,0 +1,48 @@
+"""Who buys, how they pay, and what they agreed to."""
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.sql import func
+
+from schemas.tables.base import metadata, moment
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("subsidiary", Text, nullable=False),
+    Column("country", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("vat_number", Text),
+    moment("updated_at", nullable=False, server_default=func.now()),
+)
+
+# Read by billing only.
+payment_methods = Table(
+    "payment_methods",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
+    Column("token", Text, nullable=False),
+    moment("created_at", nullable=False, server_default=func.now()),
+    UniqueConstraint("customer_id", "token"),
+)
+
+agreements = Table(
+    "agreements",
+    metadata,
+    Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    moment("accepted_at", nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("customer_id", "contract", "version"),
+)

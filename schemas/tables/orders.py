@@ -1,0 +1,67 @@
+"""What upstream asked for, and what could not be accepted."""
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql import func
+
+from schemas.tables.base import CHANGING, metadata, moment, state
+from schemas.values import OrderState
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("upstream", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    state("state", OrderState),
+    # Null in an order that was refused because of them.
+    Column("customer_id", Text, ForeignKey("customers.id")),
+    Column("subsidiary", Text),
+    Column("country", Text),
+    Column("vat_number", Text),
+    Column("payment_method_id", Uuid),
+    Column("problems", JSONB),
+    Column("reason", Text),
+    moment("accepted_at", nullable=False, server_default=func.now()),
+    moment("ended_at"),
+    UniqueConstraint("key", "upstream"),
+    **CHANGING,
+)
+
+order_lines = Table(
+    "order_lines",
+    metadata,
+    Column("order_id", Uuid, ForeignKey("orders.id"), nullable=False),
+    Column("number", SmallInteger, nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("period_months", SmallInteger, nullable=False),
+    Column("quantity", SmallInteger, nullable=False),
+    Column("configuration", JSONB, nullable=False),
+    PrimaryKeyConstraint("order_id", "number"),
+)
+
+rejected_documents = Table(
+    "rejected_documents",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("upstream", Text, nullable=False),
+    Column("door", Text, nullable=False),
+    Column("key", Text),
+    Column("code", Text, nullable=False),
+    Column("problems", JSONB, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("times", Integer, nullable=False, server_default="1"),
+    moment("received_at", nullable=False, server_default=func.now()),
+)

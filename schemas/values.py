@@ -1,0 +1,216 @@
+"""Money, periods, identifiers, and the states things go through."""
+
+import calendar
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import date
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+
+from schemas.errors import InvalidTransition
+
+# ISO 4217 currencies that subsidiaries sell in, with the digits of their minor unit.
+CURRENCY_DIGITS = {
+    "AUD": 2, "CAD": 2, "CZK": 2, "EUR": 2, "GBP": 2, "MAD": 2, "PLN": 2,
+    "SGD": 2, "TND": 3, "USD": 2, "XOF": 0, "INR": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Money:
+    """An amount in a currency's minor unit, so that cents never meet euros.
+
+    >>> str(Money(4544, "EUR"))
+    '45.44 EUR'
+    """
+
+    amount: int
+    currency: str
+
+    def __post_init__(self) -> None:
+        if self.currency not in CURRENCY_DIGITS:
+            raise ValueError(f"unknown currency {self.currency!r}")
+
+    @classmethod
+    def parse(cls, text: str, currency: str) -> "Money":
+        """Read a decimal such as ``"37.87"``; more digits than the currency has are refused."""
+        digits = CURRENCY_DIGITS.get(currency)
+        if digits is None:
+            raise ValueError(f"unknown currency {currency!r}")
+        if not re.fullmatch(r"-?\d{1,12}(\.\d+)?", text):
+            raise ValueError(f"{text!r} is not an amount such as 37.87")
+        scaled = Decimal(text).scaleb(digits)
+        if scaled != scaled.to_integral_value():
+            raise ValueError(f"{text!r} has more digits than {currency}'s minor unit ({digits})")
+        return cls(int(scaled), currency)
+
+    def __add__(self, other: "Money") -> "Money":
+        if other.currency != self.currency:
+            raise ValueError(f"cannot add {other.currency} to {self.currency}")
+        return Money(self.amount + other.amount, self.currency)
+
+    def __str__(self) -> str:
+        digits = CURRENCY_DIGITS[self.currency]
+        return f"{Decimal(self.amount).scaleb(-digits):,.{digits}f} {self.currency}"
+
+
+def round_half_up(value: Decimal) -> int:
+    """Round to a whole minor unit, halves away from zero (EN 16931, per line)."""
+    return int(value.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Period:
+    """How long one payment lasts: whole months. ``P1Y`` is ``P12M``."""
+
+    months: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Period":
+        """Read an ISO 8601 duration of months or years, up to ten years."""
+        match = re.fullmatch(r"P([1-9]\d{0,2})([MY])", text)
+        if not match:
+            raise ValueError(f"{text!r} is not a period such as P1M or P12M")
+        months = int(match[1]) * (12 if match[2] == "Y" else 1)
+        if months > 120:
+            raise ValueError(f"{text!r} is longer than ten years")
+        return cls(months)
+
+    def end(self, anchor: date, count: int) -> date:
+        """Where the ``count``-th period after ``anchor`` ends.
+
+        Always computed from the anchor and clamped to the month's last day, so that
+        31 January gives 28 February and then 31 March again.
+        """
+        years, month0 = divmod(anchor.month - 1 + self.months * count, 12)
+        year, month = anchor.year + years, month0 + 1
+        return date(year, month, min(anchor.day, calendar.monthrange(year, month)[1]))
+
+    def __str__(self) -> str:
+        return f"P{self.months}M"
+
+
+NAMESPACE = uuid.UUID("6f0a1e5c-2f5b-5d0e-9c53-6a7e0b1d9a42")
+
+
+def derived_id(*facts: object) -> uuid.UUID:
+    """An identifier that follows from business facts alone (RFC 9562, version 5).
+
+    A restored database, or an order sent again, derives the same one: nothing that leaves
+    the house is ever named twice, and no name is ever used for another thing.
+    """
+    return uuid.uuid5(NAMESPACE, "\x1f".join(map(str, facts)))
+
+
+class Universe(StrEnum):
+    WEB = "web"
+    DEDICATED = "dedicated"
+    CLOUD = "cloud"
+    TELECOM = "telecom"
+
+
+class OrderState(StrEnum):
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    PRICED = "priced"
+    PAID = "paid"
+    DELIVERED = "delivered"
+    PARTLY_DELIVERED = "partly_delivered"
+    CANCELLED = "cancelled"
+
+
+class ServiceState(StrEnum):
+    PENDING = "pending"  # ordered, not yet paid
+    DELIVERING = "delivering"  # paid, not yet there
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    TERMINATED = "terminated"
+    CANCELLED = "cancelled"  # given up before it was delivered
+
+
+class ResourceState(StrEnum):
+    """What should be, or what a driver last confirmed, at the infrastructure."""
+
+    ABSENT = "absent"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+class RenewalMode(StrEnum):
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+    STOP = "stop"
+
+
+class RequestState(StrEnum):
+    OPEN = "open"
+    PAID = "paid"
+    SPLIT = "split"
+    VOIDED = "voided"
+
+
+class ChargeState(StrEnum):
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    DECLINED = "declined"
+    UNKNOWN = "unknown"
+
+
+class OperationState(StrEnum):
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class TaskState(StrEnum):
+    READY = "ready"
+    DISPATCHED = "dispatched"
+    LEASED = "leased"
+    FAILED = "failed"
+
+
+TRANSITIONS: dict[type[StrEnum], dict[str, set[str]]] = {
+    OrderState: {
+        "accepted": {"priced", "cancelled"},
+        "priced": {"paid", "cancelled"},
+        "paid": {"delivered", "partly_delivered", "cancelled"},
+        "refused": set(),
+        "delivered": set(),
+        "partly_delivered": set(),
+        "cancelled": set(),
+    },
+    ServiceState: {
+        "pending": {"delivering", "cancelled"},
+        "delivering": {"active", "cancelled"},
+        "active": {"suspended", "terminated"},
+        "suspended": {"active", "terminated"},
+        "terminated": set(),
+        "cancelled": set(),
+    },
+    RequestState: {
+        "open": {"paid", "split", "voided"},
+        "paid": set(),
+        "split": set(),
+        "voided": set(),
+    },
+    ChargeState: {
+        "started": {"succeeded", "declined", "unknown"},
+        "unknown": {"succeeded", "declined", "started"},
+        "succeeded": set(),
+        "declined": set(),
+    },
+    OperationState: {
+        "pending": {"done", "failed", "unknown"},
+        "unknown": {"done", "failed", "pending"},
+        "failed": {"pending"},
+        "done": set(),
+    },
+}
+
+
+def check_transition(old: StrEnum, new: StrEnum) -> None:
+    """Raise :class:`InvalidTransition` unless the table of this kind of state lists the step."""
+    if new.value not in TRANSITIONS[type(old)][old.value]:
+        raise InvalidTransition(f"{type(old).__name__} cannot go from {old} to {new}")

@@ -1,0 +1,95 @@
+"""How the far side misbehaves: rules, drawn by key, so that a run can be repeated."""
+
+import hashlib
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import Any
+
+KINDS = (
+    "decline", "refuse", "error", "hang_before", "hang_after", "late", "slow", "duplicate",
+)  # fmt: skip
+# These are answers: they stay the same however often they are asked for. The others are
+# accidents, and happen to the first tries of a key only.
+ANSWERS = ("decline", "refuse")
+
+
+class Rule:
+    """One way to misbehave.
+
+    Args:
+        fault: one of :data:`KINDS`.
+        target: ``gateway``, ``infrastructure`` or ``*``.
+        operation: ``charge``, ``refund``, ``create``, … or ``*``.
+        customer, plan: globs.
+        rate: share of keys it happens to; drawn from the seed, the rule and the key.
+        times: how many tries of one key it happens to.
+        seconds: how long a slow or hanging call takes.
+        reason: what a decline or a refusal says.
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        *,
+        target: str = "*",
+        operation: str = "*",
+        customer: str = "*",
+        plan: str = "*",
+        rate: float = 1.0,
+        times: int | None = None,
+        seconds: float = 30.0,
+        reason: str | None = None,
+    ) -> None:
+        if fault not in KINDS:
+            raise ValueError(f"fault {fault!r} is not one of {', '.join(KINDS)}")
+        if target not in ("gateway", "infrastructure", "*"):
+            raise ValueError(f"target {target!r} is not gateway, infrastructure or *")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate {rate!r} is not between 0 and 1")
+        self.fault, self.target, self.operation = fault, target, operation
+        self.customer, self.plan, self.rate = customer, plan, rate
+        self.times = times if times is not None else (10**9 if fault in ANSWERS else 1)
+        self.seconds = seconds
+        self.reason = reason or ("insufficient_funds" if fault == "decline" else "out_of_stock")
+        self._hits: Counter[str] = Counter()
+
+    def strikes(
+        self, seed: int, number: int, target: str, operation: str, key: str, body: dict[str, Any]
+    ) -> bool:
+        applies = (
+            self.target in (target, "*")
+            and self.operation in (operation, "*")
+            and fnmatchcase(str(body.get("customer", "")), self.customer)
+            and fnmatchcase(str(body.get("plan", "")), self.plan)
+        )
+        if not applies or self._hits[key] >= self.times:
+            return False
+        digest = hashlib.blake2b(f"{seed}/{number}/{key}".encode(), digest_size=8).digest()
+        if int.from_bytes(digest) / 2**64 >= self.rate:
+            return False
+        self._hits[key] += 1
+        return True
+
+
+class Faults:
+    def __init__(self, rules: list[dict[str, Any]] | None = None, seed: int = 1) -> None:
+        self._seed = seed
+        self.rules: list[Rule] = []
+        for rule in rules or []:
+            self.add(rule)
+
+    def add(self, rule: dict[str, Any]) -> None:
+        """Raises ValueError or TypeError for a rule that is not one."""
+        if not isinstance(rule, dict):
+            raise ValueError("a rule is an object")
+        self.rules.append(Rule(**rule))
+
+    def clear(self) -> None:
+        self.rules.clear()
+
+    def draw(self, target: str, operation: str, key: str, body: dict[str, Any]) -> Rule | None:
+        """The first rule that strikes this try."""
+        for number, rule in enumerate(self.rules):
+            if rule.strikes(self._seed, number, target, operation, key, body):
+                return rule
+        return None

@@ -1,0 +1,283 @@
+"""The HTTP server: gateway and infrastructure, idempotent by key."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from simulator.faults import Faults, Rule
+from simulator.store import Refused, Store
+
+OPERATIONS = ("create", "suspend", "resume", "extend", "terminate")
+_CHARGE = {"key": str, "amount": int, "currency": str, "token": str, "customer": str}
+_REFUND = {"key": str, "charge_key": str, "amount": int, "currency": str}
+_OPERATION = {"key": str, "generation": int, "plan": str, "customer": str}
+
+Act = Callable[[], tuple[int, dict[str, Any]]]
+
+
+class Simulator:
+    """The application, its store and its faults."""
+
+    def __init__(self, store: Store, faults: Faults) -> None:
+        self.store = store
+        self.faults = faults
+        self._asked: dict[str, asyncio.Event] = {}
+        self._late: set[asyncio.Task[None]] = set()
+        self.app = Starlette(
+            routes=[
+                Route("/gateway/charges", self._safely(self._charge), methods=["POST"]),
+                Route("/gateway/refunds", self._safely(self._refund), methods=["POST"]),
+                Route("/gateway/charges/{key}", self._safely(self._find)),
+                Route("/gateway/refunds/{key}", self._safely(self._find)),
+                Route("/gateway/book", self._safely(self._book)),
+                Route("/infrastructure/resources", self._safely(self._resources)),
+                Route(
+                    "/infrastructure/{driver}/services/{service_id}/{kind}",
+                    self._safely(self._operate),
+                    methods=["PUT"],
+                ),
+                Route("/infrastructure/{driver}/services/{service_id}", self._safely(self._get)),
+                Route("/faults", self._safely(self._change_faults), methods=["POST", "DELETE"]),
+                Route("/health", self._safely(self._health)),
+            ]
+        )
+
+    @staticmethod
+    def _safely(
+        endpoint: Callable[[Request], Awaitable[Response]],
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except Refused as refused:
+                return JSONResponse({"code": refused.code}, refused.status)
+
+        return answer
+
+    async def _charge(self, request: Request) -> Response:
+        body = await _read(request, _CHARGE)
+
+        def act() -> tuple[int, dict[str, Any]]:
+            self.store.take(body)
+            return 201, {"state": "succeeded", "reference": f"ch-{body['key'][:8]}"}
+
+        return await self._once("gateway", "charge", body["key"], body, act)
+
+    async def _refund(self, request: Request) -> Response:
+        body = await _read(request, _REFUND)
+
+        def act() -> tuple[int, dict[str, Any]]:
+            refused = self.store.give_back(body)
+            if refused:
+                return 402, {"state": "declined", "reason": refused}
+            return 201, {"state": "succeeded", "reference": f"re-{body['key'][:8]}"}
+
+        return await self._once("gateway", "refund", body["key"], body, act)
+
+    async def _operate(self, request: Request) -> Response:
+        driver, service_id, kind = (
+            request.path_params[name] for name in ("driver", "service_id", "kind")
+        )
+        if kind not in OPERATIONS:
+            raise Refused(404, "no_such_operation")
+        body = await _read(request, _OPERATION)
+
+        def act() -> tuple[int, dict[str, Any]]:
+            return 200, self.store.operate(driver, service_id, kind, body)
+
+        return await self._once("infrastructure", kind, body["key"], body, act, ask=service_id)
+
+    async def _once(
+        self,
+        target: str,
+        operation: str,
+        key: str,
+        body: dict[str, Any],
+        act: Act,
+        ask: str | None = None,
+    ) -> Response:
+        """Act once per key, misbehaving as the rules say; ``ask`` is what a GET asks by."""
+
+        def do() -> Response:
+            known = self.store.answer(key, body)
+            if known is None:
+                known = act()
+                self.store.remember(key, body, *known)
+            return JSONResponse(known[1], known[0])
+
+        rule = self.faults.draw(target, operation, key, body)
+        if rule is None:
+            return do()
+        return await self._misbehave(rule, key, body, do, ask or key)
+
+    async def _misbehave(
+        self,
+        rule: Rule,
+        key: str,
+        body: dict[str, Any],
+        do: Callable[[], Response],
+        asked_by: str,
+    ) -> Response:
+        match rule.fault:
+            case "decline":
+                answer = {"state": "declined", "reason": rule.reason}
+                known = self.store.answer(key, body)
+                if known is None:
+                    self.store.remember(key, body, 402, answer)
+                    known = 402, answer
+                return JSONResponse(known[1], known[0])
+            case "refuse":
+                raise Refused(422, rule.reason)
+            case "error":
+                return JSONResponse({"code": "internal_error"}, 500)
+            case "hang_before":
+                await asyncio.sleep(rule.seconds)
+                return JSONResponse({"code": "gave_up"}, 503)
+            case "hang_after":
+                do()
+                await asyncio.sleep(rule.seconds)
+                return JSONResponse({"code": "gave_up"}, 503)
+            case "late":
+                asked = self._asked.setdefault(asked_by, asyncio.Event())
+
+                async def arrive() -> None:
+                    with contextlib.suppress(asyncio.TimeoutError, Refused):
+                        async with asyncio.timeout(rule.seconds):
+                            await asked.wait()
+                            do()
+
+                task = asyncio.create_task(arrive())
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+                await asyncio.sleep(rule.seconds)
+                return JSONResponse({"code": "gave_up"}, 503)
+            case "slow":
+                await asyncio.sleep(rule.seconds)
+                return do()
+            case _:  # duplicate: as a proxy does that tries again
+                do()
+                return do()
+
+    async def _find(self, request: Request) -> Response:
+        answer = self.store.find(request.path_params["key"])
+        self._was_asked(request.path_params["key"])
+        if answer is None:
+            raise Refused(404, "not_found")
+        return JSONResponse(answer)
+
+    async def _get(self, request: Request) -> Response:
+        resource = self.store.resource(request.path_params["service_id"])
+        self._was_asked(request.path_params["service_id"])
+        if resource is None:
+            raise Refused(404, "not_found")
+        return JSONResponse(resource)
+
+    def _was_asked(self, what: str) -> None:
+        event = self._asked.pop(what, None)
+        if event is not None:
+            event.set()
+
+    async def _book(self, request: Request) -> Response:
+        return JSONResponse({"entries": self.store.book(*_page(request))})
+
+    async def _resources(self, request: Request) -> Response:
+        return JSONResponse({"entries": self.store.resources(*_page(request))})
+
+    async def _change_faults(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.faults.clear()
+        else:
+            try:
+                self.faults.add(await request.json())
+            except (TypeError, ValueError) as error:
+                return JSONResponse({"code": "bad_rule", "message": str(error)}, 400)
+        return JSONResponse({"rules": len(self.faults.rules)})
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"state": "up"})
+
+
+async def _read(request: Request, fields: dict[str, type]) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise Refused(400, "not_json") from None
+    if not isinstance(body, dict):
+        raise Refused(400, "not_an_object")
+    for name, kind in fields.items():
+        if type(body.get(name)) is not kind or (name == "amount" and body[name] <= 0):
+            raise Refused(400, f"bad_{name}")
+    return body
+
+
+def _page(request: Request) -> tuple[int, int]:
+    try:
+        after = int(request.query_params.get("after", "0"))
+        limit = int(request.query_params.get("limit", "1000"))
+    except ValueError:
+        raise Refused(400, "bad_page") from None
+    return after, min(max(limit, 1), 10_000)
+
+
+def _config(app: Starlette, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        lifespan="off",
+    )
+
+
+def run(host: str, port: int, store: str, seed: int, rules: list[dict[str, Any]]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    simulator = Simulator(Store(store), Faults(rules, seed))
+    server = uvicorn.Server(_config(simulator.app, host, port))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+
+
+class Running:
+    """A simulator in a thread of this process: for the embedded mode and for tests."""
+
+    def __init__(
+        self, *, store: str = ":memory:", seed: int = 1, rules: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.simulator = Simulator(Store(store), Faults(rules, seed))
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(_config(self.simulator.app, "127.0.0.1", 0))
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="simulator", daemon=True
+        )
+        self._thread.start()
+        end = time.monotonic() + 10
+        while not self._server.started:
+            if time.monotonic() > end or not self._thread.is_alive():
+                raise RuntimeError("the simulator did not start")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(5)
+        self._socket.close()
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,147 @@
+"""What the far side remembers: charges, refunds and resources, in SQLite."""
+
+import json
+import sqlite3
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, body TEXT NOT NULL, status INTEGER NOT NULL, answer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS book (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, charge_key TEXT NOT NULL,
+    customer TEXT, amount INTEGER NOT NULL, currency TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS book_charge ON book (charge_key);
+CREATE TABLE IF NOT EXISTS resources (
+    number INTEGER PRIMARY KEY, driver TEXT NOT NULL, service_id TEXT NOT NULL,
+    resource_id TEXT NOT NULL, state TEXT NOT NULL, paid_until TEXT);
+CREATE INDEX IF NOT EXISTS resources_service ON resources (service_id);
+CREATE TABLE IF NOT EXISTS generations (service_id TEXT PRIMARY KEY, generation INTEGER NOT NULL);
+"""
+
+
+class Refused(Exception):
+    """A definite no: an HTTP status and a stable code."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(code)
+        self.status, self.code = status, code
+
+
+class Store:
+    """Every method is one transaction; call from one thread."""
+
+    def __init__(self, path: str = ":memory:") -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _SCHEMA)
+
+    def answer(self, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """What was answered under this key before; the same key with another body is refused."""
+        row = self._db.execute(
+            "SELECT body, status, answer FROM answers WHERE key = ?", (key,)
+        ).fetchone()
+        if row is None:
+            return None
+        if row[0] != json.dumps(body, sort_keys=True):
+            raise Refused(422, "key_reused")
+        return row[1], json.loads(row[2])
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def remember(
+        self, key: str, body: dict[str, Any], status: int, answer: dict[str, Any]
+    ) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
+            (key, json.dumps(body, sort_keys=True), status, json.dumps(answer)),
+        )
+
+    def take(self, body: dict[str, Any]) -> None:
+        self._enter("charge", body["key"], body["key"], body)
+
+    def give_back(self, body: dict[str, Any]) -> str | None:
+        """Give money of a charge back; returns why not, if not."""
+        rows = self._db.execute(
+            "SELECT kind, amount, currency FROM book WHERE charge_key = ?", (body["charge_key"],)
+        ).fetchall()
+        left = sum(amount if kind == "charge" else -amount for kind, amount, _ in rows)
+        if not rows or rows[0][2] != body["currency"]:
+            return "no_such_charge"
+        if body["amount"] > left:
+            return "exceeds_charge"
+        self._enter("refund", body["key"], body["charge_key"], body)
+        return None
+
+    def _enter(self, kind: str, key: str, charge_key: str, body: dict[str, Any]) -> None:
+        self._db.execute(
+            "INSERT INTO book (kind, key, charge_key, customer, amount, currency)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (kind, key, charge_key, body.get("customer"), body["amount"], body["currency"]),
+        )
+
+    def book(self, after: int, limit: int) -> list[dict[str, Any]]:
+        names = ("number", "kind", "key", "charge_key", "customer", "amount", "currency")
+        rows = self._db.execute(
+            "SELECT * FROM book WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def resource(self, service_id: str) -> dict[str, Any] | None:
+        """The live resource of a service."""
+        row = self._db.execute(
+            "SELECT r.resource_id, r.state, r.paid_until, g.generation FROM resources AS r"
+            " JOIN generations AS g USING (service_id) WHERE r.service_id = ? AND r.state != 'gone'",
+            (service_id,),
+        ).fetchone()
+        names = ("resource_id", "state", "paid_until", "generation")
+        return dict(zip(names, row, strict=True)) if row else None
+
+    def operate(
+        self, driver: str, service_id: str, kind: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Do one operation; an older generation than the last one seen is refused."""
+        generation = body["generation"]
+        seen = self._db.execute(
+            "SELECT generation FROM generations WHERE service_id = ?", (service_id,)
+        ).fetchone()
+        if seen and generation < seen[0]:
+            raise Refused(409, "stale_generation")
+        live = self.resource(service_id)
+        if live is None and kind not in ("create", "terminate"):
+            raise Refused(409, "no_such_resource")
+        self._db.execute(
+            "INSERT INTO generations VALUES (?, ?) ON CONFLICT DO UPDATE SET generation = ?",
+            (service_id, generation, generation),
+        )
+        if live is None and kind == "create":
+            number = self._db.execute(
+                "INSERT INTO resources (driver, service_id, resource_id, state, paid_until)"
+                " VALUES (?, ?, '', 'active', ?)",
+                (driver, service_id, body.get("paid_until")),
+            ).lastrowid
+            self._db.execute(
+                "UPDATE resources SET resource_id = ? WHERE number = ?",
+                (f"{driver}-{number}", number),
+            )
+        elif live is not None:
+            state = {"create": "active", "resume": "active", "suspend": "suspended"}
+            state |= {"extend": live["state"], "terminate": "gone"}
+            self._db.execute(
+                "UPDATE resources SET state = ?, paid_until = coalesce(?, paid_until)"
+                " WHERE service_id = ? AND state != 'gone'",
+                (state[kind], body.get("paid_until"), service_id),
+            )
+        absent = {"resource_id": None, "state": "absent", "paid_until": None}
+        return self.resource(service_id) or absent | {"generation": generation}
+
+    def resources(self, after: int, limit: int) -> list[dict[str, Any]]:
+        names = ("number", "driver", "service_id", "resource_id", "state", "paid_until")
+        rows = self._db.execute(
+            "SELECT * FROM resources WHERE number > ? AND state != 'gone' ORDER BY number LIMIT ?",
+            (after, limit),
+        )
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def close(self) -> None:
+        self._db.close()

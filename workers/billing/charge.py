@@ -1,0 +1,300 @@
+"""The task ``charge``: a payment request is paid, or voided when every attempt was declined.
+
+The attempt and its key are committed before the gateway is called. What may have happened is
+asked about, by its key, before anything is tried again; a new key only after a decline.
+"""
+
+import json
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from producers import history, ledger
+from producers.history import Event, by_task
+from producers.ledger import Claim, ClaimedTask, Outcome, Retry
+from producers.steps import CHARGE, CONVERGE, driver_place
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock, local_date
+from schemas.values import ChargeState, Money, derived_id
+from workers.billing.gateway import Charge, Gateway, GatewayAnswer, GatewayState
+from workers.billing.invoices import issue_invoices
+from workers.runtime import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A charge under way: a new one, or one that has to be asked about first."""
+
+    request_id: uuid.UUID
+    order_id: uuid.UUID
+    subsidiary: str
+    number: int
+    in_doubt: bool
+    charge: Charge
+
+
+# The subject in a statement after the claim, locked in order.
+_READ = text("""
+    SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total, m.token,
+           c.key, c.attempt, c.state, c.amount
+    FROM (
+        SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
+        ORDER BY id FOR NO KEY UPDATE
+    ) AS r
+    JOIN payment_methods AS m ON m.id = r.payment_method_id
+    LEFT JOIN LATERAL (
+        SELECT * FROM charges AS c WHERE c.request_id = r.id ORDER BY c.attempt DESC LIMIT 1
+    ) AS c ON true
+    ORDER BY r.id
+""")
+
+_START = text("""
+    INSERT INTO charges (key, request_id, attempt, amount, currency, state)
+    SELECT key, request_id, attempt, amount, currency, 'started'
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        key uuid, request_id uuid, attempt smallint, amount bigint, currency text)
+""")
+
+# Compare and set: a charge that was decided meanwhile stays as it is.
+_DECIDE = text("""
+    UPDATE charges AS c SET state = r.state, reference = r.reference, reason = r.reason,
+        decided_at = CASE WHEN r.state = 'unknown' THEN NULL ELSE now() END
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        key uuid, state text, reference text, reason text)
+    WHERE c.key = r.key AND c.state IN ('started', 'unknown')
+""")
+
+_LOCK = text("""
+    SELECT id FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
+    ORDER BY id FOR NO KEY UPDATE
+""")
+
+_PAID = text("UPDATE payment_requests SET state = 'paid', closed_at = now() WHERE id = ANY(:ids)")
+
+_PAID_SERVICES = text("""
+    UPDATE services AS s
+    SET paid_periods = s.paid_periods + 1, state = 'delivering', desired = 'active'
+    FROM request_lines AS l
+    WHERE l.request_id = ANY(:ids) AND l.period_number > 0 AND s.id = l.service_id
+    RETURNING s.id, s.universe, s.driver
+""")
+
+_ORDERS = text("UPDATE orders SET state = 'paid' WHERE id = ANY(:ids) AND state = 'priced'")
+
+_VOID = text("""
+    WITH voided AS (
+        UPDATE payment_requests SET state = 'voided', closed_at = now()
+        WHERE id = ANY(:ids) AND state = 'open' RETURNING id, order_id
+    ), released AS (
+        UPDATE request_lines AS l SET released_at = now()
+        FROM voided WHERE l.request_id = voided.id
+    ), services AS (
+        UPDATE services AS s SET state = 'cancelled'
+        FROM voided WHERE s.order_id = voided.order_id AND s.state = 'pending'
+    )
+    UPDATE orders AS o SET state = 'cancelled', reason = 'payment_declined', ended_at = now()
+    FROM voided WHERE o.id = voided.order_id AND o.state = 'priced'
+    RETURNING o.id
+""")
+
+
+class ChargeHandler:
+    """
+    Args:
+        delays: seconds to wait after each decline; when they are used up, the request is voided.
+        policy: for attempts whose outcome is unknown, and for a gateway that is away.
+    """
+
+    name = CHARGE
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        catalogue: CatalogueCache,
+        clock: Clock,
+        *,
+        delays: Sequence[float],
+        policy: RetryPolicy,
+    ) -> None:
+        self.immediate = gateway.immediate
+        self._gateway = gateway
+        self._catalogue = catalogue
+        self._clock = clock
+        self._delays = delays
+        self._policy = policy
+
+    def begin(
+        self, tx: Connection, claim: Claim
+    ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
+        rows = tx.execute(_READ, {"ids": claim.subjects}).all()
+        attempts = [_next_attempt(row) for row in rows]
+        started = [a for a in attempts if not a.in_doubt]
+        if started:
+            fields = [
+                {
+                    "key": a.charge.key,
+                    "request_id": str(a.request_id),
+                    "attempt": a.number,
+                    "amount": a.charge.amount.amount,
+                    "currency": a.charge.amount.currency,
+                }
+                for a in started
+            ]
+            tx.execute(_START, {"rows": json.dumps(fields)})
+        open_requests = {a.request_id for a in attempts}
+        done = [subject for subject in claim.subjects if subject not in open_requests]
+        return [(a.request_id, a) for a in attempts], Outcome(done=done)
+
+    def call(self, call: Attempt) -> GatewayAnswer:
+        if call.charge.amount.amount == 0:
+            return GatewayAnswer(GatewayState.SUCCEEDED, reason="nothing_to_pay")
+        if call.in_doubt:
+            found = self._gateway.find_charge(call.charge.key)
+            # "Not found" may precede a late arrival: try again, under the same key.
+            if found.state is not GatewayState.NOT_FOUND:
+                return found
+        return self._gateway.charge(call.charge)
+
+    def record(
+        self,
+        tx: Connection,
+        claim: Claim,
+        answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]],
+    ) -> Outcome:
+        tasks = {task.subject: task for task in claim.tasks}
+        still_open = set(tx.execute(_LOCK, {"ids": sorted(tasks)}).scalars())
+        outcome = Outcome(done=[subject for subject in tasks if subject not in still_open])
+        answers = [answer for answer in answers if answer[0] in still_open]
+        _decide(tx, answers)
+        paid, refused = [], []
+        for subject, attempt, answer in answers:
+            task = tasks[subject]
+            match answer.state:
+                case GatewayState.SUCCEEDED:
+                    paid.append((task, attempt))
+                    outcome.done.append(subject)
+                case GatewayState.DECLINED if attempt.number > len(self._delays):
+                    refused.append((task, attempt, answer))
+                    outcome.done.append(subject)
+                case GatewayState.DECLINED:
+                    outcome.retries.append(
+                        Retry(
+                            subject,
+                            "declined",
+                            answer.reason or "",
+                            delay=self._delays[attempt.number - 1],
+                            counts=False,
+                        )
+                    )
+                case state:
+                    decision = self._policy.decide(
+                        task, f"gateway_{state}", answer.reason or "", random.random()
+                    )
+                    if isinstance(decision, Retry):
+                        outcome.retries.append(decision)
+                    else:
+                        outcome.failures.append(decision)
+        history.record(
+            tx,
+            (
+                by_task(
+                    tasks[subject],
+                    CHARGE,
+                    attempt.order_id,
+                    f"charge.{answer.state}",
+                    {"attempt": attempt.number, "reason": answer.reason},
+                )
+                for subject, attempt, answer in answers
+                if answer.state is not GatewayState.SUCCEEDED
+            ),
+        )
+        if refused:
+            self._give_up(tx, refused)
+        if paid:
+            self._settle(tx, paid)
+        return outcome
+
+    def _settle(self, tx: Connection, paid: list[tuple[ClaimedTask, Attempt]]) -> None:
+        """Money was taken: services may be delivered, and the law gets its invoice."""
+        request_ids = [attempt.request_id for _, attempt in paid]
+        tx.execute(_PAID, {"ids": request_ids})
+        tx.execute(_ORDERS, {"ids": [attempt.order_id for _, attempt in paid]})
+        services = tx.execute(_PAID_SERVICES, {"ids": request_ids}).all()
+        ledger.enqueue(tx, CONVERGE, [(s.id, driver_place(s.universe, s.driver)) for s in services])
+        catalogue, now = self._catalogue.current(tx), self._clock.now()
+        numbers = issue_invoices(
+            tx,
+            [
+                (a.request_id, a.subsidiary, local_date(now, catalogue.subsidiary(a.subsidiary).timezone))
+                for _, a in paid
+            ],
+        )
+        history.record(
+            tx,
+            (
+                by_task(
+                    task,
+                    CHARGE,
+                    attempt.order_id,
+                    "order.paid",
+                    {
+                        "amount": str(attempt.charge.amount),
+                        "charge": attempt.number,
+                        "invoice": str(numbers[attempt.request_id]),
+                    },
+                )
+                for task, attempt in paid
+            ),
+        )
+
+    @staticmethod
+    def _give_up(
+        tx: Connection, refused: list[tuple[ClaimedTask, Attempt, GatewayAnswer]]
+    ) -> None:
+        tx.execute(_VOID, {"ids": [attempt.request_id for _, attempt, _ in refused]})
+        history.record(
+            tx,
+            (
+                Event(attempt.order_id, "order.cancelled", {"reason": "payment_declined"})
+                for _, attempt, _ in refused
+            ),
+        )
+
+
+def _next_attempt(row: Any) -> Attempt:
+    """What to do about an open request, by its last charge."""
+    in_doubt = row.state in (ChargeState.STARTED, ChargeState.UNKNOWN)
+    number = row.attempt if in_doubt else (row.attempt or 0) + 1
+    amount = Money(row.total, row.currency)
+    # From business facts: a restored database derives the same key for the same attempt.
+    key = row.key if in_doubt else derived_id("charge", row.id, amount, number)
+    return Attempt(
+        request_id=row.id,
+        order_id=row.order_id,
+        subsidiary=row.subsidiary,
+        number=number,
+        in_doubt=in_doubt,
+        charge=Charge(str(key), amount, row.token, row.customer_id),
+    )
+
+
+def _decide(
+    tx: Connection, answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]]
+) -> None:
+    rows = [
+        {
+            "key": attempt.charge.key,
+            "state": answer.state
+            if answer.state in (GatewayState.SUCCEEDED, GatewayState.DECLINED)
+            else ChargeState.UNKNOWN,
+            "reference": answer.reference,
+            "reason": answer.reason,
+        }
+        for _, attempt, answer in answers
+    ]
+    if rows:
+        tx.execute(_DECIDE, {"rows": json.dumps(rows)})

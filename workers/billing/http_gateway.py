@@ -1,0 +1,60 @@
+"""A payment gateway that speaks HTTP; what it must answer is in docs/reference/simulator.md."""
+
+from urllib.parse import quote
+
+from workers.billing.gateway import Charge, GatewayAnswer, GatewayState, Refund
+from workers.http_calls import Answer, HttpCalls, InDoubt, NotSent
+
+
+class HttpGateway:
+    immediate = False
+
+    def __init__(self, base_url: str, *, seconds: float, token: str | None = None) -> None:
+        self._calls = HttpCalls("gateway", base_url, token=token, seconds=seconds)
+
+    def charge(self, charge: Charge) -> GatewayAnswer:
+        body = {
+            "key": charge.key,
+            "amount": charge.amount.amount,
+            "currency": charge.amount.currency,
+            "token": charge.token,
+            "customer": charge.customer,
+        }
+        return self._ask("charge", "POST", "/charges", body)
+
+    def find_charge(self, key: str) -> GatewayAnswer:
+        return self._ask("find_charge", "GET", f"/charges/{quote(key)}")
+
+    def refund(self, refund: Refund) -> GatewayAnswer:
+        body = {
+            "key": refund.key,
+            "charge_key": refund.charge_key,
+            "amount": refund.amount.amount,
+            "currency": refund.amount.currency,
+        }
+        return self._ask("refund", "POST", "/refunds", body)
+
+    def find_refund(self, key: str) -> GatewayAnswer:
+        return self._ask("find_refund", "GET", f"/refunds/{quote(key)}")
+
+    def _ask(
+        self, operation: str, method: str, path: str, body: dict[str, object] | None = None
+    ) -> GatewayAnswer:
+        try:
+            return _read(self._calls.call(operation, method, path, body))
+        except NotSent as error:
+            return GatewayAnswer(GatewayState.UNAVAILABLE, reason=str(error))
+        except InDoubt as error:
+            return GatewayAnswer(GatewayState.UNKNOWN, reason=str(error))
+
+
+def _read(answer: Answer) -> GatewayAnswer:
+    state = answer.body.get("state")
+    reason = answer.body.get("reason")
+    if answer.status in (200, 201, 402) and state in ("succeeded", "declined"):
+        reference = answer.body.get("reference")
+        return GatewayAnswer(GatewayState(state), reference, reason)
+    if answer.status == 404:
+        return GatewayAnswer(GatewayState.NOT_FOUND)
+    # Anything else is not an answer to what was asked: nothing may be concluded from it.
+    return GatewayAnswer(GatewayState.UNKNOWN, reason=reason or f"HTTP {answer.status}")

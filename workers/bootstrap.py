@@ -1,0 +1,118 @@
+"""Wiring: which handlers a process runs, on which broker, against which outside world."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import dramatiq
+
+from producers.steps import BILLING, ORDERS, QUEUES
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+from schemas.values import Universe
+from workers.billing.charge import ChargeHandler
+from workers.billing.gateway import Gateway
+from workers.billing.http_gateway import HttpGateway
+from workers.billing.instant_gateway import InstantGateway
+from workers.billing.refund import RefundHandler
+from workers.orders.price import PriceHandler
+from workers.provisioning.converge import ConvergeHandler
+from workers.provisioning.driver import Driver
+from workers.provisioning.http_driver import HttpDriver
+from workers.provisioning.instant_driver import InstantDriver
+from workers.runtime import Handler, RetryPolicy, Runtime
+
+# Instead of a URL: answers at once, in this process. For benchmarks.
+INSTANT = "instant:"
+
+
+def check_queues(queues: Iterable[str]) -> list[str]:
+    """Refuse a queue that does not exist, in one clear line."""
+    chosen = list(dict.fromkeys(queues))
+    unknown = [queue for queue in chosen if queue not in QUEUES]
+    if unknown or not chosen:
+        raise ConfigurationError(
+            f"no queue {', '.join(unknown) or '(none given)'}; there are {', '.join(QUEUES)}"
+        )
+    return chosen
+
+
+def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[str, list[Handler]]:
+    """The handlers of each queue. Only what a queue needs is configured: billing holds no
+    infrastructure credential, provisioning no gateway's."""
+    policy = RetryPolicy(
+        settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
+    )
+    catalogue = CatalogueCache()
+    chosen: dict[str, list[Handler]] = {}
+    for queue in check_queues(queues):
+        if queue == ORDERS:
+            chosen[queue] = [PriceHandler(catalogue, clock)]
+        elif queue == BILLING:
+            gateway = _gateway(settings)
+            chosen[queue] = [
+                ChargeHandler(
+                    gateway, catalogue, clock, delays=settings.order_charge_delays, policy=policy
+                ),
+                RefundHandler(gateway, catalogue, clock, policy=policy),
+            ]
+    universes = [queue for queue in queues if queue in set(Universe)]
+    if universes:
+        converge = ConvergeHandler(_drivers(settings), catalogue, clock, policy=policy)
+        chosen |= {queue: [converge] for queue in universes}
+    return chosen
+
+
+def _gateway(settings: Settings) -> Gateway:
+    url = settings.need("gateway_url")
+    if url == INSTANT:
+        return InstantGateway()
+    token = settings.gateway_token.get_secret_value() if settings.gateway_token else None
+    return HttpGateway(url, seconds=settings.call_seconds, token=token)
+
+
+def _drivers(settings: Settings) -> dict[str, Driver]:
+    if not settings.driver_urls:
+        raise ConfigurationError(
+            'AUTORENEW_DRIVER_URLS is not set (driver name -> base URL, as {"web": "http://…"})'
+        )
+    drivers: dict[str, Driver] = {}
+    for name, url in settings.driver_urls.items():
+        token = settings.driver_tokens.get(name)
+        drivers[name] = (
+            InstantDriver()
+            if url == INSTANT
+            else HttpDriver(
+                name,
+                url,
+                seconds=settings.call_seconds,
+                token=token.get_secret_value() if token else None,
+            )
+        )
+    return drivers
+
+
+def add_actors(
+    broker: dramatiq.Broker,
+    chosen: Mapping[str, Iterable[Handler]],
+    runtime: Callable[[str], Runtime],
+) -> None:
+    """Make an actor ``queue.task`` of every handler; ``runtime`` gives a queue's runtime."""
+    for queue, queue_handlers in chosen.items():
+        for handler in queue_handlers:
+            dramatiq.Actor(
+                _body(runtime(queue), handler, queue),
+                broker=broker,
+                actor_name=f"{queue}.{handler.name}",
+                queue_name=queue,
+                priority=0,
+                options={},
+            )
+
+
+def _body(runtime: Runtime, handler: Handler, queue: str) -> Callable[[Any], None]:
+    def run(subjects: Any) -> None:
+        runtime.handle(handler, queue, subjects)
+
+    return run

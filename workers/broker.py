@@ -1,0 +1,120 @@
+"""A Dramatiq broker for workers that may only read: it declares nothing and publishes nothing.
+
+Built from Dramatiq's public Broker, Consumer and MessageProxy. Dramatiq's own RabbitmqBroker
+declares queues (a worker without that permission is refused for ever) and acknowledges by an old
+delivery tag on the new channel after a reconnect, which settles another message in its place;
+here a message is settled only on the channel it came from.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import dramatiq
+import pika
+from dramatiq import Broker, ConnectionClosed, Consumer, DecodeError, Message, MessageProxy
+from pika.exceptions import AMQPError, ConnectionWrongStateError
+
+from monitoring import metrics
+from producers.failpoints import failpoint
+
+log = logging.getLogger(__name__)
+
+# AssertionError: pika's way to say that a blocking channel was closed under a caller.
+LOST = (AMQPError, OSError, AssertionError)
+
+
+class ReadOnlyBroker(Broker):
+    """Consumes from queues that exist already; one connection per queue and process."""
+
+    def __init__(self, url: str, middleware: Iterable[dramatiq.Middleware] = ()) -> None:
+        super().__init__(middleware=list(middleware))
+        self._parameters = pika.URLParameters(url)
+        self._parameters.heartbeat = 10
+        self._parameters.client_properties = {"connection_name": "autorenew worker"}
+
+    def declare_queue(self, queue_name: str) -> None:
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        raise RuntimeError("workers do not publish: enqueue into the ledger")
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        return _Consumer(self._parameters, queue_name, prefetch, timeout)
+
+
+class _Delivery(MessageProxy):
+    """A message, and the consumer and tag it came with."""
+
+    def __init__(self, message: Message[Any], origin: "_Consumer", tag: int) -> None:
+        super().__init__(message)
+        self.origin = origin
+        self.tag = tag
+
+
+class _Consumer(Consumer):
+    def __init__(
+        self, parameters: pika.URLParameters, queue_name: str, prefetch: int, timeout: int
+    ) -> None:
+        self._queue_name = queue_name
+        try:
+            self._connection = pika.BlockingConnection(parameters)
+        except LOST as error:
+            raise ConnectionClosed(error) from None
+        try:
+            self._channel = self._connection.channel()
+            self._channel.basic_qos(prefetch_count=prefetch)
+            self._deliveries = self._channel.consume(queue_name, inactivity_timeout=timeout / 1000)
+        except LOST as error:
+            self.close()
+            raise ConnectionClosed(error) from None
+
+    def __next__(self) -> _Delivery | None:
+        try:
+            method, _, body = next(self._deliveries)
+        except (*LOST, StopIteration) as error:
+            raise ConnectionClosed(error) from None
+        if method is None:
+            return None
+        try:
+            message = Message.decode(body)
+            # Either would hurt the worker: a foreign queue name kills its threads, an eta
+            # makes it publish.
+            if message.queue_name != self._queue_name or "eta" in message.options:
+                raise DecodeError("not a message of this queue", body, None)
+        except (DecodeError, TypeError, ValueError) as error:
+            log.warning("refused a message on %s: %s", self._queue_name, error)
+            metrics.refused_messages.labels(self._queue_name).inc()
+            self._channel.basic_nack(method.delivery_tag, requeue=False)
+            return None
+        return _Delivery(message, self, method.delivery_tag)
+
+    def ack(self, message: Any) -> None:
+        failpoint("worker.before_ack")
+        self._settle(message, lambda: self._channel.basic_ack(message.tag))
+        failpoint("worker.after_ack")
+
+    def nack(self, message: Any) -> None:
+        self._settle(message, lambda: self._channel.basic_nack(message.tag, requeue=False))
+
+    def _settle(self, message: Any, settle: Callable[[], None]) -> None:
+        if message.origin is not self:
+            return  # its channel is gone, the broker delivers it again
+        try:
+            self._connection.add_callback_threadsafe(settle)
+        except ConnectionWrongStateError:
+            log.info("connection lost before an acknowledgement: the message comes again")
+
+    def close(self) -> None:
+        try:
+            if self._connection.is_open:
+                end = time.monotonic() + 1
+                self._connection.process_data_events(0)  # settles what is queued
+                while time.monotonic() < end and self._connection.is_open:
+                    self._connection.close()
+        except LOST:
+            log.debug("closing", exc_info=True)

@@ -1,0 +1,116 @@
+"""One HTTP call under a deadline, with tenacity for short faults."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+from monitoring import metrics
+
+
+class NotSent(Exception):
+    """Nothing reached the far side: certainly not done."""
+
+
+class InDoubt(Exception):
+    """It may or may not have been done."""
+
+
+class _Fault(Exception):
+    """One try that may be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: dict[str, Any]
+
+
+class HttpCalls:
+    """Calls to one far side; safe to share between threads.
+
+    Args:
+        target: its name in the metrics.
+        seconds: deadline of a call, including its retries. Every call carries an idempotency
+            key, so that trying again is safe.
+    """
+
+    def __init__(self, target: str, base_url: str, *, token: str | None, seconds: float) -> None:
+        self._target = target
+        self._base_url = base_url.rstrip("/")
+        self._seconds = seconds
+        self._pool = urllib3.PoolManager(
+            num_pools=4,
+            maxsize=256,
+            retries=False,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
+
+    def call(
+        self, operation: str, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> Answer:
+        """The far side's answer, whatever its status below 500.
+
+        Raises:
+            NotSent: every try failed before anything was sent.
+            InDoubt: at least one try may have been acted on.
+        """
+        started = time.monotonic()
+        deadline = started + self._seconds
+        sent = False
+
+        def once() -> Answer:
+            nonlocal sent
+            # Not all of what is left, so that one try that hangs leaves time for another.
+            timeout = max((deadline - time.monotonic()) * 0.6, 0.01)
+            try:
+                response = self._pool.request(
+                    method,
+                    self._base_url + path,
+                    body=None if body is None else json.dumps(body),
+                    headers=self._pool.headers | {"Content-Type": "application/json"},
+                    timeout=urllib3.Timeout(total=timeout),
+                )
+            except NewConnectionError as error:
+                raise _Fault(str(error)) from None
+            except HTTPError as error:
+                sent = True
+                raise _Fault(str(error)) from None
+            if response.status >= 500:
+                sent = True
+                raise _Fault(f"HTTP {response.status}")
+            try:
+                content = response.json()
+            except ValueError:
+                sent = True
+                raise _Fault("an answer that is not JSON") from None
+            return Answer(response.status, content if isinstance(content, dict) else {})
+
+        outcome = "answered"
+        try:
+            return Retrying(
+                retry=retry_if_exception_type(_Fault),
+                stop=stop_after_delay(self._seconds * 0.9) | stop_after_attempt(5),
+                wait=wait_random_exponential(multiplier=0.02, max=self._seconds / 8),
+                retry_error_cls=RetryError,
+            )(once)
+        except RetryError as error:
+            fault = error.last_attempt.exception()
+            outcome = "in_doubt" if sent else "not_sent"
+            raise (InDoubt if sent else NotSent)(str(fault)) from None
+        finally:
+            metrics.calls.labels(self._target, operation, outcome).inc()
+            metrics.call_seconds.labels(self._target, operation).observe(
+                time.monotonic() - started
+            )

@@ -1,0 +1,111 @@
+"""Starts a group of Dramatiq worker processes, and starts it again when it ends.
+
+Dramatiq ends the whole group when one of its processes dies. SIGTERM goes to the group's master
+only: it lets running handlers finish; a second one, or one to every process, kills them.
+"""
+
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+
+from monitoring import metrics
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A group that lived this long gets its next start at once.
+HEALTHY_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(with_signal: int) -> None:
+    """Have the kernel end this process when its parent is gone (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, with_signal)
+
+
+class Launcher:
+    """Keeps one group of worker processes running until stopped."""
+
+    def __init__(
+        self, settings: Settings, queues: Sequence[str], *, processes: int, threads: int
+    ) -> None:
+        self._settings = settings
+        self._queues = queues
+        self._processes = processes
+        self._threads = threads
+        self._stopping = threading.Event()
+        self._group: subprocess.Popen[bytes] | None = None
+
+    def stop(self) -> None:
+        """Drain: the group finishes what it runs."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            if self._group is not None and self._group.poll() is None:
+                self._group.send_signal(signal.SIGTERM)
+
+    def run(self) -> int:
+        """Until :meth:`stop`; returns an exit code: 0 if everything was drained in time."""
+        folder = tempfile.mkdtemp(prefix="autorenew-metrics-")
+        try:
+            metrics.serve(self._settings, children=folder)
+            pause = 0.5
+            while not self._stopping.is_set():
+                started = time.monotonic()
+                self._group = self._start(folder)
+                if self._stopping.is_set():
+                    self._group.send_signal(signal.SIGTERM)
+                while self._group.poll() is None and not self._stopping.is_set():
+                    self._stopping.wait(0.2)
+                if self._stopping.is_set():
+                    break
+                lived = time.monotonic() - started
+                pause = 0.5 if lived > HEALTHY_SECONDS else min(pause * 2, MAX_PAUSE_SECONDS)
+                log.error(
+                    "the worker group ended with code %s; again in %.1f s",
+                    self._group.returncode,
+                    pause,
+                )
+                self._stopping.wait(pause)
+            return self._drained()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _drained(self) -> int:
+        if self._group is None:
+            return 0
+        try:
+            return 0 if self._group.wait(self._settings.shutdown_seconds) == 0 else 1
+        except subprocess.TimeoutExpired:
+            log.error("not drained within %g s: killed", self._settings.shutdown_seconds)
+            self._group.kill()
+            return 1
+
+    def _start(self, metrics_folder: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {
+            "AUTORENEW_QUEUES": ",".join(self._queues),
+            "AUTORENEW_THREADS": str(self._threads),
+            "PROMETHEUS_MULTIPROC_DIR": metrics_folder,
+        }
+        command = [
+            *(sys.executable, "-m", "dramatiq", "workers.fleet:broker"),
+            *("--processes", str(self._processes), "--threads", str(self._threads)),
+            *("--queues", *self._queues),
+            "--worker-shutdown-timeout",
+            str(int(self._settings.shutdown_seconds * 1000)),
+        ]
+        return subprocess.Popen(
+            command,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C must not reach every process
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+        )

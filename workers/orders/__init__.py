@@ -1,0 +1,1 @@
+"""Orders become payment requests; complete orders end."""

@@ -1,0 +1,113 @@
+"""What an order costs: setup and first period of every service, and the tax of that day."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from schemas import tax
+from schemas.catalogue import Catalogue, Plan
+from schemas.errors import DataError
+from schemas.values import Period, derived_id
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLine:
+    number: int
+    plan: str
+    period: Period
+    quantity: int
+    configuration: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    id: uuid.UUID
+    customer_id: str
+    subsidiary: str
+    country: str
+    vat_number: str | None
+    payment_method_id: uuid.UUID
+    lines: Sequence[OrderLine]
+
+
+@dataclass(frozen=True, slots=True)
+class PricedLine:
+    """One line of a payment request: a setup fee (period 0) or a period of one service."""
+
+    service_id: uuid.UUID
+    period_number: int
+    description: str
+    net: int
+    tax: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewService:
+    id: uuid.UUID
+    line: OrderLine
+    unit: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PricedOrder:
+    order: Order
+    request_id: uuid.UUID
+    currency: str
+    treatment: tax.Treatment
+    services: list[NewService]
+    lines: list[PricedLine]
+
+    @property
+    def net(self) -> int:
+        return sum(line.net for line in self.lines)
+
+    @property
+    def tax(self) -> int:
+        return sum(line.tax for line in self.lines)
+
+
+def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
+    """Price an accepted order by the catalogue in force.
+
+    A line of quantity n becomes n services, each with its own request lines, so that each can be
+    delivered, cancelled and refunded alone. Tax is rounded per line, half up (EN 16931).
+
+    Raises:
+        DataError: the catalogue no longer sells a line, or the tax table has no rate for it.
+    """
+    treatment = tax.determine(
+        subsidiary=catalogue.subsidiary(order.subsidiary),
+        customer_country=order.country,
+        vat_number=order.vat_number,
+        on=today,
+    )
+    services: list[NewService] = []
+    lines: list[PricedLine] = []
+    for line in order.lines:
+        plan = catalogue.plan(line.plan)
+        offered = plan.price(order.subsidiary, line.period) if plan else None
+        if plan is None or offered is None:
+            raise DataError(
+                f"line {line.number}: {line.plan} is not sold in {order.subsidiary}"
+                f" for {line.period} any more",
+                code="plan_gone",
+            )
+        fees = [(1, f"{plan.name}, {line.period}", offered.renewal.amount)]
+        if offered.setup.amount:
+            fees.insert(0, (0, f"{plan.name}, setup", offered.setup.amount))
+        taxed = [(*fee, tax.tax_on(fee[2], treatment.rate)) for fee in fees]
+        for unit in range(1, line.quantity + 1):
+            service = NewService(derived_id(order.id, line.number, unit), line, unit, plan)
+            services.append(service)
+            lines += [PricedLine(service.id, *fee) for fee in taxed]
+    return PricedOrder(
+        order=order,
+        request_id=derived_id("request", order.id),
+        currency=catalogue.subsidiary(order.subsidiary).currency,
+        treatment=treatment,
+        services=services,
+        lines=lines,
+    )

@@ -1,0 +1,1 @@
+"""Infrastructure is converged to what should be."""

@@ -1,0 +1,349 @@
+"""The task ``converge``: compare what should be with what is, do the one thing that is missing.
+
+A service row says what should be; its generation grows with every change of mind. Calls carry
+it, and a stale one is refused, so that a suspend still under way cannot undo the resume that
+overtook it.
+"""
+
+import json
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from producers import history, ledger
+from producers.history import Event, by_task
+from producers.ledger import Claim, Failure, Outcome, Retry
+from producers.steps import CONVERGE, GATEWAY, REFUND
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock, local_date, local_midnight
+from schemas.values import OperationState, Period, ResourceState, ServiceState, derived_id
+from workers.orders.ending import end_orders
+from workers.provisioning.driver import (
+    Driver,
+    DriverAnswer,
+    DriverState,
+    Operation,
+    OperationKind,
+    perform,
+)
+from workers.runtime import RetryPolicy
+
+
+def missing_operation(
+    desired: ResourceState,
+    confirmed: ResourceState,
+    *,
+    paid_until: date | None,
+    confirmed_until: date | None,
+    in_doubt: bool,
+) -> OperationKind | None:
+    """The one thing to do next, or nothing.
+
+    Args:
+        in_doubt: a create may have happened that was never confirmed.
+    """
+    if desired is ResourceState.ABSENT:
+        gone = confirmed is ResourceState.ABSENT and not in_doubt
+        return None if gone else OperationKind.TERMINATE
+    if confirmed is ResourceState.ABSENT:
+        return OperationKind.CREATE
+    if desired is not confirmed:
+        suspend = desired is ResourceState.SUSPENDED
+        return OperationKind.SUSPEND if suspend else OperationKind.RESUME
+    if paid_until and confirmed_until and confirmed_until < paid_until:
+        return OperationKind.EXTEND
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    operation: Operation
+    driver: str
+    subsidiary: str
+    order_id: uuid.UUID
+    state: ServiceState
+    period: Period
+    paid_periods: int
+    desired: ResourceState
+    ask_first: bool
+    """It was begun before and never decided."""
+
+
+_READ = text("""
+    SELECT s.*, d.kind AS doubted
+    FROM (
+        SELECT * FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+    ) AS s
+    LEFT JOIN LATERAL (
+        SELECT o.kind FROM operations AS o
+        WHERE o.service_id = s.id AND o.state IN ('pending', 'unknown')
+        ORDER BY o.generation DESC LIMIT 1
+    ) AS d ON true
+    ORDER BY s.id
+""")
+
+_GIVE_UP = text("UPDATE services SET state = 'cancelled' WHERE id = ANY(:ids)")
+
+_BEGIN = text("""
+    INSERT INTO operations (key, service_id, kind, generation, state)
+    SELECT key, service_id, kind, generation, 'pending'
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        key uuid, service_id uuid, kind text, generation integer)
+    ON CONFLICT (key) DO UPDATE SET state = 'pending', reason = NULL, ended_at = NULL
+    WHERE operations.state <> 'done'
+""")
+
+_END = text("""
+    UPDATE operations AS o SET state = r.state, reason = r.reason,
+        ended_at = CASE WHEN r.state = 'unknown' THEN NULL ELSE now() END
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(key uuid, state text, reason text)
+    WHERE o.key = r.key AND o.state <> 'done'
+""")
+
+# What was still in doubt is settled by what was confirmed after it.
+_SUPERSEDE = text("""
+    UPDATE operations AS o SET state = 'failed', reason = 'superseded', ended_at = now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(service_id uuid, generation integer, key uuid)
+    WHERE o.service_id = r.service_id AND o.generation <= r.generation AND o.key <> r.key
+      AND o.state IN ('pending', 'unknown')
+""")
+
+_CONFIRM = text("""
+    UPDATE services AS s SET confirmed = r.confirmed, confirmed_until = r.until,
+        resource_id = coalesce(r.resource_id, s.resource_id),
+        state = coalesce(r.state, s.state), anchor = coalesce(s.anchor, r.anchor),
+        expires_at = coalesce(s.expires_at, r.expires_at)
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, confirmed text, until date,
+        resource_id text, state text, anchor date, expires_at timestamptz)
+    WHERE s.id = r.id
+    RETURNING s.id, s.generation, s.desired
+""")
+
+
+class ConvergeHandler:
+    name = CONVERGE
+
+    def __init__(
+        self,
+        drivers: Mapping[str, Driver],
+        catalogue: CatalogueCache,
+        clock: Clock,
+        *,
+        policy: RetryPolicy,
+    ) -> None:
+        self.immediate = all(driver.immediate for driver in drivers.values())
+        self._drivers = drivers
+        self._catalogue = catalogue
+        self._clock = clock
+        self._policy = policy
+
+    def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Call]], Outcome]:
+        catalogue, now = self._catalogue.current(tx), self._clock.now()
+        rows = tx.execute(_READ, {"ids": claim.subjects}).all()
+        self._give_up(tx, rows)
+        calls: list[tuple[uuid.UUID, Call]] = []
+        outcome = Outcome()
+        for row in rows:
+            timezone = catalogue.subsidiary(row.subsidiary).timezone
+            anchor = row.anchor or local_date(now, timezone)
+            paid_until = Period(row.period_months).end(anchor, row.paid_periods)
+            kind = missing_operation(
+                ResourceState(row.desired),
+                ResourceState(row.confirmed),
+                paid_until=paid_until,
+                confirmed_until=row.confirmed_until,
+                in_doubt=row.doubted is not None,
+            )
+            if kind is None:
+                outcome.done.append(row.id)
+            elif row.driver not in self._drivers:
+                outcome.failures.append(
+                    Failure(row.id, "no_such_driver", f"no URL is set for driver {row.driver!r}")
+                )
+            else:
+                calls.append((row.id, _call(row, kind, paid_until)))
+        known = {row.id for row in rows}
+        outcome.done += [subject for subject in claim.subjects if subject not in known]
+        if calls:
+            begun = [
+                {
+                    "key": call.operation.key,
+                    "service_id": str(subject),
+                    "kind": call.operation.kind,
+                    "generation": call.operation.generation,
+                }
+                for subject, call in calls
+            ]
+            tx.execute(_BEGIN, {"rows": json.dumps(begun)})
+        return calls, outcome
+
+    @staticmethod
+    def _give_up(tx: Connection, rows: Sequence[Any]) -> None:
+        """Paid, not delivered and not wanted any more: the money goes back at once, whatever
+        may still have to be cleaned up at the infrastructure."""
+        given_up = [r for r in rows if r.state == "delivering" and r.desired == "absent"]
+        if not given_up:
+            return
+        tx.execute(_GIVE_UP, {"ids": [row.id for row in given_up]})
+        ledger.enqueue(tx, REFUND, [(row.id, GATEWAY) for row in given_up])
+        history.record(tx, (Event(row.id, "service.cancelled") for row in given_up))
+        end_orders(tx, (row.order_id for row in given_up))
+
+    def call(self, call: Call) -> DriverAnswer:
+        driver, operation = self._drivers[call.driver], call.operation
+        if call.ask_first:
+            found = driver.get(operation.service_id)
+            if found.state is not DriverState.DONE:
+                return found
+            if found.resource and found.resource.generation >= operation.generation:
+                wanted = _becomes(operation.kind, call.desired)
+                if found.resource.state is wanted:
+                    return found
+        return perform(driver, operation)
+
+    def record(
+        self,
+        tx: Connection,
+        claim: Claim,
+        answers: Sequence[tuple[uuid.UUID, Call, DriverAnswer]],
+    ) -> Outcome:
+        tasks = {task.subject: task for task in claim.tasks}
+        outcome = Outcome()
+        done: list[tuple[uuid.UUID, Call, DriverAnswer]] = []
+        ended = []
+        happened = []
+        for subject, call, answer in answers:
+            match answer.state:
+                case DriverState.DONE:
+                    done.append((subject, call, answer))
+                    state = OperationState.DONE
+                case DriverState.REFUSED:
+                    outcome.failures.append(
+                        Failure(subject, "driver_refused", answer.reason or "")
+                    )
+                    state = OperationState.FAILED
+                case _:
+                    decision = self._policy.decide(
+                        tasks[subject],
+                        f"driver_{answer.state}",
+                        answer.reason or "",
+                        random.random(),
+                    )
+                    if isinstance(decision, Retry):
+                        outcome.retries.append(decision)
+                    else:
+                        outcome.failures.append(decision)
+                    stale = answer.state is DriverState.STALE
+                    state = OperationState.FAILED if stale else OperationState.UNKNOWN
+            ended.append({"key": call.operation.key, "state": state, "reason": answer.reason})
+            detail = {"operation": call.operation.kind}
+            if answer.state is not DriverState.DONE:
+                detail["reason"] = answer.reason or ""
+            happened.append(
+                by_task(tasks[subject], CONVERGE, subject, f"operation.{answer.state}", detail)
+            )
+        tx.execute(_END, {"rows": json.dumps(ended)})
+        if done:
+            self._confirm(tx, done, outcome, happened)
+        history.record(tx, happened)
+        end_orders(tx, (c.order_id for _, c, _ in done if c.state is ServiceState.DELIVERING))
+        return outcome
+
+    def _confirm(
+        self,
+        tx: Connection,
+        done: Sequence[tuple[uuid.UUID, Call, DriverAnswer]],
+        outcome: Outcome,
+        happened: list[Event],
+    ) -> None:
+        """Write down what the driver confirmed; what is not as desired yet is looked at again."""
+        catalogue, now = self._catalogue.current(tx), self._clock.now()
+        rows, supersede = [], []
+        for subject, call, answer in done:
+            operation, resource = call.operation, answer.resource
+            confirmed = _becomes(operation.kind, call.desired)
+            row: dict[str, Any] = {
+                "id": str(subject),
+                "confirmed": confirmed,
+                "until": operation.paid_until.isoformat() if operation.paid_until else None,
+                "resource_id": resource.resource_id if resource else None,
+            }
+            if operation.kind is OperationKind.CREATE and call.state is ServiceState.DELIVERING:
+                timezone = catalogue.subsidiary(call.subsidiary).timezone
+                anchor = local_date(now, timezone)
+                expires = call.period.end(anchor, call.paid_periods)
+                row |= {
+                    "state": ServiceState.ACTIVE,
+                    "anchor": anchor.isoformat(),
+                    "expires_at": local_midnight(expires, timezone).isoformat(),
+                }
+                happened.append(
+                    Event(
+                        subject,
+                        "service.delivered",
+                        {"resource": row["resource_id"], "paid_until": expires.isoformat()},
+                    )
+                )
+            rows.append(row)
+            if call.ask_first or operation.kind is OperationKind.TERMINATE:
+                supersede.append(
+                    {
+                        "service_id": str(subject),
+                        "generation": operation.generation,
+                        "key": operation.key,
+                    }
+                )
+        as_confirmed = {
+            row.id: (row.generation, row.desired)
+            for row in tx.execute(_CONFIRM, {"rows": json.dumps(rows)})
+        }
+        if supersede:
+            tx.execute(_SUPERSEDE, {"rows": json.dumps(supersede)})
+        for subject, call, _ in done:
+            generation, desired = as_confirmed[subject]
+            same = generation == call.operation.generation
+            if same and desired == _becomes(call.operation.kind, call.desired):
+                outcome.done.append(subject)
+            else:
+                outcome.again.append(subject)
+
+
+def _becomes(kind: OperationKind, desired: ResourceState) -> ResourceState:
+    match kind:
+        case OperationKind.CREATE | OperationKind.RESUME:
+            return ResourceState.ACTIVE
+        case OperationKind.SUSPEND:
+            return ResourceState.SUSPENDED
+        case OperationKind.TERMINATE:
+            return ResourceState.ABSENT
+        case OperationKind.EXTEND:
+            return desired
+
+
+def _call(row: Any, kind: OperationKind, paid_until: date) -> Call:
+    return Call(
+        operation=Operation(
+            kind=kind,
+            # The same key for the same change of mind, however often it is tried.
+            key=str(derived_id("operation", row.id, row.generation, kind, paid_until)),
+            generation=row.generation,
+            service_id=row.id,
+            customer=row.customer_id,
+            plan=row.plan,
+            configuration=row.configuration,
+            paid_until=paid_until,
+        ),
+        driver=row.driver,
+        subsidiary=row.subsidiary,
+        order_id=row.order_id,
+        state=ServiceState(row.state),
+        period=Period(row.period_months),
+        paid_periods=row.paid_periods,
+        desired=ResourceState(row.desired),
+        ask_first=row.doubted is not None,
+    )
