@@ -1,0 +1,45 @@
+# Two commands are enough: `make demo` and `make test`. Everything else is beside them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix up bench lock clean
+
+PYTHON_FILES := autorenew benchmarks monitoring producers schemas simulator tests workers
+BIN := .venv/bin
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/run ## Run the main job once, in one process, and audit it
+	@$(BIN)/autorenew demo
+
+up: .venv/run ## Run everything in one process until stopped
+	@$(BIN)/autorenew up
+
+test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ensure-rabbitmq.sh)
+	@sh scripts/ensure-rabbitmq.sh
+	@$(BIN)/python -m pytest
+
+check: .venv/dev ## Format, lint, types, layers
+	@$(BIN)/ruff format --check $(PYTHON_FILES)
+	@$(BIN)/ruff check $(PYTHON_FILES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fix: .venv/dev ## Format, and mend what can be mended
+	@$(BIN)/ruff check --fix $(PYTHON_FILES)
+	@$(BIN)/ruff format $(PYTHON_FILES)
+
+bench: .venv/dev ## Measure against peers and against the floor; prints a table, writes JSON
+	@sh scripts/ensure-rabbitmq.sh
+	@$(BIN)/python -m benchmarks
+
+lock: ## Resolve the dependencies again
+	@sh scripts/lock.sh
+
+clean: ## Remove the environment and everything the demo left
+	rm -rf .venv var
+
+.venv/run: requirements/run.txt pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh run
+
+.venv/dev: requirements/dev.txt pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh dev
