@@ -1,0 +1,3 @@
+from autorenew.cli import main
+
+main(prog_name="autorenew")

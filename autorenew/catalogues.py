@@ -1,0 +1,17 @@
+"""The sample catalogue: the bundled files, and OVH's servers imported beside them."""
+
+from schemas.catalogue import BUNDLED, Catalogue, load
+from schemas.catalogue.ovh import import_ovh
+
+OVH_EXTRACT = BUNDLED / "ovh-eco-IE.json.gz"
+
+
+def bundled() -> Catalogue:
+    """More than 150 plans of all four universes and three brands."""
+    files = load([BUNDLED])
+    servers = import_ovh(OVH_EXTRACT)
+    return Catalogue(
+        files.subsidiaries.values(),
+        files.contracts.values(),
+        [*files.plans.values(), *servers.plans],
+    )

@@ -1,0 +1,73 @@
+"""The command ``autorenew``."""
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from schemas.errors import AutorenewError
+
+# Imported when used: a worker's launcher needs no simulator, `--help` needs nothing.
+COMMANDS = {
+    "demo": "local",
+    "up": "local",
+    "migrate": "admin",
+    "broker": "admin",
+    "catalogue": "admin",
+    "order": "orders",
+    "rejected": "orders",
+    "failed": "orders",
+    "lanes": "orders",
+    "audit": "orders",
+    "intake": "processes",
+    "relay": "processes",
+    "worker": "processes",
+    "simulator": "processes",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"autorenew.cli.{COMMANDS[name]}")
+        command = getattr(module, name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AutorenewError as error:
+            for line in str(error).splitlines():
+                click.echo(f"autorenew: {line}", err=True)
+            sys.exit(2)
+        except SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
+            click.echo(f"autorenew: database: {cause[0] if cause else error!r}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="autorenew")
+def main() -> None:
+    """The back office behind one click: orders, billing and provisioning.
+
+    \b
+    Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).
+    Exit codes: 0 well, 1 something was found wrong, 2 it could not be done.
+    """
+    from schemas.settings import load_settings
+
+    logging.basicConfig(
+        level=load_settings().log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("pika", "dramatiq", "urllib3", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

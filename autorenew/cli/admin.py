@@ -1,0 +1,162 @@
+"""Commands that set things up: database, broker, catalogue."""
+
+from pathlib import Path
+
+import click
+
+from autorenew.catalogues import bundled
+from autorenew.cli.common import as_json, database, show
+from producers import topology
+from schemas.catalogue import Catalogue, load
+from schemas.catalogue.ovh import OvhImport, import_ovh
+from schemas.catalogue.store import read, save
+from schemas.database import connect
+from schemas.database import migrate as migrate_database
+from schemas.errors import ConfigurationError
+from schemas.settings import load_settings
+from schemas.tables import ROLES
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database's schema up to date, as its owner.
+
+    AUTORENEW_ROLE_PASSWORDS (JSON, role -> password) gives the database roles their passwords.
+    """
+    settings = load_settings()
+    passwords = {r: p.get_secret_value() for r, p in settings.role_passwords.items()}
+    unknown = sorted(passwords.keys() - set(ROLES))
+    if unknown:
+        raise ConfigurationError(
+            f"AUTORENEW_ROLE_PASSWORDS: no role {', '.join(unknown)}; there are {', '.join(ROLES)}"
+        )
+    migrate_database(connect(settings.need("database_url")), passwords)
+    click.echo("the database is up to date")
+
+
+@click.group()
+def broker() -> None:
+    """Exchanges, queues and users on RabbitMQ."""
+
+
+@broker.command()
+def setup() -> None:
+    """Declare exchanges and queues, as an administrator; safe to repeat.
+
+    With AUTORENEW_BROKER_MANAGEMENT_URL and AUTORENEW_BROKER_PASSWORDS (JSON, user -> password)
+    also creates users with least permissions.
+    """
+    settings = load_settings()
+    url = settings.need("broker_url")
+    click.echo(f"queues: {', '.join(topology.declare(url))}")
+    passwords = {u: p.get_secret_value() for u, p in settings.broker_passwords.items()}
+    if passwords:
+        users = topology.create_users(
+            settings.need("broker_management_url"), topology.vhost_of(url), passwords
+        )
+        click.echo(f"users: {', '.join(users)}")
+
+
+@click.group()
+def catalogue() -> None:
+    """Plans, prices and contracts."""
+
+
+_paths = click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+_bundled = click.option("--bundled", "use_bundled", is_flag=True, help="The sample catalogue.")
+
+
+@catalogue.command("load")
+@_paths
+@_bundled
+def load_command(paths: tuple[Path, ...], use_bundled: bool) -> None:
+    """Put the catalogue of PATHS (TOML files or folders) in force; the rest goes off sale."""
+    _put_in_force(_read(paths, use_bundled))
+
+
+@catalogue.command()
+@_paths
+@_bundled
+def check(paths: tuple[Path, ...], use_bundled: bool) -> None:
+    """Check the files of PATHS without a database; exit code 2 if anything is wrong."""
+    found = _read(paths, use_bundled)
+    click.echo(f"{len(found.plans)} plans, {len(found.contracts)} contracts: good")
+
+
+@catalogue.command("import-ovh")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--driver", default="dedicated", show_default=True)
+@click.option("--contract", default="dedicated", show_default=True)
+@as_json
+def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) -> None:
+    """Add the plans of OVH's public catalogue FILE (.json or .json.gz) to those in force."""
+    imported = import_ovh(file, driver=driver, contract=contract)
+    engine = database()
+    with engine.begin() as tx:
+        current = read(tx)
+        if imported.subsidiary not in current.subsidiaries or contract not in current.contracts:
+            raise ConfigurationError(
+                f"the catalogue in force lacks subsidiary {imported.subsidiary} or contract"
+                f" {contract}: load one first"
+            )
+        plans = current.plans | {plan.code: plan for plan in imported.plans}
+        save(
+            tx,
+            Catalogue(current.subsidiaries.values(), current.contracts.values(), plans.values()),
+        )
+    _report(imported, as_json)
+
+
+def _report(imported: OvhImport, json_lines: bool) -> None:
+    skipped = imported.skipped_commitments
+    if not json_lines:
+        click.echo(
+            f"{len(imported.plans)} plans of {imported.subsidiary},"
+            f" {sum(len(plan.prices) for plan in imported.plans)} prices,"
+            f" tax rate {imported.tax_rate} %"
+        )
+        modes = ", ".join(f"{mode} {count}" for mode, count in sorted(skipped.items()))
+        click.echo(f"skipped, they bind the customer: {skipped.total()} pricings ({modes})")
+        click.echo(
+            f"not priced: {sum(map(len, imported.unpriced_addons.values()))} mandatory add-on"
+            f" families of {len(imported.unpriced_addons)} plans (--json lists them)"
+        )
+        return
+    rows = [
+        (plan.code, plan.brand, len(plan.prices), imported.unpriced_addons.get(plan.code, []))
+        for plan in imported.plans
+    ]
+    show("plans", ("plan", "brand", "prices", "not_priced"), rows, json_lines=True)
+
+
+@catalogue.command("list")
+@as_json
+def list_command(as_json: bool) -> None:
+    """What is on sale."""
+    with database().connect() as tx:
+        plans = read(tx).plans.values()
+    rows = [
+        (
+            plan.code,
+            plan.universe,
+            plan.brand,
+            plan.contract,
+            " ".join(sorted({subsidiary for subsidiary, _ in plan.prices})),
+            " ".join(map(str, sorted({period for _, period in plan.prices}))),
+        )
+        for plan in sorted(plans, key=lambda plan: (plan.universe, plan.code))
+    ]
+    columns = ("plan", "universe", "brand", "contract", "subsidiaries", "periods")
+    show("plans on sale", columns, rows, json_lines=as_json)
+
+
+def _read(paths: tuple[Path, ...], use_bundled: bool) -> Catalogue:
+    if use_bundled == bool(paths):
+        raise click.UsageError("name PATHS, or --bundled")
+    return bundled() if use_bundled else load(paths)
+
+
+def _put_in_force(found: Catalogue) -> None:
+    with database().begin() as tx:
+        version = save(tx, found)
+    click.echo(f"catalogue {version}: {len(found.plans)} plans in force")

@@ -1,0 +1,50 @@
+"""Everything in one place: the demo, and a fleet that stays up."""
+
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from autorenew.cli.common import on_stop
+
+_folder = click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("var"),
+    show_default=True,
+    help="Where PostgreSQL keeps its data.",
+)
+
+
+@click.command()
+@_folder
+@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=1500, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+def demo(folder: Path, count: int, seed: int) -> None:
+    """Run the main job once, embedded, in a world that misbehaves; exit code 0 if all is well."""
+    from autorenew.demo import run
+
+    sys.exit(run(folder, count, seed))
+
+
+@click.command()
+@_folder
+def up(folder: Path) -> None:
+    """Run everything in this process until stopped; other terminals can place orders."""
+    from autorenew.catalogues import bundled
+    from autorenew.embedded import Embedded
+    from schemas.catalogue.store import save
+
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    with Embedded(folder, store=str(folder / "simulator.sqlite")) as fleet:
+        with fleet.owner.begin() as tx:
+            save(tx, bundled())
+        click.echo("up; stop with Ctrl-C. In another terminal:")
+        click.echo(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+        click.echo(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+        click.echo("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+        click.echo("  .venv/bin/autorenew order show example-1")
+        stopping.wait()
+        click.echo("draining")

@@ -1,0 +1,280 @@
+"""Commands for people who place orders, and for those who look after them."""
+
+import itertools
+import sys
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich.progress import Progress
+from sqlalchemy import Connection, text
+
+from autorenew.cli.common import as_json, database, show
+from monitoring import audit as auditing
+from producers import failed as failures
+from producers.intake import Answer, Intake, Verdict
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import SystemClock
+from schemas.errors import AutorenewError
+from schemas.settings import load_settings
+
+BATCH = 500
+
+
+@click.group()
+def order() -> None:
+    """Place orders and follow them."""
+
+
+@order.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--upstream", default="file", show_default=True, help="Whose keys these are.")
+@as_json
+def place(file: Path, upstream: str, as_json: bool) -> None:
+    """Place the orders of FILE (NDJSON: one order a line; - is standard input).
+
+    Exit code 1 if some were not accepted; placing the file again changes nothing.
+    """
+    intake = Intake(database(), CatalogueCache(), SystemClock())
+    counts: Counter[str] = Counter()
+    with (
+        click.open_file(str(file), "rb") as source,
+        Progress(disable=not sys.stderr.isatty(), transient=True) as progress,
+    ):
+        bar = progress.add_task("placing", total=None)
+        lines = ((n, line.strip()) for n, line in enumerate(source, 1))
+        numbered = ((n, line) for n, line in lines if line)
+        while batch := list(itertools.islice(numbered, BATCH)):
+            answers = intake.place(upstream, "file", [line for _, line in batch])
+            for (number, _), answer in zip(batch, answers, strict=True):
+                counts["repeated" if answer.repeated else answer.verdict] += 1
+                counts["not accepted"] += answer.verdict is not Verdict.ACCEPTED
+                _say(number, answer, as_json)
+            progress.advance(bar, len(batch))
+    if not as_json:
+        said = [f"{counts[v]} {v}" for v in (*Verdict, "repeated") if counts[v]]
+        click.echo(", ".join(said) or "no orders in the file")
+    sys.exit(1 if counts["not accepted"] else 0)
+
+
+def _say(number: int, answer: Answer, json_lines: bool) -> None:
+    if json_lines:
+        row = (
+            number, answer.key, answer.verdict, answer.order_id, answer.repeated,
+            [problem.model_dump() for problem in answer.problems],
+        )  # fmt: skip
+        columns = ("line", "key", "verdict", "order", "repeated", "problems")
+        show("", columns, [row], json_lines=True)
+    elif answer.verdict is not Verdict.ACCEPTED:
+        for problem in answer.problems:
+            where = f" at {problem.path}" if problem.path else ""
+            key = answer.key or "no key"
+            click.echo(
+                f"line {number} ({key}): {answer.verdict}: {problem.code}{where}:"
+                f" {problem.message}",
+                err=True,
+            )
+
+
+@order.command("show")
+@click.argument("key")
+@click.option("--upstream", help="When several upstreams use the same key.")
+@as_json
+def show_command(key: str, upstream: str | None, as_json: bool) -> None:
+    """The timeline of the order with this KEY, across all queues."""
+    with database().connect() as tx:
+        found = tx.execute(
+            text(
+                "SELECT id, upstream, state, reason, problems FROM orders WHERE key = :key"
+                " AND (CAST(:upstream AS text) IS NULL OR upstream = :upstream)"
+            ),
+            {"key": key, "upstream": upstream},
+        ).all()
+        if not found:
+            raise AutorenewError(f"there is no order with key {key!r}")
+        if len(found) > 1:
+            names = ", ".join(row.upstream for row in found)
+            raise AutorenewError(f"several upstreams use key {key!r} ({names}): name --upstream")
+        rows = _timeline(tx, found[0].id)
+    if not as_json:
+        click.echo(f"order {key} of {found[0].upstream}: {found[0].state}")
+        for problem in found[0].problems or []:
+            click.echo(f"  {problem['code']} at {problem['path']}: {problem['message']}")
+    columns = ("at", "after_s", "subject", "event", "waited_s", "attempt", "detail")
+    show("timeline", columns, rows, json_lines=as_json)
+
+
+def _timeline(tx: Connection, order_id: uuid.UUID) -> list[tuple[object, ...]]:
+    rows = tx.execute(
+        text("""
+            SELECT e.at, coalesce('service ' || s.line || '.' || s.unit, 'order') AS subject,
+                   e.name, e.waited, e.attempt, e.detail
+            FROM (SELECT CAST(:id AS uuid) AS id UNION ALL
+                  SELECT id FROM services WHERE order_id = :id) AS subjects
+            JOIN events AS e ON e.subject = subjects.id
+            LEFT JOIN services AS s ON s.id = e.subject
+            ORDER BY e.at, e.id"""),
+        {"id": order_id},
+    ).all()
+    start = rows[0].at if rows else None
+    return [
+        (
+            row.at.isoformat(timespec="milliseconds"),
+            f"{(row.at - start).total_seconds():.3f}",
+            row.subject,
+            row.name,
+            None if row.waited is None else f"{max(row.waited, 0):.3f}",
+            row.attempt,
+            ", ".join(f"{k} {v}" for k, v in (row.detail or {}).items() if v is not None),
+        )
+        for row in rows
+    ]
+
+
+@click.group()
+def rejected() -> None:
+    """Documents that were not accepted."""
+
+
+@rejected.command("list")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@as_json
+def list_rejected(limit: int, as_json: bool) -> None:
+    """The newest, redacted, with the reasons."""
+    with database().connect() as tx:
+        rows = tx.execute(
+            text("""SELECT received_at, upstream, door, key, code, problems, times, body
+                 FROM rejected_documents ORDER BY received_at DESC LIMIT :limit"""),
+            {"limit": limit},
+        ).all()
+    columns = ("received_at", "upstream", "door", "key", "code", "problems", "times", "body")
+    if as_json:
+        show("", columns, rows, json_lines=True)
+        return
+    said = [
+        (*r[:5], "; ".join(f"{p['path']}: {p['message']}" for p in r.problems), r.times, r.body)
+        for r in rows
+    ]
+    show("rejected documents", columns, said, json_lines=False)
+
+
+@click.group()
+def failed() -> None:
+    """Tasks that wait for a person."""
+
+
+_queue = click.option("--queue", help="Only of this queue.")
+_reason = click.option("--reason", help="Only with this reason.")
+
+
+@failed.command("list")
+@_queue
+@_reason
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
+@as_json
+def list_failed(queue: str | None, reason: str | None, limit: int, as_json: bool) -> None:
+    """What failed, why, and since when."""
+    with database().connect() as tx:
+        tasks = failures.list_failed(tx, queue=queue, reason=reason, limit=limit)
+    columns = ("queue", "task", "subject", "order", "plan", "reason", "error", "attempts", "since")
+    rows = [
+        (t.queue, t.name, t.subject, t.order_key, t.plan, t.reason, t.error, t.attempts,
+         t.since.isoformat(timespec="seconds"))
+        for t in tasks
+    ]  # fmt: skip
+    show("failed tasks", columns, rows, json_lines=as_json)
+
+
+@failed.command("retry")
+@click.argument("subjects", nargs=-1, type=click.UUID)
+@click.option("--all", "everything", is_flag=True, help="All that --queue and --reason select.")
+@_queue
+@_reason
+def retry_failed(
+    subjects: tuple[uuid.UUID, ...], everything: bool, queue: str | None, reason: str | None
+) -> None:
+    """Try SUBJECTS again, or --all; from the first attempt, with the same keys."""
+    if everything == bool(subjects):
+        raise click.UsageError("name SUBJECTS, or --all")
+    with database().begin() as tx:
+        chosen = list(subjects) or [
+            task.subject
+            for task in failures.list_failed(tx, queue=queue, reason=reason, limit=1_000_000)
+        ]
+        count = failures.retry(tx, chosen)
+    click.echo(f"{count} tasks are ready again")
+    sys.exit(0 if count or everything else 1)
+
+
+@failed.command("cancel")
+@click.argument("subjects", nargs=-1, required=True, type=click.UUID)
+@click.confirmation_option(prompt="Give these up and give the money back?")
+def cancel_failed(subjects: tuple[uuid.UUID, ...]) -> None:
+    """Give SUBJECTS up; what was paid for them is credited and refunded."""
+    with database().begin() as tx:
+        for subject in subjects:
+            failures.cancel(tx, subject)
+    click.echo(f"{len(subjects)} given up")
+
+
+@click.group()
+def lanes() -> None:
+    """Pause and resume what belongs together: a driver, the gateway."""
+
+
+@lanes.command("list")
+@as_json
+def list_lanes(as_json: bool) -> None:
+    """Lanes, what waits in them, and which are paused."""
+    with database().connect() as tx:
+        rows = tx.execute(
+            text("""SELECT r.lane, r.queue, count(t.subject) AS tasks, p.paused_at, p.reason
+                 FROM routes AS r
+                 LEFT JOIN tasks AS t ON (t.queue, t.name, t.lane) = (r.queue, r.name, r.lane)
+                 LEFT JOIN lane_pauses AS p ON p.lane = r.lane
+                 GROUP BY r.lane, r.queue, p.paused_at, p.reason ORDER BY r.lane""")
+        ).all()
+    show("lanes", ("lane", "queue", "tasks", "paused_at", "reason"), rows, json_lines=as_json)
+
+
+@lanes.command()
+@click.argument("lane")
+@click.option("--reason", required=True)
+def pause(lane: str, reason: str) -> None:
+    """Start nothing more in LANE; what runs goes on."""
+    with database().begin() as tx:
+        known = tx.execute(text("SELECT 1 FROM routes WHERE lane = :lane"), {"lane": lane}).first()
+        if known is None:
+            raise AutorenewError(f"there is no lane {lane!r}; see `autorenew lanes list`")
+        tx.execute(
+            text("""INSERT INTO lane_pauses (lane, reason) VALUES (:lane, :reason)
+                 ON CONFLICT (lane) DO UPDATE SET reason = excluded.reason"""),
+            {"lane": lane, "reason": reason},
+        )
+    click.echo(f"{lane} is paused")
+
+
+@lanes.command()
+@click.argument("lane")
+def resume(lane: str) -> None:
+    """Start what waits in LANE."""
+    with database().begin() as tx:
+        gone = tx.execute(text("DELETE FROM lane_pauses WHERE lane = :lane"), {"lane": lane})
+    click.echo(f"{lane} goes on" if gone.rowcount else f"{lane} was not paused")
+
+
+@click.command()
+@click.option("--far-side", help="Base URL of a simulator whose books are compared with ours.")
+@as_json
+def audit(far_side: str | None, as_json: bool) -> None:
+    """Check the invariants; exit code 1, with the ids, if one is broken."""
+    settings = load_settings()
+    with database(settings).connect() as tx:
+        findings = auditing.audit(tx, far_side or settings.simulator_url)
+    rows = [
+        (f.invariant, "broken" if f.broken else "holds", f.broken, " ".join(f.ids))
+        for f in findings
+    ]
+    show("audit", ("invariant", "verdict", "broken", "ids"), rows, json_lines=as_json)
+    sys.exit(1 if any(f.broken for f in findings) else 0)

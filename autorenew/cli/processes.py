@@ -1,0 +1,88 @@
+"""The processes of the fleet; any number of each may run."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from autorenew.cli.common import database, on_stop
+from monitoring import metrics
+from schemas.errors import ConfigurationError
+from schemas.settings import load_settings
+
+
+@click.command()
+def intake() -> None:
+    """Take orders from the AMQP queue `intake` until stopped."""
+    from producers.amqp_intake import AmqpIntake
+    from producers.intake import Intake
+    from schemas.catalogue.store import CatalogueCache
+    from schemas.clock import SystemClock
+
+    settings = load_settings()
+    url = settings.need("broker_url")
+    engine = database(settings, application="autorenew intake")
+    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), SystemClock()))
+    metrics.serve(settings)
+    on_stop(consumer.stop)
+    consumer.run()
+
+
+@click.command()
+def relay() -> None:
+    """Carry ready tasks from the ledger to RabbitMQ until stopped."""
+    from producers.relay import Relay
+    from producers.transport import RabbitTransport
+
+    settings = load_settings()
+    url = settings.need("broker_url")
+    engine = database(settings, application="autorenew relay")
+    running = Relay(engine, RabbitTransport(url), settings)
+    metrics.serve(settings)
+    on_stop(running.stop)
+    running.run()
+
+
+@click.command()
+@click.argument("queues", nargs=-1, required=True)
+@click.option("--processes", "-p", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--threads", "-t", type=click.IntRange(1, 64), default=4, show_default=True)
+def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
+    """Work on QUEUES: orders, billing, web, dedicated, cloud, telecom.
+
+    SIGTERM drains: what runs is finished, then the exit code is 0.
+    """
+    from schemas.clock import SystemClock
+    from workers.bootstrap import check_queues, handlers
+    from workers.launcher import Launcher
+
+    settings = load_settings()
+    settings.need("broker_url")
+    chosen = check_queues(queues)
+    handlers(settings, chosen, SystemClock())  # whatever is missing is said here, once
+    database(settings).dispose()
+    launcher = Launcher(settings, chosen, processes=processes, threads=threads)
+    on_stop(launcher.stop)
+    sys.exit(launcher.run())
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=int, default=8090, show_default=True)
+@click.option("--store", default=":memory:", show_default=True, help="SQLite file.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
+def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) -> None:
+    """Play payment gateway and infrastructure, misbehaving by rules (see docs/reference)."""
+    from simulator.faults import Faults
+    from simulator.server import run
+
+    try:
+        rules = json.loads(faults.read_text()) if faults else []
+        Faults(rules)
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"--faults: {error}") from None
+    click.echo(f"gateway http://{host}:{port}/gateway")
+    click.echo(f"infrastructure http://{host}:{port}/infrastructure/DRIVER")
+    run(host, port, store, seed, rules)

@@ -1,0 +1,242 @@
+"""The demo: orders for the sample catalogue, some of them bad, in a world that misbehaves."""
+
+import json
+import random
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy import Connection, text
+
+from autorenew.catalogues import bundled
+from autorenew.embedded import Embedded
+from monitoring.audit import Finding, audit
+from producers import failed
+from producers.intake import Verdict
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import save
+from schemas.values import Money
+
+BATCH = 250
+TIMEOUT_SECONDS = 600.0
+LANGUAGES = {"FR": "fr", "CZ": "cs", "DE": "de", "PL": "pl"}
+
+# Everything here recovers by itself, but for declines and for what is out of stock.
+MISBEHAVIOUR: list[dict[str, Any]] = [
+    {"target": "gateway", "operation": "charge", "fault": "decline", "customer": "poor-*"},
+    {"target": "infrastructure", "operation": "create", "fault": "refuse", "plan": "vps-elite"},
+    {"fault": "error", "rate": 0.03},
+    {"fault": "late", "rate": 0.004, "seconds": 3},
+    {"fault": "hang_after", "rate": 0.004, "seconds": 3},
+    {"fault": "hang_before", "rate": 0.004, "seconds": 3},
+    {"fault": "duplicate", "rate": 0.02},
+]
+
+
+def orders(catalogue: Catalogue, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Documents as upstream would send them; about one in twenty cannot be accepted."""
+    draw = random.Random(seed)
+    by_subsidiary: dict[str, list[tuple[str, str]]] = {}
+    for plan in catalogue.plans.values():
+        for sold_in, period in plan.prices:
+            by_subsidiary.setdefault(sold_in, []).append((plan.code, str(period)))
+    weights = {"FR": 5, "IE": 8}
+    subsidiaries = sorted(by_subsidiary)
+    for number in range(count):
+        code = draw.choices(subsidiaries, [weights.get(s, 1) for s in subsidiaries])[0]
+        subsidiary = catalogue.subsidiary(code)
+        poor = draw.random() < 0.03
+        customer = f"{'poor' if poor else 'customer'}-{draw.randrange(count)}-{code}"
+        chosen = draw.sample(by_subsidiary[code], min(draw.choices((1, 2, 3), (8, 2, 1))[0], 3))
+        document: dict[str, Any] = {
+            "key": f"order-{seed}-{number}",
+            "customer": {
+                "id": customer,
+                "subsidiary": code,
+                "country": subsidiary.country,
+                "language": LANGUAGES.get(code, "en"),
+                "email": f"{customer.lower()}@example.com",
+            },
+            "payment_method": f"tok-{customer}",
+            "contracts": [
+                {"contract": c.code, "version": c.version} for c in catalogue.contracts.values()
+            ],
+            "lines": [
+                _line(catalogue, plan, period, draw.choices((1, 2, 3), (12, 2, 1))[0], draw)
+                for plan, period in chosen
+            ],
+        }
+        if draw.random() < 0.05:
+            _spoil(document, draw)
+        yield document
+
+
+def _line(
+    catalogue: Catalogue, code: str, period: str, quantity: int, draw: random.Random
+) -> dict[str, Any]:
+    plan = catalogue.plan(code)
+    assert plan is not None
+    configuration = {
+        name: draw.choice(option.values)
+        if option.values
+        else f"site-{draw.randrange(10**6)}.example"
+        for name, option in plan.options.items()
+        if option.required
+    }
+    quantity = max(plan.quantity_min, min(quantity, plan.quantity_max))
+    return {"plan": code, "period": period, "quantity": quantity, "configuration": configuration}
+
+
+def _spoil(document: dict[str, Any], draw: random.Random) -> None:
+    customer, line = document["customer"], document["lines"][0]
+    match draw.randrange(7):
+        case 0:
+            line["plan"] = "web-forever"
+        case 1:
+            line["period"] = "P7M"
+        case 2:
+            document["contracts"] = []
+        case 3:
+            document["contracts"] = [{**c, "version": 1} for c in document["contracts"]]
+        case 4:
+            customer["email"] = "nobody"
+        case 5:
+            customer["country"] = "XX"
+        case _:
+            line["plan"], line["configuration"] = "voip-line", {}
+            customer["subsidiary"] = customer["country"] = "DE"
+
+
+def run(folder: Path, count: int, seed: int) -> int:
+    """Run the demo; returns its exit code: 0 if every order came to its end and the books agree."""
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    catalogue = bundled()
+    started = time.perf_counter()
+    console.print("starting PostgreSQL, the fleet and a simulated outside world in one process")
+    with Embedded(
+        folder,
+        database=f"demo_{uuid.uuid4().hex[:8]}",
+        rules=MISBEHAVIOUR,
+        call_seconds=1.0,
+        order_charge_delays=[0.2, 0.5],
+        retry_base_seconds=0.2,
+        retry_attempts=6,
+        lease_seconds=30.0,
+    ) as fleet:
+        with fleet.owner.begin() as tx:
+            save(tx, catalogue)
+        universes = len({plan.universe for plan in catalogue.plans.values()})
+        console.print(f"catalogue: {len(catalogue.plans)} plans in {universes} universes")
+        _work(console, fleet, catalogue, count, seed)
+        given_up = _give_up_what_failed(fleet)
+        fleet.wait_until_idle(TIMEOUT_SECONDS)
+        elapsed = time.perf_counter() - started
+        with fleet.owner.connect() as tx:
+            _summary(console, tx, given_up)
+            findings = audit(tx, fleet.simulator.url)
+            left = tx.execute(text("SELECT count(*) FROM tasks")).scalar_one()
+    return _verdict(console, findings, left, elapsed)
+
+
+def _work(console: Console, fleet: Embedded, catalogue: Catalogue, count: int, seed: int) -> None:
+    with Progress(
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        placing = progress.add_task("placed", total=count)
+        ending = progress.add_task("ended", total=count)
+        documents = [json.dumps(d).encode() for d in orders(catalogue, count, seed)]
+        accepted = 0
+        for i in range(0, count, BATCH):
+            answers = fleet.intake.place("demo", "python", documents[i : i + BATCH])
+            accepted += sum(answer.verdict is Verdict.ACCEPTED for answer in answers)
+            progress.advance(placing, len(answers))
+        # What upstream sends twice changes nothing.
+        fleet.intake.place("demo", "python", documents[: BATCH // 5])
+
+        def watch() -> None:
+            with fleet.owner.connect() as tx:
+                query = (
+                    "SELECT count(*) FROM orders WHERE ended_at IS NOT NULL OR state = 'refused'"
+                )
+                progress.update(ending, completed=tx.execute(text(query)).scalar_one())
+
+        fleet.wait_until_idle(TIMEOUT_SECONDS, watch)
+        watch()
+
+
+def _give_up_what_failed(fleet: Embedded) -> int:
+    """As a person would with `autorenew failed cancel`."""
+    with fleet.engine("api").begin() as tx:
+        tasks = failed.list_failed(tx)
+        for task in tasks:
+            failed.cancel(tx, task.subject)
+    return len(tasks)
+
+
+def _summary(console: Console, tx: Connection, given_up: int) -> None:
+    for title, columns, query in (
+        (
+            "Orders by outcome",
+            ("outcome", "orders"),
+            "SELECT state, count(*) FROM orders GROUP BY state ORDER BY 2 DESC",
+        ),
+        (
+            "Services by universe",
+            ("universe", "brand", "active", "cancelled"),
+            """SELECT universe, brand, count(*) FILTER (WHERE state = 'active'),
+                count(*) FILTER (WHERE state = 'cancelled')
+            FROM services GROUP BY universe, brand ORDER BY universe, brand""",
+        ),
+        (
+            "Refused orders by reason",
+            ("reason", "orders"),
+            """SELECT p->>'code', count(DISTINCT id)
+            FROM orders, jsonb_array_elements(problems) AS p
+            WHERE state = 'refused' GROUP BY 1 ORDER BY 2 DESC, 1""",
+        ),
+    ):
+        _table(console, title, columns, tx.execute(text(query)).all())
+    money = tx.execute(
+        text("""SELECT i.currency, count(*), sum(i.net), sum(i.tax), sum(i.total),
+                coalesce((SELECT sum(n.total) FROM credit_notes AS n
+                          WHERE n.currency = i.currency), 0)
+            FROM invoices AS i GROUP BY i.currency ORDER BY i.currency""")
+    ).all()
+    _table(
+        console,
+        "Money by currency",
+        ("currency", "invoices", "net", "tax", "total", "given back"),
+        [(c, n, *(str(Money(int(a), c)).split()[0] for a in amounts)) for c, n, *amounts in money],
+    )
+    console.print(f"{given_up} services could not be delivered: given up, the money given back")
+
+
+def _table(console: Console, title: str, columns: tuple[str, ...], rows: Any) -> None:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    console.print(table)
+
+
+def _verdict(console: Console, findings: list[Finding], left: int, elapsed: float) -> int:
+    broken = [finding for finding in findings if finding.broken]
+    for finding in broken:
+        console.print(f"[red]broken[/red]: {finding.invariant}: {finding.broken}: {finding.ids}")
+    if left:
+        console.print(f"[red]{left} tasks are left[/red]")
+    good = not broken and not left
+    verdict = "[green]clean[/green]" if good else "[red]not clean[/red]"
+    console.print(f"audit: {verdict}, {len(findings)} invariants checked, {elapsed:.1f} s in all")
+    return 0 if good else 1
