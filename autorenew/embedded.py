@@ -47,7 +47,7 @@ class Embedded:
         *,
         rules: list[dict[str, Any]] | None = None,
         postgres: PrivatePostgres | None = None,
-        database: str = "postgres",
+        database: str = "autorenew",
         store: str = ":memory:",
         **settings: Any,
     ) -> None:
@@ -63,7 +63,9 @@ class Embedded:
     def start(self) -> "Embedded":
         if self._own_postgres:
             self._postgres.start()
-        owner = connect(self._postgres.url(self._database))
+        self._postgres.ensure_database(self._database)
+        self.database_url = self._postgres.url(self._database)
+        owner = connect(self.database_url)
         passwords = {role: secrets.token_hex(16) for role in ROLES}
         migrate(owner, passwords)
         self.owner = owner
@@ -121,7 +123,7 @@ class Embedded:
         """How many tasks there are in each state."""
         with self.owner.connect() as tx:
             rows = tx.execute(text("SELECT state, count(*) FROM tasks GROUP BY state"))
-            return {state: count for state, count in rows}
+            return dict(rows.tuples().all())
 
     def wait_until_idle(self, timeout: float, watch: Callable[[], None] | None = None) -> None:
         """Until nothing is left to do but what waits for a person.

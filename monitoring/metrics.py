@@ -1,6 +1,13 @@
 """Prometheus metrics, and the port they are served on. Labels are bounded: never an id."""
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from schemas.errors import ConfigurationError

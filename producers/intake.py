@@ -182,9 +182,7 @@ _INSERT_CUSTOMERS = _insert(
     + f" WHERE ({', '.join(f'customers.{name}' for name in _CUSTOMER)})"
     f" IS DISTINCT FROM ({', '.join(f'excluded.{name}' for name in _CUSTOMER)})",
 )
-_INSERT_METHODS = _insert(
-    payment_methods, ("id", "customer_id", "token"), "ON CONFLICT DO NOTHING"
-)
+_INSERT_METHODS = _insert(payment_methods, ("id", "customer_id", "token"), "ON CONFLICT DO NOTHING")
 _INSERT_AGREEMENTS = _insert(
     agreements, ("customer_id", "contract", "version"), "ON CONFLICT DO NOTHING"
 )
@@ -245,9 +243,7 @@ def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> Seque
         for agreement in order.contracts
     }
     if accepted:
-        tx.execute(
-            _INSERT_CUSTOMERS, _rows([person.model_dump() for person in people.values()])
-        )
+        tx.execute(_INSERT_CUSTOMERS, _rows([person.model_dump() for person in people.values()]))
         tx.execute(
             _INSERT_METHODS,
             _rows([{"id": str(i), "customer_id": c, "token": t} for i, (c, t) in methods.items()]),

@@ -80,12 +80,10 @@ def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> 
             except urllib3.exceptions.HTTPError as error:
                 raise ConfigurationError(f"cannot reach the management API: {error}") from None
             if answer.status >= 300:
-                raise ConfigurationError(
-                    f"the management API answers {answer.status} to {path}"
-                )
+                raise ConfigurationError(f"the management API answers {answer.status} to {path}")
     return list(passwords)
 
 
 def vhost_of(url: str) -> str:
     """The virtual host an AMQP URL names."""
-    return pika.URLParameters(url).virtual_host
+    return str(pika.URLParameters(url).virtual_host)

@@ -72,9 +72,7 @@ def _of_line(line: LineDocument, plan: Plan, subsidiary: str, path: str) -> Iter
         )
 
 
-def _of_contract(
-    plan: Plan, accepted: dict[str, int], catalogue: Catalogue
-) -> Iterator[Problem]:
+def _of_contract(plan: Plan, accepted: dict[str, int], catalogue: Catalogue) -> Iterator[Problem]:
     contract = catalogue.contract(plan.contract) if plan.contract else None
     if contract is None:
         return

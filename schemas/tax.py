@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from stdnum.eu import vat  # type: ignore[import-untyped]
+from stdnum.eu import vat
 
 from schemas.catalogue.models import Subsidiary
 from schemas.errors import DataError

@@ -62,6 +62,8 @@ class Simulator:
                 return await endpoint(request)
             except Refused as refused:
                 return JSONResponse({"code": refused.code}, refused.status)
+            except asyncio.CancelledError:  # a call that hangs while the server is stopped
+                return JSONResponse({"code": "stopping"}, 503)
 
         return answer
 

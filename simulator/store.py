@@ -49,9 +49,7 @@ class Store:
         row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def remember(
-        self, key: str, body: dict[str, Any], status: int, answer: dict[str, Any]
-    ) -> None:
+    def remember(self, key: str, body: dict[str, Any], status: int, answer: dict[str, Any]) -> None:
         self._db.execute(
             "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
             (key, json.dumps(body, sort_keys=True), status, json.dumps(answer)),
@@ -90,8 +88,9 @@ class Store:
     def resource(self, service_id: str) -> dict[str, Any] | None:
         """The live resource of a service."""
         row = self._db.execute(
-            "SELECT r.resource_id, r.state, r.paid_until, g.generation FROM resources AS r"
-            " JOIN generations AS g USING (service_id) WHERE r.service_id = ? AND r.state != 'gone'",
+            "SELECT r.resource_id, r.state, r.paid_until, g.generation"
+            " FROM resources AS r JOIN generations AS g USING (service_id)"
+            " WHERE r.service_id = ? AND r.state != 'gone'",
             (service_id,),
         ).fetchone()
         names = ("resource_id", "state", "paid_until", "generation")

@@ -64,20 +64,20 @@ class _Consumer(Consumer):
         try:
             self._connection = pika.BlockingConnection(parameters)
         except LOST as error:
-            raise ConnectionClosed(error) from None
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         try:
             self._channel = self._connection.channel()
             self._channel.basic_qos(prefetch_count=prefetch)
             self._deliveries = self._channel.consume(queue_name, inactivity_timeout=timeout / 1000)
         except LOST as error:
             self.close()
-            raise ConnectionClosed(error) from None
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
     def __next__(self) -> _Delivery | None:
         try:
             method, _, body = next(self._deliveries)
         except (*LOST, StopIteration) as error:
-            raise ConnectionClosed(error) from None
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         if method is None:
             return None
         try:
@@ -85,7 +85,7 @@ class _Consumer(Consumer):
             # Either would hurt the worker: a foreign queue name kills its threads, an eta
             # makes it publish.
             if message.queue_name != self._queue_name or "eta" in message.options:
-                raise DecodeError("not a message of this queue", body, None)
+                raise ValueError("not a message of this queue")
         except (DecodeError, TypeError, ValueError) as error:
             log.warning("refused a message on %s: %s", self._queue_name, error)
             metrics.refused_messages.labels(self._queue_name).inc()

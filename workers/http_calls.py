@@ -50,11 +50,13 @@ class HttpCalls:
         self._target = target
         self._base_url = base_url.rstrip("/")
         self._seconds = seconds
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._pool = urllib3.PoolManager(
             num_pools=4,
             maxsize=256,
             retries=False,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
         )
 
     def call(
@@ -79,7 +81,7 @@ class HttpCalls:
                     method,
                     self._base_url + path,
                     body=None if body is None else json.dumps(body),
-                    headers=self._pool.headers | {"Content-Type": "application/json"},
+                    headers=self._headers,
                     timeout=urllib3.Timeout(total=timeout),
                 )
             except NewConnectionError as error:
@@ -111,6 +113,4 @@ class HttpCalls:
             raise (InDoubt if sent else NotSent)(str(fault)) from None
         finally:
             metrics.calls.labels(self._target, operation, outcome).inc()
-            metrics.call_seconds.labels(self._target, operation).observe(
-                time.monotonic() - started
-            )
+            metrics.call_seconds.labels(self._target, operation).observe(time.monotonic() - started)

@@ -136,9 +136,7 @@ class Runtime:
             self._work(handler, claim)
         metrics.task_seconds.labels(queue, handler.name).observe(time.perf_counter() - started)
 
-    def _work(
-        self, handler: Handler, claim: Claim
-    ) -> None:
+    def _work(self, handler: Handler, claim: Claim) -> None:
         try:
             if isinstance(handler, OutsideHandler):
                 self._run_outside(handler, claim)

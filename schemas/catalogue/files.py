@@ -154,9 +154,7 @@ def _explain(where: str, error: ValidationError) -> list[str]:
     ]
 
 
-def _unique(
-    entries: Sequence[tuple[str, Any]], problems: list[str]
-) -> dict[str, Any]:
+def _unique(entries: Sequence[tuple[str, Any]], problems: list[str]) -> dict[str, Any]:
     by_code: dict[str, Any] = {}
     for where, entry in entries:
         if entry.code in by_code:
@@ -189,7 +187,9 @@ def _plan(
     try:
         universe = Universe(entry.universe)
     except ValueError:
-        problems.append(f"{where}: universe: {entry.universe!r} is not one of {', '.join(Universe)}")
+        problems.append(
+            f"{where}: universe: {entry.universe!r} is not one of {', '.join(Universe)}"
+        )
     if entry.contract is not None and entry.contract not in contracts:
         problems.append(f"{where}: contract: {entry.contract!r} is not defined")
     if entry.quantity_min > entry.quantity_max:

@@ -23,7 +23,10 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
     _upsert(
         tx,
         subsidiaries,
-        [{"code": s.code, "definition": dataclasses.asdict(s)} for s in catalogue.subsidiaries.values()],
+        [
+            {"code": s.code, "definition": dataclasses.asdict(s)}
+            for s in catalogue.subsidiaries.values()
+        ],
     )
     _upsert(
         tx,
@@ -108,12 +111,13 @@ def read(tx: Connection) -> Catalogue:
             Money(setup, currency), Money(renewal, currency)
         )
     rows = tx.execute(
-        text(
-            "SELECT code, universe, brand, driver, contract, definition FROM plans WHERE on_sale"
-        )
+        text("SELECT code, universe, brand, driver, contract, definition FROM plans WHERE on_sale")
     )
     return Catalogue(
-        [Subsidiary(**d) for d in tx.execute(text("SELECT definition FROM subsidiaries")).scalars()],
+        [
+            Subsidiary(**d)
+            for d in tx.execute(text("SELECT definition FROM subsidiaries")).scalars()
+        ],
         [Contract(**d) for d in tx.execute(text("SELECT definition FROM contracts")).scalars()],
         [
             Plan(

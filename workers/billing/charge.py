@@ -229,7 +229,11 @@ class ChargeHandler:
         numbers = issue_invoices(
             tx,
             [
-                (a.request_id, a.subsidiary, local_date(now, catalogue.subsidiary(a.subsidiary).timezone))
+                (
+                    a.request_id,
+                    a.subsidiary,
+                    local_date(now, catalogue.subsidiary(a.subsidiary).timezone),
+                )
                 for _, a in paid
             ],
         )
@@ -252,9 +256,7 @@ class ChargeHandler:
         )
 
     @staticmethod
-    def _give_up(
-        tx: Connection, refused: list[tuple[ClaimedTask, Attempt, GatewayAnswer]]
-    ) -> None:
+    def _give_up(tx: Connection, refused: list[tuple[ClaimedTask, Attempt, GatewayAnswer]]) -> None:
         tx.execute(_VOID, {"ids": [attempt.request_id for _, attempt, _ in refused]})
         history.record(
             tx,
@@ -282,9 +284,7 @@ def _next_attempt(row: Any) -> Attempt:
     )
 
 
-def _decide(
-    tx: Connection, answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]]
-) -> None:
+def _decide(tx: Connection, answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]]) -> None:
     rows = [
         {
             "key": attempt.charge.key,

@@ -59,14 +59,14 @@ def take_numbers(tx: Connection, wanted: Sequence[tuple[str, date]]) -> list[Num
     ]
     parameters = {"rows": json.dumps(rows)}
     tx.execute(_LOCK, {"codes": sorted(counts)})
-    taken = tx.execute(_TAKE, parameters).all()
+    taken = list(tx.execute(_TAKE, parameters))
     if len(taken) < len(counts):
         # The first documents of a series. Undone with the transaction, like every number.
         tx.execute(_OPEN, parameters)
         tx.execute(_LOCK, {"codes": sorted(counts)})
         known = {code for code, _, _ in taken}
         missing = [row for row in rows if row["code"] not in known]
-        taken += tx.execute(_TAKE, {"rows": json.dumps(missing)}).all()
+        taken += tx.execute(_TAKE, {"rows": json.dumps(missing)})
     last = {code: (number, day) for code, number, day in taken}
     numbers = []
     for code, _ in wanted:

@@ -123,7 +123,12 @@ class RefundHandler:
         numbers = issue_credit_notes(
             tx,
             [
-                (r.service_id, r.invoice_id, r.subsidiary, local_date(now, catalogue.subsidiary(r.subsidiary).timezone))
+                (
+                    r.service_id,
+                    r.invoice_id,
+                    r.subsidiary,
+                    local_date(now, catalogue.subsidiary(r.subsidiary).timezone),
+                )
                 for r in rows
             ],
             reason="not_delivered",

@@ -65,7 +65,9 @@ class PriceHandler:
         catalogue = self._catalogue.current(tx)
         now = self._clock.now()
         priced = [
-            price(order, catalogue, local_date(now, catalogue.subsidiary(order.subsidiary).timezone))
+            price(
+                order, catalogue, local_date(now, catalogue.subsidiary(order.subsidiary).timezone)
+            )
             for order in _read(tx, claim)
         ]
         if priced:
@@ -94,10 +96,31 @@ class PriceHandler:
 
 def _read(tx: Connection, claim: Claim) -> list[Order]:
     rows = tx.execute(_READ, {"ids": claim.subjects})
-    return [
-        Order(*head, lines=[OrderLine(r[6], r[7], Period(r[8]), r[9], r[10]) for r in group])
-        for head, group in groupby(rows, key=lambda row: tuple(row[:6]))
-    ]
+    read = []
+    for _, group in groupby(rows, key=lambda row: row.id):
+        lines = list(group)
+        first = lines[0]
+        read.append(
+            Order(
+                id=first.id,
+                customer_id=first.customer_id,
+                subsidiary=first.subsidiary,
+                country=first.country,
+                vat_number=first.vat_number,
+                payment_method_id=first.payment_method_id,
+                lines=[
+                    OrderLine(
+                        number=line.number,
+                        plan=line.plan,
+                        period=Period(line.period_months),
+                        quantity=line.quantity,
+                        configuration=line.configuration,
+                    )
+                    for line in lines
+                ],
+            )
+        )
+    return read
 
 
 def _write(tx: Connection, priced: list[PricedOrder]) -> None:

@@ -223,9 +223,7 @@ class ConvergeHandler:
                     done.append((subject, call, answer))
                     state = OperationState.DONE
                 case DriverState.REFUSED:
-                    outcome.failures.append(
-                        Failure(subject, "driver_refused", answer.reason or "")
-                    )
+                    outcome.failures.append(Failure(subject, "driver_refused", answer.reason or ""))
                     state = OperationState.FAILED
                 case _:
                     decision = self._policy.decide(
@@ -241,7 +239,7 @@ class ConvergeHandler:
                     stale = answer.state is DriverState.STALE
                     state = OperationState.FAILED if stale else OperationState.UNKNOWN
             ended.append({"key": call.operation.key, "state": state, "reason": answer.reason})
-            detail = {"operation": call.operation.kind}
+            detail: dict[str, str] = {"operation": call.operation.kind}
             if answer.state is not DriverState.DONE:
                 detail["reason"] = answer.reason or ""
             happened.append(
