@@ -123,7 +123,7 @@ class Embedded:
         """How many tasks there are in each state."""
         with self.owner.connect() as tx:
             rows = tx.execute(text("SELECT state, count(*) FROM tasks GROUP BY state"))
-            return dict(rows.tuples().all())
+            return dict(rows.all())
 
     def wait_until_idle(self, timeout: float, watch: Callable[[], None] | None = None) -> None:
         """Until nothing is left to do but what waits for a person.

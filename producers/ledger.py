@@ -107,9 +107,12 @@ _ENQUEUE = text("""
         queue = excluded.queue,
         lane = excluded.lane,
         attempts = 0,
-        state = CASE WHEN t.state = 'failed' THEN 'ready' ELSE t.state END,
-        run_at = CASE WHEN t.state IN ('ready', 'failed')
-                 THEN least(t.run_at, excluded.run_at) ELSE t.run_at END,
+        -- A claim skips what is locked, so a dispatched row's message may come to nothing while
+        -- this transaction is open: it gets another one.
+        state = CASE WHEN t.state = 'leased' THEN 'leased' ELSE 'ready' END,
+        dispatches = 0,
+        run_at = CASE WHEN t.state = 'leased' THEN t.run_at
+                 ELSE least(t.run_at, excluded.run_at) END,
         starts = CASE WHEN t.state = 'failed' THEN 0 ELSE t.starts END,
         reason = NULL, error = NULL
 """)
@@ -338,7 +341,9 @@ _RESCUE_LEASED = text("""
     UPDATE tasks AS t SET
         state = CASE WHEN t.starts >= :max_starts THEN 'failed' ELSE 'ready' END,
         reason = CASE WHEN t.starts >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
-        run_at = now(), lease_token = NULL, lease_until = NULL
+        -- Spread, so that who ran beside a subject that kills its process does so only once.
+        run_at = now() + make_interval(secs => random() * least(2 ^ t.starts, 60)),
+        lease_token = NULL, lease_until = NULL
     FROM (
         SELECT name, subject FROM tasks
         WHERE state = 'leased' AND lease_until < now()

@@ -31,6 +31,7 @@ def build() -> ReadOnlyBroker:
     return broker
 
 
-logging.getLogger("pika").setLevel(logging.ERROR)
+# Every lost connection is told by Dramatiq in one line; pika adds five tracebacks.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 die_with_parent(signal.SIGKILL)
 broker = build()

@@ -32,6 +32,20 @@ def _install() -> Path:
     return sorted(Path(spec.origin).parent.glob("pginstall*"), key=lambda path: path.name)[-1]
 
 
+def _copy(install: Path, to: Path) -> Path:
+    """Copy the binaries with the libraries beside their package, which they find by a relative
+    path; returns where the copy of ``install`` is."""
+    package = install.parent
+    if not to.exists():
+        part = to.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(install, part / package.name / install.name, symlinks=True)
+        for libraries in package.parent.glob(f"{package.name}.libs"):
+            shutil.copytree(libraries, part / libraries.name, symlinks=True)
+        part.rename(to)
+    return to / package.name / install.name
+
+
 class PrivatePostgres:
     """A cluster on the loopback interface, with a random superuser password.
 
@@ -63,17 +77,15 @@ class PrivatePostgres:
         folder.mkdir(parents=True, exist_ok=True)
         if self._user is None:
             return folder
-        if not self._can("-x", folder) or not self._can("-x", self._install / "bin/postgres"):
+        binaries = self._can("-x", self._install / "bin/postgres")
+        if not binaries or not self._can("-x", folder):
             digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
             folder = Path(tempfile.gettempdir()) / f"autorenew-{digest}"
             folder.mkdir(mode=0o700, exist_ok=True)
             if folder.stat().st_uid not in (0, self._user.pw_uid):
                 raise ConfigurationError(f"{folder} belongs to somebody else")
-            copy = folder / "postgresql"
-            if not copy.exists():
-                shutil.copytree(self._install, copy.with_suffix(".part"), symlinks=True)
-                copy.with_suffix(".part").rename(copy)
-            self._install = copy
+        if not binaries:
+            self._install = _copy(self._install, folder / "wheel")
         os.chown(folder, self._user.pw_uid, self._user.pw_gid)
         return folder
 
@@ -167,8 +179,15 @@ class PrivatePostgres:
         """Create a database unless it is there."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-            if found.fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            exists = found.fetchone() is not None
+        if not exists:
+            self.create_database(name, "template1")
+
+    def create_database(self, name: str, template: str) -> None:
+        """Create a database as a copy of another one, to which nobody may be connected."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
 
     def drop_database(self, name: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pika
+import urllib3
 from pika.exceptions import AMQPError
 
 from autorenew.private.ports import free_port
@@ -96,9 +98,9 @@ class PrivateRabbitMQ:
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
-    def url(self, user: str = ADMIN, password: str = "") -> str:
+    def url(self, user: str = ADMIN, password: str = "", vhost: str = "/") -> str:
         secret = password or self._admin_password
-        return f"amqp://{user}:{secret}@127.0.0.1:{self.port}/%2F"
+        return f"amqp://{user}:{secret}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
     @property
     def management_url(self) -> str:
@@ -159,6 +161,26 @@ class PrivateRabbitMQ:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._epmd.wait(5)
             self._epmd = None
+
+    def add_vhost(self, name: str) -> None:
+        """A namespace of its own; safe to repeat."""
+        self._manage("PUT", f"/vhosts/{quote(name, safe='')}")
+        permissions = {"configure": ".*", "write": ".*", "read": ".*"}
+        self._manage("PUT", f"/permissions/{quote(name, safe='')}/{self.ADMIN}", permissions)
+
+    def delete_vhost(self, name: str) -> None:
+        self._manage("DELETE", f"/vhosts/{quote(name, safe='')}")
+
+    def _manage(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
+        answer = urllib3.request(
+            method,
+            f"http://127.0.0.1:{self.management_port}/api{path}",
+            headers=urllib3.make_headers(basic_auth=f"{self.ADMIN}:{self._admin_password}"),
+            json=body or {},
+            timeout=10,
+        )
+        if answer.status >= 300:
+            raise ConfigurationError(f"{method} {path}: {answer.status}")
 
     def ctl(self, *arguments: str) -> str:
         done = subprocess.run(

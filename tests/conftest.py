@@ -1,0 +1,172 @@
+"""Servers for the whole run, and a database of its own for each test."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from autorenew.embedded import Embedded
+from autorenew.private import rabbitmq as private_rabbitmq
+from autorenew.private.fleet import PrivateFleet
+from autorenew.private.postgres import PrivatePostgres
+from autorenew.private.rabbitmq import PrivateRabbitMQ
+from producers.intake import Answer, Intake
+from schemas.catalogue.store import CatalogueCache, save
+from schemas.clock import SystemClock
+from schemas.database import connect, migrate
+from schemas.tables import ROLES
+from simulator.server import Running
+from tests import given
+
+TEMPLATE = "template_autorenew"
+PASSWORDS = {role: f"pw-{role}" for role in ROLES}
+
+
+class Database:
+    """A migrated database with the tests' catalogue in force, and engines for every role."""
+
+    def __init__(self, postgres: PrivatePostgres, name: str) -> None:
+        self._postgres = postgres
+        self.name = name
+        self.url = postgres.url(name)
+        self.owner = connect(self.url)
+        migrate(self.owner, PASSWORDS)  # roles belong to the server: another test renamed theirs
+        self._engines: dict[str, Engine] = {}
+
+    def engine(self, role: str) -> Engine:
+        if role not in self._engines:
+            url = self._postgres.url(self.name, f"autorenew_{role}", PASSWORDS[role])
+            self._engines[role] = connect(url, pool_size=10)
+        return self._engines[role]
+
+    def all(self, query: str, **parameters: Any) -> list[Any]:
+        with self.owner.connect() as tx:
+            return list(tx.execute(text(query), parameters))
+
+    def value(self, query: str, **parameters: Any) -> Any:
+        with self.owner.connect() as tx:
+            return tx.execute(text(query), parameters).scalar_one()
+
+    def run(self, statement: str, **parameters: Any) -> None:
+        with self.owner.begin() as tx:
+            tx.execute(text(statement), parameters)
+
+    def place(self, *documents: Any, upstream: str = "shop") -> list[Answer]:
+        intake = Intake(self.engine("api"), CatalogueCache(), SystemClock())
+        return intake.place(upstream, "python", [given.body(d) for d in documents])
+
+    def close(self) -> None:
+        for engine in (self.owner, *self._engines.values()):
+            engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
+    server = PrivatePostgres(tmp_path_factory.mktemp("postgresql"), fast=True)
+    with server:
+        yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PrivatePostgres) -> str:
+    postgres.ensure_database(TEMPLATE)
+    engine = connect(postgres.url(TEMPLATE))
+    migrate(engine, PASSWORDS)
+    with engine.begin() as tx:
+        save(tx, given.CATALOGUE)
+    engine.dispose()
+    return TEMPLATE
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database(postgres: PrivatePostgres, template: str) -> Iterator[Database]:
+    name = f"test_{next(_numbers)}"
+    postgres.create_database(name, template)
+    database = Database(postgres, name)
+    yield database
+    database.close()
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def embedded(database: Database, postgres: PrivatePostgres, tmp_path: Any) -> Iterator[Any]:
+    """Starts a whole fleet in this process, on the test's database."""
+    with ExitStack() as stack:
+
+        def start(rules: list[dict[str, Any]] | None = None, **settings: Any) -> Embedded:
+            quick = {
+                "call_seconds": 0.5,
+                "order_charge_delays": [0.05, 0.1],
+                "retry_base_seconds": 0.05,
+                "retry_attempts": 4,
+            }
+            fleet = Embedded(
+                tmp_path,
+                postgres=postgres,
+                database=database.name,
+                rules=rules,
+                **(quick | settings),
+            )
+            return stack.enter_context(fleet)
+
+        yield start
+
+
+@pytest.fixture
+def simulator() -> Iterator[Running]:
+    with Running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """A private node; without RabbitMQ on the machine its tests are skipped, in CI they fail."""
+    if private_rabbitmq.find_server() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(private_rabbitmq.HINT)
+        pytest.skip(private_rabbitmq.HINT)
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    node.start()
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def fleet_of(
+    postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, simulator: Running, tmp_path: Any
+) -> Iterator[Callable[..., PrivateFleet]]:
+    """Prepares a fleet of processes, none of them started, that gives up on nothing for long."""
+    with ExitStack() as stack:
+
+        def prepare(**settings: str) -> PrivateFleet:
+            quick = {
+                "call_seconds": "1",
+                "lease_seconds": "4",
+                "rescue_seconds": "2",
+                "order_charge_delays": "[0.1, 0.2]",
+                "retry_base_seconds": "0.1",
+                "shutdown_seconds": "20",
+                "log_level": "INFO",
+            }
+            fleet = PrivateFleet(
+                tmp_path / "fleet",
+                postgres,
+                rabbitmq,
+                database=f"fleet_{uuid.uuid4().hex[:8]}",
+                simulator_url=simulator.url,
+                **(quick | settings),
+            )
+            fleet.prepare(given.CATALOGUE)
+            stack.callback(fleet.close)
+            return fleet
+
+        yield prepare

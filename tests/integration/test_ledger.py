@@ -1,0 +1,447 @@
+"""The task ledger's protocol, on a real PostgreSQL."""
+
+import threading
+import uuid
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import text
+
+from producers import ledger
+from producers.ledger import MAX_STARTS, Claim, Failure, LeaseLost, Outcome, Place, Retry
+from tests import given
+from tests.conftest import Database
+
+HERE = Place("web", "driver:web")
+
+
+class Ledger:
+    """The protocol's steps, each in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.engine = database.owner
+
+    def enqueue(self, *subjects: uuid.UUID, place: Place = HERE, delay: float = 0.0) -> None:
+        with self.engine.begin() as tx:
+            ledger.enqueue(tx, "step", [(s, place) for s in subjects], delay=delay)
+
+    def dispatch(self, *, batch: int = 100, cap: int = 1000) -> list[list[uuid.UUID]]:
+        with self.engine.begin() as tx:
+            messages = ledger.dispatch(tx, batch=lambda _: batch, cap=cap, rescue_seconds=30)
+        return [list(message.subjects) for message in messages]
+
+    def claim(self, *subjects: uuid.UUID, seconds: float = 60.0) -> Claim:
+        with self.engine.begin() as tx:
+            return ledger.claim(tx, "step", "web", subjects, seconds=seconds)
+
+    def take(self, *subjects: uuid.UUID, seconds: float = 60.0) -> Claim:
+        self.dispatch()
+        return self.claim(*subjects, seconds=seconds)
+
+    def finish(self, claim: Claim, outcome: Outcome) -> None:
+        with self.engine.begin() as tx:
+            ledger.finish(tx, claim, outcome)
+
+    def rescue(self) -> tuple[int, int]:
+        with self.engine.begin() as tx:
+            return ledger.rescue(tx)
+
+    def row(self, subject: uuid.UUID) -> dict[str, object] | None:
+        query = """SELECT *, run_at <= now() AS due, extract(epoch FROM run_at - now()) AS wait
+                FROM tasks WHERE subject = :subject"""
+        rows = self.database.all(query, subject=subject)
+        return dict(rows[0]._mapping) if rows else None
+
+
+@pytest.fixture
+def book(database: Database) -> Ledger:
+    return Ledger(database)
+
+
+def subjects(count: int) -> list[uuid.UUID]:
+    return sorted(uuid.uuid4() for _ in range(count))
+
+
+def test_a_subject_has_a_task_once_however_often_it_is_enqueued(book: Ledger) -> None:
+    (one,) = subjects(1)
+
+    book.enqueue(one)
+    book.enqueue(one)
+
+    assert book.database.value("SELECT count(*) FROM tasks") == 1
+    assert book.row(one)["wanted"] == 2
+
+
+def test_a_task_can_be_claimed_once(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.dispatch()
+
+    first, second = book.claim(one), book.claim(one)
+
+    assert first.subjects == [one]
+    assert second.tasks == ()
+
+
+def test_what_was_not_dispatched_cannot_be_claimed_by_a_forged_message(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+
+    assert book.claim(one).tasks == ()
+    assert book.claim(uuid.uuid4()).tasks == ()
+
+
+def test_a_finished_task_is_gone(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+
+    book.finish(book.take(one), Outcome(done=[one]))
+
+    assert book.row(one) is None
+
+
+def test_a_wake_up_during_the_work_is_not_lost(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    claim = book.take(one)
+
+    book.enqueue(one)
+    book.finish(claim, Outcome(done=[one]))
+
+    assert book.row(one)["state"] == "ready"
+    assert book.row(one)["due"]
+
+
+def test_a_task_that_is_wanted_again_starts_from_its_first_attempt(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.finish(book.take(one), Outcome(retries=[Retry(one, "away", delay=0)]))
+    claim = book.take(one)
+    assert claim.tasks[0].attempts == 1
+
+    book.enqueue(one)
+    book.finish(claim, Outcome(failures=[Failure(one, "no")]))
+
+    assert book.row(one)["state"] == "ready"
+    assert book.row(one)["attempts"] == 0
+
+
+def test_a_retry_waits_and_keeps_why(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+
+    book.finish(book.take(one), Outcome(retries=[Retry(one, "away", "no route", delay=100)]))
+
+    row = book.row(one)
+    assert (row["state"], row["reason"], row["error"]) == ("ready", "away", "no route")
+    assert row["attempts"] == 1
+    assert 90 < row["wait"] <= 100
+    assert book.dispatch() == []
+
+
+def test_an_enqueue_makes_a_task_that_backs_off_ready_now(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.finish(book.take(one), Outcome(retries=[Retry(one, "away", delay=100)]))
+
+    book.enqueue(one)
+
+    assert book.row(one)["due"]
+    assert book.row(one)["attempts"] == 0
+
+
+def test_an_enqueue_makes_a_failed_task_ready_now(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.finish(book.take(one), Outcome(failures=[Failure(one, "no")]))
+    assert book.row(one)["state"] == "failed"
+
+    book.enqueue(one)
+
+    row = book.row(one)
+    assert (row["state"], row["attempts"], row["starts"], row["reason"]) == ("ready", 0, 0, None)
+
+
+def test_an_enqueue_sends_a_dispatched_task_out_again(book: Ledger) -> None:
+    """Its message may have come while the enqueue held the row, and been skipped."""
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.dispatch()
+
+    book.enqueue(one)
+
+    assert book.dispatch() == [[one]]
+    assert book.claim(one).subjects == [one]
+    assert book.claim(one).tasks == ()
+
+
+def test_a_later_enqueue_does_not_put_off_an_earlier_one(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+
+    book.enqueue(one, delay=1000)
+
+    assert book.row(one)["due"]
+
+
+def test_what_lost_its_lease_cannot_be_finished(book: Ledger) -> None:
+    one, two = subjects(2)
+    book.enqueue(one, two)
+    late = book.take(one, two, seconds=-1)
+    book.rescue()
+
+    with pytest.raises(LeaseLost):
+        book.finish(late, Outcome(done=[one, two]))
+
+    assert book.row(one)["state"] == "ready"
+
+
+def test_one_lost_lease_undoes_the_whole_finish(book: Ledger) -> None:
+    one, two = subjects(2)
+    book.enqueue(one, two)
+    claim = book.take(one, two)
+    book.database.run("UPDATE tasks SET lease_token = NULL WHERE subject = :s", s=one)
+
+    with pytest.raises(LeaseLost):
+        book.finish(claim, Outcome(done=[one, two]))
+
+    assert book.row(two)["state"] == "leased"
+
+
+def test_a_second_worker_cannot_finish_the_claim_of_the_first(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    first = book.take(one, seconds=-1)
+    book.rescue()
+    book.database.run("UPDATE tasks SET run_at = now()")
+    second = book.take(one)
+
+    with pytest.raises(LeaseLost):
+        book.finish(first, Outcome(done=[one]))
+    book.finish(second, Outcome(done=[one]))
+
+    assert book.row(one) is None
+
+
+def test_a_renewed_lease_is_not_rescued(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    claim = book.take(one, seconds=-1)
+
+    with book.engine.begin() as tx:
+        ledger.renew(tx, claim, seconds=60)
+
+    assert book.rescue() == (0, 0)
+    book.finish(claim, Outcome(done=[one]))
+
+
+def test_what_is_dispatched_and_not_claimed_is_rescued_later_each_time(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    waits = []
+    for _ in range(3):
+        book.dispatch()
+        query = "SELECT extract(epoch FROM rescue_at - now()) FROM tasks"
+        waits.append(round(float(book.database.value(query)) / 30))
+        book.database.run("UPDATE tasks SET rescue_at = now() - interval '1 s'")
+        assert book.rescue() == (1, 0)
+
+    assert waits == [1, 2, 4]
+
+
+def test_a_subject_whose_start_came_to_no_end_is_dispatched_alone(book: Ledger) -> None:
+    bad, good, other = subjects(3)
+    book.enqueue(bad)
+    book.take(bad, seconds=-1)
+    book.rescue()
+    book.database.run("UPDATE tasks SET run_at = now()")
+    book.enqueue(good, other)
+
+    messages = book.dispatch()
+
+    assert {frozenset(message) for message in messages} == {
+        frozenset([bad]),
+        frozenset([good, other]),
+    }
+
+
+def test_a_subject_that_never_comes_to_an_end_fails_as_crashed(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+
+    for _ in range(MAX_STARTS):
+        assert book.row(one)["state"] == "ready"
+        book.take(one, seconds=-1)
+        book.rescue()
+        book.database.run("UPDATE tasks SET run_at = now()")
+
+    assert (book.row(one)["state"], book.row(one)["reason"]) == ("failed", "crashed")
+
+
+def test_subjects_that_were_lost_together_do_not_come_back_together(book: Ledger) -> None:
+    """Else whoever runs beside a subject that kills its process dies with it every time."""
+    many = subjects(50)
+    book.enqueue(*many)
+    book.take(*many, seconds=-1)
+
+    book.rescue()
+
+    assert book.database.value("SELECT count(DISTINCT run_at) FROM tasks") == 50
+
+
+def test_a_released_task_is_as_if_it_had_never_been_started(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    claim = book.take(one)
+
+    with book.engine.begin() as tx:
+        ledger.release(tx, claim, reason="interrupted")
+
+    row = book.row(one)
+    assert (row["state"], row["starts"], row["attempts"]) == ("ready", 0, 0)
+
+
+def test_a_paused_lane_is_not_touched(book: Ledger) -> None:
+    one, two = subjects(2)
+    book.enqueue(one)
+    book.enqueue(two, place=Place("web", "driver:other"))
+    book.database.run("INSERT INTO lane_pauses VALUES ('driver:web', 'test')")
+
+    assert book.dispatch() == [[two]]
+    book.database.run("DELETE FROM lane_pauses")
+    assert book.dispatch() == [[one]]
+
+
+def test_a_queue_holds_no_more_than_its_cap(book: Ledger) -> None:
+    many = subjects(50)
+    book.enqueue(*many)
+
+    first = [s for message in book.dispatch(cap=10) for s in message]
+    assert len(first) == 10
+    assert book.dispatch(cap=10) == []
+
+    book.claim(*first[:5])
+    assert sum(map(len, book.dispatch(cap=10))) == 5
+
+
+def test_one_lane_does_not_starve_another(book: Ledger) -> None:
+    crowd, few = subjects(200), subjects(3)
+    book.enqueue(*crowd)
+    book.enqueue(*few, place=Place("web", "driver:other"))
+
+    dispatched = {s for message in book.dispatch(cap=20) for s in message}
+
+    assert dispatched >= set(few)
+    assert len(dispatched) == 20
+
+
+def test_a_message_holds_at_most_the_handlers_batch(book: Ledger) -> None:
+    book.enqueue(*subjects(25))
+
+    assert [len(message) for message in book.dispatch(batch=10)] == [10, 10, 5]
+
+
+def test_relays_that_run_at_once_share_the_work(book: Ledger) -> None:
+    many = subjects(600)
+    book.enqueue(*many)
+    found: list[uuid.UUID] = []
+
+    def relay() -> None:
+        while messages := book.dispatch(batch=7, cap=10_000):
+            found.extend(s for message in messages for s in message)
+
+    threads = [threading.Thread(target=relay) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(found) == many
+
+
+def test_an_enqueue_between_claim_and_read_is_seen_by_the_handler(book: Ledger) -> None:
+    """Read in one statement with the claim, READ COMMITTED hands out the new task and the old
+    subject. Claimed first and read later, a wake-up is either seen or wanted."""
+    (one,) = subjects(1)
+    book.database.run("CREATE TABLE thing (id uuid PRIMARY KEY, colour text)")
+    book.database.run("INSERT INTO thing VALUES (:id, 'red')", id=one)
+    book.enqueue(one)
+    book.dispatch()
+
+    with book.engine.begin() as command:  # changes the subject and enqueues, but is slow
+        command.execute(text("UPDATE thing SET colour = 'blue' WHERE id = :id"), {"id": one})
+        ledger.enqueue(command, "step", [(one, HERE)])
+        # SKIP LOCKED: what a command has in hand is not claimed under its hands
+        assert book.claim(one).tasks == ()
+    claim = book.take(one)
+    seen = book.database.value("SELECT colour FROM thing WHERE id = :id", id=one)
+    book.finish(claim, Outcome(done=[one]))
+
+    assert seen == "blue"
+    assert book.row(one) is None
+
+
+@pytest.mark.parametrize("enqueues_first", [True, False])
+def test_handlers_and_commands_on_the_same_subjects_neither_deadlock_nor_lose_a_wake_up(
+    book: Ledger, enqueues_first: bool
+) -> None:
+    many = subjects(60)
+    book.database.run("CREATE TABLE thing (id uuid PRIMARY KEY, wanted int, done int DEFAULT 0)")
+    book.database.run("INSERT INTO thing SELECT unnest(CAST(:ids AS uuid[])), 0", ids=many)
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def command(ids: Sequence[uuid.UUID]) -> None:
+        change = text("UPDATE thing SET wanted = wanted + 1 WHERE id = :id")
+        with book.engine.begin() as tx:
+            for subject in ids:  # sorted, as every transaction locks subjects
+                tx.execute(change, {"id": subject})
+            ledger.enqueue(tx, "step", [(subject, HERE) for subject in reversed(ids)])
+
+    def commands(part: Sequence[uuid.UUID]) -> None:
+        for _ in range(40):
+            command(part)
+
+    def handle() -> None:
+        while not stop.is_set():
+            for message in book.dispatch(batch=20, cap=10_000):
+                claim = book.claim(*message)
+                with book.engine.begin() as tx:
+                    wanted = dict(
+                        tx.execute(
+                            text("""SELECT id, wanted FROM thing WHERE id = ANY(:ids)
+                                 ORDER BY id FOR NO KEY UPDATE"""),
+                            {"ids": claim.subjects},
+                        ).all()
+                    )
+                    for subject, value in wanted.items():
+                        tx.execute(
+                            text("UPDATE thing SET done = :done WHERE id = :id"),
+                            {"done": value, "id": subject},
+                        )
+                    ledger.finish(tx, claim, Outcome(done=claim.subjects))
+
+    def guarded(work: object, *arguments: object) -> None:
+        try:
+            work(*arguments)  # type: ignore[operator]
+        except BaseException as error:
+            errors.append(error)
+
+    handlers = [threading.Thread(target=guarded, args=(handle,)) for _ in range(2)]
+    senders = [
+        threading.Thread(target=guarded, args=(commands, part))
+        for part in (many[:40], many[20:], many)
+    ]
+    for thread in (*senders, *handlers) if enqueues_first else (*handlers, *senders):
+        thread.start()
+    for thread in senders:
+        thread.join()
+    query = "SELECT count(*) FROM tasks"
+    given.wait_until(lambda: errors or book.database.value(query) == 0, "all is handled")
+    stop.set()
+    for thread in handlers:
+        thread.join()
+
+    assert errors == []
+    assert book.database.value("SELECT count(*) FROM thing WHERE done <> wanted") == 0

@@ -1,0 +1,318 @@
+"""The handler protocol: what becomes of a batch whose subjects, database or far side fail."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from producers import ledger
+from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry
+from schemas.errors import DataError
+from schemas.settings import Settings
+from tests.conftest import Database
+from tests.given import wait_until
+from workers.runtime import RetryPolicy, Runtime
+
+HERE = Place("web", "driver:web")
+POLICY = RetryPolicy(base=0.001, cap=0.001, attempts=3)
+
+
+class Inside:
+    """A step inside the database: writes each subject's name into a table."""
+
+    name = "step"
+
+    def __init__(self, run: Callable[[Connection, Claim], None]) -> None:
+        self._run = run
+
+    def run(self, tx: Connection, claim: Claim) -> Outcome:
+        self._run(tx, claim)
+        write(tx, claim.subjects)
+        return Outcome(done=claim.subjects)
+
+
+class Outside:
+    """A step with the outside world: calls a function for each subject."""
+
+    name = "step"
+    immediate = False
+
+    def __init__(self, call: Callable[[uuid.UUID], str]) -> None:
+        self._call = call
+
+    def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Any]], Outcome]:
+        return [(subject, subject) for subject in claim.subjects], Outcome()
+
+    def call(self, call: uuid.UUID) -> str:
+        return self._call(call)
+
+    def record(
+        self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, uuid.UUID, str]]
+    ) -> Outcome:
+        tasks = {task.subject: task for task in claim.tasks}
+        outcome = Outcome()
+        for subject, _, answer in answers:
+            if answer == "done":
+                outcome.done.append(subject)
+            else:
+                decision = POLICY.decide(tasks[subject], answer, "", 1.0)
+                kind = outcome.retries if isinstance(decision, Retry) else outcome.failures
+                kind.append(decision)  # type: ignore[arg-type]
+        write(tx, outcome.done)
+        return outcome
+
+
+def write(tx: Connection, subjects: Sequence[uuid.UUID]) -> None:
+    tx.execute(text("INSERT INTO done SELECT unnest(CAST(:ids AS uuid[]))"), {"ids": subjects})
+
+
+class World:
+    """A ledger with subjects, and runtimes that share it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        database.run("CREATE TABLE done (id uuid)")  # no key: doing a thing twice would show
+
+    def runtime(self, **settings: Any) -> Runtime:
+        return Runtime(self.database.owner, Settings(**settings), threads=2)
+
+    def enqueue(self, count: int) -> list[uuid.UUID]:
+        subjects = sorted(uuid.uuid4() for _ in range(count))
+        with self.database.owner.begin() as tx:
+            ledger.enqueue(tx, "step", [(subject, HERE) for subject in subjects])
+        return subjects
+
+    def messages(self) -> list[list[str]]:
+        self.database.run("UPDATE tasks SET run_at = now() WHERE state = 'ready'")
+        with self.database.owner.begin() as tx:
+            found = ledger.dispatch(tx, batch=lambda _: 100, cap=1000, rescue_seconds=30)
+        return [[str(subject) for subject in message.subjects] for message in found]
+
+    def deliver(self, handler: Any, runtime: Runtime) -> None:
+        for message in self.messages():
+            runtime.handle(handler, "web", message)
+
+    def done(self) -> list[uuid.UUID]:
+        return sorted(row.id for row in self.database.all("SELECT id FROM done"))
+
+    def tasks(self) -> list[tuple[str, str | None, int]]:
+        rows = self.database.all("SELECT state, reason, attempts FROM tasks ORDER BY subject")
+        return [tuple(row) for row in rows]
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    return World(database)
+
+
+def sql_error(state: str) -> Callable[[Connection, Claim], None]:
+    """A handler that meets this error of PostgreSQL, as PostgreSQL raises it."""
+
+    def run(tx: Connection, _claim: Claim) -> None:
+        tx.exec_driver_sql(
+            f"DO $$ BEGIN RAISE EXCEPTION 'simulated' USING ERRCODE = '{state}'; END $$"
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["ours", "of PostgreSQL"])
+def test_one_bad_subject_of_a_batch_fails_alone(world: World, kind: str) -> None:
+    subjects = world.enqueue(37)
+    bad = subjects[20]
+
+    def run(tx: Connection, claim: Claim) -> None:
+        if bad in claim.subjects and kind == "ours":
+            raise DataError("this one", code="out_of_order")
+        tx.execute(
+            text("SELECT 1 / CASE WHEN CAST(:bad AS uuid) = ANY(:ids) THEN 0 ELSE 1 END"),
+            {"bad": bad, "ids": claim.subjects},
+        )
+
+    world.deliver(Inside(run), world.runtime())
+
+    assert world.done() == [subject for subject in subjects if subject != bad]
+    reason = "out_of_order" if kind == "ours" else "data"
+    assert world.tasks() == [("failed", reason, 1)]
+    assert world.database.value("SELECT subject FROM tasks") == bad
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param("53100", id="disk full"),
+        pytest.param("53200", id="out of memory"),
+        pytest.param("40P01", id="deadlock"),
+        pytest.param("40001", id="serialization failure"),
+        pytest.param("57P01", id="administrator's shutdown"),
+        pytest.param("08006", id="connection failure"),
+        pytest.param("42501", id="a right is missing"),
+    ],
+)
+def test_circumstances_fail_no_task_and_count_no_attempt(world: World, state: str) -> None:
+    subjects = world.enqueue(5)
+
+    for _ in range(MAX_STARTS + 1 if state == "53100" else 1):
+        world.deliver(Inside(sql_error(state)), world.runtime())
+
+    assert world.tasks() == [("ready", "interrupted", 0)] * 5
+    world.deliver(Inside(lambda *_: None), world.runtime())
+    assert world.done() == subjects
+
+
+def test_a_lost_connection_puts_the_batch_back(world: World) -> None:
+    subjects = world.enqueue(3)
+
+    def run(tx: Connection, _claim: Claim) -> None:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    world.deliver(Inside(run), world.runtime())
+
+    assert world.tasks() == [("ready", "interrupted", 0)] * 3
+    world.deliver(Inside(lambda *_: None), world.runtime())
+    assert world.done() == subjects
+
+
+def test_a_defect_is_tried_alone_and_then_set_aside(world: World) -> None:
+    subjects = world.enqueue(4)
+    bad = subjects[2]
+
+    def run(_tx: Connection, claim: Claim) -> None:
+        if bad in claim.subjects:
+            raise KeyError("nobody foresaw this")
+
+    for _ in range(MAX_STARTS):
+        world.deliver(Inside(run), world.runtime())
+
+    assert world.done() == [subject for subject in subjects if subject != bad]
+    assert [(state, reason) for state, reason, _ in world.tasks()] == [("failed", "defect")]
+
+
+@pytest.mark.parametrize("junk", [None, 7, "text", [None], ["not a uuid"], [[]], {"a": 1}])
+def test_a_message_that_names_no_subjects_does_nothing(world: World, junk: Any) -> None:
+    world.enqueue(1)
+    world.messages()
+
+    world.runtime().handle(Inside(lambda *_: None), "web", junk)
+
+    assert world.done() == []
+
+
+def test_a_message_that_comes_twice_is_worked_on_once(world: World) -> None:
+    subjects = world.enqueue(10)
+    (message,) = world.messages()
+    runtime = world.runtime()
+    threads = [
+        threading.Thread(target=runtime.handle, args=(Inside(lambda *_: None), "web", message))
+        for _ in range(4)
+    ]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert world.done() == subjects
+
+
+def test_no_transaction_is_open_while_the_outside_world_is_called(world: World) -> None:
+    world.enqueue(1)
+    seen: list[int] = []
+
+    def call(_subject: uuid.UUID) -> str:
+        query = """SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND state LIKE 'idle in transaction%'"""
+        seen.append(world.database.value(query))
+        return "done"
+
+    world.deliver(Outside(call), world.runtime())
+
+    assert seen == [0]
+
+
+def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
+    subjects = world.enqueue(2)
+    release = threading.Event()
+
+    def call(subject: uuid.UUID) -> str:
+        if subject == subjects[0]:
+            release.wait(10)
+        return "done"
+
+    work = threading.Thread(target=world.deliver, args=(Outside(call), world.runtime()))
+    work.start()
+    wait_until(lambda: world.done() == [subjects[1]], "the quick one is recorded")
+    release.set()
+    work.join()
+
+    assert world.done() == subjects
+
+
+def test_what_fails_at_the_far_side_is_tried_again_and_then_waits_for_a_person(
+    world: World,
+) -> None:
+    subjects = world.enqueue(2)
+
+    def call(subject: uuid.UUID) -> str:
+        return "away" if subject == subjects[0] else "done"
+
+    states = []
+    for _ in range(POLICY.attempts):
+        world.deliver(Outside(call), world.runtime())
+        states.append(world.tasks())
+
+    assert states == [[("ready", "away", 1)], [("ready", "away", 2)], [("failed", "away", 3)]]
+    assert world.done() == [subjects[1]]
+
+
+def test_a_heartbeat_holds_the_lease_of_a_slow_call(world: World) -> None:
+    world.enqueue(1)
+    release = threading.Event()
+
+    def call(_subject: uuid.UUID) -> str:
+        release.wait(10)
+        return "done"
+
+    runtime = world.runtime(lease_seconds=0.4)
+    work = threading.Thread(target=world.deliver, args=(Outside(call), runtime))
+    work.start()
+    started = time.monotonic()
+    wait_until(lambda: time.monotonic() > started + 1.2, "three leases' time passes")
+    with world.database.owner.begin() as tx:
+        assert ledger.rescue(tx) == (0, 0)
+    release.set()
+    work.join()
+
+    assert len(world.done()) == 1
+    assert world.tasks() == []
+
+
+def test_a_lease_that_runs_out_under_a_slow_call_leaves_one_effect(world: World) -> None:
+    """As when a process is frozen: another one takes over, the first comes back too late."""
+    (subject,) = world.enqueue(1)
+    entered, release = threading.Event(), threading.Event()
+
+    def slow(_subject: uuid.UUID) -> str:
+        entered.set()
+        release.wait(10)
+        return "done"
+
+    first = world.runtime(lease_seconds=3600)  # its heart beats too seldom to matter
+    work = threading.Thread(target=world.deliver, args=(Outside(slow), first))
+    work.start()
+    entered.wait(10)
+    world.database.run("UPDATE tasks SET lease_until = now() - interval '1 s'")
+    with world.database.owner.begin() as tx:
+        assert ledger.rescue(tx) == (0, 1)
+    world.deliver(Outside(lambda _: "done"), world.runtime())
+    assert world.done() == [subject]
+
+    release.set()
+    work.join()
+
+    assert world.done() == [subject]
+    assert world.tasks() == []
