@@ -1,5 +1,7 @@
 """Prometheus metrics, and the port they are served on. Labels are bounded: never an id."""
 
+from functools import cache
+
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -52,11 +54,18 @@ dispatched = Counter("autorenew_relay_tasks_total", "Tasks handed to the broker.
 messages = Counter("autorenew_relay_messages_total", "Messages handed to the broker.", ["queue"])
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
 rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
-last_round = Gauge(
-    "autorenew_relay_last_round_timestamp_seconds",
-    "When the relay last finished a round.",
-    multiprocess_mode="max",
-)
+
+
+@cache
+def relay_last_round() -> Gauge:
+    """Made by a relay only: elsewhere it would show a relay that has stood still since 1970."""
+    return Gauge(
+        "autorenew_relay_last_round_timestamp_seconds",
+        "When the relay last finished a round.",
+        multiprocess_mode="max",
+    )
+
+
 refused_messages = Counter(
     "autorenew_refused_messages_total", "Messages that were not ours to run.", ["queue"]
 )

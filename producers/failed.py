@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from producers import history, ledger
 from producers.history import Event
 from producers.ledger import Place
-from producers.steps import CHARGE, CONVERGE, PRICE, REFUND
+from producers.steps import CHARGE, CONVERGE, PRICE
 from schemas.errors import AutorenewError
 
 
@@ -33,11 +33,13 @@ class FailedTask:
 
 _LIST = text("""
     SELECT t.name, t.subject, t.queue, t.reason, coalesce(t.error, ''), t.attempts, t.run_at,
-           coalesce(o.key, so.key) AS order_key, s.plan
+           coalesce(o.key, so.key, ro.key) AS order_key, s.plan
     FROM tasks AS t
     LEFT JOIN services AS s ON s.id = t.subject
     LEFT JOIN orders AS so ON so.id = s.order_id
     LEFT JOIN orders AS o ON o.id = t.subject
+    LEFT JOIN payment_requests AS r ON r.id = t.subject
+    LEFT JOIN orders AS ro ON ro.id = r.order_id
     WHERE t.state = 'failed'
       AND (CAST(:queue AS text) IS NULL OR t.queue = :queue)
       AND (CAST(:reason AS text) IS NULL OR t.reason = :reason)
@@ -82,31 +84,46 @@ _CANCEL_ORDER = text("""
     WHERE id = :id AND state = 'accepted' RETURNING id
 """)
 
-_DROP = text("DELETE FROM tasks WHERE name = :name AND subject = :id AND state = 'failed'")
+# The charge decides: what may have been taken is asked about before the request is voided.
+_GIVE_UP_ORDER = text("""
+    UPDATE orders AS o SET reason = 'given_up' FROM payment_requests AS r
+    WHERE r.id = :id AND o.id = r.order_id AND o.state = 'priced' RETURNING o.id
+""")
+
+_STILL_FAILED = text("""
+    SELECT 1 FROM tasks WHERE name = :name AND subject = :id AND state = 'failed' FOR UPDATE
+""")
+
+_DROP = text("DELETE FROM tasks WHERE name = :name AND subject = :id")
+
+# What to change first, and why it may not be possible. Subjects are locked before their tasks.
+_CANCELLING = {
+    CONVERGE: (_GIVE_UP_SERVICE, "is not a service that waits for its delivery"),
+    PRICE: (_CANCEL_ORDER, "is not an order that waits for its price"),
+    CHARGE: (_GIVE_UP_ORDER, "is not a payment request of an order that waits to be paid"),
+}
 
 
 def cancel(tx: Connection, subject: uuid.UUID) -> None:
     """Give a failed subject up; what was paid for it is credited and refunded.
 
     Raises:
-        CannotCancel: it has not failed, or giving it up now could lose money.
+        CannotCancel: it has not failed, it goes on by now, or the customer is owed it.
     """
     tasks = tx.execute(_PLACES, {"subjects": [subject]}).all()
     if not tasks:
         raise CannotCancel(f"{subject} has no failed task; see `autorenew failed list`")
     for name, _, queue, lane in tasks:
-        if name == CONVERGE:
-            if tx.execute(_GIVE_UP_SERVICE, {"id": subject}).first() is None:
-                raise CannotCancel(f"service {subject} is not waiting for its delivery")
-            ledger.enqueue(tx, CONVERGE, [(subject, Place(queue, lane))])
-        elif name == PRICE:
-            tx.execute(_CANCEL_ORDER, {"id": subject})
+        if name not in _CANCELLING:
+            raise CannotCancel(f"the customer is owed the {name} of {subject}: retry it")
+        change, otherwise = _CANCELLING[name]
+        if tx.execute(change, {"id": subject}).first() is None:
+            raise CannotCancel(f"{subject} {otherwise}")
+        if tx.execute(_STILL_FAILED, {"name": name, "id": subject}).first() is None:
+            raise CannotCancel(f"{subject} was tried again meanwhile")
+        if name == PRICE:
             tx.execute(_DROP, {"name": name, "id": subject})
-        elif name == CHARGE:
-            raise CannotCancel(
-                f"the outcome of a charge of request {subject} is not known:"
-                " `autorenew failed retry` asks the gateway"
-            )
-        elif name == REFUND:
-            raise CannotCancel(f"the customer is owed the refund of service {subject}: retry it")
+            history.record(tx, [Event(subject, "order.cancelled", {"reason": "given_up"})])
+        else:
+            ledger.enqueue(tx, name, [(subject, Place(queue, lane))])
     history.record(tx, [Event(subject, "task.cancelled", {"task": task.name}) for task in tasks])

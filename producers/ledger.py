@@ -22,6 +22,9 @@ from sqlalchemy import Connection, text
 MAX_STARTS = 5
 # From its second unfinished start a task is dispatched alone.
 ALONE_FROM_STARTS = 1
+# From its fourth it is a suspect: a queue has one suspect under way at a time, so that no two
+# die of each other until one is set aside. Also in the index tasks_suspect.
+SUSPECT_FROM_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,9 @@ class Outcome:
         return len(self.done) + len(self.again) + len(self.retries) + len(self.failures)
 
 
+DISPATCH_LOCK = 0x6175746F  # any constant of ours will do
+
+
 class LeaseLost(Exception):
     """Another worker holds these tasks by now: what was done must not be committed."""
 
@@ -111,8 +117,10 @@ _ENQUEUE = text("""
         -- this transaction is open: it gets another one.
         state = CASE WHEN t.state = 'leased' THEN 'leased' ELSE 'ready' END,
         dispatches = 0,
-        run_at = CASE WHEN t.state = 'leased' THEN t.run_at
-                 ELSE least(t.run_at, excluded.run_at) END,
+        run_at = CASE t.state
+            WHEN 'leased' THEN t.run_at
+            WHEN 'failed' THEN excluded.run_at  -- waiting for a person is not waiting in a queue
+            ELSE least(t.run_at, excluded.run_at) END,
         starts = CASE WHEN t.state = 'failed' THEN 0 ELSE t.starts END,
         reason = NULL, error = NULL
 """)
@@ -158,7 +166,7 @@ _CLAIM = text("""
     FROM (
         SELECT name, subject FROM tasks
         WHERE name = :name AND subject = ANY(:subjects) AND queue = :queue
-          AND state = 'dispatched'
+          AND state = 'dispatched' AND lane NOT IN (SELECT lane FROM lane_pauses)
         ORDER BY subject
         FOR UPDATE SKIP LOCKED
     ) AS wanted
@@ -173,7 +181,8 @@ def claim(
 ) -> Claim:
     """Lease those of ``subjects`` that still wait to be claimed; the caller commits.
 
-    What cannot be claimed was done, or is being done: this is the duplicate check.
+    What cannot be claimed was done, is being done, or is in a lane that was paused meanwhile:
+    this is the duplicate check.
     Subjects must be read in a *later statement*: READ COMMITTED would hand a statement that
     joins both the new task and the old subject.
     """
@@ -190,10 +199,21 @@ def claim(
     return Claim(name, queue, token, tasks)
 
 
-_RENEW = text("""
-    UPDATE tasks SET lease_until = now() + make_interval(secs => :seconds)
-    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
-""")
+# Whoever locks several tasks of a name locks them by subject, or not at all.
+_MINE = """
+    FROM (
+        SELECT name, subject FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects)
+          AND lease_token = :token AND state = 'leased'
+        ORDER BY subject FOR UPDATE {}
+    ) AS mine
+    WHERE t.name = mine.name AND t.subject = mine.subject
+"""
+
+_RENEW = text(
+    "UPDATE tasks AS t SET lease_until = now() + make_interval(secs => :seconds)"
+    + _MINE.format("SKIP LOCKED")
+)
 
 
 def renew(tx: Connection, claim: Claim, *, seconds: float) -> None:
@@ -207,6 +227,24 @@ def renew(tx: Connection, claim: Claim, *, seconds: float) -> None:
             "seconds": seconds,
         },
     )
+
+
+_HELD = text("""
+    SELECT count(*) FROM tasks
+    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
+""")
+
+
+def check_held(tx: Connection, claim: Claim) -> None:
+    """Before anything leaves the house.
+
+    Raises:
+        LeaseLost: some of them are not ours any more.
+    """
+    parameters = {"name": claim.name, "subjects": claim.subjects, "token": claim.token}
+    lost = len(claim.tasks) - tx.execute(_HELD, parameters).scalar_one()
+    if lost:
+        raise LeaseLost(f"{claim.name}: {lost} of {len(claim.tasks)} leases lost")
 
 
 _DONE = text("""
@@ -239,11 +277,16 @@ _NOT_DONE = text("""
         attempts = CASE WHEN t.wanted = r.wanted THEN t.attempts + r.counts ELSE 0 END,
         starts = 0, lease_token = NULL, lease_until = NULL,
         reason = r.reason, error = left(r.error, 2000)
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(
-        subject uuid, wanted integer, failed boolean, delay float8, counts integer,
-        reason text, error text)
-    WHERE t.name = :name AND t.subject = r.subject
-      AND t.lease_token = :token AND t.state = 'leased'
+    FROM (
+        SELECT t.name, r.* FROM json_to_recordset(CAST(:rows AS json)) AS r(
+            subject uuid, wanted integer, failed boolean, delay float8, counts integer,
+            reason text, error text)
+        JOIN tasks AS t ON t.name = :name AND t.subject = r.subject
+        WHERE t.lease_token = :token AND t.state = 'leased'
+        ORDER BY t.subject
+        FOR UPDATE OF t
+    ) AS r
+    WHERE t.name = r.name AND t.subject = r.subject
 """)
 
 
@@ -270,7 +313,7 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
         names = ("subject", "failed", "delay", "counts", "reason", "error")
         rows = [
             {**dict(zip(names, row, strict=True)), "subject": str(row[0]), "wanted": wanted[row[0]]}
-            for row in sorted(rest, key=lambda row: row[0])
+            for row in rest
         ]
         parameters = {"name": claim.name, "token": claim.token, "rows": json.dumps(rows)}
         ended += tx.execute(_NOT_DONE, parameters).rowcount
@@ -278,15 +321,19 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
         raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")
 
 
-_RELEASE = text("""
-    UPDATE tasks SET state = 'ready', starts = greatest(starts - 1, 0),
+_RELEASE = text(
+    """
+    UPDATE tasks AS t SET state = 'ready', starts = greatest(starts - 1, 0),
         run_at = now() + make_interval(secs => :delay),
-        lease_token = NULL, lease_until = NULL, reason = :reason
-    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
-""")
+        lease_token = NULL, lease_until = NULL, reason = :reason, error = left(:error, 2000)
+    """
+    + _MINE.format("")
+)
 
 
-def release(tx: Connection, claim: Claim, *, reason: str, delay: float = 0.0) -> None:
+def release(
+    tx: Connection, claim: Claim, *, reason: str, error: str = "", delay: float = 0.0
+) -> None:
     """Put tasks back as if they had never been started: nothing was wrong with them."""
     tx.execute(
         _RELEASE,
@@ -295,18 +342,21 @@ def release(tx: Connection, claim: Claim, *, reason: str, delay: float = 0.0) ->
             "subjects": claim.subjects,
             "token": claim.token,
             "reason": reason,
+            "error": error,
             "delay": delay,
         },
     )
 
 
-_ABANDON = text("""
-    UPDATE tasks SET
+_ABANDON = text(
+    """
+    UPDATE tasks AS t SET
         state = CASE WHEN starts >= :max_starts THEN 'failed' ELSE 'ready' END,
         run_at = now() + make_interval(secs => starts),
         lease_token = NULL, lease_until = NULL, reason = :reason, error = left(:error, 2000)
-    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
-""")
+    """
+    + _MINE.format("")
+)
 
 
 def abandon(tx: Connection, claim: Claim, *, reason: str, error: str) -> None:
@@ -338,6 +388,7 @@ _RESCUE_DISPATCHED = text("""
 """)
 
 _RESCUE_LEASED = text("""
+    WITH rescued AS (
     UPDATE tasks AS t SET
         state = CASE WHEN t.starts >= :max_starts THEN 'failed' ELSE 'ready' END,
         reason = CASE WHEN t.starts >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
@@ -350,6 +401,12 @@ _RESCUE_LEASED = text("""
         ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
     ) AS late
     WHERE t.name = late.name AND t.subject = late.subject
+    RETURNING t.name, t.subject, t.reason
+    ), told AS (
+    INSERT INTO events (subject, name, task, detail)
+    SELECT subject, 'task.' || reason, name, NULL FROM rescued
+    )
+    SELECT count(*) FROM rescued
 """)
 
 
@@ -366,7 +423,8 @@ def rescue(tx: Connection, *, limit: int = 10_000) -> tuple[int, int]:
         tx.execute(_RESCUE_DISPATCHED, {"queue": queue, "limit": limit}).rowcount
         for queue in queues
     )
-    leased = tx.execute(_RESCUE_LEASED, {"max_starts": MAX_STARTS, "limit": limit}).rowcount
+    parameters = {"max_starts": MAX_STARTS, "limit": limit}
+    leased = tx.execute(_RESCUE_LEASED, parameters).scalar_one()
     return dispatched, leased
 
 
@@ -379,11 +437,12 @@ _DISPATCH = text("""
             WHERE d.state = 'dispatched' AND d.queue = q.queue
         ) AS d
     ), picked AS MATERIALIZED (
-        SELECT t.name, t.subject, t.queue, t.lane, t.place
+        SELECT t.name, t.subject, t.queue, t.lane, t.starts, t.place
         FROM routes AS r
         JOIN room ON room.queue = r.queue AND room.free > 0
         CROSS JOIN LATERAL (
-            SELECT t.name, t.subject, t.queue, t.lane, t.run_at AS place FROM tasks AS t
+            SELECT t.name, t.subject, t.queue, t.lane, t.starts, t.run_at AS place
+            FROM tasks AS t
             WHERE t.state = 'ready' AND t.queue = r.queue AND t.name = r.name
               AND t.lane = r.lane AND t.run_at <= now()
               AND t.run_at > now() - make_interval(secs => :horizon)
@@ -393,7 +452,8 @@ _DISPATCH = text("""
         ) AS t
         WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
     ), fair AS (
-        SELECT p.*, row_number() OVER (PARTITION BY p.queue ORDER BY p.turn) AS position
+        SELECT p.*, row_number() OVER (PARTITION BY p.queue ORDER BY p.turn) AS position,
+            row_number() OVER (PARTITION BY p.queue, p.starts >= :suspect ORDER BY p.place) AS nth
         FROM (
             SELECT *, row_number() OVER (PARTITION BY queue, name, lane ORDER BY place) AS turn
             FROM picked
@@ -406,6 +466,9 @@ _DISPATCH = text("""
         dispatches = least(t.dispatches + 1, 100)
     FROM fair JOIN room ON room.queue = fair.queue
     WHERE t.name = fair.name AND t.subject = fair.subject AND fair.position <= room.free
+      AND (fair.starts < :suspect OR fair.nth = 1 AND NOT EXISTS (
+        SELECT FROM tasks AS s WHERE s.starts >= 3 AND s.queue = fair.queue
+          AND s.state IN ('dispatched', 'leased')))
     RETURNING t.queue, t.name, t.lane, t.subject, t.starts
 """)
 
@@ -437,7 +500,14 @@ def dispatch(
         horizon: look only at tasks that became ready so many seconds ago or later. Keeps a
             poll cheap while an old snapshot makes dead index entries pile up.
     """
-    parameters = {"cap": cap, "rescue": rescue_seconds, "horizon": horizon}
+    parameters = {
+        "cap": cap,
+        "rescue": rescue_seconds,
+        "horizon": horizon,
+        "suspect": SUSPECT_FROM_STARTS,
+    }
+    # One relay at a time counts what is dispatched, so that the cap is the fleet's, not each's.
+    tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": DISPATCH_LOCK})
     groups: dict[tuple[str, str, str], list[uuid.UUID]] = {}
     alone: list[Dispatch] = []
     for queue, name, lane, subject, starts in tx.execute(_DISPATCH, parameters):
@@ -450,3 +520,21 @@ def dispatch(
         for (queue, name, _), subjects in groups.items()
         for i in range(0, len(subjects), batch(name))
     ]
+
+
+_UNDISPATCH = text("""
+    UPDATE tasks AS t SET state = 'ready', dispatches = greatest(t.dispatches - 1, 0)
+    FROM (
+        SELECT name, subject FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects) AND state = 'dispatched'
+        ORDER BY subject FOR UPDATE SKIP LOCKED
+    ) AS unsent
+    WHERE t.name = unsent.name AND t.subject = unsent.subject
+""")
+
+
+def undispatch(tx: Connection, unsent: Iterable[Dispatch]) -> None:
+    """Take back what the broker may not have got, so that its outage does not put off the rescue
+    of what it does lose. A message that was sent after all finds nothing to claim, or claims."""
+    for message in unsent:
+        tx.execute(_UNDISPATCH, {"name": message.name, "subjects": list(message.subjects)})

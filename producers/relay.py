@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from producers.failpoints import failpoint
-from producers.ledger import Dispatch, dispatch, rescue
+from producers.ledger import Dispatch, dispatch, rescue, undispatch
 from producers.steps import OUTSIDE
 from producers.transport import Transport, TransportLost
 from schemas.settings import Settings
@@ -48,6 +48,7 @@ class Relay:
         self._eager_until = 0.0
         self._next_rescue = 0.0
         self._next_full_scan = 0.0
+        self._last_round = metrics.relay_last_round()
 
     def stop(self) -> None:
         """Ask :meth:`run` to return after the round it is in."""
@@ -93,10 +94,23 @@ class Relay:
                 horizon=horizon,
             )
         failpoint("relay.before_publish")
-        self._transport.publish(batch)
+        self._publish(batch)
         failpoint("relay.after_confirm")
-        metrics.last_round.set_to_current_time()
+        if batch and horizon > HORIZON_SECONDS:
+            self._next_full_scan = now  # a backlog: go on without a horizon until it is gone
+        self._last_round.set_to_current_time()
         return self._count(batch)
+
+    def _publish(self, batch: list[Dispatch]) -> None:
+        try:
+            unroutable = self._transport.publish(batch)
+        except TransportLost:
+            with self._engine.begin() as tx:
+                undispatch(tx, batch)
+            raise
+        if unroutable:
+            metrics.relay_failures.labels("unroutable").inc()
+            log.error("no queue %s: run `autorenew broker setup`", ", ".join(sorted(unroutable)))
 
     def _batch(self, name: str) -> int:
         return self._settings.calls_at_once if name in OUTSIDE else self._settings.batch

@@ -1,7 +1,7 @@
 """How a relay hands messages over: to RabbitMQ with confirms, or to a broker in this process."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import dramatiq
 import pika
@@ -11,6 +11,7 @@ from producers.failpoints import failpoint
 from producers.ledger import Dispatch
 
 TASKS_EXCHANGE = "tasks"
+R = TypeVar("R")
 
 
 class TransportLost(Exception):
@@ -18,8 +19,12 @@ class TransportLost(Exception):
 
 
 class Transport(Protocol):
-    def publish(self, batch: Sequence[Dispatch]) -> None:
-        """Hand over; returns when all of it is safe. Raises :class:`TransportLost`."""
+    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
+        """Hand over; returns when all of it is safe, with the queues that do not exist.
+
+        Raises:
+            TransportLost: it is not known what became of the batch.
+        """
         ...
 
     def idle(self, seconds: float) -> None:
@@ -47,9 +52,10 @@ class LocalTransport:
         self._broker = broker
         self._wait = wait
 
-    def publish(self, batch: Sequence[Dispatch]) -> None:
+    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
         for dispatch in batch:
             self._broker.enqueue(encode(dispatch))
+        return set()
 
     def idle(self, seconds: float) -> None:
         self._wait(seconds)
@@ -74,9 +80,8 @@ class RabbitTransport:
         self._parameters.client_properties = {"connection_name": "autorenew relay"}
         self._link: _Link | None = None
 
-    def publish(self, batch: Sequence[Dispatch]) -> None:
-        if batch:
-            self._on_link(lambda link: link.publish(batch))
+    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
+        return self._on_link(lambda link: link.publish(batch)) if batch else set()
 
     def idle(self, seconds: float) -> None:
         self._on_link(lambda link: link.idle(seconds))
@@ -86,11 +91,11 @@ class RabbitTransport:
         if link is not None:
             link.close()
 
-    def _on_link(self, act: Callable[["_Link"], None]) -> None:
+    def _on_link(self, act: Callable[["_Link"], R]) -> R:
         try:
             if self._link is None:
                 self._link = _Link(self._parameters, self._timeout)
-            act(self._link)
+            return act(self._link)
         except (AMQPError, OSError, TransportLost) as error:
             self.close()
             raise TransportLost(str(error) or repr(error)) from error
@@ -106,7 +111,8 @@ class _Link:
         self._ready = False
         self._sequence = 0
         self._pending: set[int] = set()
-        self._refused: list[str] = []
+        self._refused = 0
+        self._unroutable: set[str] = set()
         self._connection = pika.SelectConnection(
             parameters,
             on_open_callback=lambda connection: connection.channel(
@@ -120,8 +126,9 @@ class _Link:
         self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._run_until(lambda: self._ready)
 
-    def publish(self, batch: Sequence[Dispatch]) -> None:
-        self._refused = []
+    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
+        self._unroutable.clear()
+        self._refused = 0
         for dispatch in batch:
             self._sequence += 1
             self._pending.add(self._sequence)
@@ -135,7 +142,8 @@ class _Link:
         failpoint("relay.before_confirm")
         self._run_until(lambda: not self._pending)
         if self._refused:
-            raise TransportLost(f"not routed or refused: {', '.join(sorted(set(self._refused)))}")
+            raise TransportLost(f"the broker refused {self._refused} messages")
+        return set(self._unroutable)
 
     def idle(self, seconds: float) -> None:
         timer = self._loop.call_later(seconds, self._loop.stop)
@@ -174,7 +182,7 @@ class _Link:
         self._channel = channel
         channel.add_on_close_callback(lambda _, reason: self._on_closed(None, reason))
         channel.add_on_return_callback(
-            lambda _, method, __, ___: self._refused.append(method.routing_key)
+            lambda _, method, __, ___: self._unroutable.add(method.routing_key)
         )
         channel.confirm_delivery(self._on_confirm, callback=self._on_confirming)
 
@@ -189,7 +197,7 @@ class _Link:
         else:
             self._pending.discard(method.delivery_tag)
         if isinstance(method, pika.spec.Basic.Nack):
-            self._refused.append("nack")
+            self._refused += 1
         if not self._pending:
             self._loop.stop()
 

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from schemas.errors import ConfigurationError
 
@@ -25,19 +27,43 @@ def connect(url: str, *, pool_size: int = 5, application: str = "autorenew") -> 
         connect_args={
             "application_name": application,
             "connect_timeout": 5,
-            "options": "-c timezone=UTC -c jit=off",
+            # A partner that fell silent is noticed in half a minute, on either side.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            "options": "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s",
         },
     )
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Whether PostgreSQL blames the data (SQLSTATE classes 22 and 23), not the circumstances.
+    """Whether PostgreSQL blames the data (SQLSTATE classes 22 and 23)."""
+    return _sqlstate(error)[:2] in ("22", "23")
 
-    A lost connection, a full disk, a deadlock or a serialization failure is not the subject's
-    fault: it is put back and counts no attempt.
+
+def is_circumstance(error: BaseException) -> bool:
+    """Whether nothing is wrong with what was asked: a lost connection, a full disk, a deadlock.
+
+    Anything else that is not the data's fault is a defect of ours: a missing column, a right
+    that was not granted.
     """
+    if isinstance(error, SQLAlchemyTimeoutError):
+        return True  # no free connection in the pool
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    state = _sqlstate(error)
+    # 08 connection, 25P03 idle too long, 40 rollback, 53 resources, 55 prerequisites, 57
+    # intervention, 58 system. A connection that could not be opened or was cut has none.
+    without_state = not state and isinstance(error.orig, psycopg.OperationalError)
+    return without_state or state == "25P03" or state[:2] in ("08", "40", "53", "55", "57", "58")
+
+
+def _sqlstate(error: BaseException) -> str:
     state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
-    return state is not None and state[:2] in ("22", "23")
+    return state or ""
 
 
 def migrate(engine: Engine, passwords: dict[str, str]) -> None:

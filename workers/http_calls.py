@@ -18,6 +18,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 
 from monitoring import metrics
 
+MAX_ANSWER_BYTES = 1_000_000
+
 
 class NotSent(Exception):
     """Nothing reached the far side: certainly not done."""
@@ -47,7 +49,7 @@ class HttpCalls:
     """
 
     def __init__(self, target: str, base_url: str, *, token: str | None, seconds: float) -> None:
-        self._target = target
+        self.target = target
         self._base_url = base_url.rstrip("/")
         self._seconds = seconds
         self._headers = {"Content-Type": "application/json"}
@@ -83,23 +85,23 @@ class HttpCalls:
                     body=None if body is None else json.dumps(body),
                     headers=self._headers,
                     timeout=urllib3.Timeout(total=timeout),
+                    preload_content=False,
                 )
+                sent = True
+                raw = _content(response, time.monotonic() + timeout)
             except NewConnectionError as error:
                 raise _Fault(str(error)) from None
             except HTTPError as error:
                 sent = True
                 raise _Fault(str(error)) from None
             if response.status >= 500:
-                sent = True
                 raise _Fault(f"HTTP {response.status}")
             try:
-                content = response.json()
-            except ValueError:
-                sent = True
+                content = json.loads(raw)
+            except (ValueError, RecursionError):
                 raise _Fault("an answer that is not JSON") from None
-            return Answer(response.status, content if isinstance(content, dict) else {})
+            return Answer(response.status, _printable(content))
 
-        outcome = "answered"
         try:
             return Retrying(
                 retry=retry_if_exception_type(_Fault),
@@ -109,8 +111,36 @@ class HttpCalls:
             )(once)
         except RetryError as error:
             fault = error.last_attempt.exception()
-            outcome = "in_doubt" if sent else "not_sent"
             raise (InDoubt if sent else NotSent)(str(fault)) from None
         finally:
-            metrics.calls.labels(self._target, operation, outcome).inc()
-            metrics.call_seconds.labels(self._target, operation).observe(time.monotonic() - started)
+            metrics.call_seconds.labels(self.target, operation).observe(time.monotonic() - started)
+
+    def count(self, operation: str, outcome: str) -> None:
+        """Say how a call ended, in the words of its port."""
+        metrics.calls.labels(self.target, operation, outcome).inc()
+
+
+def _content(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    """The body; a far side that trickles it, or never ends, is a fault."""
+    parts, size = [], 0
+    try:
+        while part := response.read1(65_536):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                raise _Fault("an answer that does not end")
+    except BaseException:
+        response.close()
+        raise
+    response.release_conn()
+    return b"".join(parts)
+
+
+def _printable(content: Any) -> dict[str, Any]:
+    """The fields of an answer, texts without what neither a person nor PostgreSQL can take."""
+    if not isinstance(content, dict):
+        return {}
+    return {
+        name: "".join(filter(str.isprintable, value))[:500] if isinstance(value, str) else value
+        for name, value in content.items()
+    }

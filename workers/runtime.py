@@ -18,10 +18,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
-from producers import ledger
+from producers import history, ledger
 from producers.failpoints import failpoint
+from producers.history import by_task
 from producers.ledger import Claim, Failure, LeaseLost, Outcome, Retry
-from schemas.database import is_data_error
+from schemas.database import is_circumstance, is_data_error
 from schemas.errors import AutorenewError, DataError
 from schemas.settings import Settings
 
@@ -129,9 +130,9 @@ class Runtime:
             return
         failpoint("worker.after_claim")
         metrics.batch_size.labels(queue, handler.name).observe(len(claim.tasks))
-        metrics.task_waited.labels(queue, handler.name).observe(
-            max(0.0, max(task.waited for task in claim.tasks))
-        )
+        waited = metrics.task_waited.labels(queue, handler.name)
+        for task in claim.tasks:
+            waited.observe(max(0.0, task.waited))
         with self._heartbeat.holding(claim):
             self._work(handler, claim)
         metrics.task_seconds.labels(queue, handler.name).observe(time.perf_counter() - started)
@@ -167,6 +168,8 @@ class Runtime:
                 task = claim.tasks[0]
                 log.warning("%s %s failed: %s", claim.name, task.subject, _line(error))
                 reason = error.code if isinstance(error, AutorenewError) else "data"
+                detail = {"reason": reason, "error": _line(error)}
+                history.record(tx, [by_task(task, claim.name, task.subject, "task.failed", detail)])
                 return Outcome(failures=[Failure(task.subject, reason, _line(error))])
         middle = len(claim.tasks) // 2
         halves = claim.subjects[:middle], claim.subjects[middle:]
@@ -189,6 +192,7 @@ class Runtime:
 
         with self._engine.begin() as tx:
             outcome = self._bisect(tx, claim, begin)
+            ledger.check_held(tx, claim)
             if len(outcome):
                 ledger.finish(tx, claim, outcome)
         self._count(claim, outcome)
@@ -197,7 +201,14 @@ class Runtime:
         failpoint("worker.after_begin")
         for answers in self._answers(handler, calls):
             failpoint("worker.after_call")
-            self._record(handler, claim, answers)
+            # Only these: the other calls are still under way.
+            part = claim.subset(answer[0] for answer in answers)
+            try:
+                self._record(handler, part, answers)
+            except LeaseLost as error:
+                log.warning("%s", error)
+            except Exception as error:
+                self._put_back(part, error)
 
     def _answers(
         self, handler: OutsideHandler[C, A], calls: list[tuple[uuid.UUID, C]]
@@ -225,24 +236,23 @@ class Runtime:
         answers: Sequence[tuple[uuid.UUID, C, A]],
     ) -> None:
         by_subject = {answer[0]: answer for answer in answers}
-        part = claim.subset(by_subject)
         with self._engine.begin() as tx:
             outcome = self._bisect(
                 tx,
-                part,
+                claim,
                 lambda some: handler.record(tx, some, [by_subject[s] for s in some.subjects]),
             )
-            ledger.finish(tx, part, outcome)
+            ledger.finish(tx, claim, outcome)
             failpoint("worker.before_finish")
         failpoint("worker.after_finish")
-        self._count(part, outcome)
+        self._count(claim, outcome)
 
     def _put_back(self, claim: Claim, error: Exception) -> None:
         """Nothing is known to be wrong with these subjects: try again soon, count nothing.
 
         What was finished already is not ours any more and stays as it is.
         """
-        known = isinstance(error, (SQLAlchemyError, OSError))
+        known = is_circumstance(error) or isinstance(error, OSError)
         log.warning(
             "%s: put %d back: %s", claim.name, len(claim.tasks), _line(error), exc_info=not known
         )
@@ -250,7 +260,7 @@ class Runtime:
         try:
             with self._engine.begin() as tx:
                 if known:
-                    ledger.release(tx, claim, reason="interrupted", delay=1.0)
+                    ledger.release(tx, claim, reason="interrupted", error=_line(error), delay=1.0)
                 else:  # a defect of ours: let the unfinished start count, it ends as crashed
                     ledger.abandon(tx, claim, reason="defect", error=_line(error))
         except SQLAlchemyError:
@@ -304,7 +314,7 @@ class Heartbeat:
                 try:
                     with self._engine.begin() as tx:
                         ledger.renew(tx, claim, seconds=self._lease)
-                except SQLAlchemyError as error:
+                except Exception as error:  # the next beat may do better; none would not
                     log.warning("heartbeat: %s", _line(error))
             seen = set(held)
 

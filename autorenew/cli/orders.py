@@ -111,7 +111,8 @@ def _timeline(tx: Connection, order_id: uuid.UUID) -> list[tuple[object, ...]]:
             SELECT e.at, coalesce('service ' || s.line || '.' || s.unit, 'order') AS subject,
                    e.name, e.waited, e.attempt, e.detail
             FROM (SELECT CAST(:id AS uuid) AS id UNION ALL
-                  SELECT id FROM services WHERE order_id = :id) AS subjects
+                  SELECT id FROM services WHERE order_id = :id UNION ALL
+                  SELECT id FROM payment_requests WHERE order_id = :id) AS subjects
             JOIN events AS e ON e.subject = subjects.id
             LEFT JOIN services AS s ON s.id = e.subject
             ORDER BY e.at, e.id"""),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -76,13 +77,20 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) -> None:
     """Play payment gateway and infrastructure, misbehaving by rules (see docs/reference)."""
     from simulator.faults import Faults
-    from simulator.server import run
+    from simulator.server import Running
 
     try:
         rules = json.loads(faults.read_text()) if faults else []
         Faults(rules)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"--faults: {error}") from None
-    click.echo(f"gateway http://{host}:{port}/gateway")
-    click.echo(f"infrastructure http://{host}:{port}/infrastructure/DRIVER")
-    run(host, port, store, seed, rules)
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    try:
+        running = Running(host=host, port=port, store=store, seed=seed, rules=rules)
+    except OSError as error:
+        raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
+    with running:
+        click.echo(f"gateway {running.url}/gateway")
+        click.echo(f"infrastructure {running.url}/infrastructure/DRIVER")
+        stopping.wait()

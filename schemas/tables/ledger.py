@@ -33,6 +33,8 @@ tasks = Table(
     Index("tasks_ready", "queue", "name", "lane", "run_at", postgresql_where="state = 'ready'"),
     Index("tasks_dispatched", "queue", "rescue_at", postgresql_where="state = 'dispatched'"),
     Index("tasks_leased", "lease_until", postgresql_where="state = 'leased'"),
+    # Almost always empty: subjects that may be what kills their process.
+    Index("tasks_suspect", "queue", postgresql_where="starts >= 3"),
     Index("tasks_failed", "queue", "name", postgresql_where="state = 'failed'"),
     # Every row is written four times and then deleted: vacuum by count, not by share.
     postgresql_with={

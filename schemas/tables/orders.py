@@ -63,5 +63,5 @@ rejected_documents = Table(
     Column("problems", JSONB, nullable=False),
     Column("body", Text, nullable=False),
     Column("times", Integer, nullable=False, server_default="1"),
-    moment("received_at", nullable=False, server_default=func.now()),
+    moment("received_at", nullable=False, server_default=func.now(), index=True),
 )

@@ -57,6 +57,8 @@ operations = Table(
     Column("kind", Text, nullable=False),
     Column("generation", Integer, nullable=False),
     state("state", OperationState),
+    # What was asked for, so that it is asked for again in the same words.
+    Column("paid_until", Date, nullable=False),
     Column("reason", Text),
     moment("started_at", nullable=False, server_default=func.now()),
     moment("ended_at"),

@@ -1,10 +1,10 @@
 """The migrations and the tables in code describe the same database."""
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import SQLAlchemyError
 
-import pytest
 from schemas.database import check_schema, connect, migrate
 from schemas.errors import ConfigurationError
 from schemas.tables import metadata

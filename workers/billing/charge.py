@@ -34,18 +34,21 @@ class Attempt:
     subsidiary: str
     number: int
     in_doubt: bool
+    given_up: bool
+    """A person cancelled the order: nothing more is tried, but what was is asked about."""
     charge: Charge
 
 
 # The subject in a statement after the claim, locked in order.
 _READ = text("""
     SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total, m.token,
-           c.key, c.attempt, c.state, c.amount
+           c.key, c.attempt, c.state, c.amount, o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
     FROM (
         SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
         ORDER BY id FOR NO KEY UPDATE
     ) AS r
     JOIN payment_methods AS m ON m.id = r.payment_method_id
+    LEFT JOIN orders AS o ON o.id = r.order_id
     LEFT JOIN LATERAL (
         SELECT * FROM charges AS c WHERE c.request_id = r.id ORDER BY c.attempt DESC LIMIT 1
     ) AS c ON true
@@ -77,9 +80,11 @@ _PAID = text("UPDATE payment_requests SET state = 'paid', closed_at = now() WHER
 
 _PAID_SERVICES = text("""
     UPDATE services AS s
-    SET paid_periods = s.paid_periods + 1, state = 'delivering', desired = 'active'
-    FROM request_lines AS l
+    SET paid_periods = s.paid_periods + 1, state = 'delivering',
+        desired = CASE WHEN o.reason = 'given_up' THEN 'absent' ELSE 'active' END
+    FROM request_lines AS l, orders AS o
     WHERE l.request_id = ANY(:ids) AND l.period_number > 0 AND s.id = l.service_id
+      AND o.id = s.order_id
     RETURNING s.id, s.universe, s.driver
 """)
 
@@ -96,9 +101,10 @@ _VOID = text("""
         UPDATE services AS s SET state = 'cancelled'
         FROM voided WHERE s.order_id = voided.order_id AND s.state = 'pending'
     )
-    UPDATE orders AS o SET state = 'cancelled', reason = 'payment_declined', ended_at = now()
+    UPDATE orders AS o SET state = 'cancelled', ended_at = now(),
+        reason = coalesce(o.reason, 'payment_declined')
     FROM voided WHERE o.id = voided.order_id AND o.state = 'priced'
-    RETURNING o.id
+    RETURNING o.id, o.reason
 """)
 
 
@@ -131,7 +137,11 @@ class ChargeHandler:
         self, tx: Connection, claim: Claim
     ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
         rows = tx.execute(_READ, {"ids": claim.subjects}).all()
-        attempts = [_next_attempt(row) for row in rows]
+        open_attempts = [_next_attempt(row) for row in rows]
+        settled = [a for a in open_attempts if a.given_up and not a.in_doubt]
+        if settled:
+            _void(tx, settled)
+        attempts = [a for a in open_attempts if not a.given_up or a.in_doubt]
         started = [a for a in attempts if not a.in_doubt]
         if started:
             fields = [
@@ -155,7 +165,7 @@ class ChargeHandler:
         if call.in_doubt:
             found = self._gateway.find_charge(call.charge.key)
             # "Not found" may precede a late arrival: try again, under the same key.
-            if found.state is not GatewayState.NOT_FOUND:
+            if found.state is not GatewayState.NOT_FOUND or call.given_up:
                 return found
         return self._gateway.charge(call.charge)
 
@@ -177,8 +187,10 @@ class ChargeHandler:
                 case GatewayState.SUCCEEDED:
                     paid.append((task, attempt))
                     outcome.done.append(subject)
-                case GatewayState.DECLINED if attempt.number > len(self._delays):
-                    refused.append((task, attempt, answer))
+                case GatewayState.DECLINED if attempt.given_up or attempt.number > len(
+                    self._delays
+                ):
+                    refused.append(attempt)
                     outcome.done.append(subject)
                 case GatewayState.DECLINED:
                     outcome.retries.append(
@@ -213,7 +225,7 @@ class ChargeHandler:
             ),
         )
         if refused:
-            self._give_up(tx, refused)
+            _void(tx, refused)
         if paid:
             self._settle(tx, paid)
         return outcome
@@ -255,16 +267,13 @@ class ChargeHandler:
             ),
         )
 
-    @staticmethod
-    def _give_up(tx: Connection, refused: list[tuple[ClaimedTask, Attempt, GatewayAnswer]]) -> None:
-        tx.execute(_VOID, {"ids": [attempt.request_id for _, attempt, _ in refused]})
-        history.record(
-            tx,
-            (
-                Event(attempt.order_id, "order.cancelled", {"reason": "payment_declined"})
-                for _, attempt, _ in refused
-            ),
-        )
+
+def _void(tx: Connection, refused: Sequence[Attempt]) -> None:
+    """No money will come: the request is closed, its order cancelled."""
+    cancelled = tx.execute(_VOID, {"ids": [attempt.request_id for attempt in refused]})
+    history.record(
+        tx, [Event(row.id, "order.cancelled", {"reason": row.reason}) for row in cancelled]
+    )
 
 
 def _next_attempt(row: Any) -> Attempt:
@@ -280,6 +289,7 @@ def _next_attempt(row: Any) -> Attempt:
         subsidiary=row.subsidiary,
         number=number,
         in_doubt=in_doubt,
+        given_up=row.given_up,
         charge=Charge(str(key), amount, row.token, row.customer_id),
     )
 

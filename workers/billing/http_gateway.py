@@ -41,20 +41,22 @@ class HttpGateway:
         self, operation: str, method: str, path: str, body: dict[str, object] | None = None
     ) -> GatewayAnswer:
         try:
-            return _read(self._calls.call(operation, method, path, body))
+            answer = _read(self._calls.call(operation, method, path, body), question=body is None)
         except NotSent as error:
-            return GatewayAnswer(GatewayState.UNAVAILABLE, reason=str(error))
+            answer = GatewayAnswer(GatewayState.UNAVAILABLE, reason=str(error))
         except InDoubt as error:
-            return GatewayAnswer(GatewayState.UNKNOWN, reason=str(error))
+            answer = GatewayAnswer(GatewayState.UNKNOWN, reason=str(error))
+        self._calls.count(operation, answer.state)
+        return answer
 
 
-def _read(answer: Answer) -> GatewayAnswer:
+def _read(answer: Answer, *, question: bool) -> GatewayAnswer:
     state = answer.body.get("state")
     reason = answer.body.get("reason")
     if answer.status in (200, 201, 402) and state in ("succeeded", "declined"):
         reference = answer.body.get("reference")
         return GatewayAnswer(GatewayState(state), reference, reason)
-    if answer.status == 404:
+    if answer.status == 404 and question:
         return GatewayAnswer(GatewayState.NOT_FOUND)
     # Anything else is not an answer to what was asked: nothing may be concluded from it.
     return GatewayAnswer(GatewayState.UNKNOWN, reason=reason or f"HTTP {answer.status}")

@@ -33,7 +33,11 @@ class Attempt:
     refund: Refund
 
 
-_LOCK = text("SELECT id FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+# Only what was given up is owed anything, whoever asks.
+_LOCK = text("""
+    SELECT id FROM services WHERE id = ANY(:ids) AND state = 'cancelled'
+    ORDER BY id FOR NO KEY UPDATE
+""")
 
 _NOT_CREDITED = text("""
     SELECT DISTINCT l.service_id, l.invoice_id, i.subsidiary
@@ -89,11 +93,11 @@ class RefundHandler:
     def begin(
         self, tx: Connection, claim: Claim
     ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
-        tx.execute(_LOCK, {"ids": claim.subjects})
-        self._credit(tx, claim)
+        given_up = list(tx.execute(_LOCK, {"ids": claim.subjects}).scalars())
+        self._credit(tx, claim.subset(given_up))
         notes = [
             {"service_id": str(subject), "credit_note_id": str(credit_note_id(subject))}
-            for subject in claim.subjects
+            for subject in given_up
         ]
         rows = tx.execute(_READ, {"rows": json.dumps(notes)}).all()
         attempts = [_next_attempt(row) for row in rows]

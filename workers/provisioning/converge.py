@@ -29,6 +29,7 @@ from workers.provisioning.driver import (
     DriverState,
     Operation,
     OperationKind,
+    Resource,
     perform,
 )
 from workers.runtime import RetryPolicy
@@ -40,19 +41,20 @@ def missing_operation(
     *,
     paid_until: date | None,
     confirmed_until: date | None,
-    in_doubt: bool,
+    in_doubt: OperationKind | None,
+    may_exist: bool,
 ) -> OperationKind | None:
     """The one thing to do next, or nothing.
 
     Args:
-        in_doubt: a create may have happened that was never confirmed.
+        in_doubt: what was begun last and never decided: it may have happened, or still will.
+        may_exist: a create was begun, whatever came of it, and no terminate was confirmed since.
     """
     if desired is ResourceState.ABSENT:
-        gone = confirmed is ResourceState.ABSENT and not in_doubt
-        return None if gone else OperationKind.TERMINATE
+        return OperationKind.TERMINATE if may_exist else None
     if confirmed is ResourceState.ABSENT:
         return OperationKind.CREATE
-    if desired is not confirmed:
+    if desired is not confirmed or in_doubt in (OperationKind.SUSPEND, OperationKind.RESUME):
         suspend = desired is ResourceState.SUSPENDED
         return OperationKind.SUSPEND if suspend else OperationKind.RESUME
     if paid_until and confirmed_until and confirmed_until < paid_until:
@@ -75,25 +77,34 @@ class Call:
 
 
 _READ = text("""
-    SELECT s.*, d.kind AS doubted
+    SELECT s.*, d.kind AS doubted, d.key AS doubted_key, d.generation AS doubted_generation,
+           d.paid_until AS doubted_until, h.refused, h.created > h.terminated AS may_exist
     FROM (
         SELECT * FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
     ) AS s
     LEFT JOIN LATERAL (
-        SELECT o.kind FROM operations AS o
+        SELECT o.* FROM operations AS o
         WHERE o.service_id = s.id AND o.state IN ('pending', 'unknown')
-        ORDER BY o.generation DESC LIMIT 1
+        ORDER BY o.generation DESC, o.started_at DESC LIMIT 1
     ) AS d ON true
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE o.state = 'failed' AND o.generation = s.generation)
+                AS refused,
+            coalesce(max(o.generation) FILTER (WHERE o.kind = 'create'), 0) AS created,
+            coalesce(max(o.generation) FILTER (
+                WHERE o.kind = 'terminate' AND o.state = 'done'), 0) AS terminated
+        FROM operations AS o WHERE o.service_id = s.id
+    ) AS h
     ORDER BY s.id
 """)
 
 _GIVE_UP = text("UPDATE services SET state = 'cancelled' WHERE id = ANY(:ids)")
 
 _BEGIN = text("""
-    INSERT INTO operations (key, service_id, kind, generation, state)
-    SELECT key, service_id, kind, generation, 'pending'
+    INSERT INTO operations (key, service_id, kind, generation, paid_until, state)
+    SELECT key, service_id, kind, generation, paid_until, 'pending'
     FROM json_to_recordset(CAST(:rows AS json)) AS r(
-        key uuid, service_id uuid, kind text, generation integer)
+        key uuid, service_id uuid, kind text, generation integer, paid_until date)
     ON CONFLICT (key) DO UPDATE SET state = 'pending', reason = NULL, ended_at = NULL
     WHERE operations.state <> 'done'
 """)
@@ -116,12 +127,14 @@ _SUPERSEDE = text("""
 _CONFIRM = text("""
     UPDATE services AS s SET confirmed = r.confirmed, confirmed_until = r.until,
         resource_id = coalesce(r.resource_id, s.resource_id),
-        state = coalesce(r.state, s.state), anchor = coalesce(s.anchor, r.anchor),
+        -- What was given up while it was being created is not delivered.
+        state = CASE WHEN s.desired = 'absent' THEN s.state ELSE coalesce(r.state, s.state) END,
+        anchor = coalesce(s.anchor, r.anchor),
         expires_at = coalesce(s.expires_at, r.expires_at)
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, confirmed text, until date,
         resource_id text, state text, anchor date, expires_at timestamptz)
     WHERE s.id = r.id
-    RETURNING s.id, s.generation, s.desired
+    RETURNING s.id, s.generation, s.desired, s.state, s.anchor, s.paid_periods
 """)
 
 
@@ -157,7 +170,8 @@ class ConvergeHandler:
                 ResourceState(row.confirmed),
                 paid_until=paid_until,
                 confirmed_until=row.confirmed_until,
-                in_doubt=row.doubted is not None,
+                in_doubt=OperationKind(row.doubted) if row.doubted else None,
+                may_exist=row.may_exist,
             )
             if kind is None:
                 outcome.done.append(row.id)
@@ -176,6 +190,7 @@ class ConvergeHandler:
                     "service_id": str(subject),
                     "kind": call.operation.kind,
                     "generation": call.operation.generation,
+                    "paid_until": call.operation.paid_until.isoformat(),
                 }
                 for subject, call in calls
             ]
@@ -198,13 +213,13 @@ class ConvergeHandler:
         driver, operation = self._drivers[call.driver], call.operation
         if call.ask_first:
             found = driver.get(operation.service_id)
-            if found.state is not DriverState.DONE:
+            if found.state is not DriverState.DONE or _is_as_asked(call, found.resource):
                 return found
-            if found.resource and found.resource.generation >= operation.generation:
-                wanted = _becomes(operation.kind, call.desired)
-                if found.resource.state is wanted:
-                    return found
-        return perform(driver, operation)
+        answer = perform(driver, operation)
+        if answer.state is DriverState.DONE and not _is_as_asked(call, answer.resource):
+            # Whatever was done there, it is not this.
+            return DriverAnswer(DriverState.UNKNOWN, answer.resource, "answer_contradicts_request")
+        return answer
 
     def record(
         self,
@@ -262,14 +277,17 @@ class ConvergeHandler:
         """Write down what the driver confirmed; what is not as desired yet is looked at again."""
         catalogue, now = self._catalogue.current(tx), self._clock.now()
         rows, supersede = [], []
+        delivered: dict[uuid.UUID, dict[str, str]] = {}
         for subject, call, answer in done:
             operation, resource = call.operation, answer.resource
             confirmed = _becomes(operation.kind, call.desired)
+            assert resource is not None  # what is done was seen
+            until = resource.paid_until or operation.paid_until
             row: dict[str, Any] = {
                 "id": str(subject),
                 "confirmed": confirmed,
-                "until": operation.paid_until.isoformat() if operation.paid_until else None,
-                "resource_id": resource.resource_id if resource else None,
+                "until": until.isoformat(),
+                "resource_id": resource.resource_id,
             }
             if operation.kind is OperationKind.CREATE and call.state is ServiceState.DELIVERING:
                 timezone = catalogue.subsidiary(call.subsidiary).timezone
@@ -280,13 +298,10 @@ class ConvergeHandler:
                     "anchor": anchor.isoformat(),
                     "expires_at": local_midnight(expires, timezone).isoformat(),
                 }
-                happened.append(
-                    Event(
-                        subject,
-                        "service.delivered",
-                        {"resource": row["resource_id"], "paid_until": expires.isoformat()},
-                    )
-                )
+                delivered[subject] = {
+                    "resource": row["resource_id"],
+                    "paid_until": expires.isoformat(),
+                }
             rows.append(row)
             if call.ask_first or operation.kind is OperationKind.TERMINATE:
                 supersede.append(
@@ -296,19 +311,44 @@ class ConvergeHandler:
                         "key": operation.key,
                     }
                 )
-        as_confirmed = {
-            row.id: (row.generation, row.desired)
-            for row in tx.execute(_CONFIRM, {"rows": json.dumps(rows)})
-        }
+        now_is = {row.id: row for row in tx.execute(_CONFIRM, {"rows": json.dumps(rows)})}
+        happened += (
+            Event(subject, "service.delivered", detail)
+            for subject, detail in delivered.items()
+            if now_is[subject].state == ServiceState.ACTIVE
+        )
         if supersede:
             tx.execute(_SUPERSEDE, {"rows": json.dumps(supersede)})
-        for subject, call, _ in done:
-            generation, desired = as_confirmed[subject]
-            same = generation == call.operation.generation
-            if same and desired == _becomes(call.operation.kind, call.desired):
+        for (subject, call, _), row in zip(done, rows, strict=True):
+            service = now_is[subject]
+            same = service.generation == call.operation.generation
+            if same and service.desired == row["confirmed"] and _is_paid_up(service, call, row):
                 outcome.done.append(subject)
             else:
                 outcome.again.append(subject)
+
+
+def _is_paid_up(service: Any, call: Call, row: Mapping[str, Any]) -> bool:
+    """Whether what is there lasts as long as what was paid for; what is gone always does."""
+    if service.desired == ResourceState.ABSENT:
+        return True
+    paid_until = call.period.end(service.anchor, service.paid_periods)
+    return bool(row["until"] >= paid_until.isoformat())
+
+
+def _is_as_asked(call: Call, resource: Resource | None) -> bool:
+    """Whether what the far side shows is what this call leads to."""
+    operation = call.operation
+    if resource is None or resource.state is not _becomes(operation.kind, call.desired):
+        return False
+    if resource.state is ResourceState.ABSENT:
+        # Nothing is there; but a create that is still under way may arrive. Only a terminate
+        # that was seen there makes it stale.
+        return resource.generation >= operation.generation
+    lasts = operation.kind not in (OperationKind.CREATE, OperationKind.EXTEND) or (
+        resource.paid_until is None or resource.paid_until >= operation.paid_until
+    )
+    return lasts and resource.generation >= operation.generation
 
 
 def _becomes(kind: OperationKind, desired: ResourceState) -> ResourceState:
@@ -324,11 +364,16 @@ def _becomes(kind: OperationKind, desired: ResourceState) -> ResourceState:
 
 
 def _call(row: Any, kind: OperationKind, paid_until: date) -> Call:
+    if (row.doubted, row.doubted_generation) == (kind, row.generation):
+        # Asked for again in the same words under the same key, until it is decided.
+        key, paid_until = row.doubted_key, row.doubted_until
+    else:
+        facts = (row.id, row.generation, kind, paid_until, row.refused)
+        key = derived_id("operation", *facts)
     return Call(
         operation=Operation(
             kind=kind,
-            # The same key for the same change of mind, however often it is tried.
-            key=str(derived_id("operation", row.id, row.generation, kind, paid_until)),
+            key=str(key),
             generation=row.generation,
             service_id=row.id,
             customer=row.customer_id,

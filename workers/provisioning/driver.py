@@ -36,7 +36,7 @@ class Operation:
     customer: str
     plan: str
     configuration: dict[str, Any]
-    paid_until: date | None
+    paid_until: date
 
 
 @dataclass(frozen=True, slots=True)

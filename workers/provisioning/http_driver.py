@@ -48,7 +48,7 @@ class HttpDriver:
             "customer": operation.customer,
             "plan": operation.plan,
             "configuration": operation.configuration,
-            "paid_until": operation.paid_until.isoformat() if operation.paid_until else None,
+            "paid_until": operation.paid_until.isoformat(),
         }
         return self._ask(kind, "PUT", f"/services/{operation.service_id}/{kind}", body)
 
@@ -56,14 +56,20 @@ class HttpDriver:
         self, operation: str, method: str, path: str, body: dict[str, Any] | None = None
     ) -> DriverAnswer:
         try:
-            return _read(self._calls.call(operation, method, path, body))
+            answer = _read(self._calls.call(operation, method, path, body), operation)
         except NotSent as error:
-            return DriverAnswer(DriverState.UNAVAILABLE, reason=str(error))
+            answer = DriverAnswer(DriverState.UNAVAILABLE, reason=str(error))
         except InDoubt as error:
-            return DriverAnswer(DriverState.UNKNOWN, reason=str(error))
+            answer = DriverAnswer(DriverState.UNKNOWN, reason=str(error))
+        self._calls.count(operation, answer.state)
+        return answer
 
 
-def _read(answer: Answer) -> DriverAnswer:
+# The request never reached the infrastructure itself: wrong credential, too many at once.
+_TURNED_AWAY = (401, 403, 425, 429)
+
+
+def _read(answer: Answer, operation: str) -> DriverAnswer:
     body = answer.body
     if answer.status in (200, 201):
         try:
@@ -78,10 +84,12 @@ def _read(answer: Answer) -> DriverAnswer:
             return DriverAnswer(DriverState.UNKNOWN, reason=f"not understood: {error}")
         return DriverAnswer(DriverState.DONE, resource)
     code = str(body.get("code") or f"HTTP {answer.status}")
-    if answer.status == 404:
+    if answer.status == 404 and code == "not_found" and operation == "get":
         return DriverAnswer(DriverState.DONE, Resource(None, ResourceState.ABSENT))
+    if answer.status in _TURNED_AWAY:
+        return DriverAnswer(DriverState.UNAVAILABLE, reason=code)
     if answer.status == 409 and code == "stale_generation":
         return DriverAnswer(DriverState.STALE, reason=code)
-    if 400 <= answer.status < 500:
+    if 400 <= answer.status < 500 and answer.status not in (404, 405, 408):
         return DriverAnswer(DriverState.REFUSED, reason=code)
     return DriverAnswer(DriverState.UNKNOWN, reason=code)

@@ -77,6 +77,8 @@ CREATE INDEX tasks_dispatched ON tasks (queue, rescue_at) WHERE state = 'dispatc
 
 CREATE INDEX tasks_failed ON tasks (queue, name) WHERE state = 'failed';
 
+CREATE INDEX tasks_suspect ON tasks (queue) WHERE starts >= 3;
+
 CREATE INDEX tasks_ready ON tasks (queue, name, lane, run_at) WHERE state = 'ready';
 
 CREATE TABLE routes (
@@ -105,6 +107,8 @@ CREATE TABLE rejected_documents (
     received_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT rejected_documents_pkey PRIMARY KEY (id)
 );
+
+CREATE INDEX rejected_documents_received_at_idx ON rejected_documents (received_at);
 
 CREATE TABLE plans (
     code TEXT NOT NULL,
@@ -295,6 +299,7 @@ CREATE TABLE operations (
     kind TEXT NOT NULL,
     generation INTEGER NOT NULL,
     state TEXT NOT NULL CONSTRAINT operations_state_check CHECK (state IN ('pending', 'done', 'failed', 'unknown')),
+    paid_until DATE NOT NULL,
     reason TEXT,
     started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     ended_at TIMESTAMP WITH TIME ZONE,

@@ -1,0 +1,244 @@
+"""The command line, as far as it goes without a database or a broker."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from autorenew.cli import COMMANDS, main
+from schemas.catalogue import BUNDLED
+from schemas.catalogue.ovh import read_ovh
+
+SUBJECT = "6f0a1e5c-2f5b-5d0e-9c53-6a7e0b1d9a42"
+NOWHERE = {"AUTORENEW_DATABASE_URL": "postgresql://api@127.0.0.1:1/none?connect_timeout=1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("AUTORENEW_"):
+            monkeypatch.delenv(name)
+
+
+def run(*arguments: str | Path, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(main, [str(argument) for argument in arguments])
+
+
+def one_line(result: Result) -> str:
+    """What it said on standard error, checked to be one line and an exit code of 2."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("autorenew: ")
+    return line.removeprefix("autorenew: ")
+
+
+def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from _commands(inner, (*path, name))
+
+
+ALL = list(_commands(main))
+
+
+class TestHelp:
+    def test_the_commands_are_those_that_are_promised(self) -> None:
+        promised = {
+            "demo", "up", "migrate", "intake", "relay", "worker", "simulator", "audit",
+            "broker setup", "catalogue load", "catalogue check", "catalogue import-ovh",
+            "order place", "order show", "rejected list", "failed list", "failed retry",
+            "failed cancel",
+        }  # fmt: skip
+        assert promised <= {" ".join(path) for path in ALL}
+
+    @pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "autorenew")
+    def test_every_command_explains_itself(self, path: tuple[str, ...]) -> None:
+        result = run(*path, "--help")
+        assert result.exit_code == 0
+        usage, _, text = result.output.partition("\n\n")
+        assert usage.startswith("Usage: ")
+        assert text.strip()
+        assert not text.lstrip().startswith("Options:"), "it does not say what it does"
+
+    def test_the_list_of_commands_is_what_there_is(self) -> None:
+        assert [path[0] for path in ALL if len(path) == 1] == list(COMMANDS)
+
+    def test_it_knows_its_version(self) -> None:
+        result = run("--version")
+        assert result.exit_code == 0
+        assert "autorenew" in result.output or "version" in result.output
+
+    @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["order", "nonsense"]])
+    def test_what_it_does_not_know_is_said(self, arguments: list[str]) -> None:
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "nonsense" in result.stderr
+
+
+class TestMissingSettings:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            "migrate", "order place -", "order show k", "rejected list", "failed list",
+            "failed retry --all", f"failed retry {SUBJECT}", f"failed cancel --yes {SUBJECT}",
+            "lanes list", "lanes pause x --reason y", "lanes resume x", "audit",
+            "catalogue list", "catalogue load --bundled",
+            f"catalogue import-ovh {BUNDLED / 'ovh-eco-IE.json.gz'}",
+        ],
+    )  # fmt: skip
+    def test_the_database_is_one_line_that_names_the_variable(self, arguments: str) -> None:
+        line = one_line(run(*arguments.split()))
+        assert line.startswith("AUTORENEW_DATABASE_URL is not set")
+
+    @pytest.mark.parametrize("arguments", ["broker setup", "intake", "relay", "worker orders"])
+    def test_the_broker_is_one_line_that_names_the_variable(self, arguments: str) -> None:
+        line = one_line(run(*arguments.split()))
+        assert line.startswith("AUTORENEW_BROKER_URL is not set")
+
+    @pytest.mark.parametrize(
+        ("queue", "variable"),
+        [
+            ("billing", "AUTORENEW_GATEWAY_URL"),
+            ("web", "AUTORENEW_DRIVER_URLS"),
+            ("orders", "AUTORENEW_DATABASE_URL"),
+        ],
+    )
+    def test_a_worker_needs_what_its_queue_needs(self, queue: str, variable: str) -> None:
+        result = run("worker", queue, AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
+        assert one_line(result).startswith(f"{variable} is not set")
+
+    def test_a_wrong_setting_is_one_line_too(self) -> None:
+        line = one_line(run("audit", AUTORENEW_BATCH="many"))
+        assert line.startswith("AUTORENEW_BATCH: ")
+
+    def test_a_queue_that_does_not_exist_is_one_line(self) -> None:
+        result = run("worker", "nonsense", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
+        assert one_line(result).startswith("no queue nonsense; there are orders, billing, ")
+
+    def test_a_role_that_does_not_exist_is_one_line(self) -> None:
+        result = run("migrate", AUTORENEW_ROLE_PASSWORDS='{"nobody": "hunter2"}')
+        line = one_line(result)
+        assert line.startswith("AUTORENEW_ROLE_PASSWORDS: no role nobody; there are api, ")
+        assert "hunter2" not in line
+
+
+class TestAwayFromHome:
+    @pytest.mark.parametrize("arguments", ["audit", "order show k", "failed list"])
+    def test_a_database_that_is_away_is_one_line(self, arguments: str) -> None:
+        assert "database" in one_line(run(*arguments.split(), **NOWHERE))
+
+    def test_a_broker_that_is_away_is_one_line(self) -> None:
+        result = run("broker", "setup", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
+        assert "broker" in one_line(result)
+
+
+class TestCatalogueCheck:
+    def test_the_sample_catalogue_is_good(self) -> None:
+        result = run("catalogue", "check", "--bundled")
+        assert result.exit_code == 0
+        plans, contracts = result.output.split(" plans, ")
+        assert int(plans) > 150
+        assert contracts.endswith("contracts: good\n")
+
+    def test_a_folder_and_files_can_be_named(self) -> None:
+        assert run("catalogue", "check", BUNDLED).exit_code == 0
+        files = sorted(BUNDLED.glob("*.toml"))
+        assert run("catalogue", "check", *files).exit_code == 0
+
+    def test_every_problem_is_a_line_that_names_file_plan_and_field(self, tmp_path: Path) -> None:
+        # Given a plan with two mistakes, and a file that is none
+        plan = tmp_path / "plans.toml"
+        plan.write_text('[[plan]]\ncode = "x"\nname = 5\nuniverse = "web"\nbrand = "b"\n')
+        # When
+        result = run("catalogue", "check", plan, tmp_path / "missing.toml")
+        # Then
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        lines = result.stderr.splitlines()
+        assert len(lines) == 4
+        assert all(line.startswith("autorenew: ") for line in lines)
+        assert sum("plans.toml: plan x: " in line for line in lines) == 3
+        assert any(": name: " in line for line in lines)
+        assert any("missing.toml: no such file" in line for line in lines)
+
+    def test_files_that_are_good_alone_must_fit_together(self) -> None:
+        result = run("catalogue", "check", BUNDLED / "web.toml")
+        assert result.exit_code == 2
+        assert "contract: 'web' is not defined" in result.stderr
+
+    @pytest.mark.parametrize("content", [b"\xff", b"[[plan", b"x = 1", b"[" * 10_000])
+    def test_a_hostile_file_is_lines_not_a_traceback(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "hostile.toml"
+        path.write_bytes(content)
+        result = run("catalogue", "check", path)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("autorenew: hostile.toml: ")
+        assert "Traceback" not in result.output
+
+    @pytest.mark.parametrize("arguments", [[], ["--bundled", str(BUNDLED)]])
+    def test_either_paths_or_the_sample_have_to_be_named(self, arguments: list[str]) -> None:
+        result = run("catalogue", "check", *arguments)
+        assert result.exit_code == 2
+        assert "name PATHS, or --bundled" in result.stderr
+
+
+class TestImportOvh:
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\x1f\x8b", b"{}"])
+    def test_a_hostile_file_is_one_line(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "hostile.json"
+        path.write_bytes(content)
+        assert one_line(run("catalogue", "import-ovh", path)).startswith("hostile.json: ")
+
+    def test_a_price_with_too_many_digits_names_plan_and_pricing(self, tmp_path: Path) -> None:
+        document = read_ovh(BUNDLED / "ovh-eco-IE.json.gz")
+        document["plans"] = document["plans"][:1]
+        pricing = next(p for p in document["plans"][0]["pricings"] if p["mode"] == "default")
+        pricing["price"] = 1
+        path = tmp_path / "ovh.json"
+        path.write_text(json.dumps(document))
+        line = one_line(run("catalogue", "import-ovh", path))
+        assert line.startswith("ovh.json: plan 21rise011-sgp: pricing default ")
+
+    def test_a_file_that_does_not_exist_is_one_line(self, tmp_path: Path) -> None:
+        assert "No such file" in one_line(run("catalogue", "import-ovh", tmp_path / "none.json"))
+
+
+class TestSimulator:
+    @pytest.mark.parametrize(
+        "content", [b"{", b"5", b'{"fault": "error"}', b'[{"fault": "explode"}]', b"\xff", b"[[]]"]
+    )
+    def test_rules_that_are_none_are_one_line(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "rules.json"
+        path.write_bytes(content)
+        assert one_line(run("simulator", "--faults", path)).startswith("--faults: ")
+
+    def test_a_file_that_does_not_exist_is_one_line(self, tmp_path: Path) -> None:
+        assert one_line(run("simulator", "--faults", tmp_path / "none")).startswith("--faults: ")
+
+
+class TestFailed:
+    def test_either_subjects_or_all_have_to_be_named(self) -> None:
+        for arguments in ([], ["--all", SUBJECT]):
+            result = run("failed", "retry", *arguments)
+            assert result.exit_code == 2
+            assert "name SUBJECTS, or --all" in result.stderr
+
+    def test_a_subject_has_to_be_one(self) -> None:
+        result = run("failed", "retry", "not-a-uuid")
+        assert result.exit_code == 2
+        assert "not-a-uuid" in result.stderr
+
+    def test_giving_up_asks_first(self) -> None:
+        result = CliRunner().invoke(main, ["failed", "cancel", SUBJECT], input="n\n")
+        assert result.exit_code == 1
+        assert "give the money back?" in result.output

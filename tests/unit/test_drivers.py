@@ -1,0 +1,326 @@
+"""What every driver must do: one suite, for the one in memory and the one over HTTP."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pytest
+
+from autorenew.private.ports import free_port
+from schemas.values import ResourceState
+from simulator.server import Running
+from workers.provisioning.driver import (
+    Driver,
+    DriverAnswer,
+    DriverState,
+    Operation,
+    OperationKind,
+    Resource,
+    perform,
+)
+from workers.provisioning.http_driver import HttpDriver
+from workers.provisioning.instant_driver import InstantDriver
+
+from .far_side import FarSide, answers, drops, hangs
+
+CREATE, SUSPEND, RESUME, EXTEND, TERMINATE = OperationKind
+ABSENT, ACTIVE, SUSPENDED = ResourceState
+DONE = DriverState.DONE
+MARCH, APRIL = date(2026, 3, 2), date(2026, 4, 2)
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Running]:
+    with Running() as running:
+        yield running
+
+
+@pytest.fixture(params=["instant", "http"])
+def driver(request: pytest.FixtureRequest, simulator: Running) -> Driver:
+    if request.param == "instant":
+        return InstantDriver()
+    return HttpDriver("web", f"{simulator.url}/infrastructure/web", seconds=5)
+
+
+class Service:
+    """One service as its driver sees it; every operation has a key of its own."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.id = uuid.uuid4()
+        self._driver = driver
+
+    def does(self, kind: OperationKind, generation: int, **changes: Any) -> DriverAnswer:
+        return perform(self._driver, self.operation(kind, generation, **changes))
+
+    def operation(self, kind: OperationKind, generation: int, **changes: Any) -> Operation:
+        facts: dict[str, Any] = {
+            "key": str(uuid.uuid4()),
+            "customer": "c-1",
+            "plan": "web-perso",
+            "configuration": {"domain": "example.com"},
+            "paid_until": MARCH,
+        }
+        return Operation(kind=kind, generation=generation, service_id=self.id, **(facts | changes))
+
+    @property
+    def state(self) -> ResourceState:
+        return self.resource.state
+
+    @property
+    def resource(self) -> Resource:
+        answer = self._driver.get(self.id)
+        assert answer.state is DONE
+        assert answer.resource is not None
+        return answer.resource
+
+
+@pytest.fixture
+def service(driver: Driver) -> Service:
+    return Service(driver)
+
+
+class TestEveryDriver:
+    def test_it_says_whether_it_answers_at_once(self, driver: Driver) -> None:
+        assert driver.immediate is isinstance(driver, InstantDriver)
+
+    def test_what_was_never_created_is_absent(self, service: Service) -> None:
+        assert service.state is ABSENT
+        assert service.resource.resource_id is None
+
+    def test_a_service_lives_its_life(self, service: Service) -> None:
+        steps = [
+            (CREATE, ACTIVE),
+            (SUSPEND, SUSPENDED),
+            (RESUME, ACTIVE),
+            (EXTEND, ACTIVE),
+            (TERMINATE, ABSENT),
+        ]
+        for generation, (kind, state) in enumerate(steps, 1):
+            answer = service.does(kind, generation)
+            assert answer.state is DONE
+            assert answer.resource is not None
+            assert answer.resource.state is state
+            assert answer.resource.generation == generation
+            assert service.state is state
+
+    def test_a_resource_has_an_id_that_stays(self, service: Service) -> None:
+        created = service.does(CREATE, 1).resource
+        assert created is not None
+        assert created.resource_id
+        for generation, kind in enumerate((SUSPEND, RESUME, EXTEND), 2):
+            service.does(kind, generation)
+            assert service.resource.resource_id == created.resource_id
+
+    def test_it_knows_until_when_it_is_paid(self, service: Service) -> None:
+        service.does(CREATE, 1)
+        assert service.resource.paid_until == MARCH
+        service.does(EXTEND, 1, paid_until=APRIL)
+        assert service.resource.paid_until == APRIL
+
+    def test_an_operation_that_names_no_date_leaves_it(self, service: Service) -> None:
+        service.does(CREATE, 1)
+        service.does(SUSPEND, 2, paid_until=None)
+        assert service.resource.paid_until == MARCH
+
+    def test_what_is_suspended_stays_so_when_it_is_extended(self, service: Service) -> None:
+        service.does(CREATE, 1)
+        service.does(SUSPEND, 2)
+        answer = service.does(EXTEND, 2, paid_until=APRIL)
+        assert answer.state is DONE
+        assert service.state is SUSPENDED
+
+    @pytest.mark.parametrize("kind", [CREATE, SUSPEND, RESUME, EXTEND, TERMINATE])
+    def test_an_operation_sent_again_gives_the_same_answer(
+        self, driver: Driver, service: Service, kind: OperationKind
+    ) -> None:
+        if kind is not CREATE:
+            service.does(CREATE, 1)
+        operation = service.operation(kind, 2)
+        first = perform(driver, operation)
+        before = service.resource
+        # When it is sent again, the answer is the same and nothing has changed.
+        assert perform(driver, operation) == first
+        assert service.resource == before
+
+    def test_creating_what_exists_is_done_and_makes_no_second(self, service: Service) -> None:
+        first = service.does(CREATE, 1).resource
+        answer = service.does(CREATE, 2)
+        assert first is not None
+        assert answer.state is DONE
+        assert answer.resource is not None
+        assert answer.resource.resource_id == first.resource_id
+
+    def test_terminating_what_does_not_exist_is_done(self, service: Service) -> None:
+        answer = service.does(TERMINATE, 1)
+        assert answer.state is DONE
+        assert answer.resource is not None
+        assert answer.resource.state is ABSENT
+
+    def test_terminating_twice_is_done(self, service: Service) -> None:
+        service.does(CREATE, 1)
+        assert service.does(TERMINATE, 2).state is DONE
+        assert service.does(TERMINATE, 3).state is DONE
+        assert service.state is ABSENT
+
+    @pytest.mark.parametrize("kind", [SUSPEND, RESUME, EXTEND])
+    def test_what_does_not_exist_is_not_changed(
+        self, service: Service, kind: OperationKind
+    ) -> None:
+        answer = service.does(kind, 1)
+        assert answer.state is DriverState.REFUSED
+        assert answer.reason
+        assert service.state is ABSENT
+
+    @pytest.mark.parametrize(
+        ("state", "kind"),
+        [
+            (SUSPENDED, CREATE),
+            (ACTIVE, SUSPEND),
+            (SUSPENDED, RESUME),
+            (ACTIVE, EXTEND),
+            (ACTIVE, TERMINATE),
+        ],
+    )
+    def test_a_stale_generation_is_refused_and_changes_nothing(
+        self, service: Service, kind: OperationKind, state: ResourceState
+    ) -> None:
+        # Given a resource that has seen generation 5
+        service.does(CREATE, 3)
+        service.does(RESUME if state is ACTIVE else SUSPEND, 5)
+        before = service.resource
+        # When an operation of an older one arrives late
+        answer = service.does(kind, 4, paid_until=APRIL)
+        # Then
+        assert answer.state is DriverState.STALE
+        assert service.resource == before
+        assert service.state is state
+
+    def test_a_create_that_arrives_after_the_termination_is_stale(self, service: Service) -> None:
+        service.does(CREATE, 1)
+        service.does(TERMINATE, 3)
+        assert service.does(CREATE, 2).state is DriverState.STALE
+        assert service.state is ABSENT
+
+    def test_a_create_that_arrives_after_a_termination_of_nothing_is_stale(
+        self, service: Service
+    ) -> None:
+        service.does(TERMINATE, 2)
+        assert service.does(CREATE, 1).state is DriverState.STALE
+        assert service.state is ABSENT
+
+    def test_the_same_generation_is_not_stale(self, service: Service) -> None:
+        service.does(CREATE, 2)
+        assert service.does(SUSPEND, 2).state is DONE
+
+    def test_an_old_operation_sent_again_does_not_come_back(
+        self, driver: Driver, service: Service
+    ) -> None:
+        # Given a suspend, and a resume that came after it
+        service.does(CREATE, 1)
+        suspend = service.operation(SUSPEND, 2)
+        perform(driver, suspend)
+        service.does(RESUME, 3)
+        # When the suspend is delivered once more
+        perform(driver, suspend)
+        # Then the service runs.
+        assert service.state is ACTIVE
+
+    def test_after_a_termination_it_can_be_created_anew(self, service: Service) -> None:
+        service.does(CREATE, 1)
+        service.does(TERMINATE, 2)
+        assert service.does(CREATE, 3).state is DONE
+        assert service.state is ACTIVE
+
+    def test_services_do_not_touch_each_other(self, driver: Driver) -> None:
+        one, other = Service(driver), Service(driver)
+        one.does(CREATE, 1)
+        other.does(CREATE, 1)
+        one.does(TERMINATE, 2)
+        assert (one.state, other.state) == (ABSENT, ACTIVE)
+
+
+def ask(driver: Driver) -> list[DriverAnswer]:
+    """An operation and a question."""
+    service = Service(driver)
+    return [service.does(CREATE, 1), driver.get(service.id)]
+
+
+GOOD = {"resource_id": "web-1", "state": "active", "generation": 1, "paid_until": "2026-03-02"}
+
+
+class TestOverHttp:
+    def test_a_far_side_that_hangs_leaves_it_unknown_in_time(self) -> None:
+        with FarSide(hangs) as far_side:
+            driver = HttpDriver("web", far_side.url, seconds=0.3)
+            started = time.monotonic()
+            answer = Service(driver).does(CREATE, 1)
+            assert answer.state is DriverState.UNKNOWN
+            assert answer.reason
+            assert time.monotonic() - started < 1
+
+    def test_where_nothing_listens_it_was_certainly_not_done(self) -> None:
+        driver = HttpDriver("web", f"http://127.0.0.1:{free_port()}", seconds=0.2)
+        assert {answer.state for answer in ask(driver)} == {DriverState.UNAVAILABLE}
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            pytest.param(drops, id="dropped"),
+            pytest.param(answers(500, GOOD), id="500"),
+            pytest.param(answers(503, b"busy"), id="503"),
+            pytest.param(answers(200, b"<html>"), id="not JSON"),
+            pytest.param(answers(200, []), id="not an object"),
+            pytest.param(answers(200, {}), id="nothing in it"),
+            pytest.param(answers(200, GOOD | {"state": "melting"}), id="an unknown state"),
+            pytest.param(answers(200, GOOD | {"state": None}), id="no state"),
+            pytest.param(answers(200, GOOD | {"generation": "x"}), id="a bad generation"),
+            pytest.param(answers(200, GOOD | {"generation": None}), id="no generation"),
+            pytest.param(answers(200, GOOD | {"paid_until": "soon"}), id="a bad date"),
+            pytest.param(answers(200, GOOD | {"paid_until": 5}), id="a date that is a number"),
+            pytest.param(answers(302, GOOD), id="a redirect"),
+            pytest.param(answers(404, b"<html>"), id="a page not found"),
+        ],
+    )
+    def test_nothing_is_concluded_from_what_is_no_answer(self, step: Any) -> None:
+        with FarSide(step) as far_side:
+            driver = HttpDriver("web", far_side.url, seconds=0.05)
+            assert {answer.state for answer in ask(driver)} == {DriverState.UNKNOWN}
+
+    @pytest.mark.parametrize("status", [400, 403, 409, 422])
+    def test_a_definite_no_is_refused_with_its_code(self, status: int) -> None:
+        with FarSide(answers(status, {"code": "out_of_stock"})) as far_side:
+            answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(CREATE, 1)
+            assert (answer.state, answer.reason) == (DriverState.REFUSED, "out_of_stock")
+
+    def test_what_the_far_side_does_not_know_is_absent(self) -> None:
+        with FarSide(answers(404, {"code": "not_found"})) as far_side:
+            assert Service(HttpDriver("web", far_side.url, seconds=1)).state is ABSENT
+
+    def test_a_call_says_what_the_infrastructure_needs_to_know(self) -> None:
+        with FarSide(answers(200, GOOD)) as far_side:
+            service = Service(HttpDriver("web", far_side.url, seconds=1, token="secret"))
+            service.does(SUSPEND, 4, key="key-1")
+            method, path, headers, body = far_side.requests[0]
+            assert (method, path) == ("PUT", f"/services/{service.id}/suspend")
+            assert headers["authorization"] == "Bearer secret"
+            assert body == {
+                "key": "key-1",
+                "generation": 4,
+                "customer": "c-1",
+                "plan": "web-perso",
+                "configuration": {"domain": "example.com"},
+                "paid_until": "2026-03-02",
+            }
+
+    def test_another_body_under_a_known_key_is_refused_and_changes_nothing(
+        self, simulator: Running
+    ) -> None:
+        driver = HttpDriver("web", f"{simulator.url}/infrastructure/web", seconds=5)
+        service = Service(driver)
+        service.does(CREATE, 1, key=str(service.id))
+        before = service.resource
+        answer = service.does(CREATE, 1, key=str(service.id), paid_until=APRIL)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
+        assert service.resource == before

@@ -1,0 +1,31 @@
+import pytest
+
+from schemas import errors
+from schemas.errors import AutorenewError, CatalogueError, DataError
+
+ALL = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, AutorenewError)
+]
+
+
+def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+    codes = [kind.code for kind in ALL]
+    assert len(set(codes)) == len(codes)
+    assert all(code.isidentifier() and code == code.lower() for code in codes)
+
+
+def test_one_error_may_carry_a_code_of_its_own() -> None:
+    assert DataError("no rate", code="tax_not_supported").code == "tax_not_supported"
+    assert DataError("no rate").code == DataError.code == "data"
+
+
+def test_a_catalogue_error_has_a_line_for_each_problem() -> None:
+    error = CatalogueError(["a.toml: plan x: name: missing", "a.toml: plan y: name: missing"])
+    assert error.problems == str(error).splitlines()
+
+
+@pytest.mark.parametrize("kind", [k for k in ALL if k is not CatalogueError])
+def test_an_error_says_its_sentence(kind: type[AutorenewError]) -> None:
+    assert str(kind("what was wrong")) == "what was wrong"

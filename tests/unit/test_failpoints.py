@@ -1,0 +1,88 @@
+import ast
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from producers.failpoints import NAMES
+
+ROOT = Path(__file__).parents[2]
+
+PASS = """
+import sys
+from producers.failpoints import failpoint
+for name in sys.argv[1:]:
+    failpoint(name)
+    print(name, flush=True)
+"""
+
+
+def passing(folder: Path | None, *names: str) -> subprocess.CompletedProcess[str]:
+    """A process that goes through failpoints and prints each it has survived."""
+    environment = {k: v for k, v in os.environ.items() if k != "AUTORENEW_FAILPOINTS"}
+    if folder is not None:
+        environment["AUTORENEW_FAILPOINTS"] = str(folder)
+    return subprocess.run(
+        [sys.executable, "-c", PASS, *names],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_unset_nothing_happens() -> None:
+    run = passing(None, "worker.after_claim", "worker.after_claim")
+    assert run.returncode == 0
+    assert run.stdout.split() == ["worker.after_claim", "worker.after_claim"]
+
+
+def test_armed_it_kills_the_first_who_passes_and_nobody_else(tmp_path: Path) -> None:
+    # When the first process passes, it dies there and then
+    first = passing(tmp_path, "worker.after_claim", "worker.after_call")
+    assert first.returncode == -signal.SIGKILL
+    assert first.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["worker.after_claim"]
+    # And the next goes on, to die at the next place where nobody has
+    second = passing(tmp_path, "worker.after_claim", "worker.after_call")
+    assert second.returncode == -signal.SIGKILL
+    assert second.stdout.split() == ["worker.after_claim"]
+    # And the third goes through.
+    third = passing(tmp_path, "worker.after_claim", "worker.after_call")
+    assert third.returncode == 0
+    assert len(third.stdout.split()) == 2
+
+
+def test_a_place_can_be_disarmed_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "relay.before_confirm").touch()
+    assert passing(tmp_path, "relay.before_confirm").returncode == 0
+
+
+def _names_in_the_code() -> set[str]:
+    found = set()
+    for folder in ("producers", "workers"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id == "failpoint"
+                ):
+                    assert isinstance(node.args[0], ast.Constant), path
+                    found.add(str(node.args[0].value))
+    return found
+
+
+def test_the_list_of_names_is_what_the_code_passes() -> None:
+    assert _names_in_the_code() == set(NAMES)
+    assert len(NAMES) == len(set(NAMES))
+
+
+@pytest.mark.parametrize("step", ["claim", "call", "finish", "ack"])
+def test_there_is_a_place_before_and_after_every_step_of_a_worker(step: str) -> None:
+    assert {f"worker.before_{step}", f"worker.after_{step}"} <= set(NAMES)

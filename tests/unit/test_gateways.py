@@ -1,0 +1,188 @@
+"""What every payment gateway must do: one suite, for the one in memory and the one over HTTP."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from autorenew.private.ports import free_port
+from schemas.values import Money
+from simulator.server import Running
+from workers.billing.gateway import Charge, Gateway, GatewayAnswer, GatewayState, Refund
+from workers.billing.http_gateway import HttpGateway
+from workers.billing.instant_gateway import InstantGateway
+
+from .far_side import FarSide, answers, drops, hangs
+
+SUCCEEDED, DECLINED = GatewayState.SUCCEEDED, GatewayState.DECLINED
+NOT_FOUND, UNKNOWN = GatewayState.NOT_FOUND, GatewayState.UNKNOWN
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Running]:
+    with Running() as running:
+        yield running
+
+
+@pytest.fixture(params=["instant", "http"])
+def gateway(request: pytest.FixtureRequest, simulator: Running) -> Gateway:
+    if request.param == "instant":
+        return InstantGateway()
+    return HttpGateway(f"{simulator.url}/gateway", seconds=5)
+
+
+def charge_of(amount: int = 4544, **changes: Any) -> Charge:
+    facts = {"key": str(uuid.uuid4()), "token": "tok_1", "customer": "c-1"} | changes
+    return Charge(amount=Money(amount, "EUR"), **facts)
+
+
+def refund_of(charge: Charge, amount: int) -> Refund:
+    return Refund(str(uuid.uuid4()), charge.key, Money(amount, "EUR"))
+
+
+class TestEveryGateway:
+    def test_it_says_whether_it_answers_at_once(self, gateway: Gateway) -> None:
+        assert gateway.immediate is isinstance(gateway, InstantGateway)
+
+    def test_a_charge_succeeds_and_has_a_reference(self, gateway: Gateway) -> None:
+        answer = gateway.charge(charge_of())
+        assert answer.state is SUCCEEDED
+        assert answer.reference
+
+    def test_a_charge_sent_again_is_the_same_charge(self, gateway: Gateway) -> None:
+        # Given a charge that succeeded
+        charge = charge_of(4544)
+        first = gateway.charge(charge)
+        # When it is sent again, the answer is the same
+        assert gateway.charge(charge) == first
+        # And the money was taken once: no more than that can be given back.
+        assert gateway.refund(refund_of(charge, 4545)).state is DECLINED
+        assert gateway.refund(refund_of(charge, 4544)).state is SUCCEEDED
+
+    def test_another_amount_under_a_known_key_is_never_taken(self, gateway: Gateway) -> None:
+        charge = charge_of(1000)
+        gateway.charge(charge)
+        gateway.charge(charge_of(9000, key=charge.key))
+        assert gateway.refund(refund_of(charge, 1001)).state is DECLINED
+
+    def test_a_charge_is_found_by_its_key(self, gateway: Gateway) -> None:
+        charge = charge_of()
+        assert gateway.find_charge(charge.key).state is NOT_FOUND
+        gateway.charge(charge)
+        assert gateway.find_charge(charge.key).state is SUCCEEDED
+
+    def test_asking_charges_nothing(self, gateway: Gateway) -> None:
+        charge = charge_of()
+        gateway.find_charge(charge.key)
+        gateway.find_charge(charge.key)
+        assert gateway.refund(refund_of(charge, 1)).state is DECLINED
+
+    def test_money_is_given_back_in_parts_up_to_what_was_taken(self, gateway: Gateway) -> None:
+        charge = charge_of(1000)
+        gateway.charge(charge)
+        given = [gateway.refund(refund_of(charge, amount)).state for amount in (600, 400, 1)]
+        assert given == [SUCCEEDED, SUCCEEDED, DECLINED]
+
+    def test_a_refund_sent_again_is_the_same_refund(self, gateway: Gateway) -> None:
+        charge = charge_of(1000)
+        gateway.charge(charge)
+        refund = refund_of(charge, 600)
+        first = gateway.refund(refund)
+        assert first.state is SUCCEEDED
+        assert gateway.refund(refund) == first
+        assert gateway.refund(refund_of(charge, 400)).state is SUCCEEDED
+
+    def test_a_refund_is_found_by_its_key(self, gateway: Gateway) -> None:
+        charge = charge_of()
+        gateway.charge(charge)
+        refund = refund_of(charge, 1)
+        assert gateway.find_refund(refund.key).state is NOT_FOUND
+        gateway.refund(refund)
+        assert gateway.find_refund(refund.key).state is SUCCEEDED
+
+    def test_what_was_never_taken_is_not_given_back(self, gateway: Gateway) -> None:
+        answer = gateway.refund(refund_of(charge_of(), 1))
+        assert answer.state is DECLINED
+        assert answer.reason
+
+    def test_one_customers_money_is_not_given_back_for_anothers(self, gateway: Gateway) -> None:
+        one, other = charge_of(100), charge_of(900)
+        gateway.charge(one)
+        gateway.charge(other)
+        assert gateway.refund(refund_of(one, 101)).state is DECLINED
+        assert gateway.refund(refund_of(other, 900)).state is SUCCEEDED
+
+
+def ask(gateway: HttpGateway) -> list[GatewayAnswer]:
+    """A call and a question."""
+    charge = charge_of()
+    return [gateway.refund(refund_of(charge, 1)), gateway.find_charge(charge.key)]
+
+
+class TestOverHttp:
+    def test_a_far_side_that_hangs_leaves_it_unknown_in_time(self) -> None:
+        with FarSide(hangs) as far_side:
+            gateway = HttpGateway(far_side.url, seconds=0.3)
+            started = time.monotonic()
+            answer = gateway.charge(charge_of())
+            assert answer.state is UNKNOWN
+            assert answer.reason
+            assert time.monotonic() - started < 1
+
+    def test_where_nothing_listens_it_was_certainly_not_done(self) -> None:
+        gateway = HttpGateway(f"http://127.0.0.1:{free_port()}", seconds=0.2)
+        assert {answer.state for answer in ask(gateway)} == {GatewayState.UNAVAILABLE}
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            pytest.param(drops, id="dropped"),
+            pytest.param(answers(500, {"state": "succeeded"}), id="500"),
+            pytest.param(answers(503, b"busy"), id="503"),
+            pytest.param(answers(200, b"<html>"), id="not JSON"),
+            pytest.param(answers(200, []), id="not an object"),
+            pytest.param(answers(200, {}), id="no state"),
+            pytest.param(answers(200, {"state": "paid"}), id="an unknown state"),
+            pytest.param(answers(200, {"state": ["succeeded"]}), id="a state that is a list"),
+            pytest.param(answers(202, {"state": "succeeded"}), id="202"),
+            pytest.param(answers(302, {"state": "succeeded"}), id="a redirect"),
+            pytest.param(answers(400, {"state": "declined"}), id="400"),
+            pytest.param(answers(401, {}), id="401"),
+            pytest.param(answers(404, b"<html>"), id="a page not found"),
+            pytest.param(answers(422, {"code": "key_reused"}), id="key reused"),
+            pytest.param(answers(429, {}), id="429"),
+        ],
+    )
+    def test_nothing_is_concluded_from_what_is_no_answer(self, step: Any) -> None:
+        with FarSide(step) as far_side:
+            gateway = HttpGateway(far_side.url, seconds=0.05)
+            assert {answer.state for answer in ask(gateway)} == {UNKNOWN}
+
+    def test_a_decline_is_a_decline_with_its_reason(self) -> None:
+        with FarSide(answers(402, {"state": "declined", "reason": "stolen_card"})) as far_side:
+            answer = HttpGateway(far_side.url, seconds=1).charge(charge_of())
+            assert (answer.state, answer.reason) == (DECLINED, "stolen_card")
+
+    def test_a_charge_says_what_the_gateway_needs_to_know(self) -> None:
+        with FarSide(answers(201, {"state": "succeeded"})) as far_side:
+            charge = charge_of(4544)
+            HttpGateway(far_side.url + "/", seconds=1, token="secret").charge(charge)
+            method, path, headers, body = far_side.requests[0]
+            assert (method, path) == ("POST", "/charges")
+            assert headers["authorization"] == "Bearer secret"
+            assert body == {
+                "key": charge.key,
+                "amount": 4544,
+                "currency": "EUR",
+                "token": "tok_1",
+                "customer": "c-1",
+            }
+
+    def test_the_far_side_sees_the_same_key_however_often_a_call_is_tried(self) -> None:
+        with FarSide(answers(500, {}), drops, answers(201, {"state": "succeeded"})) as far_side:
+            answer = HttpGateway(far_side.url, seconds=5).charge(charge_of())
+            assert answer.state is SUCCEEDED
+            assert len(far_side.requests) == 3
+            assert len({request[3]["key"] for request in far_side.requests}) == 1

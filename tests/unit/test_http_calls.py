@@ -1,0 +1,150 @@
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+
+from autorenew.private.ports import free_port
+from workers.http_calls import Answer, HttpCalls, InDoubt, NotSent
+
+from .far_side import FarSide, answers, drops, hangs
+
+
+def calls(url: str, *, seconds: float = 5, token: str | None = None) -> HttpCalls:
+    return HttpCalls("tested", url, token=token, seconds=seconds)
+
+
+def test_an_answer_is_its_status_and_its_object() -> None:
+    with FarSide(answers(201, {"state": "done"})) as far_side:
+        answer = calls(far_side.url).call("create", "POST", "/things", {"key": "k"})
+        assert answer == Answer(201, {"state": "done"})
+        method, path, headers, body = far_side.requests[0]
+        assert (method, path, body) == ("POST", "/things", {"key": "k"})
+        assert headers["content-type"] == "application/json"
+        assert "authorization" not in headers
+
+
+def test_a_question_has_no_body() -> None:
+    with FarSide(answers(200, {})) as far_side:
+        calls(far_side.url).call("find", "GET", "/things/k")
+        assert far_side.requests[0][3] is None
+
+
+def test_a_token_goes_along() -> None:
+    with FarSide(answers(200, {})) as far_side:
+        calls(far_side.url, token="secret").call("find", "GET", "/")
+        assert far_side.requests[0][2]["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 429])
+def test_a_no_is_an_answer_and_is_not_asked_for_again(status: int) -> None:
+    with FarSide(answers(status, {"code": "no"})) as far_side:
+        assert calls(far_side.url).call("create", "PUT", "/") == Answer(status, {"code": "no"})
+        assert len(far_side.requests) == 1
+
+
+def test_an_answer_that_is_no_object_has_nothing_in_it() -> None:
+    with FarSide(answers(200, ["x"])) as far_side:
+        assert calls(far_side.url).call("find", "GET", "/") == Answer(200, {})
+
+
+@pytest.mark.parametrize(
+    "fault", [drops, answers(500, {}), answers(502, b"<html>"), answers(200, b"not JSON")]
+)
+def test_a_short_fault_is_tried_again(fault: object) -> None:
+    with FarSide(fault, fault, answers(200, {"state": "done"})) as far_side:  # type: ignore[arg-type]
+        assert calls(far_side.url).call("create", "PUT", "/").body == {"state": "done"}
+        assert len(far_side.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "fault", [drops, answers(500, {}), answers(503, b""), answers(200, b"not JSON")]
+)
+def test_a_fault_that_lasts_leaves_it_in_doubt(fault: object) -> None:
+    with FarSide(fault) as far_side:  # type: ignore[arg-type]
+        with pytest.raises(InDoubt):
+            calls(far_side.url, seconds=0.3).call("create", "PUT", "/")
+        assert 2 <= len(far_side.requests) <= 5
+
+
+def test_where_nothing_listens_nothing_was_sent() -> None:
+    with pytest.raises(NotSent, match="refused"):
+        calls(f"http://127.0.0.1:{free_port()}", seconds=0.3).call("create", "PUT", "/")
+
+
+@contextmanager
+def once_and_never_again(reply: bytes) -> Iterator[str]:
+    """Takes one request, replies, and is gone."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        listener.close()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(reply)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread.join(5)
+
+
+def test_one_try_that_may_have_been_acted_on_leaves_the_whole_call_in_doubt() -> None:
+    # Given a far side that fails once and then is not there any more
+    with (
+        once_and_never_again(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n") as url,
+        # Then it is not said that nothing was sent.
+        pytest.raises(InDoubt),
+    ):
+        calls(url, seconds=0.5).call("create", "PUT", "/", {"key": "k"})
+
+
+def test_the_deadline_holds_for_a_far_side_that_hangs() -> None:
+    with FarSide(hangs) as far_side:
+        started = time.monotonic()
+        with pytest.raises(InDoubt):
+            calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
+        took = time.monotonic() - started
+        assert 0.25 < took < 0.5 + 0.4  # a busy machine may be late itself
+
+
+def test_a_try_that_hangs_leaves_time_for_another() -> None:
+    with FarSide(hangs, answers(200, {"state": "done"})) as far_side:
+        answer = calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
+        assert answer.body == {"state": "done"}
+        assert len(far_side.requests) == 2
+
+
+def test_how_calls_ended_is_counted() -> None:
+    def counted(outcome: str) -> float:
+        labels = {"target": "counted", "operation": "create", "outcome": outcome}
+        return REGISTRY.get_sample_value("autorenew_calls_total", labels) or 0.0
+
+    with FarSide(answers(200, {}), answers(500, {})) as far_side:
+        client = HttpCalls("counted", far_side.url, token=None, seconds=0.3)
+        client.call("create", "PUT", "/")
+        with pytest.raises(InDoubt):
+            client.call("create", "PUT", "/")
+    away = HttpCalls("counted", f"http://127.0.0.1:{free_port()}", token=None, seconds=0.1)
+    with pytest.raises(NotSent):
+        away.call("create", "PUT", "/")
+    assert [counted(o) for o in ("answered", "in_doubt", "not_sent")] == [1, 1, 1]
+
+
+def test_threads_share_it_safely() -> None:
+    with FarSide(answers(200, {"state": "done"})) as far_side:
+        client = calls(far_side.url)
+        got: list[Answer] = []
+        threads = [
+            threading.Thread(target=lambda: got.append(client.call("find", "GET", "/")))
+            for _ in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert got == [Answer(200, {"state": "done"})] * 20

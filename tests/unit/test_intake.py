@@ -1,0 +1,79 @@
+"""What is kept of a document that was not accepted; taking it in needs a database."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.intake import redact
+from schemas.messages import parse
+
+MOST = 4000
+
+# What comes from upstream, once it is JSON: what parse() hands on.
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_a_document_is_kept_without_what_must_not_lie_about(document: dict[str, Any]) -> None:
+    document["customer"]["vat_number"] = "DE136695976"
+    kept = redact(json.dumps(document).encode(), document)
+    for secret in ("jane.doe", "example.com", "tok_4242", "DE136695976"):
+        assert secret not in kept
+    # And the rest can be read.
+    read = json.loads(kept)
+    assert read["customer"]["email"] == read["payment_method"] == "***"
+    assert (read["key"], read["lines"]) == (document["key"], document["lines"])
+
+
+def test_a_secret_is_hidden_however_deep_and_whatever_its_type() -> None:
+    value = {"a": [{"b": {"email": ["x@example.com"], "payment_method": {"token": "tok_1"}}}]}
+    kept = redact(b"", value)
+    assert json.loads(kept) == {"a": [{"b": {"email": "***", "payment_method": "***"}}]}
+
+
+def test_the_document_itself_is_not_touched(document: dict[str, Any]) -> None:
+    before = json.dumps(document)
+    redact(b"", document)
+    assert json.dumps(document) == before
+
+
+def test_what_is_not_json_is_kept_without_addresses_tokens_and_numbers() -> None:
+    body = b'{"email": "jane.doe@example.com", "payment_method": "tok_4242", "card": 4242424242424'
+    kept = redact(body, None)
+    assert f"{len(body)} bytes that are not JSON" in kept
+    for secret in ("jane", "example.com", "tok_", "4242"):
+        assert secret not in kept
+    assert "payment_method" in kept
+
+
+def test_it_never_grows_out_of_hand() -> None:
+    assert len(redact(b"", {"note": "x" * 100_000})) == MOST
+    assert len(redact(b"\xff" * 100_000, None)) <= MOST
+
+
+def test_it_holds_nothing_that_postgresql_cannot_keep() -> None:
+    for kept in (redact(b"", {"note": "a\x00b"}), redact(b"a\x00b", None)):
+        assert "\x00" not in kept
+        assert "\\u0000" not in kept
+        assert kept.isascii()
+
+
+@given(st.binary(max_size=600))
+def test_whatever_bytes_came_something_readable_is_kept(body: bytes) -> None:
+    value, _, _ = parse(body)
+    kept = redact(body, value)
+    assert kept.isascii()
+    assert kept.isprintable()
+    assert 0 < len(kept) <= MOST
+
+
+@given(_JSON)
+def test_whatever_json_surrounds_it_no_secret_field_is_kept(value: Any) -> None:
+    secret = "pm-secret-4242"
+    document = {"before": value, "payment_method": secret, "customer": {"email": secret}}
+    assert secret not in redact(b"", document)

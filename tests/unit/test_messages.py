@@ -1,0 +1,240 @@
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.messages import MAX_BODY_BYTES, OrderDocument, Problem, parse
+
+# A document with everything in it.
+WHOLE: dict[str, Any] = {
+    "key": "order-1",
+    "customer": {
+        "id": "c-1",
+        "subsidiary": "FR",
+        "country": "DE",
+        "language": "de",
+        "email": "jane.doe@example.com",
+        "vat_number": "DE136695976",
+    },
+    "payment_method": "tok_4242",
+    "contracts": [{"contract": "web", "version": 3}],
+    "lines": [
+        {"plan": "web", "period": "P1M", "quantity": 2, "configuration": {"domain": "example.com"}}
+    ],
+}
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+_JSON = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def changed(**fields: Any) -> bytes:
+    """The whole document with fields set; ``a__b`` is a field of a field, None removes it."""
+    document: Any = copy.deepcopy(WHOLE)
+    for path, value in fields.items():
+        *parents, name = path.split("__")
+        place = document
+        for parent in parents:
+            place = place[int(parent) if isinstance(place, list) else parent]
+        if value is None:
+            del place[name]
+        else:
+            place[name] = value
+    return encoded(document)
+
+
+def problems(body: bytes) -> list[tuple[str, str]]:
+    _, order, found = parse(body)
+    assert (order is None) == bool(found)
+    return [(problem.code, problem.path) for problem in found]
+
+
+def test_a_good_document_is_an_order() -> None:
+    value, order, found = parse(encoded(WHOLE))
+    assert found == []
+    assert value == WHOLE
+    assert isinstance(order, OrderDocument)
+    assert order.customer.vat_number == "DE136695976"
+    assert order.lines[0].configuration == {"domain": "example.com"}
+
+
+def test_what_may_be_left_out_has_its_default() -> None:
+    _, order, _ = parse(
+        changed(
+            contracts=None,
+            customer__vat_number=None,
+            lines__0__quantity=None,
+            lines__0__configuration=None,
+        )
+    )
+    assert order is not None
+    assert (order.contracts, order.customer.vat_number) == ([], None)
+    assert (order.lines[0].quantity, order.lines[0].configuration) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "path"),
+    [
+        ({"key": None}, "key_invalid", "key"),
+        ({"key": ""}, "key_invalid", "key"),
+        ({"key": "k" * 101}, "key_invalid", "key"),
+        ({"key": "a\nb"}, "key_invalid", "key"),
+        ({"key": "a\x00"}, "key_invalid", "key"),
+        ({"key": 5}, "key_invalid", "key"),
+        ({"customer": None}, "field_missing", "customer"),
+        ({"customer": []}, "field_invalid", "customer"),
+        ({"customer__id": None}, "field_missing", "customer.id"),
+        ({"customer__email": None}, "email_invalid", "customer.email"),
+        ({"customer__email": "jane"}, "email_invalid", "customer.email"),
+        ({"customer__email": "jane@"}, "email_invalid", "customer.email"),
+        ({"customer__email": "jane@example"}, "email_invalid", "customer.email"),
+        ({"customer__email": "ja ne@example.com"}, "email_invalid", "customer.email"),
+        ({"customer__email": "a@b@example.com"}, "email_invalid", "customer.email"),
+        ({"customer__email": "jane@example.com\n"}, "email_invalid", "customer.email"),
+        ({"customer__email": "j" * 65 + "@example.com"}, "email_invalid", "customer.email"),
+        ({"customer__email": "j@" + "e" * 254 + ".com"}, "email_invalid", "customer.email"),
+        ({"customer__country": "Germany"}, "country_invalid", "customer.country"),
+        ({"customer__country": "de"}, "country_invalid", "customer.country"),
+        ({"customer__country": "DE\n"}, "country_invalid", "customer.country"),
+        ({"customer__subsidiary": "Fr"}, "subsidiary_unknown", "customer.subsidiary"),
+        ({"customer__language": "German"}, "language_invalid", "customer.language"),
+        ({"customer__vat_number": "'; --"}, "vat_number_invalid", "customer.vat_number"),
+        ({"customer__phone": "1"}, "field_unknown", "customer.phone"),
+        ({"payment_method": None}, "payment_method_missing", "payment_method"),
+        ({"payment_method": ""}, "payment_method_missing", "payment_method"),
+        ({"payment_method": []}, "payment_method_missing", "payment_method"),
+        ({"contracts": {}}, "field_invalid", "contracts"),
+        ({"contracts__0__version": "3"}, "field_invalid", "contracts.0.version"),
+        ({"contracts__0__version": 0}, "field_invalid", "contracts.0.version"),
+        ({"lines": None}, "field_missing", "lines"),
+        ({"lines": []}, "field_invalid", "lines"),
+        ({"lines": WHOLE["lines"] * 101}, "field_invalid", "lines"),
+        ({"lines__0__plan": None}, "field_missing", "lines.0.plan"),
+        ({"lines__0__period": None}, "period_invalid", "lines.0.period"),
+        ({"lines__0__period": "1 month"}, "period_invalid", "lines.0.period"),
+        ({"lines__0__period": "P0M"}, "period_invalid", "lines.0.period"),
+        ({"lines__0__quantity": 0}, "quantity_out_of_bounds", "lines.0.quantity"),
+        ({"lines__0__quantity": 1001}, "quantity_out_of_bounds", "lines.0.quantity"),
+        ({"lines__0__quantity": 10**400}, "quantity_out_of_bounds", "lines.0.quantity"),
+        ({"lines__0__quantity": 1.0}, "quantity_out_of_bounds", "lines.0.quantity"),
+        ({"lines__0__quantity": True}, "quantity_out_of_bounds", "lines.0.quantity"),
+        ({"lines__0__configuration__domain": 5}, "field_invalid", "lines.0.configuration.domain"),
+        ({"lines__0__configuration": []}, "field_invalid", "lines.0.configuration"),
+        ({"lines__0__price": 1}, "field_unknown", "lines.0.price"),
+        ({"state": "paid"}, "field_unknown", "state"),
+    ],
+)
+def test_a_problem_has_a_stable_code_and_the_path_of_its_field(
+    change: dict[str, Any], code: str, path: str
+) -> None:
+    assert problems(changed(**change)) == [(code, path)]
+
+
+def test_every_problem_is_said_at_once() -> None:
+    body = changed(
+        key=None, customer__email="jane", customer__country="x", payment_method=None, extra=1
+    )
+    assert sorted(problems(body)) == [
+        ("country_invalid", "customer.country"),
+        ("email_invalid", "customer.email"),
+        ("field_unknown", "extra"),
+        ("key_invalid", "key"),
+        ("payment_method_missing", "payment_method"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b" ", b"{", b"nonsense", b"\xff\xfe", b'{"key": "\xff"}', b'{"key": "\\ud800"}',
+        b'{"key": NaN}', b'{"key": Infinity}', b"{'key': 1}", b'{"key": 1}{}', b"[" * 100_000,
+        b'{"a":' * 1000, b'{"key": ' + b"9" * 5000 + b"}", b"<order/>", b"\x00", b"\x1f\x8b\x08",
+        b"null", b"[]", b"5", b'"order"', b"true",
+    ],
+    ids=lambda body: repr(body[:12]),
+)  # fmt: skip
+def test_what_is_no_json_object_is_said_to_be_none(body: bytes) -> None:
+    assert problems(body) == [("not_json", "")]
+
+
+def test_a_body_that_is_too_large_is_not_even_read() -> None:
+    largest = encoded(WHOLE).ljust(MAX_BODY_BYTES)
+    assert problems(largest) == []
+    value, order, found = parse(largest + b" ")
+    assert (value, order) == (None, None)
+    assert [problem.code for problem in found] == ["too_large"]
+
+
+def test_what_was_readable_comes_back_with_the_problems() -> None:
+    value, order, found = parse(b'{"key": "order-7"}')
+    assert value == {"key": "order-7"}
+    assert order is None
+    assert found
+
+
+def test_no_problem_repeats_what_must_not_be_told() -> None:
+    # Given secrets in fields that are wrong, each in another way
+    body = changed(
+        customer__email="jane doe@example.com",
+        customer__vat_number="DE136695976!",
+        payment_method="tok_4242\n",
+        lines__0__configuration={"domain": "tok_4242\n"},
+    )
+    said = " ".join(str(problem) for problem in parse(body)[2])
+    assert said
+    for secret in ("jane", "136695976", "tok_4242"):
+        assert secret not in said
+
+
+def well_formed(found: list[Problem]) -> bool:
+    return all(
+        problem.code.isidentifier()
+        and problem.message
+        and problem.path.isascii()
+        and (problem.path == "" or problem.path.isprintable())
+        for problem in found
+    )
+
+
+@given(st.binary(max_size=300))
+def test_whatever_bytes_come_parse_answers(body: bytes) -> None:
+    _, order, found = parse(body)
+    assert (order is None) == bool(found)
+    assert well_formed(found)
+
+
+@given(_JSON)
+def test_whatever_json_comes_parse_answers(value: Any) -> None:
+    _, order, found = parse(encoded(value))
+    assert order is None
+    assert well_formed(found)
+
+
+@given(st.data())
+def test_whatever_stands_in_one_field_parse_answers(data: st.DataObject) -> None:
+    # Given a good document with one value replaced, or one field added
+    document: Any = copy.deepcopy(WHOLE)
+    place = document
+    while True:
+        keys: list[Any] = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], (dict, list)) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    if isinstance(place, dict) and data.draw(st.booleans()):
+        key = data.draw(st.text(max_size=5))
+    place[key] = data.draw(_JSON)
+    # Then it is an order or it has problems, never both or neither.
+    _, order, found = parse(encoded(document))
+    assert (order is None) == bool(found)
+    assert well_formed(found)

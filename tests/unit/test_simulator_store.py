@@ -1,0 +1,145 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.store import Refused, Store
+
+
+def charge(key: str = "ch", amount: int = 1000, currency: str = "EUR") -> dict[str, Any]:
+    return {"key": key, "amount": amount, "currency": currency, "customer": "c", "token": "t"}
+
+
+def refund(key: str, amount: int, charge: str = "ch", currency: str = "EUR") -> dict[str, Any]:
+    return {"key": key, "charge_key": charge, "amount": amount, "currency": currency}
+
+
+def operation(generation: int, paid_until: str | None = "2026-03-02") -> dict[str, Any]:
+    return {"generation": generation, "paid_until": paid_until}
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+class TestAnswers:
+    def test_an_unknown_key_has_none(self, store: Store) -> None:
+        assert store.answer("k", {"a": 1}) is None
+        assert store.find("k") is None
+
+    def test_what_was_answered_is_answered_again(self, store: Store) -> None:
+        store.remember("k", {"a": 1, "b": 2}, 201, {"state": "succeeded"})
+        assert store.answer("k", {"b": 2, "a": 1}) == (201, {"state": "succeeded"})
+        assert store.find("k") == {"state": "succeeded"}
+
+    def test_the_first_answer_stays(self, store: Store) -> None:
+        store.remember("k", {"a": 1}, 201, {"state": "succeeded"})
+        store.remember("k", {"a": 1}, 402, {"state": "declined"})
+        assert store.answer("k", {"a": 1}) == (201, {"state": "succeeded"})
+
+    def test_another_body_under_a_known_key_is_refused(self, store: Store) -> None:
+        store.remember("k", {"a": 1}, 201, {})
+        with pytest.raises(Refused) as refused:
+            store.answer("k", {"a": 2})
+        assert (refused.value.status, refused.value.code) == (422, "key_reused")
+
+
+class TestBook:
+    def test_what_was_taken_and_given_back_is_written_down(self, store: Store) -> None:
+        store.take(charge(amount=1000))
+        assert store.give_back(refund("re", 400)) is None
+        entries = store.book(0, 10)
+        assert [(e["number"], e["kind"], e["key"], e["charge_key"]) for e in entries] == [
+            (1, "charge", "ch", "ch"),
+            (2, "refund", "re", "ch"),
+        ]
+        assert [(e["amount"], e["currency"]) for e in entries] == [(1000, "EUR"), (400, "EUR")]
+
+    def test_it_can_be_read_page_by_page(self, store: Store) -> None:
+        for number in range(5):
+            store.take(charge(f"ch-{number}"))
+        pages = [store.book(after, 2) for after in (0, 2, 4, 5)]
+        assert [[e["number"] for e in page] for page in pages] == [[1, 2], [3, 4], [5], []]
+
+    @pytest.mark.parametrize(
+        ("body", "why"),
+        [
+            (refund("re", 1001), "exceeds_charge"),
+            (refund("re", 1, charge="none"), "no_such_charge"),
+            (refund("re", 1, currency="USD"), "no_such_charge"),
+        ],
+    )
+    def test_money_that_was_not_taken_is_not_given_back(
+        self, store: Store, body: dict[str, Any], why: str
+    ) -> None:
+        store.take(charge(amount=1000))
+        assert store.give_back(body) == why
+        assert len(store.book(0, 10)) == 1
+
+    @given(st.integers(1, 1000), st.lists(st.integers(1, 1000), max_size=8))
+    def test_never_more_is_given_back_than_was_taken(self, taken: int, wanted: list[int]) -> None:
+        store = Store()
+        store.take(charge(amount=taken))
+        left = taken
+        for number, amount in enumerate(wanted):
+            given = store.give_back(refund(f"re-{number}", amount)) is None
+            assert given is (amount <= left)
+            left -= amount if given else 0
+        book = store.book(0, 100)
+        assert sum(e["amount"] for e in book if e["kind"] == "refund") == taken - left
+        store.close()
+
+
+class TestResources:
+    def test_none_to_begin_with(self, store: Store) -> None:
+        assert store.resource("s") is None
+        assert store.resources(0, 10) == []
+
+    def test_a_service_has_at_most_one_live_resource(self, store: Store) -> None:
+        for generation in range(1, 4):
+            store.operate("web", "s", "create", operation(generation))
+        assert len(store.resources(0, 10)) == 1
+
+    def test_what_is_terminated_is_not_live_and_comes_back_as_another(self, store: Store) -> None:
+        first = store.operate("web", "s", "create", operation(1))
+        gone = store.operate("web", "s", "terminate", operation(2))
+        assert (gone["state"], gone["generation"]) == ("absent", 2)
+        assert store.resource("s") is None
+        assert store.resources(0, 10) == []
+        second = store.operate("web", "s", "create", operation(3))
+        assert second["resource_id"] != first["resource_id"]
+
+    def test_they_are_listed_by_driver_and_page(self, store: Store) -> None:
+        store.operate("web", "a", "create", operation(1))
+        store.operate("cloud", "b", "create", operation(1))
+        listed = store.resources(0, 10)
+        assert [(r["driver"], r["service_id"]) for r in listed] == [("web", "a"), ("cloud", "b")]
+        assert [r["service_id"] for r in store.resources(listed[0]["number"], 10)] == ["b"]
+        assert len(store.resources(0, 1)) == 1
+
+    def test_an_older_generation_is_refused_and_leaves_no_trace(self, store: Store) -> None:
+        store.operate("web", "s", "create", operation(2))
+        before = store.resource("s")
+        with pytest.raises(Refused) as refused:
+            store.operate("web", "s", "suspend", operation(1, "2030-01-01"))
+        assert (refused.value.status, refused.value.code) == (409, "stale_generation")
+        assert store.resource("s") == before
+
+
+def test_it_outlives_its_process(tmp_path: Path) -> None:
+    # Given a store with a charge and a resource
+    path = str(tmp_path / "far-side.sqlite")
+    store = Store(path)
+    store.take(charge())
+    store.remember("ch", charge(), 201, {"state": "succeeded"})
+    store.operate("web", "s", "create", operation(1))
+    store.close()
+    # When it is opened again, it knows both.
+    again = Store(path)
+    assert again.find("ch") == {"state": "succeeded"}
+    assert len(again.book(0, 10)) == 1
+    assert again.resource("s") is not None
+    again.close()

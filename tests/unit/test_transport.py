@@ -1,0 +1,64 @@
+import uuid
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.ledger import Dispatch
+from producers.transport import LocalTransport, encode
+
+names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
+
+
+@given(names, names, st.lists(st.uuids(), min_size=1, max_size=20))
+def test_a_message_carries_nothing_but_its_subjects(
+    queue: str, name: str, subjects: list[uuid.UUID]
+) -> None:
+    # When it has been over the wire
+    sent = encode(Dispatch(queue, name, tuple(subjects)))
+    read = dramatiq.Message.decode(sent.encode())
+    # Then a worker finds its queue, its actor and the subjects, and nothing to schedule by.
+    assert read.queue_name == queue
+    assert read.actor_name == f"{queue}.{name}"
+    assert [uuid.UUID(subject) for subject in read.args[0]] == subjects
+    assert len(read.args) == 1
+    assert (read.kwargs, read.options) == ({}, {})
+
+
+def test_a_full_message_is_small() -> None:
+    dispatch = Dispatch("dedicated", "converge", tuple(uuid.uuid4() for _ in range(500)))
+    assert len(encode(dispatch).encode()) < 32_000
+
+
+def test_within_a_process_a_message_goes_to_its_queue() -> None:
+    # Given a broker in this process
+    broker = StubBroker(middleware=[])
+    broker.declare_queue("orders")
+    waited: list[float] = []
+    transport = LocalTransport(broker, waited.append)
+    subjects = (uuid.uuid4(), uuid.uuid4())
+    # When
+    transport.publish([Dispatch("orders", "price", subjects), Dispatch("orders", "end", subjects)])
+    # Then
+    queue = broker.queues["orders"]
+    first, second = (dramatiq.Message.decode(queue.get(timeout=1)) for _ in range(2))
+    assert (first.actor_name, second.actor_name) == ("orders.price", "orders.end")
+    assert first.args == ([str(subject) for subject in subjects],)
+    assert queue.empty()
+    broker.close()
+
+
+def test_within_a_process_idling_is_only_waiting() -> None:
+    waited: list[float] = []
+    transport = LocalTransport(StubBroker(middleware=[]), waited.append)
+    transport.idle(0.25)
+    transport.close()
+    assert waited == [0.25]
+
+
+def test_a_queue_that_does_not_exist_is_not_made_up() -> None:
+    transport = LocalTransport(StubBroker(middleware=[]), lambda _: None)
+    with pytest.raises(dramatiq.QueueNotFound):
+        transport.publish([Dispatch("nonsense", "price", (uuid.uuid4(),))])
