@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pika
+from pika import spec
 from pika.exceptions import AMQPError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,6 +18,7 @@ from producers.failpoints import failpoint
 from producers.intake import Intake
 from producers.topology import INTAKE_QUEUE
 from schemas.errors import ConfigurationError
+from schemas.messages import Problem
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,30 @@ BATCH = 200
 # How long a batch waits for company once its first document is there.
 LINGER_SECONDS = 0.005
 ANONYMOUS = "(no user_id)"
+_NO_USER = [
+    Problem(
+        code="user_id_missing",
+        path="",
+        message="publish with the property user_id, which must be your AMQP user",
+    )
+]
+
+
+class TolerantProperties(pika.BasicProperties):  # type: ignore[misc]
+    """Message properties that never fail to decode.
+
+    pika raises from within its connection for headers such as a timestamp in milliseconds: the
+    connection is lost, the broker delivers the message again, and so for ever. Here what cannot
+    be read is left out; without its ``user_id`` the document is rejected, and kept.
+    """
+
+    def decode(self, encoded: bytes, offset: int = 0) -> pika.BasicProperties:
+        try:
+            super().decode(encoded, offset)
+        except Exception:
+            log.warning("a document's properties cannot be decoded", exc_info=True)
+            self.user_id = None
+        return self
 
 
 class AmqpIntake:
@@ -40,6 +66,8 @@ class AmqpIntake:
         self._stopping.set()
 
     def run(self) -> None:
+        # Where pika looks up the class of a content header's properties.
+        spec.props[spec.Basic.INDEX] = TolerantProperties
         pause = 0.2
         while not self._stopping.is_set():
             try:
@@ -86,6 +114,9 @@ class AmqpIntake:
         by_upstream: dict[str, list[bytes]] = {}
         for _, properties, body in batch:
             by_upstream.setdefault(properties.user_id or ANONYMOUS, []).append(body)
+        nameless = by_upstream.pop(ANONYMOUS, [])
+        if nameless:
+            self._intake.reject(ANONYMOUS, "amqp", nameless, _NO_USER)
         for upstream, bodies in by_upstream.items():
             self._intake.place(upstream, "amqp", bodies)
         failpoint("intake.before_ack")

@@ -109,6 +109,15 @@ class Intake:
             metrics.documents.labels(door, outcome).inc()
         return answers
 
+    def reject(
+        self, upstream: str, door: str, bodies: Sequence[bytes], problems: list[Problem]
+    ) -> None:
+        """Keep documents that cannot even be looked at, such as those nobody sent."""
+        answer = Answer(Verdict.REJECTED, None, problems=problems)
+        with self._engine.begin() as tx:
+            _keep(tx, upstream, door, [(body, parse(body)[0], answer) for body in bodies])
+        metrics.documents.labels(door, answer.verdict.value).inc(len(bodies))
+
     def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
         with self._engine.begin() as tx:
             catalogue = self._catalogue.current(tx)
@@ -196,11 +205,15 @@ _INSERT_LINES = _insert(
 def _take(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[Answer]:
     """Write down what is new; answer what is known as it was answered before."""
     first = {c.id: c for c in reversed(candidates)}
-    new = {row.id for row in _write(tx, upstream, list(first.values()))} if first else set()
-    known = {
-        row.id: row
-        for row in tx.execute(_KNOWN, {"ids": [c.id for c in candidates if c.id not in new]})
-    } if len(new) < len(first) else {}  # fmt: skip
+    if not first:
+        return []
+    # Asked first: what comes again must not touch what has changed since, such as a customer.
+    known = {row.id: row for row in tx.execute(_KNOWN, {"ids": list(first)})}
+    unknown = [c for c in first.values() if c.id not in known]
+    new = set(_write(tx, upstream, unknown)) if unknown else set()
+    if len(new) < len(unknown):  # taken at the same moment by somebody else
+        raced = [c.id for c in unknown if c.id not in new]
+        known |= {row.id: row for row in tx.execute(_KNOWN, {"ids": raced})}
     answers = []
     for candidate in candidates:
         fresh = candidate.id in new and first[candidate.id] is candidate
@@ -226,34 +239,12 @@ def _take(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[A
     return answers
 
 
-def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> Sequence[Any]:
-    """Insert orders that are not there yet, with all that belongs to them; returns those."""
+def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[uuid.UUID]:
+    """Insert orders with all that belongs to them; returns those that nobody else inserted."""
     accepted = [(c, c.order) for c in candidates if c.order is not None and not c.problems]
     people = {order.customer.id: order.customer for _, order in accepted}
-    methods = {
-        derived_id("payment method", order.customer.id, order.payment_method): (
-            order.customer.id,
-            order.payment_method,
-        )
-        for _, order in accepted
-    }
-    agreed = {
-        (order.customer.id, agreement.contract, agreement.version)
-        for _, order in accepted
-        for agreement in order.contracts
-    }
-    if accepted:
+    if people:
         tx.execute(_INSERT_CUSTOMERS, _rows([person.model_dump() for person in people.values()]))
-        tx.execute(
-            _INSERT_METHODS,
-            _rows([{"id": str(i), "customer_id": c, "token": t} for i, (c, t) in methods.items()]),
-        )
-        columns = ("customer_id", "contract", "version")
-        if agreed:
-            tx.execute(
-                _INSERT_AGREEMENTS,
-                _rows([dict(zip(columns, row, strict=True)) for row in sorted(agreed)]),
-            )
     order_rows = []
     for c in candidates:
         row: dict[str, Any] = {
@@ -271,15 +262,13 @@ def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> Seque
                 "subsidiary": person.subsidiary,
                 "country": person.country,
                 "vat_number": person.vat_number,
-                "payment_method_id": str(
-                    derived_id("payment method", person.id, c.order.payment_method)
-                ),
+                "payment_method_id": str(_method_id(c.order)),
             }
         order_rows.append(row)
-    inserted = tx.execute(_INSERT_ORDERS, _rows(order_rows)).all()
-    new = {row.id for row in inserted}
+    new = set(tx.execute(_INSERT_ORDERS, _rows(order_rows)).scalars())
     accepted = [(c, order) for c, order in accepted if c.id in new]
     if accepted:
+        _write_what_customers_gave(tx, [order for _, order in accepted])
         tx.execute(
             _INSERT_LINES,
             _rows(
@@ -308,7 +297,25 @@ def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> Seque
             if c.id in new
         ),
     )
-    return inserted
+    return list(new)
+
+
+def _method_id(order: OrderDocument) -> uuid.UUID:
+    return derived_id("payment method", order.customer.id, order.payment_method)
+
+
+def _write_what_customers_gave(tx: Connection, accepted: list[OrderDocument]) -> None:
+    """Payment methods, and the contracts that were accepted."""
+    methods = {_method_id(o): (o.customer.id, o.payment_method) for o in accepted}
+    tx.execute(
+        _INSERT_METHODS,
+        _rows([{"id": str(i), "customer_id": c, "token": t} for i, (c, t) in methods.items()]),
+    )
+    agreed = sorted({(o.customer.id, a.contract, a.version) for o in accepted for a in o.contracts})
+    if agreed:
+        columns = ("customer_id", "contract", "version")
+        rows = [dict(zip(columns, row, strict=True)) for row in agreed]
+        tx.execute(_INSERT_AGREEMENTS, _rows(rows))
 
 
 def _rows(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -344,24 +351,36 @@ def _keep(
     tx.execute(_REJECT, _rows(list(rows.values())))
 
 
-_SECRET_FIELDS = {"email", "payment_method", "token", "vat_number"}
+# What a person needs in order to see what is wrong, and no more: values of every other field,
+# misspelt ones above all, may be secret.
+_SHOWN_FIELDS = {
+    "key", "customer", "id", "subsidiary", "country", "language", "contracts", "contract",
+    "version", "lines", "plan", "period", "quantity", "configuration",
+}  # fmt: skip
+_WORD = re.compile(r"[^\W_][\w.@+-]*")
 
 
 def redact(body: bytes, value: Any) -> str:
     """A document without what must not lie about: readable, at most 4,000 characters."""
-    if value is not None:
-        readable = json.dumps(_without_secrets(value), ensure_ascii=True)
-    else:
-        readable = f"{len(body)} bytes that are not JSON: " + re.sub(
-            r"[^\s\"']*@[^\s\"']*|\d{6,}|tok\w*", "***", ascii(body[:500])
-        )
-    return readable.replace("\\u0000", "")[:4000]
-
-
-def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: "***" if key in _SECRET_FIELDS else _without_secrets(item)
-            for key, item in value.items()
-        }
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+        return json.dumps(_shown(value), ensure_ascii=True).replace("\\u0000", "")[:4000]
+    words = ascii(body[:500])
+    shown = _WORD.sub(lambda word: word[0] if word[0] in _SHOWN_FIELDS else "***", words)
+    return f"{len(body)} bytes that are not an order: {shown}"[:4000]
+
+
+def _shown(value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _shown_item(item) if name in _SHOWN_FIELDS else "***" for name, item in value.items()
+    }
+
+
+def _shown_item(item: Any) -> Any:
+    if isinstance(item, dict):
+        return _shown(item)
+    if isinstance(item, list):
+        return [_shown_item(part) for part in item]
+    return _EMAIL.sub("***", item) if isinstance(item, str) else item
+
+
+_EMAIL = re.compile(r"\S+@\S+")

@@ -14,6 +14,7 @@ from schemas.values import Universe
 
 INTAKE_EXCHANGE = "intake"
 INTAKE_QUEUE = "intake"
+DEAD_INTAKE = "intake.dead"
 
 _UNIVERSES = "|".join(Universe)
 # user -> (configure, write, read): regular expressions over names.
@@ -27,10 +28,16 @@ PERMISSIONS = {
 }
 
 
+def permissions_of(user: str) -> tuple[str, str, str] | None:
+    """The permissions of a user; ``upstream-shop`` and the like are upstreams of their own."""
+    return PERMISSIONS.get("upstream" if user.startswith("upstream-") else user)
+
+
 def declare(url: str) -> list[str]:
     """Declare exchanges and quorum queues; safe to repeat. Returns the queues' names.
 
-    No delivery limit: messages of a worker that ends before it starts them count as delivered.
+    No delivery limit of our own: messages of a worker that ends before it starts them count as
+    delivered. RabbitMQ 4 has one by default: what it takes from the intake queue is kept beside.
 
     Raises:
         ConfigurationError: the broker cannot be reached, or holds something else by that name.
@@ -38,28 +45,42 @@ def declare(url: str) -> list[str]:
     try:
         connection = pika.BlockingConnection(pika.URLParameters(url))
         channel = connection.channel()
-        bindings = [(TASKS_EXCHANGE, queue) for queue in QUEUES]
-        bindings.append((INTAKE_EXCHANGE, INTAKE_QUEUE))
-        for exchange in (TASKS_EXCHANGE, INTAKE_EXCHANGE):
-            channel.exchange_declare(exchange, "direct", durable=True)
-        for exchange, queue in bindings:
+        channel.exchange_declare(TASKS_EXCHANGE, "direct", durable=True)
+        for queue in QUEUES:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-            channel.queue_bind(queue, exchange, routing_key=queue)
+            channel.queue_bind(queue, TASKS_EXCHANGE, routing_key=queue)
+        # Fanout: a document with a routing key of the sender's fancy is not lost.
+        for name, arguments in (
+            (DEAD_INTAKE, {}),
+            (
+                INTAKE_QUEUE,
+                {
+                    "x-dead-letter-exchange": DEAD_INTAKE,
+                    "x-dead-letter-strategy": "at-least-once",
+                    "x-overflow": "reject-publish",
+                },
+            ),
+        ):
+            channel.exchange_declare(name, "fanout", durable=True)
+            channel.queue_declare(
+                name, durable=True, arguments={"x-queue-type": "quorum", **arguments}
+            )
+            channel.queue_bind(name, name)
         connection.close()
     except ChannelClosedByBroker as error:
         raise ConfigurationError(f"the broker refuses: {error.reply_text}") from None
     except (AMQPError, OSError) as error:
         raise ConfigurationError(f"cannot reach the broker: {error!r}") from None
-    return [queue for _, queue in bindings]
+    return [*QUEUES, INTAKE_QUEUE]
 
 
 def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> list[str]:
     """Create or update users with least permissions, by the management plugin's HTTP API."""
-    unknown = sorted(passwords.keys() - PERMISSIONS.keys())
+    unknown = sorted(user for user in passwords if permissions_of(user) is None)
     if unknown:
         raise ConfigurationError(
             f"AUTORENEW_BROKER_PASSWORDS: no user {', '.join(unknown)};"
-            f" there are {', '.join(PERMISSIONS)}"
+            f" there are {', '.join(PERMISSIONS)} and upstream-NAME"
         )
     parts = urlsplit(management_url)
     headers = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}")
@@ -67,12 +88,13 @@ def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> 
     base = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}/api"
     http = urllib3.PoolManager(retries=False, timeout=10)
     for user, password in passwords.items():
-        configure, write, read = PERMISSIONS[user]
+        permissions = permissions_of(user)
+        assert permissions is not None
         for path, body in (
             (f"/users/{user}", {"password": password, "tags": ""}),
             (
                 f"/permissions/{quote(vhost, safe='')}/{user}",
-                {"configure": configure, "write": write, "read": read},
+                dict(zip(("configure", "write", "read"), permissions, strict=True)),
             ),
         ):
             try:

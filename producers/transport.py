@@ -124,7 +124,11 @@ class _Link:
         self._loop = self._connection.ioloop
         self._connection.add_on_connection_blocked_callback(self._on_blocked)
         self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._run_until(lambda: self._ready)
+        try:
+            self._run_until(lambda: self._ready)
+        except BaseException:
+            self.close()
+            raise
 
     def publish(self, batch: Sequence[Dispatch]) -> set[str]:
         self._unroutable.clear()
@@ -159,6 +163,7 @@ class _Link:
                 self._run_until(lambda: False, timeout=2.0)
             except TransportLost:
                 pass  # which is what closing looks like from here
+        self._loop.close()  # its sockets
 
     def _run_until(self, done: Callable[[], bool], timeout: float | None = None) -> None:
         """Serve the connection until ``done``, it is lost, or time is up."""

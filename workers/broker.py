@@ -7,8 +7,9 @@ here a message is settled only on the channel it came from.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import dramatiq
@@ -44,7 +45,7 @@ class ReadOnlyBroker(Broker):
         raise RuntimeError("workers do not publish: enqueue into the ledger")
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        return _Consumer(self._parameters, queue_name, prefetch, timeout)
+        return _Consumer(self._parameters, queue_name, self.actors, prefetch, timeout)
 
 
 class _Delivery(MessageProxy):
@@ -58,9 +59,15 @@ class _Delivery(MessageProxy):
 
 class _Consumer(Consumer):
     def __init__(
-        self, parameters: pika.URLParameters, queue_name: str, prefetch: int, timeout: int
+        self,
+        parameters: pika.URLParameters,
+        queue_name: str,
+        actors: Collection[str],
+        prefetch: int,
+        timeout: int,
     ) -> None:
         self._queue_name = queue_name
+        self._actors = actors
         try:
             self._connection = pika.BlockingConnection(parameters)
         except LOST as error:
@@ -82,9 +89,13 @@ class _Consumer(Consumer):
             return None
         try:
             message = Message.decode(body)
-            # Either would hurt the worker: a foreign queue name kills its threads, an eta
-            # makes it publish.
-            if message.queue_name != self._queue_name or "eta" in message.options:
+            # Each would hurt the worker: a foreign queue name kills its threads, an eta makes
+            # it publish, an actor it does not have ends the consumer.
+            if (
+                message.queue_name != self._queue_name
+                or message.actor_name not in self._actors
+                or "eta" in message.options
+            ):
                 raise ValueError("not a message of this queue")
         except (DecodeError, TypeError, ValueError) as error:
             log.warning("refused a message on %s: %s", self._queue_name, error)
@@ -112,9 +123,15 @@ class _Consumer(Consumer):
     def close(self) -> None:
         try:
             if self._connection.is_open:
-                end = time.monotonic() + 1
-                self._connection.process_data_events(0)  # settles what is queued
-                while time.monotonic() < end and self._connection.is_open:
-                    self._connection.close()
+                self._settle_what_is_queued()
+                self._connection.close()
         except LOST:
             log.debug("closing", exc_info=True)
+
+    def _settle_what_is_queued(self) -> None:
+        """Acknowledgements are callbacks of the connection, run in the order they came."""
+        settled = threading.Event()
+        self._connection.add_callback_threadsafe(settled.set)
+        end = time.monotonic() + 1
+        while not settled.is_set() and time.monotonic() < end:
+            self._connection.process_data_events(0.01)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # A group that lived this long gets its next start at once.
 HEALTHY_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 30.0
+# What Dramatiq may take, after its handlers had their time, to end its processes.
+EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -84,9 +86,10 @@ class Launcher:
         if self._group is None:
             return 0
         try:
-            return 0 if self._group.wait(self._settings.shutdown_seconds) == 0 else 1
+            limit = self._settings.shutdown_seconds + EXIT_SECONDS
+            return 0 if self._group.wait(limit) == 0 else 1
         except subprocess.TimeoutExpired:
-            log.error("not drained within %g s: killed", self._settings.shutdown_seconds)
+            log.error("not drained within %g s: killed", limit)
             self._group.kill()
             return 1
 

@@ -128,7 +128,7 @@ class PrivateFleet:
     ) -> None:
         self._folder = folder
         self._postgres = postgres
-        self._rabbitmq = rabbitmq
+        self.rabbitmq = rabbitmq
         self.database = database
         self.vhost = database
         self._simulator_url = simulator_url
@@ -145,16 +145,16 @@ class PrivateFleet:
         migrate(self.owner, {role: f"pw-{role}" for role in ROLES})
         with self.owner.begin() as tx:
             save(tx, catalogue)
-        self._rabbitmq.add_vhost(self.vhost)
+        self.rabbitmq.add_vhost(self.vhost)
         self.setup_broker()
 
-    def setup_broker(self) -> None:
-        topology.declare(self._rabbitmq.url(vhost=self.vhost))
-        users = {user: f"pw-{user}" for user in topology.PERMISSIONS}
-        topology.create_users(self._rabbitmq.management_url, self.vhost, users)
+    def setup_broker(self, *more_users: str) -> None:
+        topology.declare(self.rabbitmq.url(vhost=self.vhost))
+        users = {user: f"pw-{user}" for user in (*topology.PERMISSIONS, *more_users)}
+        topology.create_users(self.rabbitmq.management_url, self.vhost, users)
 
     def broker_url(self, user: str) -> str:
-        return self._rabbitmq.url(user, f"pw-{user}", vhost=self.vhost)
+        return self.rabbitmq.url(user, f"pw-{user}", vhost=self.vhost)
 
     def database_url(self, role: str) -> str:
         return self._postgres.url(self.database, f"autorenew_{role}", f"pw-{role}")
@@ -220,7 +220,7 @@ class PrivateFleet:
         """Until every queue that a started member reads has a consumer."""
         queues = [q for m in self.members.values() for q in m.queues]
         connection = pika.BlockingConnection(
-            pika.URLParameters(self._rabbitmq.url(vhost=self.vhost))
+            pika.URLParameters(self.rabbitmq.url(vhost=self.vhost))
         )
         channel = connection.channel()
 
@@ -253,7 +253,7 @@ class PrivateFleet:
         self.owner.dispose()
         self._postgres.drop_database(self.database)
         with contextlib.suppress(Exception):
-            self._rabbitmq.delete_vhost(self.vhost)
+            self.rabbitmq.delete_vhost(self.vhost)
 
     def scalar(self, query: str, **parameters: Any) -> Any:
         with self.owner.connect() as tx:

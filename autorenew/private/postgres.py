@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg
 from psycopg import sql
@@ -65,6 +66,7 @@ class PrivatePostgres:
         self._port = port
         self._fast = fast
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock_file: IO[str] | None = None
 
     @staticmethod
     def _unprivileged_user() -> pwd.struct_passwd:
@@ -122,7 +124,12 @@ class PrivatePostgres:
         return f"postgresql://{user}:{secret}@127.0.0.1:{self._port}/{database}"
 
     def start(self) -> None:
-        """Initialize the cluster if there is none, and start it."""
+        """Initialize the cluster if there is none, and start it.
+
+        Raises:
+            ConfigurationError: another process of ours uses the folder.
+        """
+        self._lock()
         self._password()
         if not (self._data / "PG_VERSION").exists():
             shutil.rmtree(self._data, ignore_errors=True)
@@ -159,6 +166,19 @@ class PrivatePostgres:
             )
         atexit.register(self.stop)
         self._wait_until_up()
+
+    def _lock(self) -> None:
+        """Held until this process ends, however it ends."""
+        if self._lock_file is None:
+            lock_file = (self._folder / "lock").open("a")
+            try:
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock_file.close()
+                raise ConfigurationError(
+                    f"{self._folder} is in use by another process: stop it, or choose --folder"
+                ) from None
+            self._lock_file = lock_file
 
     def _wait_until_up(self) -> None:
         assert self._process is not None
@@ -232,6 +252,9 @@ class PrivatePostgres:
                 self._process.kill()
                 self._process.wait()
         self._process = None
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
 
     def kill(self) -> None:
         """SIGKILL to the postmaster, as a crash would."""

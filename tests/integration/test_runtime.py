@@ -150,7 +150,6 @@ def test_one_bad_subject_of_a_batch_fails_alone(world: World, kind: str) -> None
         pytest.param("40001", id="serialization failure"),
         pytest.param("57P01", id="administrator's shutdown"),
         pytest.param("08006", id="connection failure"),
-        pytest.param("42501", id="a right is missing"),
     ],
 )
 def test_circumstances_fail_no_task_and_count_no_attempt(world: World, state: str) -> None:
@@ -177,11 +176,14 @@ def test_a_lost_connection_puts_the_batch_back(world: World) -> None:
     assert world.done() == subjects
 
 
-def test_a_defect_is_tried_alone_and_then_set_aside(world: World) -> None:
+@pytest.mark.parametrize("kind", ["in Python", "in SQL"])
+def test_a_defect_is_tried_alone_and_then_set_aside(world: World, kind: str) -> None:
     subjects = world.enqueue(4)
     bad = subjects[2]
 
-    def run(_tx: Connection, claim: Claim) -> None:
+    def run(tx: Connection, claim: Claim) -> None:
+        if bad in claim.subjects and kind == "in SQL":
+            tx.execute(text("SELECT no_such_column FROM tasks"))
         if bad in claim.subjects:
             raise KeyError("nobody foresaw this")
 

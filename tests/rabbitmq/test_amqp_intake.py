@@ -1,0 +1,144 @@
+"""The AMQP door: plain JSON on the exchange ``intake``, acknowledged after the commit."""
+
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+import pytest
+
+from autorenew.private.fleet import PrivateFleet
+from autorenew.private.rabbitmq import PrivateRabbitMQ
+from producers.amqp_intake import AmqpIntake
+from producers.intake import Intake
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import SystemClock
+from schemas.database import connect
+from tests.given import body, line, order, wait_until
+from tests.rabbitmq.test_transport import cut, depth
+
+pytestmark = pytest.mark.rabbitmq
+
+
+@pytest.fixture
+def fleet(fleet_of: Any) -> Iterator[PrivateFleet]:
+    """With an intake that runs in this process."""
+    fleet = fleet_of()
+    engine = connect(fleet.database_url("api"))
+    consumer = AmqpIntake(
+        fleet.broker_url("intake"), Intake(engine, CatalogueCache(), SystemClock())
+    )
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    thread.start()
+    yield fleet
+    consumer.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    engine.dispose()
+
+
+def send(fleet: PrivateFleet, *bodies: bytes, user: str = "upstream", **properties: Any) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url(user)))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    fields = {"user_id": user, "delivery_mode": 2} | properties
+    for each in bodies:
+        channel.basic_publish("intake", "", each, pika.BasicProperties(**fields), mandatory=True)
+    connection.close()
+
+
+def orders(fleet: PrivateFleet) -> int:
+    return int(fleet.scalar("SELECT count(*) FROM orders"))
+
+
+def rejected(fleet: PrivateFleet) -> list[str]:
+    query = "SELECT coalesce(string_agg(code, ' ' ORDER BY code), '') FROM rejected_documents"
+    return str(fleet.scalar(query)).split()
+
+
+def test_orders_are_taken_in_and_their_upstream_is_the_amqp_user(fleet: PrivateFleet) -> None:
+    send(fleet, *(body(order(f"k-{n}")) for n in range(50)))
+
+    wait_until(lambda: orders(fleet) == 50, "all orders are taken in")
+    assert fleet.scalar("SELECT DISTINCT upstream FROM orders") == "upstream"
+    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+
+
+def test_each_upstream_user_has_keys_of_its_own(fleet: PrivateFleet) -> None:
+    fleet.setup_broker("upstream-shop", "upstream-partner")
+
+    for user in ("upstream-shop", "upstream-partner"):
+        send(fleet, body(order("k-1", customer=user)), user=user)
+
+    wait_until(lambda: orders(fleet) == 2, "both are taken in")
+
+
+def test_bad_documents_are_kept_and_do_not_loop(fleet: PrivateFleet) -> None:
+    send(
+        fleet,
+        b"not json",
+        b"\xff\x00",
+        b"",
+        body(order("k-1", line("no-such-plan"))),
+        body(order("k-2")),
+    )
+
+    wait_until(lambda: len(rejected(fleet)) == 4, "four are kept")
+    assert rejected(fleet) == ["not_json", "not_json", "not_json", "plan_unknown"]
+    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing is left")
+    assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'accepted'") == 1
+
+
+def test_a_document_that_nobody_signed_is_kept_and_not_taken(fleet: PrivateFleet) -> None:
+    send(fleet, body(order("k-1")), user_id=None)
+
+    wait_until(lambda: rejected(fleet) == ["user_id_missing"], "it is kept")
+    assert orders(fleet) == 0
+
+
+def test_a_document_is_not_lost_by_a_routing_key_of_the_senders_fancy(
+    fleet: PrivateFleet,
+) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url("upstream")))
+    properties = pika.BasicProperties(user_id="upstream")
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.basic_publish("intake", "orders.new.fr", body(order()), properties, mandatory=True)
+    connection.close()
+
+    wait_until(lambda: orders(fleet) == 1, "it is taken in")
+
+
+def test_headers_that_cannot_be_decoded_stop_nobody(
+    fleet: PrivateFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timestamp in milliseconds, as many publishers send it."""
+
+    def encode(pieces: list[bytes], _table: Any) -> int:
+        entry = b"\x04sent" + b"T" + struct.pack(">Q", 1_700_000_000_000)
+        pieces.append(struct.pack(">I", len(entry)) + entry)
+        return 4 + len(entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pika.data.encode_table", encode)
+        send(fleet, body(order("k-1")), headers={"sent": 1})
+    send(fleet, body(order("k-2")))
+
+    wait_until(lambda: orders(fleet) == 1, "the neighbour is taken in")
+    wait_until(lambda: rejected(fleet) == ["user_id_missing"], "the other one is kept")
+    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing loops")
+
+
+def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change_nothing(
+    fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ
+) -> None:
+    bodies = [body(order(f"k-{n}")) for n in range(300)]
+    for i in range(0, 300, 50):
+        send(fleet, *bodies[i : i + 50])
+        cut(rabbitmq, fleet.vhost)
+
+    wait_until(lambda: orders(fleet) == 300, "all are taken in, once")
+    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+    assert fleet.scalar("SELECT count(*) FROM tasks") == 300
+    assert rejected(fleet) == []

@@ -1,0 +1,111 @@
+"""How a relay hands messages to RabbitMQ, and what it is told."""
+
+import uuid
+
+import pika
+import pytest
+
+from autorenew.private.fleet import PrivateFleet
+from autorenew.private.rabbitmq import PrivateRabbitMQ
+from producers.ledger import Dispatch
+from producers.transport import RabbitTransport, TransportLost
+from tests.given import wait_until
+
+pytestmark = pytest.mark.rabbitmq
+
+
+def messages(count: int, queue: str = "web") -> list[Dispatch]:
+    return [Dispatch(queue, "converge", (uuid.uuid4(),)) for _ in range(count)]
+
+
+def depth(url: str, queue: str) -> int:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        declared = connection.channel().queue_declare(queue, passive=True)
+        return int(declared.method.message_count)
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def broker(fleet_of: object) -> PrivateFleet:
+    return fleet_of()  # type: ignore[operator,no-any-return]
+
+
+def test_what_was_confirmed_survives_a_broker_that_is_killed(
+    broker: PrivateFleet, rabbitmq: PrivateRabbitMQ
+) -> None:
+    transport = RabbitTransport(broker.broker_url("relay"))
+    transport.publish(messages(500))
+
+    rabbitmq.kill()
+    rabbitmq.start()
+
+    wait_until(lambda: depth(broker.broker_url("relay"), "web") == 500, "all 500 are there")
+    transport.close()
+
+
+def test_a_relay_goes_on_after_its_connection_was_lost(
+    broker: PrivateFleet, rabbitmq: PrivateRabbitMQ
+) -> None:
+    transport = RabbitTransport(broker.broker_url("relay"))
+    transport.publish(messages(1))
+    cut(rabbitmq, broker.vhost)
+
+    with pytest.raises(TransportLost):
+        transport.publish(messages(1))
+    transport.publish(messages(1))
+
+    wait_until(lambda: depth(broker.broker_url("relay"), "web") >= 2, "two messages are there")
+    transport.close()
+
+
+def cut(rabbitmq: PrivateRabbitMQ, vhost: str) -> None:
+    rabbitmq.ctl("close_all_connections", "--vhost", vhost, "test")
+
+
+def test_a_queue_that_does_not_exist_is_named_and_the_others_get_theirs(
+    broker: PrivateFleet,
+) -> None:
+    transport = RabbitTransport(broker.broker_url("relay"))
+
+    unroutable = transport.publish([*messages(2), *messages(1, "no-such-queue"), *messages(2)])
+
+    assert unroutable == {"no-such-queue"}
+    wait_until(lambda: depth(broker.broker_url("relay"), "web") == 4, "four messages are there")
+    transport.close()
+
+
+def publish_on(transport: RabbitTransport) -> None:
+    while True:
+        transport.publish(messages(1))
+
+
+def test_a_broker_that_blocks_is_given_up_on_in_time(
+    broker: PrivateFleet, rabbitmq: PrivateRabbitMQ
+) -> None:
+    transport = RabbitTransport(broker.broker_url("relay"), timeout=1.0)
+    transport.publish(messages(1))
+    rabbitmq.ctl("set_vm_memory_high_watermark", "0.00001")
+    try:
+        with pytest.raises(TransportLost, match="no answer"):
+            publish_on(transport)  # the alarm takes a moment
+    finally:
+        rabbitmq.ctl("set_vm_memory_high_watermark", "0.6")
+
+    def publishes() -> bool:
+        try:
+            transport.publish(messages(1))
+        except TransportLost:
+            return False
+        return True
+
+    wait_until(publishes, "publishing works again")
+    transport.close()
+
+
+def test_a_broker_that_is_away_is_one_clear_fault(broker: PrivateFleet) -> None:
+    transport = RabbitTransport("amqp://nobody:nothing@127.0.0.1:1/")
+
+    with pytest.raises(TransportLost):
+        transport.publish(messages(1))
