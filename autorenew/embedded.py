@@ -3,7 +3,6 @@
 PostgreSQL comes from a wheel; the outside world is the simulator, in a thread, over HTTP.
 """
 
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -66,15 +65,11 @@ class Embedded:
         self._postgres.ensure_database(self._database)
         self.database_url = self._postgres.url(self._database)
         owner = connect(self.database_url)
-        passwords = {role: secrets.token_hex(16) for role in ROLES}
-        migrate(owner, passwords)
+        migrate(owner, self._postgres.role_passwords())
         self.owner = owner
         self._engines = {
-            role: connect(
-                self._postgres.url(self._database, f"autorenew_{role}", password),
-                pool_size=THREADS + 2,
-            )
-            for role, password in passwords.items()
+            role: connect(self._postgres.role_url(self._database, role), pool_size=THREADS + 2)
+            for role in ROLES
         }
         self.simulator = Running(store=self._store, rules=self._rules)
         self.settings = Settings(

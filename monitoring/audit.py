@@ -3,8 +3,9 @@
 Each check is one short statement that returns the ids that break it.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, text
 from schemas.errors import ConfigurationError
 
 SHOWN = 20
+RECHECK_SECONDS = 1.0
 
 CHECKS = {
     "every line of an accepted order has exactly its quantity of services": """
@@ -92,11 +94,34 @@ CHECKS = {
             <> (s.anchor + make_interval(months => s.period_months * s.paid_periods))::timestamp""",
     "what should be is what was confirmed, or is being worked on": """
         SELECT s.id FROM services AS s
-        WHERE s.desired <> s.confirmed
+        WHERE (s.desired <> s.confirmed OR s.state = 'delivering'
+            OR (s.confirmed <> 'absent' AND s.confirmed_until < (s.anchor
+                + make_interval(months => s.period_months * s.paid_periods))::date))
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
+    "a service's state agrees with what was confirmed": """
+        SELECT s.id FROM services AS s
+        WHERE s.confirmed <> CASE s.state WHEN 'active' THEN 'active'
+                WHEN 'suspended' THEN 'suspended' ELSE 'absent' END
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
+    "what was begun and not decided is asked about": """
+        SELECT c.key FROM charges AS c WHERE c.state IN ('started', 'unknown')
+          AND NOT EXISTS (SELECT FROM tasks AS t
+            WHERE t.name = 'charge' AND t.subject = c.request_id)
+        UNION ALL
+        SELECT f.key FROM refunds AS f
+        JOIN credit_note_lines AS l ON l.credit_note_id = f.credit_note_id
+        WHERE f.state IN ('started', 'unknown') AND NOT EXISTS (SELECT FROM tasks AS t
+            WHERE t.name = 'refund' AND t.subject = l.service_id)
+        UNION ALL
+        SELECT o.key FROM operations AS o WHERE o.state IN ('pending', 'unknown')
+          AND NOT EXISTS (SELECT FROM tasks AS t
+            WHERE t.name = 'converge' AND t.subject = o.service_id)""",
     "what is not at rest has a task": """
         SELECT o.id FROM orders AS o WHERE o.state = 'accepted'
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'price' AND t.subject = o.id)
+        UNION ALL
+        SELECT o.id FROM orders AS o WHERE o.state = 'priced' AND NOT EXISTS (
+            SELECT FROM payment_requests AS r WHERE r.order_id = o.id AND r.state = 'open')
         UNION ALL
         SELECT r.id FROM payment_requests AS r WHERE r.state = 'open'
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'charge' AND t.subject = r.id)""",
@@ -125,18 +150,39 @@ def audit(tx: Connection, far_side: str | None = None) -> list[Finding]:
     Raises:
         ConfigurationError: the far side does not answer.
     """
+    _take_snapshot(tx)
     findings = []
     for invariant, query in CHECKS.items():
         finding = Finding(invariant)
         finding.add([str(value) for value in tx.execute(text(query)).scalars()])
         findings.append(finding)
     if far_side is not None:
-        findings += [_money(tx, far_side), _resources(tx, far_side)]
+        findings += [_compare(tx, far_side, *comparison) for comparison in COMPARISONS.items()]
     return findings
 
 
-def _money(tx: Connection, far_side: str) -> Finding:
-    finding = Finding("what the gateway took and gave back is what invoices and credit notes say")
+def _take_snapshot(tx: Connection) -> None:
+    """Every statement sees the same moment: a busy fleet is not mistaken for a broken one."""
+    tx.rollback()
+    tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+
+
+Differences = Callable[[Connection, str], set[str]]
+
+
+def _compare(tx: Connection, far_side: str, invariant: str, differences: Differences) -> Finding:
+    """Two books cannot be read at one moment: what differs is looked at once more."""
+    differing = differences(tx, far_side)
+    if differing:
+        time.sleep(RECHECK_SECONDS)
+        _take_snapshot(tx)
+        differing &= differences(tx, far_side)
+    finding = Finding(invariant)
+    finding.add(sorted(differing))
+    return finding
+
+
+def _money(tx: Connection, far_side: str) -> set[str]:
     book: Counter[tuple[str, str, int, str]] = Counter()
     for entry in _pages(f"{far_side}/gateway/book"):
         book[entry["kind"], entry["key"], entry["amount"], entry["currency"]] += 1
@@ -163,12 +209,10 @@ def _money(tx: Connection, far_side: str) -> Finding:
             ).scalars(),
         )
     )
-    finding.add([f"{kind} {key}" for kind, key, _, _ in differing if key not in open_keys])
-    return finding
+    return {f"{kind} {key}" for kind, key, _, _ in differing if key not in open_keys}
 
 
-def _resources(tx: Connection, far_side: str) -> Finding:
-    finding = Finding("every active service has exactly one live resource, every ended one none")
+def _resources(tx: Connection, far_side: str) -> set[str]:
     live = Counter(
         (entry["service_id"], entry["state"])
         for entry in _pages(f"{far_side}/infrastructure/resources")
@@ -183,8 +227,13 @@ def _resources(tx: Connection, far_side: str) -> Finding:
         )
     )
     differing = (live - ours) + (ours - live)
-    finding.add([service for service, _ in differing if service not in busy])
-    return finding
+    return {service for service, _ in differing if service not in busy}
+
+
+COMPARISONS: dict[str, Differences] = {
+    "what the gateway took and gave back is what invoices and credit notes say": _money,
+    "every active service has exactly one live resource, every ended one none": _resources,
+}
 
 
 def _pages(url: str) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
@@ -68,6 +66,9 @@ def _sqlstate(error: BaseException) -> str:
 
 def migrate(engine: Engine, passwords: dict[str, str]) -> None:
     """Bring the schema up to date and give the roles named in ``passwords`` their password."""
+    from alembic import command  # a worker has no use for it
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:

@@ -19,12 +19,10 @@ from producers.intake import Answer, Intake
 from schemas.catalogue.store import CatalogueCache, save
 from schemas.clock import SystemClock
 from schemas.database import connect, migrate
-from schemas.tables import ROLES
 from simulator.server import Running
 from tests import given
 
 TEMPLATE = "template_autorenew"
-PASSWORDS = {role: f"pw-{role}" for role in ROLES}
 
 
 class Database:
@@ -35,13 +33,11 @@ class Database:
         self.name = name
         self.url = postgres.url(name)
         self.owner = connect(self.url)
-        migrate(self.owner, PASSWORDS)  # roles belong to the server: another test renamed theirs
         self._engines: dict[str, Engine] = {}
 
     def engine(self, role: str) -> Engine:
         if role not in self._engines:
-            url = self._postgres.url(self.name, f"autorenew_{role}", PASSWORDS[role])
-            self._engines[role] = connect(url, pool_size=10)
+            self._engines[role] = connect(self._postgres.role_url(self.name, role), pool_size=10)
         return self._engines[role]
 
     def all(self, query: str, **parameters: Any) -> list[Any]:
@@ -77,7 +73,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgr
 def template(postgres: PrivatePostgres) -> str:
     postgres.ensure_database(TEMPLATE)
     engine = connect(postgres.url(TEMPLATE))
-    migrate(engine, PASSWORDS)
+    migrate(engine, postgres.role_passwords())
     with engine.begin() as tx:
         save(tx, given.CATALOGUE)
     engine.dispose()

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # A group that lived this long gets its next start at once.
 HEALTHY_SECONDS = 10.0
-MAX_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 5.0
 # What Dramatiq may take, after its handlers had their time, to end its processes.
 EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1

@@ -101,6 +101,7 @@ class Runtime:
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
 
     def close(self) -> None:
+        self._heartbeat.stop()
         self._calls.shutdown(wait=False, cancel_futures=True)
 
     def handle(
@@ -288,6 +289,10 @@ class Heartbeat:
         self._held: dict[uuid.UUID, Claim] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[None]:
@@ -304,8 +309,7 @@ class Heartbeat:
 
     def _loop(self) -> None:
         seen: set[uuid.UUID] = set()
-        while True:
-            time.sleep(self._lease / 4)
+        while not self._stopping.wait(self._lease / 4):
             with self._lock:
                 held = dict(self._held)
             for token, claim in held.items():

@@ -24,7 +24,6 @@ from producers.steps import BILLING, ORDERS
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
 from schemas.database import connect, migrate
-from schemas.tables import ROLES
 from schemas.values import Universe
 
 UNIVERSES = tuple(universe.value for universe in Universe)
@@ -141,8 +140,7 @@ class PrivateFleet:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._postgres.ensure_database(self.database)
         self.owner: Engine = connect(self._postgres.url(self.database))
-        # The same for every database of one server: roles belong to the server.
-        migrate(self.owner, {role: f"pw-{role}" for role in ROLES})
+        migrate(self.owner, self._postgres.role_passwords())
         with self.owner.begin() as tx:
             save(tx, catalogue)
         self.rabbitmq.add_vhost(self.vhost)
@@ -157,7 +155,7 @@ class PrivateFleet:
         return self.rabbitmq.url(user, f"pw-{user}", vhost=self.vhost)
 
     def database_url(self, role: str) -> str:
-        return self._postgres.url(self.database, f"autorenew_{role}", f"pw-{role}")
+        return self._postgres.role_url(self.database, role)
 
     def environment(self, user: str, role: str) -> dict[str, str]:
         """What a process of this broker user and this database role is told."""

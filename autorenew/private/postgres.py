@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import importlib.util
 import os
 import pwd
@@ -21,6 +22,7 @@ from psycopg import sql
 
 from autorenew.private.ports import free_port
 from schemas.errors import ConfigurationError
+from schemas.tables import ROLES
 
 _START_SECONDS = 30.0
 
@@ -122,6 +124,15 @@ class PrivatePostgres:
     def url(self, database: str = "postgres", user: str = "postgres", password: str = "") -> str:
         secret = password or self._password()
         return f"postgresql://{user}:{secret}@127.0.0.1:{self._port}/{database}"
+
+    def role_passwords(self) -> dict[str, str]:
+        """The same for every database and every start of the cluster, and known to nobody else."""
+        secret = self._password().encode()
+        return {role: hmac.new(secret, role.encode(), "sha256").hexdigest() for role in ROLES}
+
+    def role_url(self, database: str, role: str) -> str:
+        """As a process of this role connects."""
+        return self.url(database, f"autorenew_{role}", self.role_passwords()[role])
 
     def start(self) -> None:
         """Initialize the cluster if there is none, and start it.

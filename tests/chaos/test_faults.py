@@ -1,0 +1,298 @@
+"""A fleet of real processes, on a real broker and database, while things are killed.
+
+After each fault the fleet finishes by itself and the audit is clean: no order lost, no double
+charge, no double resource, compared with the far side's own books.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika
+import pytest
+
+from autorenew.private.fleet import Member, PrivateFleet, descendants
+from autorenew.private.postgres import PrivatePostgres
+from autorenew.private.rabbitmq import PrivateRabbitMQ
+from monitoring.audit import audit
+from producers.failpoints import NAMES
+from producers.ledger import Dispatch
+from producers.relay import Relay
+from producers.transport import RabbitTransport
+from schemas.database import connect
+from schemas.settings import Settings
+from simulator.server import Running
+from tests.given import body, line, order
+
+pytestmark = pytest.mark.rabbitmq
+
+PLANS = ("site", "server", "vm", "phone")
+TIMEOUT_SECONDS = 90.0
+
+
+@pytest.fixture
+def fleet(fleet_of: Callable[..., PrivateFleet]) -> PrivateFleet:
+    return fleet_of()
+
+
+def send(fleet: PrivateFleet, count: int, prefix: str = "k", customer: str = "") -> None:
+    """As upstream does: confirmed publishes to the exchange ``intake``."""
+    connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url("upstream")))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(user_id="upstream", delivery_mode=2)
+    for n in range(count):
+        document = order(
+            f"{prefix}-{n}",
+            line(PLANS[n % 4], quantity=1 + n % 3),
+            customer=customer or f"{prefix}-{n % 50}",
+        )
+        channel.basic_publish("intake", "", body(document), properties, mandatory=True)
+    connection.close()
+
+
+def ended(fleet: PrivateFleet) -> int:
+    return int(fleet.scalar("SELECT count(*) FROM orders WHERE ended_at IS NOT NULL"))
+
+
+def finish(fleet: PrivateFleet, orders: int, simulator: Running) -> None:
+    """Everything sent is taken in and comes to its end, and every book agrees."""
+    query = "SELECT count(*) FROM orders"
+    fleet.wait_until(lambda: fleet.scalar(query) == orders, TIMEOUT_SECONDS, "all are taken in")
+    fleet.wait_until_idle(TIMEOUT_SECONDS)
+    assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == orders
+    assert_clean(fleet, simulator)
+
+
+def assert_clean(fleet: PrivateFleet, simulator: Running) -> None:
+    with fleet.owner.connect() as tx:
+        findings = audit(tx, simulator.url)
+    assert [(f.invariant, f.ids) for f in findings if f.broken] == []
+
+
+def workers(fleet: PrivateFleet) -> list[Member]:
+    return [member for name, member in fleet.members.items() if name.startswith("worker")]
+
+
+def handler_processes(fleet: PrivateFleet) -> list[int]:
+    """The processes that run handlers: the last of each launcher's line."""
+    return [
+        pid
+        for member in workers(fleet)
+        for pid in descendants(member.pid)
+        if not list(descendants(pid))
+    ]
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it died by itself
+
+
+def test_every_failpoint_is_visited_and_nothing_is_lost(
+    fleet: PrivateFleet, simulator: Running, tmp_path: Any
+) -> None:
+    folder = tmp_path / "failpoints"
+    folder.mkdir()
+    armed = {"failpoints": str(folder)}
+    fleet.start_intake(**armed)
+    fleet.start_relay(**armed)
+    for queues in (("orders",), ("billing",), PLANS_QUEUES):
+        fleet.start_worker(*queues, threads=2, **armed)
+
+    sent = 0
+    while missing := {name for name in NAMES if not (folder / name).exists()}:
+        assert sent < 2000, f"never visited: {sorted(missing)}"
+        send(fleet, 40, f"batch{sent}")
+        sent += 40
+        fleet.wait_until(
+            lambda total=sent: ended(fleet) == total, TIMEOUT_SECONDS, f"end; missing {missing}"
+        )
+
+    finish(fleet, sent, simulator)
+    deaths = sum(member.deaths for member in fleet.members.values())
+    assert deaths >= sum(name.startswith(("intake", "relay")) for name in NAMES)
+
+
+PLANS_QUEUES = ("web", "dedicated", "cloud", "telecom")
+
+
+@pytest.fixture
+def busy(fleet: PrivateFleet) -> PrivateFleet:
+    """A fleet in the middle of 300 orders."""
+    fleet.start_all()
+    send(fleet, 300)
+    fleet.wait_until(lambda: ended(fleet) > 10, TIMEOUT_SECONDS, "the first orders end")
+    return fleet
+
+
+def test_workers_and_relays_that_are_killed_under_load(
+    busy: PrivateFleet, simulator: Running
+) -> None:
+    busy.start_relay("relay-2")
+    for n in range(3):
+        before = ended(busy)
+        kill(handler_processes(busy))
+        busy.members["relay"].kill()
+        send(busy, 20, f"more{n}")
+        busy.wait_until(lambda b=before: ended(busy) > b, TIMEOUT_SECONDS, "it goes on")
+
+    finish(busy, 360, simulator)
+
+
+def test_a_broker_that_is_killed_and_started_again(
+    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
+) -> None:
+    rabbitmq.kill()
+    rabbitmq.start()
+
+    finish(busy, 300, simulator)
+
+
+def test_a_broker_that_lost_everything(
+    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
+) -> None:
+    query = "SELECT count(*) FROM orders"
+    busy.wait_until(lambda: busy.scalar(query) == 300, TIMEOUT_SECONDS, "all are taken in")
+    rabbitmq.kill()
+    rabbitmq.wipe()
+    rabbitmq.start()
+    rabbitmq.add_vhost(busy.vhost)
+    busy.setup_broker()
+    send(busy, 20, "afterwards")
+
+    finish(busy, 320, simulator)
+
+
+def test_a_database_that_is_killed_and_started_again(
+    busy: PrivateFleet, simulator: Running, postgres: PrivatePostgres
+) -> None:
+    postgres.kill()
+    postgres.start()
+    busy.owner.dispose()  # the test's own connections died as well
+
+    finish(busy, 300, simulator)
+
+
+def test_connections_that_are_cut_again_and_again(
+    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
+) -> None:
+    cut = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    for n in range(4):
+        rabbitmq.ctl("close_all_connections", "--vhost", busy.vhost, "test")
+        busy.scalar(cut)
+        send(busy, 10, f"more{n}")
+
+    finish(busy, 340, simulator)
+
+
+class Twice(RabbitTransport):
+    """A transport that delivers every message two times."""
+
+    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
+        return super().publish([*batch, *batch])
+
+
+def test_every_message_is_delivered_twice(fleet: PrivateFleet, simulator: Running) -> None:
+    fleet.start_intake()
+    for queues in (("orders",), ("billing",), PLANS_QUEUES):
+        fleet.start_worker(*queues, threads=4)
+    engine = connect(fleet.database_url("relay"))
+    relay = Relay(engine, Twice(fleet.broker_url("relay")), Settings(calls_at_once=3))
+    thread = threading.Thread(target=relay.run)
+    thread.start()
+    try:
+        send(fleet, 150)
+        finish(fleet, 150, simulator)
+    finally:
+        relay.stop()
+        thread.join(20)
+        engine.dispose()
+
+
+def test_a_worker_that_is_frozen_under_a_call_and_wakes_up_too_late(
+    fleet: PrivateFleet, simulator: Running
+) -> None:
+    simulator.simulator.faults.add({"fault": "slow", "operation": "charge", "seconds": 0.7})
+    fleet.start_all(threads=1)
+    send(fleet, 6)
+    query = "SELECT count(*) FROM charges WHERE state = 'started'"
+    fleet.wait_until(lambda: fleet.scalar(query) > 0, TIMEOUT_SECONDS, "charges are under way")
+    billing = fleet.members["worker-billing"]
+    frozen = [pid for pid in descendants(billing.pid) if not list(descendants(pid))]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        fleet.start_worker("billing", name="worker-billing-2", threads=2)
+        fleet.wait_until(lambda: ended(fleet) == 6, TIMEOUT_SECONDS, "the other one takes over")
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    send(fleet, 6, "afterwards")
+
+    finish(fleet, 12, simulator)
+
+
+POISON = '''
+"""Loaded by every Python process of the fleet: customer `killer` kills who works for it."""
+import os
+from workers.orders import price as module
+
+original = module.price
+
+def price(order, *rest):
+    if order.customer_id == "killer":
+        os.kill(os.getpid(), 9)
+    return original(order, *rest)
+
+module.price = price
+'''
+
+
+def test_a_subject_that_kills_its_process_fails_alone(
+    fleet: PrivateFleet, simulator: Running, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poison" / "sitecustomize.py").write_text(POISON)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "poison"))
+    fleet.start_all(threads=4)
+    monkeypatch.undo()
+    send(fleet, 30)
+    send(fleet, 1, "poison", customer="killer")
+    send(fleet, 30, "more")
+
+    query = "SELECT count(*) FROM tasks WHERE state = 'failed'"
+    fleet.wait_until(lambda: fleet.scalar(query) == 1, TIMEOUT_SECONDS, "it is set aside")
+    fleet.wait_until_idle(TIMEOUT_SECONDS)
+
+    assert fleet.scalar("SELECT name || ' ' || reason FROM tasks") == "price crashed"
+    assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == 60
+    key = "SELECT key FROM orders JOIN tasks ON tasks.subject = orders.id"
+    assert fleet.scalar(key) == "poison-0"
+    assert_clean(fleet, simulator)
+
+
+def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Running) -> None:
+    codes = busy.stop()
+
+    assert codes == dict.fromkeys(codes, 0)
+    assert len(codes) == 5
+    assert busy.scalar("SELECT count(*) FROM tasks WHERE state = 'leased'") == 0
+    busy.start_all()
+    finish(busy, 300, simulator)
+
+
+def test_nobody_knows_the_database_by_the_wrong_role(fleet: PrivateFleet) -> None:
+    """The members' environments hold their own credentials only."""
+    for user, role in (("billing", "billing"), ("provisioning", "provisioning"),
+                       ("orders", "orders"), ("relay", "relay")):  # fmt: skip
+        environment = fleet.environment(user, role)
+        assert f"autorenew_{role}:" in environment["AUTORENEW_DATABASE_URL"]
+        assert ("AUTORENEW_GATEWAY_URL" in environment) == (role == "billing")
+        assert ("AUTORENEW_DRIVER_URLS" in environment) == (role == "provisioning")

@@ -1,0 +1,140 @@
+"""Every invariant of the audit notices what breaks it, and names it."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from monitoring.audit import CHECKS, audit
+from producers import failed
+from tests.conftest import Database
+from tests.given import line, order
+from tests.integration.test_billing import assert_clean, run
+
+# What to break, by the invariant that has to notice; {} is the id of the order, the service, the
+# request or the invoice. Triggers are off: the database itself would refuse some of it.
+BREAKS = {
+    "every line of an accepted order has exactly its quantity of services": [
+        "DELETE FROM services WHERE plan = 'site'",
+        "UPDATE order_lines SET quantity = 3 WHERE plan = 'site'",
+    ],
+    "an order's state follows from its services": [
+        "UPDATE orders SET state = 'delivered'",
+        "UPDATE services SET state = 'cancelled' WHERE plan = 'site'",
+        "UPDATE orders SET state = 'paid'",
+    ],
+    "a cancelled service has its money back": [
+        "DELETE FROM credit_note_lines",
+        "UPDATE services SET state = 'cancelled' WHERE plan = 'site'",
+    ],
+    "a credit note is refunded, or a refund is on its way": [
+        "DELETE FROM refunds",
+        "UPDATE refunds SET amount = amount - 1",
+    ],
+    "a payment request has at most one successful charge": [
+        """INSERT INTO charges (key, request_id, attempt, amount, currency, state)
+           SELECT gen_random_uuid(), request_id, 2, amount, currency, state FROM charges""",
+    ],
+    "a request is paid if and only if money was taken for it": [
+        "UPDATE charges SET amount = amount - 1",
+        "UPDATE charges SET state = 'declined'",
+        "UPDATE payment_requests SET state = 'voided'",
+    ],
+    "every paid request has its invoice, of the same amount": [
+        "UPDATE invoices SET total = total + 1",
+        "DELETE FROM credit_note_lines; DELETE FROM refunds; DELETE FROM credit_notes;"
+        " DELETE FROM invoice_lines; DELETE FROM invoices",
+    ],
+    "an invoice is the sum of its lines": ["UPDATE invoice_lines SET net = net + 1"],
+    "a credit note is the sum of its lines, at its invoice's amounts": [
+        "UPDATE credit_note_lines SET tax = tax - 1",
+        "UPDATE credit_notes SET total = total - 1",
+    ],
+    "numbers of a series are 1..n, dates never go back": [
+        "UPDATE invoices SET number = 2",
+        "UPDATE credit_notes SET number = 7",
+    ],
+    "a series' counter is its last number": ["UPDATE invoice_series SET last_number = 9"],
+    "every paid period of a service is on one invoice line": [
+        "UPDATE services SET paid_periods = 2 WHERE plan = 'site'",
+    ],
+    "a delivered service expires at its anchor plus its paid periods": [
+        "UPDATE services SET expires_at = expires_at + interval '1 hour' WHERE plan = 'site'",
+    ],
+    "what should be is what was confirmed, or is being worked on": [
+        "UPDATE services SET desired = 'suspended' WHERE plan = 'site'",
+        "UPDATE services SET state = 'delivering' WHERE plan = 'site'",
+        "UPDATE services SET confirmed_until = confirmed_until - 1 WHERE plan = 'site'",
+    ],
+    "a service's state agrees with what was confirmed": [
+        "UPDATE services SET confirmed = 'absent' WHERE plan = 'site'",
+        "UPDATE services SET state = 'suspended' WHERE plan = 'site'",
+    ],
+    "what was begun and not decided is asked about": [
+        "UPDATE charges SET state = 'started'",
+        "UPDATE refunds SET state = 'unknown'",
+        "UPDATE operations SET state = 'pending' WHERE kind = 'create' AND state = 'done'",
+    ],
+    "what is not at rest has a task": [
+        "UPDATE orders SET state = 'accepted'",
+        "UPDATE orders SET state = 'priced'",
+        "UPDATE payment_requests SET state = 'open'",
+    ],
+}
+
+
+@pytest.fixture
+def books(embedded: Any, database: Database) -> Any:
+    """An order of two lines, of which one was delivered and one given its money back."""
+    fleet = embedded([{"fault": "refuse", "operation": "create", "plan": "vm"}])
+    run(fleet, database, order("k-1", line("site"), line("vm")))
+    with database.engine("api").begin() as tx:
+        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+    fleet.wait_until_idle(30)
+    assert_clean(fleet, database)
+    return fleet
+
+
+def test_every_invariant_has_something_that_breaks_it() -> None:
+    assert BREAKS.keys() == CHECKS.keys()
+
+
+def test_the_audit_notices_what_breaks_each_invariant(books: Any, database: Database) -> None:
+    unnoticed = []
+    for invariant, statements in BREAKS.items():
+        for statement in statements:
+            with database.owner.connect() as tx:
+                tx.exec_driver_sql("SET session_replication_role = replica")
+                tx.exec_driver_sql("DROP INDEX charges_succeeded")
+                tx.exec_driver_sql(statement)
+                found = [str(value) for value in tx.execute(text(CHECKS[invariant])).scalars()]
+                tx.rollback()
+            if not found:
+                unnoticed.append((invariant, statement))
+
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "invariant"),
+    [
+        ("DELETE FROM book WHERE kind = 'refund'", "what the gateway took and gave back"),
+        ("UPDATE book SET amount = amount + 1", "what the gateway took and gave back"),
+        ("UPDATE resources SET state = 'gone'", "every active service has exactly one"),
+        (
+            "INSERT INTO resources (driver, service_id, resource_id, state)"
+            " SELECT driver, service_id, 'again', state FROM resources",
+            "every active service has exactly one",
+        ),
+    ],
+)
+def test_the_far_sides_books_are_compared(
+    books: Any, database: Database, statement: str, invariant: str
+) -> None:
+    books.simulator.simulator.store._db.execute(statement)
+
+    with database.owner.connect() as tx:
+        broken = [f.invariant for f in audit(tx, books.simulator.url) if f.broken]
+
+    assert len(broken) == 1
+    assert broken[0].startswith(invariant)
