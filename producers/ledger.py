@@ -166,7 +166,9 @@ _CLAIM = text("""
     FROM (
         SELECT name, subject FROM tasks
         WHERE name = :name AND subject = ANY(:subjects) AND queue = :queue
-          AND state = 'dispatched' AND lane NOT IN (SELECT lane FROM lane_pauses)
+          -- Written so that only the primary key will do: the index of what is dispatched is
+          -- full of dead entries while an old snapshot is open.
+          AND state || '' = 'dispatched' AND lane NOT IN (SELECT lane FROM lane_pauses)
         ORDER BY subject
         FOR UPDATE SKIP LOCKED
     ) AS wanted
@@ -204,7 +206,7 @@ _MINE = """
     FROM (
         SELECT name, subject FROM tasks
         WHERE name = :name AND subject = ANY(:subjects)
-          AND lease_token = :token AND state = 'leased'
+          AND lease_token = :token AND state || '' = 'leased'
         ORDER BY subject FOR UPDATE {}
     ) AS mine
     WHERE t.name = mine.name AND t.subject = mine.subject
@@ -231,7 +233,8 @@ def renew(tx: Connection, claim: Claim, *, seconds: float) -> None:
 
 _HELD = text("""
     SELECT count(*) FROM tasks
-    WHERE name = :name AND subject = ANY(:subjects) AND lease_token = :token AND state = 'leased'
+    WHERE name = :name AND subject = ANY(:subjects)
+      AND lease_token = :token AND state || '' = 'leased'
 """)
 
 
@@ -248,13 +251,16 @@ def check_held(tx: Connection, claim: Claim) -> None:
 
 
 _DONE = text("""
-    WITH mine AS (
-        SELECT t.name, t.subject, t.wanted = r.wanted AS unchanged
-        FROM json_to_recordset(CAST(:rows AS json)) AS r(subject uuid, wanted integer)
-        JOIN tasks AS t ON t.name = :name AND t.subject = r.subject
-        WHERE t.lease_token = :token AND t.state = 'leased'
-        ORDER BY t.subject
-        FOR UPDATE OF t
+    WITH locked AS (
+        SELECT name, subject, wanted FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects)
+          AND lease_token = :token AND state || '' = 'leased'
+        ORDER BY subject FOR UPDATE
+    ), mine AS (
+        SELECT l.name, l.subject, l.wanted = r.wanted AS unchanged
+        FROM locked AS l
+        JOIN unnest(CAST(:subjects AS uuid[]), CAST(:wanted AS integer[])) AS r(subject, wanted)
+        USING (subject)
     ), gone AS (
         DELETE FROM tasks AS t USING mine
         WHERE t.name = mine.name AND t.subject = mine.subject AND mine.unchanged
@@ -278,15 +284,15 @@ _NOT_DONE = text("""
         starts = 0, lease_token = NULL, lease_until = NULL,
         reason = r.reason, error = left(r.error, 2000)
     FROM (
-        SELECT t.name, r.* FROM json_to_recordset(CAST(:rows AS json)) AS r(
-            subject uuid, wanted integer, failed boolean, delay float8, counts integer,
-            reason text, error text)
-        JOIN tasks AS t ON t.name = :name AND t.subject = r.subject
-        WHERE t.lease_token = :token AND t.state = 'leased'
-        ORDER BY t.subject
-        FOR UPDATE OF t
-    ) AS r
-    WHERE t.name = r.name AND t.subject = r.subject
+        SELECT name, subject FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects)
+          AND lease_token = :token AND state || '' = 'leased'
+        ORDER BY subject FOR UPDATE
+    ) AS mine
+    JOIN json_to_recordset(CAST(:rows AS json)) AS r(
+        subject uuid, wanted integer, failed boolean, delay float8, counts integer,
+        reason text, error text) USING (subject)
+    WHERE t.name = mine.name AND t.subject = mine.subject
 """)
 
 
@@ -301,9 +307,13 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
     wanted = {task.subject: task.wanted for task in claim.tasks}
     ended = 0
     if outcome.done:
-        rows = [{"subject": str(s), "wanted": wanted[s]} for s in outcome.done]
-        parameters = {"name": claim.name, "token": claim.token, "rows": json.dumps(rows)}
-        ended += tx.execute(_DONE, parameters).scalar_one()
+        done = {
+            "name": claim.name,
+            "token": claim.token,
+            "subjects": outcome.done,
+            "wanted": [wanted[subject] for subject in outcome.done],
+        }
+        ended += tx.execute(_DONE, done).scalar_one()
     rest = [
         *((s, False, 0.0, 0, None, "") for s in outcome.again),
         *((r.subject, False, r.delay, int(r.counts), r.reason, r.error) for r in outcome.retries),
@@ -315,7 +325,12 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
             {**dict(zip(names, row, strict=True)), "subject": str(row[0]), "wanted": wanted[row[0]]}
             for row in rest
         ]
-        parameters = {"name": claim.name, "token": claim.token, "rows": json.dumps(rows)}
+        parameters = {
+            "name": claim.name,
+            "token": claim.token,
+            "subjects": [row[0] for row in rest],
+            "rows": json.dumps(rows),
+        }
         ended += tx.execute(_NOT_DONE, parameters).rowcount
     if ended != len(outcome):
         raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")

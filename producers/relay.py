@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 # order is milliseconds away.
 EAGER_POLL_SECONDS = 0.003
 EAGER_FOR_SECONDS = 0.25
+# Under load there is no hurry: a little later there is a larger batch, and fewer polls.
+BUSY_POLL_SECONDS = 0.03
+BUSY_FROM_TASKS = 100
 RESCUE_EVERY_SECONDS = 1.0
 FULL_SCAN_EVERY_SECONDS = 2.0
 # A short poll looks back this far; enqueues whose transaction stays open longer wait for the
@@ -46,6 +49,7 @@ class Relay:
         self._settings = settings
         self._stopping = threading.Event()
         self._eager_until = 0.0
+        self._busy_until = 0.0
         self._next_rescue = 0.0
         self._next_full_scan = 0.0
         self._last_round = metrics.relay_last_round()
@@ -125,6 +129,10 @@ class Relay:
 
     def _pause_after(self, found: int) -> float:
         now = time.monotonic()
+        if found >= BUSY_FROM_TASKS:
+            self._busy_until = now + EAGER_FOR_SECONDS
+        if now < self._busy_until:
+            return BUSY_POLL_SECONDS
         if found:
             self._eager_until = now + EAGER_FOR_SECONDS
         return EAGER_POLL_SECONDS if now < self._eager_until else self._settings.poll_seconds

@@ -140,8 +140,22 @@ def test_an_empty_file_is_an_empty_catalogue(tmp_path: Path) -> None:
         ('code = "web-perso"\n', "", "plan number 1: code: Field required"),
         ("version = 3", "version = 0", "contract web: version: Input should be greater"),
         ("version = 3", 'version = "3"', "contract web: version: Input should be a valid int"),
+        ("version = 3", f"version = {10**20}", "contract web: version: Input should be less"),
+        ('"Web hosting"', '"Web\\u0000"', "contract web: title: String should match"),
+        ('"Web Personal"', '"Web\\nPersonal"', "plan web-perso: name: String should match"),
+        ("values = []", 'values = ["a\\u0000"]', "plan web-perso: options.domain.values.0: String"),
+        ("options.domain", 'options."a\\u0007"', "plan web-perso: options.a\\x07.[key]: String"),
         ('currency = "EUR"', 'currency = "DEM"', "subsidiary FR: currency: 'DEM' is not known"),
         ('"Europe/Paris"', '"../Paris"', "subsidiary FR: timezone: '../Paris' is not an IANA"),
+        ('"Europe/Paris"', '"Mars/Olympus"', "subsidiary FR: timezone: 'Mars/Olympus' is not an"),
+        ('"Europe/Paris"', '"Europe"', "subsidiary FR: timezone: 'Europe' is not an IANA"),
+        ('"Europe/Paris"', '"urope/Paris"', "subsidiary FR: timezone: 'urope/Paris' is not an"),
+        ('"Europe/Paris"', '"Europe/"', "subsidiary FR: timezone: 'Europe/' is not an IANA"),
+        ('"Europe/Paris"', '""', "subsidiary FR: timezone: '' is not an IANA"),
+        ('"Europe/Paris"', '"Europe/\\u0000"', "subsidiary FR: timezone: 'Europe/\\x00' is not an"),
+        ('"Europe/Paris"', '"Europe/é"', "subsidiary FR: timezone: 'Europe/é' is not an IANA"),
+        ('"Europe/Paris"', f'"{"a" * 300}"', f"subsidiary FR: timezone: '{'a' * 300}' is not an"),
+        ('code = "web-perso"', 'code = "a\\nb"', "plan a\\nb: code: String should match"),
         ('country = "FR"', 'country = "fr"', "subsidiary FR: country: String should match"),
         ('code = "FR"', 'code = "IE"', "subsidiary IE: code: defined before"),
     ],
@@ -213,6 +227,7 @@ def test_telecom_is_sold_in_france_only(tmp_path: Path) -> None:
         pytest.param("plans = []", id="an unknown table"),
         pytest.param("x = 1\nx = 2", id="a key twice"),
         pytest.param("x = 2023-02-30", id="a day that does not exist"),
+        pytest.param("x = " + "9" * 5000, id="a number of too many digits"),
         pytest.param('x = "\\ud800"', id="half a surrogate pair"),
         pytest.param(".".join(["a"] * 3000) + " = 1", id="a very long key"),
         pytest.param(WHOLE.replace("version = 3", "version = nan"), id="nan"),
@@ -227,6 +242,7 @@ def test_a_hostile_file_is_refused_with_its_name(tmp_path: Path, text: str | byt
     found = problems(tmp_path, text)
     assert found
     assert all(problem.startswith("plans.toml: ") for problem in found)
+    assert all(problem.isprintable() for problem in found)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,16 +2,22 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import urllib3
 from click.testing import CliRunner, Result
 
 from autorenew.cli import COMMANDS, main
+from autorenew.cli.common import serve_metrics
+from autorenew.private.ports import free_port
 from schemas.catalogue import BUNDLED
 from schemas.catalogue.ovh import read_ovh
+from schemas.settings import Settings, load_settings
 
 SUBJECT = "6f0a1e5c-2f5b-5d0e-9c53-6a7e0b1d9a42"
 NOWHERE = {"AUTORENEW_DATABASE_URL": "postgresql://api@127.0.0.1:1/none?connect_timeout=1"}
@@ -121,6 +127,24 @@ class TestMissingSettings:
         line = one_line(run("audit", AUTORENEW_BATCH="many"))
         assert line.startswith("AUTORENEW_BATCH: ")
 
+    @pytest.mark.parametrize(
+        ("arguments", "variable", "value"),
+        [
+            ("catalogue check --bundled", "AUTORENEW_LOG_LEVEL", "noise"),
+            ("audit", "AUTORENEW_DATABASE_URL", "postgresql://h:port/x"),
+            ("broker setup", "AUTORENEW_BROKER_URL", "amqp://h:port"),
+            ("worker billing", "AUTORENEW_GATEWAY_URL", "http://h:port"),
+            ("up", "AUTORENEW_METRICS_PORT", "99999"),
+            ("migrate", "AUTORENEW_ROLE_PASSWORDS", "not json"),
+            ("relay", "AUTORENEW_SHUTDOWN_SECONDS", "20"),
+        ],
+    )
+    def test_a_setting_that_cannot_work_is_one_line_whatever_the_command(
+        self, arguments: str, variable: str, value: str
+    ) -> None:
+        line = one_line(run(*arguments.split(), **{variable: value}))
+        assert line.startswith(variable)
+
     def test_a_queue_that_does_not_exist_is_one_line(self) -> None:
         result = run("worker", "nonsense", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
         assert one_line(result).startswith("no queue nonsense; there are orders, billing, ")
@@ -215,8 +239,13 @@ class TestImportOvh:
 
 class TestSimulator:
     @pytest.mark.parametrize(
-        "content", [b"{", b"5", b'{"fault": "error"}', b'[{"fault": "explode"}]', b"\xff", b"[[]]"]
-    )
+        "content",
+        [
+            b"{", b"5", b'{"fault": "error"}', b'[{"fault": "explode"}]', b"\xff", b"[[]]",
+            b"[" * 100_000, b'[{"fault": "slow", "seconds": "x"}]',
+            b'[{"fault": "slow", "plan": 5}]',
+        ],
+    )  # fmt: skip
     def test_rules_that_are_none_are_one_line(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "rules.json"
         path.write_bytes(content)
@@ -224,6 +253,79 @@ class TestSimulator:
 
     def test_a_file_that_does_not_exist_is_one_line(self, tmp_path: Path) -> None:
         assert one_line(run("simulator", "--faults", tmp_path / "none")).startswith("--faults: ")
+
+    def test_a_store_that_cannot_be_opened_is_one_line(self, tmp_path: Path) -> None:
+        result = run("simulator", "--port", "0", "--store", tmp_path)
+        assert one_line(result).startswith("--store ")
+
+    @pytest.mark.parametrize("port", ["-1", "65536", "http"])
+    def test_a_port_that_cannot_be_is_refused(self, port: str) -> None:
+        result = run("simulator", "--port", port)
+        assert result.exit_code == 2
+        assert port in result.stderr
+
+
+class TestPlace:
+    def test_a_file_that_does_not_exist_or_is_none_is_refused(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "none.ndjson", tmp_path):
+            result = run("order", "place", path)
+            assert result.exit_code == 2
+            assert str(path) in result.stderr
+
+
+class TestMetrics:
+    """Every process that stays serves them, and says where."""
+
+    WHERE = re.compile(r"metrics on (http://127\.0\.0\.1:(\d+)/metrics)")
+
+    def where(self, caplog: pytest.LogCaptureFixture, settings: Settings) -> str:
+        with caplog.at_level("INFO", "autorenew.cli.common"):
+            serve_metrics(settings)
+        (line,) = caplog.messages
+        found = self.WHERE.fullmatch(line)
+        assert found is not None
+        response = urllib3.request("GET", found[1], retries=False)
+        assert b"autorenew_" in response.data
+        return found[2]
+
+    def test_on_any_free_port_if_none_is_set(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert int(self.where(caplog, load_settings())) > 0
+
+    def test_on_the_port_that_is_set(self, caplog: pytest.LogCaptureFixture) -> None:
+        port = free_port()
+        assert int(self.where(caplog, load_settings(metrics_port=port))) == port
+
+    def test_a_worker_is_told_a_port_of_its_own(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a launcher that only remembers what it was told
+        told: list[Settings] = []
+
+        class Remembering:
+            def __init__(self, settings: Settings, *_: Any, **__: Any) -> None:
+                told.append(settings)
+
+            def stop(self) -> None:
+                pass
+
+            def run(self) -> int:
+                return 0
+
+        class NoDatabase:
+            def dispose(self) -> None:
+                pass
+
+        monkeypatch.setattr("workers.launcher.Launcher", Remembering)
+        monkeypatch.setattr("autorenew.cli.processes.database", lambda _: NoDatabase())
+        monkeypatch.setattr("autorenew.cli.processes.on_stop", lambda _: None)
+        # When it is started without a port
+        with caplog.at_level("INFO", "autorenew.cli.common"):
+            result = run("worker", "orders", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
+        # Then one was chosen, and said.
+        assert result.exit_code == 0
+        found = self.WHERE.fullmatch(caplog.messages[-1])
+        assert found is not None
+        assert told[0].metrics_port == int(found[2])
 
 
 class TestFailed:

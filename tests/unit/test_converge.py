@@ -44,10 +44,16 @@ def missing(
     confirmed: ResourceState,
     until: tuple[date | None, date | None] = (EARLIER, EARLIER),
     *,
-    in_doubt: bool = False,
+    in_doubt: OperationKind | None = None,
+    may_exist: bool | None = None,
 ) -> OperationKind | None:
     return missing_operation(
-        desired, confirmed, paid_until=until[0], confirmed_until=until[1], in_doubt=in_doubt
+        desired,
+        confirmed,
+        paid_until=until[0],
+        confirmed_until=until[1],
+        in_doubt=in_doubt,
+        may_exist=confirmed is not ABSENT if may_exist is None else may_exist,
     )
 
 
@@ -72,19 +78,55 @@ def test_what_is_as_it_should_be_and_paid_for_longer_is_extended(
     assert missing(desired, confirmed, BEHIND) is expected
 
 
+@pytest.mark.parametrize("in_doubt", [None, *OperationKind])
 @pytest.mark.parametrize("until", [*PAID_UP, BEHIND])
-def test_a_create_in_doubt_is_cleaned_up(until: tuple[date | None, date | None]) -> None:
-    assert missing(ABSENT, ABSENT, until, in_doubt=True) is OperationKind.TERMINATE
+def test_what_may_exist_and_should_not_is_cleaned_up(
+    until: tuple[date | None, date | None], in_doubt: OperationKind | None
+) -> None:
+    # A create was begun, whatever came of it.
+    gone = missing(ABSENT, ABSENT, until, in_doubt=in_doubt, may_exist=True)
+    assert gone is OperationKind.TERMINATE
+    assert missing(ABSENT, ABSENT, until, in_doubt=in_doubt, may_exist=False) is None
 
 
+@pytest.mark.parametrize("in_doubt", OperationKind)
 @pytest.mark.parametrize("until", [*PAID_UP, BEHIND])
 @pytest.mark.parametrize(
     ("desired", "confirmed"), [pair for pair in TABLE if pair[0] is not pair[1]]
 )
 def test_doubt_does_not_change_what_is_missing_anyway(
-    desired: ResourceState, confirmed: ResourceState, until: tuple[date | None, date | None]
+    desired: ResourceState,
+    confirmed: ResourceState,
+    until: tuple[date | None, date | None],
+    in_doubt: OperationKind,
 ) -> None:
-    assert missing(desired, confirmed, until, in_doubt=True) is TABLE[desired, confirmed]
+    assert missing(desired, confirmed, until, in_doubt=in_doubt) is TABLE[desired, confirmed]
+
+
+@pytest.mark.parametrize("in_doubt", [OperationKind.SUSPEND, OperationKind.RESUME])
+@pytest.mark.parametrize("until", [*PAID_UP, BEHIND])
+@pytest.mark.parametrize(
+    ("state", "again"), [(ACTIVE, OperationKind.RESUME), (SUSPENDED, OperationKind.SUSPEND)]
+)
+def test_what_may_be_undone_by_what_is_under_way_is_said_again(
+    state: ResourceState,
+    again: OperationKind,
+    until: tuple[date | None, date | None],
+    in_doubt: OperationKind,
+) -> None:
+    # Active confirmed, a suspend of generation 2 unknown, and generation 3 wants active again.
+    assert missing(state, state, until, in_doubt=in_doubt) is again
+
+
+@pytest.mark.parametrize(
+    "in_doubt", [OperationKind.CREATE, OperationKind.EXTEND, OperationKind.TERMINATE]
+)
+@pytest.mark.parametrize("state", [ACTIVE, SUSPENDED])
+def test_any_other_doubt_adds_nothing_to_what_is_as_it_should_be(
+    state: ResourceState, in_doubt: OperationKind
+) -> None:
+    assert missing(state, state, in_doubt=in_doubt) is None
+    assert missing(state, state, BEHIND, in_doubt=in_doubt) is OperationKind.EXTEND
 
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
@@ -152,6 +194,17 @@ class Silent(Recording):
         return DriverAnswer(DriverState.UNKNOWN, reason="HTTP 503")
 
 
+class Mistaken(Recording):
+    """Says it is done, and shows something else."""
+
+    def __init__(self, shows: Resource) -> None:
+        super().__init__()
+        self._shows = shows
+
+    def _become(self, operation: Operation, state: ResourceState | None) -> DriverAnswer:
+        return DriverAnswer(DriverState.DONE, self._shows)
+
+
 class TestCall:
     @pytest.fixture
     def driver(self) -> Recording:
@@ -212,3 +265,24 @@ class TestCall:
         # Then it is stale, and the service runs.
         assert answer.state is DriverState.STALE
         assert driver.get(SERVICE).resource == Resource(str(SERVICE), ACTIVE, 3, LATER)
+
+    @pytest.mark.parametrize(
+        ("kind", "desired", "shows"),
+        [
+            (OperationKind.CREATE, ACTIVE, Resource(None, ABSENT, 2)),
+            (OperationKind.CREATE, ACTIVE, Resource("web-1", SUSPENDED, 2)),
+            (OperationKind.CREATE, ACTIVE, Resource("web-1", ACTIVE, 1)),
+            (OperationKind.CREATE, ACTIVE, Resource("web-1", ACTIVE, 2, EARLIER)),
+            (OperationKind.SUSPEND, SUSPENDED, Resource("web-1", ACTIVE, 2)),
+            (OperationKind.RESUME, ACTIVE, Resource("web-1", SUSPENDED, 2)),
+            (OperationKind.EXTEND, ACTIVE, Resource("web-1", ACTIVE, 2, EARLIER)),
+            (OperationKind.TERMINATE, ABSENT, Resource("web-1", ACTIVE, 2)),
+        ],
+        ids=str,
+    )
+    def test_an_answer_that_shows_something_else_is_not_believed(
+        self, kind: OperationKind, desired: ResourceState, shows: Resource
+    ) -> None:
+        handler = self.handler(Mistaken(shows))
+        answer = handler.call(call(operation(kind), desired=desired, ask_first=False))
+        assert (answer.state, answer.reason) == (DriverState.UNKNOWN, "answer_contradicts_request")

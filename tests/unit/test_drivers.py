@@ -3,10 +3,12 @@
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from autorenew.private.ports import free_port
 from schemas.values import ResourceState
@@ -119,11 +121,6 @@ class TestEveryDriver:
         service.does(EXTEND, 1, paid_until=APRIL)
         assert service.resource.paid_until == APRIL
 
-    def test_an_operation_that_names_no_date_leaves_it(self, service: Service) -> None:
-        service.does(CREATE, 1)
-        service.does(SUSPEND, 2, paid_until=None)
-        assert service.resource.paid_until == MARCH
-
     def test_what_is_suspended_stays_so_when_it_is_extended(self, service: Service) -> None:
         service.does(CREATE, 1)
         service.does(SUSPEND, 2)
@@ -143,6 +140,39 @@ class TestEveryDriver:
         # When it is sent again, the answer is the same and nothing has changed.
         assert perform(driver, operation) == first
         assert service.resource == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"paid_until": APRIL}, {"customer": "c-2"}, {"plan": "web-pro"}, {"configuration": {}},
+            {"generation": 2},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_another_body_under_a_known_key_is_refused_and_changes_nothing(
+        self, driver: Driver, service: Service, change: dict[str, Any]
+    ) -> None:
+        create = service.operation(CREATE, 1)
+        perform(driver, create)
+        before = service.resource
+        answer = perform(driver, replace(create, **change))
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
+        assert service.resource == before
+
+    def test_a_key_belongs_to_its_operation(self, driver: Driver, service: Service) -> None:
+        create = service.operation(CREATE, 1)
+        perform(driver, create)
+        answer = perform(driver, replace(create, kind=SUSPEND))
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
+        assert service.state is ACTIVE
+
+    def test_a_key_belongs_to_its_service(self, driver: Driver, service: Service) -> None:
+        create = service.operation(CREATE, 1)
+        perform(driver, create)
+        other = Service(driver)
+        answer = other.does(CREATE, 1, key=create.key)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
+        assert other.state is ABSENT
 
     def test_creating_what_exists_is_done_and_makes_no_second(self, service: Service) -> None:
         first = service.does(CREATE, 1).resource
@@ -223,8 +253,9 @@ class TestEveryDriver:
         perform(driver, suspend)
         service.does(RESUME, 3)
         # When the suspend is delivered once more
-        perform(driver, suspend)
-        # Then the service runs.
+        answer = perform(driver, suspend)
+        # Then it is stale, although it was done once, and the service runs.
+        assert answer.state is DriverState.STALE
         assert service.state is ACTIVE
 
     def test_after_a_termination_it_can_be_created_anew(self, service: Service) -> None:
@@ -288,7 +319,46 @@ class TestOverHttp:
             driver = HttpDriver("web", far_side.url, seconds=0.05)
             assert {answer.state for answer in ask(driver)} == {DriverState.UNKNOWN}
 
-    @pytest.mark.parametrize("status", [400, 403, 409, 422])
+    @pytest.mark.parametrize("kind", list(OperationKind))
+    @pytest.mark.parametrize("code", ["not_found", "no_such_plan"])
+    def test_not_found_is_the_answer_to_a_question_only(
+        self, kind: OperationKind, code: str
+    ) -> None:
+        with FarSide(answers(404, {"code": code})) as far_side:
+            answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(kind, 1)
+            assert answer.state is DriverState.UNKNOWN
+
+    def test_a_page_that_is_not_there_says_nothing_about_a_service(self) -> None:
+        with FarSide(answers(404, {"code": "no_such_route"})) as far_side:
+            answer = HttpDriver("web", far_side.url, seconds=1).get(uuid.uuid4())
+            assert answer.state is DriverState.UNKNOWN
+
+    @pytest.mark.parametrize("status", [401, 403, 425, 429])
+    def test_what_was_turned_away_was_certainly_not_done(self, status: int) -> None:
+        with FarSide(answers(status, {"code": "no_entry"})) as far_side:
+            driver = HttpDriver("web", far_side.url, seconds=1)
+            assert {answer.state for answer in ask(driver)} == {DriverState.UNAVAILABLE}
+
+    @pytest.mark.parametrize("status", [405, 408])
+    def test_what_never_reached_an_operation_leaves_it_unknown(self, status: int) -> None:
+        with FarSide(answers(status, {})) as far_side:
+            answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(CREATE, 1)
+            assert answer.state is DriverState.UNKNOWN
+
+    def test_calls_are_counted_by_what_was_answered(self) -> None:
+        def counted(outcome: str) -> float:
+            labels = {"target": "driver:counted", "operation": "create", "outcome": outcome}
+            return REGISTRY.get_sample_value("autorenew_calls_total", labels) or 0.0
+
+        stale = answers(409, {"code": "stale_generation"})
+        steps = answers(200, GOOD), stale, answers(422, {}), answers(404, {}), answers(429, {})
+        with FarSide(*steps) as far_side:
+            driver = HttpDriver("counted", far_side.url, seconds=1)
+            for _ in steps:
+                Service(driver).does(CREATE, 1)
+        assert [counted(state) for state in DriverState] == [1] * len(steps)
+
+    @pytest.mark.parametrize("status", [400, 409, 422])
     def test_a_definite_no_is_refused_with_its_code(self, status: int) -> None:
         with FarSide(answers(status, {"code": "out_of_stock"})) as far_side:
             answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(CREATE, 1)
@@ -313,14 +383,3 @@ class TestOverHttp:
                 "configuration": {"domain": "example.com"},
                 "paid_until": "2026-03-02",
             }
-
-    def test_another_body_under_a_known_key_is_refused_and_changes_nothing(
-        self, simulator: Running
-    ) -> None:
-        driver = HttpDriver("web", f"{simulator.url}/infrastructure/web", seconds=5)
-        service = Service(driver)
-        service.does(CREATE, 1, key=str(service.id))
-        before = service.resource
-        answer = service.does(CREATE, 1, key=str(service.id), paid_until=APRIL)
-        assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
-        assert service.resource == before

@@ -26,6 +26,14 @@ def test_a_catalogue_error_has_a_line_for_each_problem() -> None:
     assert error.problems == str(error).splitlines()
 
 
+def test_a_catalogue_error_is_one_line_each_whatever_stands_in_a_file() -> None:
+    error = CatalogueError(["plan a\nb\u2028c\x1b[2J: name: missing", "x" * 5000])
+    first, second = str(error).splitlines()
+    assert first == "plan a\\nb\\u2028c\\x1b[2J: name: missing"
+    assert len(second) <= 1001
+    assert error.problems == [first, second]
+
+
 @pytest.mark.parametrize("kind", [k for k in ALL if k is not CatalogueError])
 def test_an_error_says_its_sentence(kind: type[AutorenewError]) -> None:
     assert str(kind("what was wrong")) == "what was wrong"

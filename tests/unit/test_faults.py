@@ -89,6 +89,7 @@ def test_it_may_happen_to_as_many_tries_as_the_rule_says() -> None:
         ({"target": "infrastructure"}, False),
         ({"operation": "charge"}, True),
         ({"operation": "create"}, False),
+        ({"operation": "charge", "target": "gateway"}, True),
         ({"customer": "c-1"}, True),
         ({"customer": "c-*"}, True),
         ({"customer": "d-*"}, False),
@@ -100,6 +101,12 @@ def test_it_may_happen_to_as_many_tries_as_the_rule_says() -> None:
 def test_a_rule_can_be_for_some_only(rule: dict[str, Any], strikes: bool) -> None:
     drawn = Faults([{"fault": "error"} | rule]).draw("gateway", "charge", "k", BODY)
     assert (drawn is not None) is strikes
+
+
+def test_only_money_is_declined() -> None:
+    faults = Faults([{"fault": "decline"}])
+    assert faults.draw("infrastructure", "create", "k", BODY) is None
+    assert faults.draw("gateway", "charge", "k", BODY) is not None
 
 
 def test_rules_can_be_added_and_taken_away() -> None:
@@ -117,7 +124,15 @@ def test_rules_can_be_added_and_taken_away() -> None:
         {"fault": "error", "rate": -0.1}, {"fault": "error", "rate": "often"},
         {"fault": "error", "rate": float("nan")}, {"fault": "error", "rate": None},
         {"fault": "error", "target": "us"}, {"fault": "error", "colour": "red"}, "error", 5, None,
-        ["error"],
+        ["error"], {"fault": "error", "rate": True}, {"fault": "error", "target": None},
+        {"fault": "slow", "seconds": "x"}, {"fault": "slow", "seconds": -1},
+        {"fault": "slow", "seconds": float("inf")}, {"fault": "slow", "seconds": None},
+        {"fault": "slow", "times": "x"}, {"fault": "slow", "times": 0},
+        {"fault": "slow", "times": 1.5}, {"fault": "slow", "customer": 5},
+        {"fault": "slow", "plan": None},
+        {"fault": "slow", "operation": 5}, {"fault": "slow", "operation": "chrage"},
+        {"fault": "slow", "operation": "create", "target": "gateway"},
+        {"fault": "refuse", "reason": 5}, {"fault": "refuse", "reason": []},
     ],
     ids=json.dumps,
 )  # fmt: skip

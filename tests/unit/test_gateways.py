@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from autorenew.private.ports import free_port
 from schemas.values import Money
@@ -64,8 +65,56 @@ class TestEveryGateway:
     def test_another_amount_under_a_known_key_is_never_taken(self, gateway: Gateway) -> None:
         charge = charge_of(1000)
         gateway.charge(charge)
-        gateway.charge(charge_of(9000, key=charge.key))
+        assert gateway.charge(charge_of(9000, key=charge.key)).state is UNKNOWN
         assert gateway.refund(refund_of(charge, 1001)).state is DECLINED
+
+    @pytest.mark.parametrize("change", [{"token": "tok_2"}, {"customer": "c-2"}])
+    def test_another_body_under_a_known_key_is_not_confirmed(
+        self, gateway: Gateway, change: dict[str, str]
+    ) -> None:
+        charge = charge_of()
+        gateway.charge(charge)
+        assert gateway.charge(charge_of(key=charge.key, **change)).state is UNKNOWN
+        assert gateway.find_charge(charge.key).state is SUCCEEDED
+
+    def test_a_key_belongs_to_a_charge_or_to_a_refund(self, gateway: Gateway) -> None:
+        charge = charge_of(1000)
+        gateway.charge(charge)
+        refund = refund_of(charge, 1)
+        gateway.refund(refund)
+        # When each key is used for the other, nothing is done
+        assert gateway.refund(Refund(charge.key, charge.key, Money(1, "EUR"))).state is UNKNOWN
+        assert gateway.charge(charge_of(key=refund.key)).state is UNKNOWN
+        # Nor is a charge found among refunds.
+        assert gateway.find_refund(charge.key).state is NOT_FOUND
+        assert gateway.find_charge(refund.key).state is NOT_FOUND
+        assert gateway.refund(refund_of(charge, 999)).state is SUCCEEDED
+
+    def test_another_refund_under_a_known_key_is_not_confirmed(self, gateway: Gateway) -> None:
+        charge = charge_of(1000)
+        gateway.charge(charge)
+        refund = refund_of(charge, 600)
+        gateway.refund(refund)
+        other = Refund(refund.key, charge.key, Money(400, "EUR"))
+        assert gateway.refund(other).state is UNKNOWN
+        assert gateway.refund(refund_of(charge, 400)).state is SUCCEEDED
+
+    def test_a_refund_that_was_declined_stays_declined(self, gateway: Gateway) -> None:
+        # Given a refund of money that was not taken yet
+        charge = charge_of()
+        refund = refund_of(charge, 1)
+        assert gateway.refund(refund).state is DECLINED
+        gateway.charge(charge)
+        # Then it is declined for good under this key; another key is another attempt.
+        assert gateway.refund(refund).state is DECLINED
+        assert gateway.find_refund(refund.key).state is DECLINED
+        assert gateway.refund(refund_of(charge, 1)).state is SUCCEEDED
+
+    def test_money_is_given_back_in_the_currency_it_was_taken_in(self, gateway: Gateway) -> None:
+        charge = charge_of()
+        gateway.charge(charge)
+        dollars = Refund(str(uuid.uuid4()), charge.key, Money(1, "USD"))
+        assert gateway.refund(dollars).state is DECLINED
 
     def test_a_charge_is_found_by_its_key(self, gateway: Gateway) -> None:
         charge = charge_of()
@@ -159,6 +208,28 @@ class TestOverHttp:
         with FarSide(step) as far_side:
             gateway = HttpGateway(far_side.url, seconds=0.05)
             assert {answer.state for answer in ask(gateway)} == {UNKNOWN}
+
+    def test_not_found_is_the_answer_to_a_question_only(self) -> None:
+        with FarSide(answers(404, {"code": "not_found"})) as far_side:
+            gateway = HttpGateway(far_side.url, seconds=1)
+            assert [answer.state for answer in ask(gateway)] == [UNKNOWN, NOT_FOUND]
+
+    def test_calls_are_counted_by_what_was_answered(self) -> None:
+        def counted() -> list[float]:
+            labels = [
+                {"target": "gateway", "operation": "find_charge", "outcome": outcome}
+                for outcome in ("succeeded", "declined", "unknown", "unavailable")
+            ]
+            name = "autorenew_calls_total"
+            return [REGISTRY.get_sample_value(name, each) or 0.0 for each in labels]
+
+        before = counted()
+        steps = answers(200, {"state": "succeeded"}), answers(200, {"state": "declined"})
+        with FarSide(*steps, answers(400, {})) as far_side:
+            for _ in range(3):
+                HttpGateway(far_side.url, seconds=1).find_charge("k")
+        HttpGateway(f"http://127.0.0.1:{free_port()}", seconds=0.1).find_charge("k")
+        assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, 1, 1]
 
     def test_a_decline_is_a_decline_with_its_reason(self) -> None:
         with FarSide(answers(402, {"state": "declined", "reason": "stolen_card"})) as far_side:

@@ -2,7 +2,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from prometheus_client import REGISTRY
@@ -119,20 +120,55 @@ def test_a_try_that_hangs_leaves_time_for_another() -> None:
         assert len(far_side.requests) == 2
 
 
-def test_how_calls_ended_is_counted() -> None:
-    def counted(outcome: str) -> float:
-        labels = {"target": "counted", "operation": "create", "outcome": outcome}
-        return REGISTRY.get_sample_value("autorenew_calls_total", labels) or 0.0
+def test_the_deadline_holds_for_a_far_side_that_trickles() -> None:
+    # Given an answer that comes byte by byte, each well within any timeout
+    def trickles(side: FarSide, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "400")
+        handler.end_headers()
+        with suppress(OSError):  # the client has left
+            while not side.over.wait(0.05):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
 
-    with FarSide(answers(200, {}), answers(500, {})) as far_side:
-        client = HttpCalls("counted", far_side.url, token=None, seconds=0.3)
-        client.call("create", "PUT", "/")
+    with FarSide(trickles) as far_side:
+        started = time.monotonic()
         with pytest.raises(InDoubt):
-            client.call("create", "PUT", "/")
-    away = HttpCalls("counted", f"http://127.0.0.1:{free_port()}", token=None, seconds=0.1)
+            calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
+        assert time.monotonic() - started < 0.5 + 0.4
+
+
+def test_an_answer_that_does_not_end_is_given_up() -> None:
+    endless = answers(200, b'"' + b"x" * 2_000_000 + b'"')
+    with FarSide(endless) as far_side, pytest.raises(InDoubt, match="does not end"):
+        calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
+
+
+def test_what_is_answered_can_be_shown_and_kept() -> None:
+    said = {"reason": "a\x00b\nc" + "d" * 1000, "generation": 2}
+    with FarSide(answers(200, said)) as far_side:
+        body = calls(far_side.url).call("find", "GET", "/").body
+    assert body["reason"].startswith("abcd")
+    assert len(body["reason"]) == 500
+    assert body["generation"] == 2
+
+
+def test_how_long_a_call_took_is_measured_however_it_ended() -> None:
+    labels = {"target": "measured", "operation": "create"}
+    away = HttpCalls("measured", f"http://127.0.0.1:{free_port()}", token=None, seconds=0.1)
+    with FarSide(answers(200, {})) as far_side:
+        HttpCalls("measured", far_side.url, token=None, seconds=1).call("create", "PUT", "/")
     with pytest.raises(NotSent):
         away.call("create", "PUT", "/")
-    assert [counted(o) for o in ("answered", "in_doubt", "not_sent")] == [1, 1, 1]
+    assert REGISTRY.get_sample_value("autorenew_call_seconds_count", labels) == 2
+
+
+def test_how_a_call_ended_is_counted_in_the_words_of_its_port() -> None:
+    labels = {"target": "tested", "operation": "create", "outcome": "done"}
+    client = calls("http://127.0.0.1:1")
+    client.count("create", "done")
+    client.count("create", "done")
+    assert REGISTRY.get_sample_value("autorenew_calls_total", labels) == 2
 
 
 def test_threads_share_it_safely() -> None:

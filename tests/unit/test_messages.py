@@ -123,6 +123,7 @@ def test_what_may_be_left_out_has_its_default() -> None:
         ({"lines__0__period": None}, "period_invalid", "lines.0.period"),
         ({"lines__0__period": "1 month"}, "period_invalid", "lines.0.period"),
         ({"lines__0__period": "P0M"}, "period_invalid", "lines.0.period"),
+        ({"lines__0__period": "P1٢M"}, "period_invalid", "lines.0.period"),
         ({"lines__0__quantity": 0}, "quantity_out_of_bounds", "lines.0.quantity"),
         ({"lines__0__quantity": 1001}, "quantity_out_of_bounds", "lines.0.quantity"),
         ({"lines__0__quantity": 10**400}, "quantity_out_of_bounds", "lines.0.quantity"),
@@ -132,6 +133,19 @@ def test_what_may_be_left_out_has_its_default() -> None:
         ({"lines__0__configuration": []}, "field_invalid", "lines.0.configuration"),
         ({"lines__0__price": 1}, "field_unknown", "lines.0.price"),
         ({"state": "paid"}, "field_unknown", "state"),
+        # A code is that of its field, not of one that has the same name, or the same path.
+        (
+            {"lines__0__configuration__quantity": 5},
+            "field_invalid",
+            "lines.0.configuration.quantity",
+        ),
+        ({"lines__0__configuration__period": 5}, "field_invalid", "lines.0.configuration.period"),
+        ({"customer__quantity": 5}, "field_unknown", "customer.quantity"),
+        ({"customer__period": 5}, "field_unknown", "customer.period"),
+        ({"customer__key": "k"}, "field_unknown", "customer.key"),
+        ({"quantity": 5}, "field_unknown", "quantity"),
+        ({"customer.email": "jane"}, "field_unknown", "customer.email"),
+        ({"lines.quantity": 5}, "field_unknown", "lines.quantity"),
     ],
 )
 def test_a_problem_has_a_stable_code_and_the_path_of_its_field(

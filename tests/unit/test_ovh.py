@@ -175,8 +175,8 @@ class TestOneFile:
     def test_all_problems_are_said_at_once(self, tmp_path: Path) -> None:
         document = copy.deepcopy({**DOCUMENT, "plans": DOCUMENT["plans"][:3]})
         document["plans"][0]["invoiceName"] = None
-        document["plans"][2]["pricings"][0]["price"] = -1
-        document["plans"][2]["pricings"][0]["mode"] = "default"
+        pricings = document["plans"][2]["pricings"]
+        next(p for p in pricings if p["mode"] == "default")["price"] = -1
         found = _problems(tmp_path, document)
         assert len(found) == 2
         for plan, problem in zip((document["plans"][0], document["plans"][2]), found, strict=True):
@@ -193,6 +193,14 @@ class TestOneFile:
             pytest.param(lambda d: d["locale"].update(currencyCode=[]), id="money as a list"),
             pytest.param(lambda d: d["locale"].update(subsidiary=None), id="no subsidiary"),
             pytest.param(lambda d: d["locale"].update(taxRate="much"), id="a rate in words"),
+            pytest.param(lambda d: d["locale"].update(taxRate="nan"), id="a rate that is none"),
+            pytest.param(lambda d: d["locale"].update(taxRate=float("inf")), id="a rate of inf"),
+            pytest.param(lambda d: d["locale"].update(taxRate=-1), id="a rate below zero"),
+            pytest.param(lambda d: d["locale"].update(taxRate=101), id="a rate above the price"),
+            pytest.param(lambda d: d["plans"].append(d["plans"][0]), id="the same plan twice"),
+            pytest.param(lambda d: d["plans"][0].update(planCode="a\nb"), id="a code of two lines"),
+            pytest.param(lambda d: d["plans"][0].update(invoiceName="a\0"), id="a name with a NUL"),
+            pytest.param(lambda d: d["plans"][0].update(invoiceName="a" * 201), id="a long name"),
             pytest.param(lambda d: d["plans"].append(None), id="a plan that is null"),
             pytest.param(lambda d: d["plans"].append("x"), id="a plan that is a text"),
             pytest.param(lambda d: d["plans"][0].pop("planCode"), id="no code"),
@@ -229,6 +237,47 @@ class TestOneFile:
             pytest.param(
                 lambda d: _pricing(d, "default", "renew").update(quantity=None), id="no quantity"
             ),
+            pytest.param(
+                lambda d: _pricing(d, "default", "renew").update(price=True), id="price true"
+            ),
+            pytest.param(
+                lambda d: _pricing(d, "default", "renew").update(price=10**30), id="price huge"
+            ),
+            pytest.param(
+                lambda d: d["plans"][0]["pricings"].append(
+                    _pricing(d, "default", "installation") | {"price": 100_000_000}
+                ),
+                id="the same pricing twice",
+            ),
+            *(
+                pytest.param(
+                    lambda d, bounds=bounds: _pricing(d, "default", "renew").update(
+                        quantity={"min": 1, "max": 10} | bounds
+                    ),
+                    id=f"quantity {bounds}",
+                )
+                for bounds in (
+                    {"min": float("inf")},
+                    {"max": float("inf")},
+                    {"min": 20, "max": 3},
+                    {"min": -5},
+                    {"max": -1},
+                    {"min": 1.5},
+                    {"min": "1"},
+                    {"max": True},
+                    {"min": 11, "max": 20},
+                )
+            ),
+            *(
+                pytest.param(
+                    lambda d, mode=mode: [
+                        _pricing(d, "upfront12", capacity).update(mode=mode)
+                        for capacity in ("installation", "renew")
+                    ],
+                    id=f"mode {mode}",
+                )
+                for mode in ("upfront0", "upfront1", "upfront121", "upfront999", "upfront٣")
+            ),
         ],
     )
     def test_what_it_cannot_use_is_refused_with_the_files_name(
@@ -250,6 +299,7 @@ class TestOneFile:
             pytest.param(b"\xff\xfe\xfd", id="not UTF-8"),
             pytest.param(b"[" * 100_000, id="nested too deep"),
             pytest.param(b"9" * 5000, id="a huge number"),
+            pytest.param(b'{"locale": NaN}', id="what is not JSON"),
             pytest.param(gzip.compress(b"{}" * 1000)[:20], id="gzip cut off"),
             pytest.param(b"\x1f\x8b\x08\x00garbage garbage garbage", id="gzip with garbage"),
             pytest.param(gzip.compress(b"{}")[:-4] + b"\0\0\0\0", id="gzip with a wrong length"),

@@ -81,7 +81,24 @@ def test_a_setting_that_is_missing_is_one_line_that_names_the_variable(
         ("BROKER_URL", "http://h"), ("BROKER_URL", ""), ("ROLE_PASSWORDS", "[1]"),
         ("ROLE_PASSWORDS", '{"api": 5}'), ("ORDER_CHARGE_DELAYS", '["soon"]'),
         ("DRIVER_URLS", '"http://h"'),
+        # Not JSON.
+        ("DRIVER_URLS", "http://web"), ("ROLE_PASSWORDS", "pw"), ("BROKER_PASSWORDS", "{'a': 1}"),
+        ("DRIVER_TOKENS", ""), ("ORDER_CHARGE_DELAYS", "[" * 100_000),
+        # Out of bounds.
+        ("METRICS_PORT", "65536"), ("METRICS_PORT", "-1"), ("ORDER_CHARGE_DELAYS", "[-1]"),
+        ("ORDER_CHARGE_DELAYS", "[Infinity]"), ("ORDER_CHARGE_DELAYS", "[NaN]"),
+        ("LEASE_SECONDS", "inf"), ("RESCUE_SECONDS", "inf"), ("POLL_SECONDS", "nan"),
+        ("SHUTDOWN_SECONDS", "inf"), ("RETRY_BASE_SECONDS", "inf"), ("RETRY_CAP_SECONDS", "1e300"),
+        ("LOG_LEVEL", "noise"), ("LOG_LEVEL", ""),
+        # Ports that cannot be.
+        ("DATABASE_URL", "postgresql://h:port/d"), ("DATABASE_URL", "postgresql://h:65536/d"),
+        ("DATABASE_URL", "postgresql://u:a/b@h/d"), ("DATABASE_URL", "postgresql"),
+        ("BROKER_URL", "amqp://h:port"), ("BROKER_URL", "amqp://[::1"),
+        ("BROKER_MANAGEMENT_URL", "http://h:port"), ("BROKER_MANAGEMENT_URL", "h:15672"),
+        ("GATEWAY_URL", "http://h:port"), ("SIMULATOR_URL", "http://h:-1"),
+        ("DRIVER_URLS", '{"web": "http://h:port"}'),
     ],
+    ids=lambda value: value[:30],
 )  # fmt: skip
 def test_a_setting_that_is_wrong_is_one_line_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
@@ -91,10 +108,34 @@ def test_a_setting_that_is_wrong_is_one_line_that_names_the_variable(
     assert "\n" not in message
 
 
-def test_a_setting_that_is_not_json_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refusal(monkeypatch, DRIVER_URLS="http://web")
-    assert "driver_urls" in message.lower()
-    assert "\n" not in message
+def test_what_is_wrong_inside_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, DRIVER_URLS='{"web": "http://h:port"}')
+    assert message.startswith("AUTORENEW_DRIVER_URLS['web']: ")
+    message = refusal(monkeypatch, DRIVER_URLS="{}", ORDER_CHARGE_DELAYS="[60, -1]")
+    assert message.startswith("AUTORENEW_ORDER_CHARGE_DELAYS[1]: ")
+
+
+@pytest.mark.parametrize(("call", "shutdown"), [("10", "20"), ("60", "60"), ("300", "59")])
+def test_a_process_has_time_for_two_calls_when_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, call: str, shutdown: str
+) -> None:
+    # A call may be a question, and then the call itself.
+    message = refusal(monkeypatch, CALL_SECONDS=call, SHUTDOWN_SECONDS=shutdown)
+    assert message == "AUTORENEW_SHUTDOWN_SECONDS must be more than twice AUTORENEW_CALL_SECONDS"
+
+
+def test_a_little_more_than_two_calls_is_enough() -> None:
+    assert load_settings(call_seconds=10, shutdown_seconds=20.1).shutdown_seconds == 20.1
+
+
+@pytest.mark.parametrize("level", ["debug", "INFO", "Warning"])
+def test_a_log_level_may_be_written_small(level: str) -> None:
+    assert load_settings(log_level=level).log_level == level.upper()
+
+
+@pytest.mark.parametrize("port", [0, 9100, 65535])
+def test_metrics_may_be_served_on_any_port(port: int) -> None:
+    assert load_settings(metrics_port=port).metrics_port == port
 
 
 def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +153,10 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("ROLE_PASSWORDS", '{"api": "hunter2"'),
         ("BROKER_PASSWORDS", "hunter2"),
         ("DRIVER_TOKENS", '["hunter2"]'),
+        ("DATABASE_URL", "postgresql://u:hunter2/@h/d"),
+        ("BROKER_URL", "amqp://u:hunter2#@h"),
+        ("BROKER_MANAGEMENT_URL", "http://u:hunter2?@h"),
+        ("BROKER_MANAGEMENT_URL", "hunter2"),
     ],
 )
 def test_no_message_repeats_a_secret(

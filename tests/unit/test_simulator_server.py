@@ -203,18 +203,43 @@ def test_faults_can_be_added_while_it_runs(far_side: Callable[..., Client]) -> N
     client = far_side()
     assert client.ask("POST", "/faults", {"fault": "error"}) == (200, {"rules": 1})
     assert client.charge() == (500, {"code": "internal_error"})
-    wrong: list[Any] = [{"fault": "explode"}, [], 5, b"{", {"fault": "error", "rate": 2}]
+    wrong: list[Any] = [
+        {"fault": "explode"}, [], 5, b"{", {"fault": "error", "rate": 2}, b"[" * 100_000,
+        b'{"fault": "slow", "seconds": 1e999}',
+    ]  # fmt: skip
     for bad in wrong:
         answer = client.ask("POST", "/faults", bad)
         assert answer is not None
         assert (answer[0], answer[1]["code"]) == (400, "bad_rule")
 
 
-def test_another_body_under_a_known_key_is_refused(far_side: Callable[..., Client]) -> None:
+def test_anything_else_under_a_known_key_is_refused(far_side: Callable[..., Client]) -> None:
     client = far_side()
+    reused = (422, {"code": "key_reused"})
     client.charge(amount=1000)
-    assert client.charge(amount=2000) == (422, {"code": "key_reused"})
+    assert client.charge(amount=2000) == reused
+    refund = {"key": "k", "charge_key": "k", "amount": 1, "currency": "EUR"}
+    assert client.ask("POST", "/gateway/refunds", refund) == reused
     assert [entry["amount"] for entry in client.book] == [1000]
+    client.create("s")
+    assert client.create("other", key="s") == reused
+    assert [resource["service_id"] for resource in client.resources] == ["s"]
+
+
+def test_a_charge_is_not_found_among_refunds(far_side: Callable[..., Client]) -> None:
+    client = far_side()
+    client.charge("k")
+    assert client.ask("GET", "/gateway/refunds/k") == (404, {"code": "not_found"})
+
+
+def test_what_was_answered_before_is_stale_after_a_newer_generation(
+    far_side: Callable[..., Client],
+) -> None:
+    client = far_side()
+    create = {"key": "k-1", "generation": 1}
+    client.create("s", **create)
+    client.create("s", key="k-2", generation=2)
+    assert client.create("s", **create) == (409, {"code": "stale_generation"})
 
 
 @pytest.mark.parametrize(
@@ -227,11 +252,13 @@ def test_another_body_under_a_known_key_is_refused(far_side: Callable[..., Clien
         ([], "not_an_object"),
         ({}, "bad_key"),
         ({"key": 5}, "bad_key"),
+        ({"key": "\ud800"}, "bad_key"),
         ({"key": "k", "amount": "5"}, "bad_amount"),
         ({"key": "k", "amount": True}, "bad_amount"),
         ({"key": "k", "amount": 1.0}, "bad_amount"),
         ({"key": "k", "amount": 0}, "bad_amount"),
         ({"key": "k", "amount": -5}, "bad_amount"),
+        ({"key": "k", "amount": 2**63}, "bad_amount"),
         ({"key": "k", "amount": 5}, "bad_currency"),
         ({"key": "k", "amount": 5, "currency": "EUR"}, "bad_token"),
     ],
@@ -246,7 +273,11 @@ def test_what_it_cannot_do_is_refused(far_side: Callable[..., Client]) -> None:
     body = {"key": "k", "generation": 1, "plan": "p", "customer": "c"}
     path = "/infrastructure/web/services/s/explode"
     assert client.ask("PUT", path, body) == (404, {"code": "no_such_operation"})
+    path = "/infrastructure/web/services/s/create"
+    assert client.ask("PUT", path, body | {"paid_until": 5}) == (400, {"code": "bad_paid_until"})
+    assert client.ask("PUT", path, body | {"generation": -1}) == (400, {"code": "bad_generation"})
     assert client.ask("GET", "/gateway/book?after=x") == (400, {"code": "bad_page"})
+    assert client.ask("GET", f"/gateway/book?after={10**30}") == (200, {"entries": []})
 
 
 def test_the_books_can_be_read_page_by_page(far_side: Callable[..., Client]) -> None:
@@ -256,6 +287,16 @@ def test_the_books_can_be_read_page_by_page(far_side: Callable[..., Client]) -> 
     pages = [client.ask("GET", f"/gateway/book?after={after}&limit=3") for after in (0, 3)]
     numbers = [[e["number"] for e in page[1]["entries"]] for page in pages if page]
     assert numbers == [[1, 2, 3], [4, 5]]
+
+
+def test_a_call_on_an_idle_machine_takes_milliseconds(well_behaved: Client) -> None:
+    # Not 40 of them, as when one side waits for an acknowledgement the other delays (RFC 896).
+    took = []
+    for _ in range(20):
+        started = time.monotonic()
+        well_behaved.ask("GET", "/gateway/charges/none")
+        took.append(time.monotonic() - started)
+    assert sorted(took)[10] < 0.02
 
 
 def test_it_stops_although_calls_hang(far_side: Callable[..., Client]) -> None:

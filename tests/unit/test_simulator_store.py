@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.store import Refused, Store
+from simulator.store import Refused, Request, Store
 
 
 def charge(key: str = "ch", amount: int = 1000, currency: str = "EUR") -> dict[str, Any]:
@@ -20,6 +20,11 @@ def operation(generation: int, paid_until: str | None = "2026-03-02") -> dict[st
     return {"generation": generation, "paid_until": paid_until}
 
 
+def request(body: dict[str, Any], key: str = "k", **changes: str) -> Request:
+    facts = {"target": "gateway", "operation": "charge", "subject": ""} | changes
+    return Request(key=key, body=body, **facts)
+
+
 @pytest.fixture
 def store() -> Store:
     return Store()
@@ -27,24 +32,43 @@ def store() -> Store:
 
 class TestAnswers:
     def test_an_unknown_key_has_none(self, store: Store) -> None:
-        assert store.answer("k", {"a": 1}) is None
-        assert store.find("k") is None
+        assert store.answer(request({"a": 1})) is None
+        assert store.find("charge", "k") is None
 
     def test_what_was_answered_is_answered_again(self, store: Store) -> None:
-        store.remember("k", {"a": 1, "b": 2}, 201, {"state": "succeeded"})
-        assert store.answer("k", {"b": 2, "a": 1}) == (201, {"state": "succeeded"})
-        assert store.find("k") == {"state": "succeeded"}
+        store.remember(request({"a": 1, "b": 2}), 201, {"state": "succeeded"})
+        assert store.answer(request({"b": 2, "a": 1})) == (201, {"state": "succeeded"})
+        assert store.find("charge", "k") == {"state": "succeeded"}
 
     def test_the_first_answer_stays(self, store: Store) -> None:
-        store.remember("k", {"a": 1}, 201, {"state": "succeeded"})
-        store.remember("k", {"a": 1}, 402, {"state": "declined"})
-        assert store.answer("k", {"a": 1}) == (201, {"state": "succeeded"})
+        store.remember(request({"a": 1}), 201, {"state": "succeeded"})
+        store.remember(request({"a": 1}), 402, {"state": "declined"})
+        assert store.answer(request({"a": 1})) == (201, {"state": "succeeded"})
 
-    def test_another_body_under_a_known_key_is_refused(self, store: Store) -> None:
-        store.remember("k", {"a": 1}, 201, {})
+    @pytest.mark.parametrize(
+        "other",
+        [
+            pytest.param(request({"a": 2}), id="another body"),
+            pytest.param(request({"a": 1}, operation="refund"), id="another operation"),
+            pytest.param(request({"a": 1}, subject="web/s"), id="another service"),
+        ],
+    )
+    def test_anything_else_under_a_known_key_is_refused(self, store: Store, other: Request) -> None:
+        store.remember(request({"a": 1}), 201, {})
         with pytest.raises(Refused) as refused:
-            store.answer("k", {"a": 2})
+            store.answer(other)
         assert (refused.value.status, refused.value.code) == (422, "key_reused")
+
+    def test_gateway_and_infrastructure_have_keys_of_their_own(self, store: Store) -> None:
+        store.remember(request({"a": 1}), 201, {})
+        assert store.answer(request({"a": 1}, target="infrastructure")) is None
+
+    def test_a_refund_is_not_a_charge(self, store: Store) -> None:
+        store.remember(request({}, "ch"), 201, {"state": "succeeded"})
+        store.remember(request({}, "re", operation="refund"), 402, {"state": "declined"})
+        assert store.find("refund", "ch") is None
+        assert store.find("charge", "re") is None
+        assert store.find("refund", "re") == {"state": "declined"}
 
 
 class TestBook:
@@ -134,12 +158,12 @@ def test_it_outlives_its_process(tmp_path: Path) -> None:
     path = str(tmp_path / "far-side.sqlite")
     store = Store(path)
     store.take(charge())
-    store.remember("ch", charge(), 201, {"state": "succeeded"})
+    store.remember(request(charge(), "ch"), 201, {"state": "succeeded"})
     store.operate("web", "s", "create", operation(1))
     store.close()
     # When it is opened again, it knows both.
     again = Store(path)
-    assert again.find("ch") == {"state": "succeeded"}
+    assert again.find("charge", "ch") == {"state": "succeeded"}
     assert len(again.book(0, 10)) == 1
     assert again.resource("s") is not None
     again.close()

@@ -40,8 +40,9 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     transport = LocalTransport(broker, waited.append)
     subjects = (uuid.uuid4(), uuid.uuid4())
     # When
-    transport.publish([Dispatch("orders", "price", subjects), Dispatch("orders", "end", subjects)])
-    # Then
+    batch = [Dispatch("orders", "price", subjects), Dispatch("orders", "end", subjects)]
+    # Then no queue is missing, and all of it is there.
+    assert transport.publish(batch) == set()
     queue = broker.queues["orders"]
     first, second = (dramatiq.Message.decode(queue.get(timeout=1)) for _ in range(2))
     assert (first.actor_name, second.actor_name) == ("orders.price", "orders.end")

@@ -69,14 +69,14 @@ def test_a_year_is_twelve_months(document: dict[str, Any], catalogue: Catalogue)
             "quantity_out_of_bounds",
             "lines.0.quantity",
         ),
-        ({"contracts": []}, "contract_missing", "contracts"),
+        ({"contracts": []}, "contract_missing", "contracts.web"),
         (
-            {"contracts": [{"contract": "servers", "version": 2}]},
+            {"contracts": [{"contract": "servers", "version": 3}]},
             "contract_missing",
-            "contracts",
+            "contracts.web",
         ),
-        ({"contracts": [{"contract": "web", "version": 2}]}, "contract_outdated", "contracts"),
-        ({"contracts": [{"contract": "web", "version": 4}]}, "contract_outdated", "contracts"),
+        ({"contracts": [{"contract": "web", "version": 2}]}, "contract_outdated", "contracts.web"),
+        ({"contracts": [{"contract": "web", "version": 4}]}, "contract_outdated", "contracts.web"),
         (
             {"lines": [{"plan": "web-perso", "period": "P1M", "configuration": {"x": "y"}}]},
             "option_unknown",
@@ -142,8 +142,8 @@ def test_every_problem_of_every_line_is_said_at_once(
     )
     # Then each is named once.
     assert sorted(found(everything, catalogue)) == [
-        ("contract_missing", "contracts"),
-        ("contract_outdated", "contracts"),
+        ("contract_missing", "contracts.servers"),
+        ("contract_outdated", "contracts.web"),
         ("option_invalid", "lines.3.configuration.region"),
         ("option_unknown", "lines.0.configuration.x"),
         ("period_invalid", "lines.3.period"),
@@ -160,7 +160,63 @@ def test_one_missing_contract_is_said_once_however_many_lines_need_it(
     document: dict[str, Any], catalogue: Catalogue
 ) -> None:
     twice = order(document, contracts=[], lines=document["lines"] * 2)
-    assert found(twice, catalogue) == [("contract_missing", "contracts")]
+    assert found(twice, catalogue) == [("contract_missing", "contracts.web")]
+
+
+def test_every_missing_contract_is_said(document: dict[str, Any], catalogue: Catalogue) -> None:
+    both = order(document, contracts=[], lines=[*document["lines"], SERVER])
+    assert found(both, catalogue) == [
+        ("contract_missing", "contracts.web"),
+        ("contract_missing", "contracts.servers"),
+    ]
+
+
+@pytest.mark.parametrize("versions", [(3, 2), (2, 3), (3, 4), (3, 3)])
+def test_who_accepted_several_versions_accepted_the_current_one(
+    document: dict[str, Any], catalogue: Catalogue, versions: tuple[int, int]
+) -> None:
+    contracts = [{"contract": "web", "version": version} for version in versions]
+    assert found(order(document, contracts=contracts), catalogue) == []
+
+
+def test_an_unknown_subsidiary_hides_nothing_that_does_not_depend_on_it(
+    document: dict[str, Any], catalogue: Catalogue
+) -> None:
+    # Given an order of a subsidiary that does not exist
+    somewhere = order(
+        document,
+        customer_subsidiary="XX",
+        customer_country="US",
+        contracts=[],
+        lines=[
+            {"plan": "nothing", "period": "P1M"},
+            SERVER | {"period": "P3M", "quantity": 6, "configuration": {"region": "mars"}},
+            {"plan": "web-perso", "period": "P500M"},
+        ],
+    )
+    # Then plans, quantities, options and contracts are looked at; where it is sold, for how long
+    # and with which tax is not.
+    assert sorted(found(somewhere, catalogue)) == [
+        ("contract_missing", "contracts.servers"),
+        ("contract_missing", "contracts.web"),
+        ("option_invalid", "lines.1.configuration.region"),
+        ("period_invalid", "lines.2.period"),
+        ("plan_unknown", "lines.0.plan"),
+        ("quantity_out_of_bounds", "lines.1.quantity"),
+        ("subsidiary_unknown", "customer.subsidiary"),
+    ]
+
+
+def test_an_order_has_at_most_a_thousand_services(
+    document: dict[str, Any], catalogue: Catalogue
+) -> None:
+    ten = {"plan": "web-perso", "period": "P1M", "quantity": 10}
+    assert found(order(document, lines=[ten] * 100), catalogue) == []
+    one_more = [*[ten] * 99, ten | {"quantity": 11}]
+    assert found(order(document, lines=one_more), catalogue) == [
+        ("order_too_large", "lines"),
+        ("quantity_out_of_bounds", "lines.99.quantity"),
+    ]
 
 
 def test_a_message_says_what_would_be_accepted(

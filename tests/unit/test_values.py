@@ -1,14 +1,13 @@
+import importlib
 import uuid
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import InvalidTransition
 from schemas.values import (
     CURRENCY_DIGITS,
     TRANSITIONS,
@@ -19,7 +18,6 @@ from schemas.values import (
     Period,
     RequestState,
     ServiceState,
-    check_transition,
     derived_id,
     round_half_up,
 )
@@ -49,8 +47,11 @@ class TestMoney:
 
     @pytest.mark.parametrize(
         ("text", "currency"),
-        [("37.875", "EUR"), ("0.001", "EUR"), ("1.2345", "TND"), ("0.5", "XOF")],
-    )
+        [
+            ("37.875", "EUR"), ("0.001", "EUR"), ("1.2345", "TND"), ("0.5", "XOF"),
+            ("1." + "0" * 31 + "1", "EUR"), ("0." + "0" * 500 + "1", "EUR"),
+        ],
+    )  # fmt: skip
     def test_more_digits_than_the_minor_unit_are_refused_not_rounded(
         self, text: str, currency: str
     ) -> None:
@@ -59,8 +60,9 @@ class TestMoney:
 
     @pytest.mark.parametrize(
         "text",
-        ["", " ", "1,5", "1 000", "1e3", "+1", "0x10", "NaN", "Infinity", ".5", "5.", "--1", "1\n"],
-    )
+        ["", " ", "1,5", "1 000", "1e3", "+1", "0x10", "NaN", "Infinity", ".5", "5.", "--1", "1\n",
+         "٣٧.٨٧", "1.²"],
+    )  # fmt: skip
     def test_what_is_not_an_amount_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="not an amount"):
             Money.parse(text, "EUR")
@@ -92,6 +94,13 @@ class TestMoney:
     def test_euros_and_dollars_do_not(self) -> None:
         with pytest.raises(ValueError, match="cannot add USD to EUR"):
             Money(1, "EUR") + Money(1, "USD")
+
+    def test_amounts_have_no_order(self) -> None:
+        # Not even those of one currency: who compares must have seen to that.
+        with pytest.raises(TypeError):
+            _ = Money(1, "EUR") < Money(2, "USD")  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            sorted([Money(1, "EUR"), Money(2, "EUR")])  # type: ignore[type-var]
 
     def test_it_cannot_be_changed(self) -> None:
         with pytest.raises(AttributeError):
@@ -127,7 +136,7 @@ class TestPeriod:
     @pytest.mark.parametrize(
         "text",
         ["", "P", "P0M", "P01M", "P1D", "P1W", "1M", "p1m", "P-1M", "P1M\n", "P1Y6M", "PT1M",
-         "P1.5M", "P121M", "P11Y", "P999Y", "P1000M"],
+         "P1.5M", "P121M", "P11Y", "P999Y", "P1000M", "P1٢M"],
     )  # fmt: skip
     def test_anything_else_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"not a period|longer than ten years"):
@@ -248,14 +257,6 @@ class TestDerivedId:
         assert derived_id("a", "") != derived_id("a")
 
 
-def _steps() -> list[tuple[StrEnum, StrEnum, bool]]:
-    return [
-        (old, new, new.value in targets[old.value])
-        for kind, targets in TRANSITIONS.items()
-        for old, new in product(kind, kind)
-    ]
-
-
 class TestStates:
     @pytest.mark.parametrize("kind", TRANSITIONS, ids=lambda kind: kind.__name__)
     def test_a_table_names_every_state_and_only_states(self, kind: type[StrEnum]) -> None:
@@ -269,15 +270,26 @@ class TestStates:
     def test_whatever_moves_has_a_table(self, kind: type[StrEnum]) -> None:
         assert kind in TRANSITIONS
 
-    @pytest.mark.parametrize(("old", "new", "listed"), _steps(), ids=str)
-    def test_a_step_is_taken_if_and_only_if_it_is_listed(
-        self, old: StrEnum, new: StrEnum, listed: bool
-    ) -> None:
-        if listed:
-            check_transition(old, new)
-        else:
-            with pytest.raises(InvalidTransition, match=f"from {old} to {new}"):
-                check_transition(old, new)
+    def test_the_database_refuses_every_other_step(self) -> None:
+        # Its triggers are made from a copy; a refund goes the way of a charge.
+        migration = importlib.import_module("schemas.migrations.versions.0002_rights")
+        kinds = {
+            "orders": OrderState,
+            "services": ServiceState,
+            "payment_requests": RequestState,
+            "charges": ChargeState,
+            "refunds": ChargeState,
+            "operations": OperationState,
+        }
+        enforced = {
+            table: {state: set(following.split()) for state, following in steps.items()}
+            for table, steps in migration.TRANSITIONS.items()
+        }
+        assert enforced == {
+            table: {state: following for state, following in TRANSITIONS[kind].items() if following}
+            for table, kind in kinds.items()
+        }
+        assert set(kinds.values()) == set(TRANSITIONS)
 
     @pytest.mark.parametrize(
         "state",
@@ -316,7 +328,3 @@ class TestStates:
             new = set().union(*(TRANSITIONS[kind][state] for state in new)) - reached
             reached |= new
         assert reached == {state.value for state in kind}
-
-    def test_a_cancelled_order_is_not_delivered_after_all(self) -> None:
-        with pytest.raises(InvalidTransition, match="OrderState cannot go from cancelled"):
-            check_transition(OrderState.CANCELLED, OrderState.DELIVERED)
