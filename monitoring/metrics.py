@@ -1,5 +1,6 @@
 """Prometheus metrics, and the port they are served on. Labels are bounded: never an id."""
 
+import logging
 from functools import cache
 
 from prometheus_client import (
@@ -14,6 +15,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -92,4 +95,6 @@ def serve(settings: Settings, *, children: str | None = None) -> int | None:
         raise ConfigurationError(
             f"cannot serve metrics on {settings.metrics_host}:{settings.metrics_port}: {error}"
         ) from None
-    return int(server.server_port)
+    port = int(server.server_port)
+    log.info("metrics on http://%s:%d/metrics", settings.metrics_host, port)
+    return port

@@ -380,7 +380,7 @@ def _shown_item(item: Any) -> Any:
         return _shown(item)
     if isinstance(item, list):
         return [_shown_item(part) for part in item]
-    return _EMAIL.sub("***", item) if isinstance(item, str) else item
+    return _EMAIL.sub("***", item[:200]) if isinstance(item, str) else item
 
 
-_EMAIL = re.compile(r"\S+@\S+")
+_EMAIL = re.compile(r"[^\s@]+@\S+")

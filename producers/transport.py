@@ -53,9 +53,13 @@ class LocalTransport:
         self._wait = wait
 
     def publish(self, batch: Sequence[Dispatch]) -> set[str]:
+        unroutable = set()
         for dispatch in batch:
-            self._broker.enqueue(encode(dispatch))
-        return set()
+            try:
+                self._broker.enqueue(encode(dispatch))
+            except dramatiq.QueueNotFound:
+                unroutable.add(dispatch.queue)
+        return unroutable
 
     def idle(self, seconds: float) -> None:
         self._wait(seconds)

@@ -24,14 +24,8 @@ class CatalogueError(AutorenewError):
     code = "catalogue"
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-class InvalidTransition(AutorenewError):
-    """A state was asked to change in a way its table does not list."""
-
-    code = "invalid_transition"
+        self.problems = [_one_line(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 class DataError(AutorenewError):
@@ -41,3 +35,12 @@ class DataError(AutorenewError):
     """
 
     code = "data"
+
+
+_LONGEST = 1000
+
+
+def _one_line(text: str) -> str:
+    """A problem quotes what stands in a file, which may be anything."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_LONGEST])
+    return line if len(text) <= _LONGEST else f"{line}…"

@@ -38,7 +38,7 @@ class AgreementDocument(_Document):
 
 class LineDocument(_Document):
     plan: Key
-    period: Annotated[str, StringConstraints(pattern=r"^P[1-9]\d{0,2}[MY]$")]
+    period: Annotated[str, StringConstraints(pattern=r"^P[1-9][0-9]{0,2}[MY]$")]
     quantity: Annotated[int, Field(ge=1, le=1000)] = 1
     configuration: Annotated[dict[Key, Word], Field(max_length=50)] = {}
 
@@ -61,15 +61,18 @@ class Problem(BaseModel):
     message: str
 
 
-# The shape's problems, named as upstream knows the fields.
+# The shape's problems, named as upstream knows the fields. By the field itself, never by what its
+# path looks like: names within a configuration, and of fields that do not exist, are anything.
 _CODES = {
-    "customer.email": "email_invalid",
-    "customer.country": "country_invalid",
-    "customer.subsidiary": "subsidiary_unknown",
-    "customer.language": "language_invalid",
-    "customer.vat_number": "vat_number_invalid",
-    "payment_method": "payment_method_missing",
-    "key": "key_invalid",
+    ("customer", "email"): "email_invalid",
+    ("customer", "country"): "country_invalid",
+    ("customer", "subsidiary"): "subsidiary_unknown",
+    ("customer", "language"): "language_invalid",
+    ("customer", "vat_number"): "vat_number_invalid",
+    ("payment_method",): "payment_method_missing",
+    ("key",): "key_invalid",
+    ("lines", "quantity"): "quantity_out_of_bounds",
+    ("lines", "period"): "period_invalid",
 }
 
 
@@ -97,15 +100,10 @@ def parse(body: bytes) -> tuple[Any, OrderDocument | None, list[Problem]]:
 
 def _problem(error: Any) -> Problem:
     path = ".".join(re.sub(r"[^ -~]", "?", str(part))[:100] for part in error["loc"])
-    kind = error["type"]
-    if path in _CODES:
-        code = _CODES[path]
-    elif path.endswith(".quantity"):
-        code = "quantity_out_of_bounds"
-    elif path.endswith(".period"):
-        code = "period_invalid"
-    else:
+    field = tuple(part for part in error["loc"] if isinstance(part, str))  # whichever of a list
+    code = _CODES.get(field)
+    if code is None:
         code = {"missing": "field_missing", "extra_forbidden": "field_unknown"}.get(
-            kind, "field_invalid"
+            error["type"], "field_invalid"
         )
     return Problem(code=code, path=path, message=error["msg"])

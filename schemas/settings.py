@@ -1,18 +1,46 @@
 """The one settings object: read from the environment, every name starts with AUTORENEW_."""
 
-from typing import Any
+import json
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import ConfigurationError
+
+# At most a year: what is longer is a slip, and no clock can be moved by 1e300 s.
+_YEAR = 366 * 86_400
+Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
+Delay = Annotated[float, Field(ge=0, le=_YEAR)]
+
+
+def _check_port(url: str) -> str:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:  # whose words would repeat a part of what may be a password
+        raise ValueError(
+            "not a URL with a port up to 65535 (in a password / : @ ? # are written as %2F …)"
+        ) from None
+    return url
+
+
+Url = Annotated[str, AfterValidator(_check_port)]
 
 
 class Settings(BaseSettings):
     """Everything a process can be told. A field a process needs and lacks is one clear line."""
 
-    model_config = SettingsConfigDict(env_prefix="AUTORENEW_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="AUTORENEW_", extra="ignore", frozen=True, enable_decoding=False
+    )
 
     database_url: SecretStr | None = Field(None, description="postgresql://user:pw@host/database")
     broker_url: SecretStr | None = Field(None, description="amqp://user:pw@host:5672/vhost")
@@ -21,29 +49,49 @@ class Settings(BaseSettings):
     )
     role_passwords: dict[str, SecretStr] = Field({}, description="database role -> password")
     broker_passwords: dict[str, SecretStr] = Field({}, description="broker user -> password")
-    gateway_url: str | None = Field(None, description="base URL of the payment gateway")
+    gateway_url: Url | None = Field(None, description="base URL of the payment gateway")
     gateway_token: SecretStr | None = None
-    driver_urls: dict[str, str] = Field({}, description="driver name -> base URL")
+    driver_urls: dict[str, Url] = Field({}, description="driver name -> base URL")
     driver_tokens: dict[str, SecretStr] = {}
-    simulator_url: str | None = Field(None, description="where `audit` finds the far side's books")
+    simulator_url: Url | None = Field(None, description="where `audit` finds the far side's books")
 
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
     calls_at_once: int = Field(16, ge=1, le=500, description="outside calls of one batch")
-    lease_seconds: float = Field(60.0, gt=0, description="a worker's hold on a task")
-    rescue_seconds: float = Field(30.0, gt=0, description="dispatched and not claimed: again")
+    lease_seconds: Seconds = Field(60.0, description="a worker's hold on a task")
+    rescue_seconds: Seconds = Field(30.0, description="dispatched and not claimed: again")
     dispatch_cap: int = Field(4000, ge=1, description="dispatched, not yet claimed, per queue")
     batch: int = Field(500, ge=1, le=5000, description="most tasks in one message")
-    poll_seconds: float = Field(0.02, gt=0, description="how often an idle relay looks")
-    shutdown_seconds: float = Field(60.0, gt=0, description="how long SIGTERM may take")
-    order_charge_delays: list[float] = Field(
+    poll_seconds: Seconds = Field(0.02, description="how often an idle relay looks")
+    shutdown_seconds: Seconds = Field(60.0, description="how long SIGTERM may take")
+    order_charge_delays: list[Delay] = Field(
         [60.0, 600.0], description="seconds between the charges of an order that is declined"
     )
-    retry_base_seconds: float = Field(5.0, gt=0, description="backoff of the first retry")
-    retry_cap_seconds: float = Field(3600.0, gt=0)
+    retry_base_seconds: Seconds = Field(5.0, description="backoff of the first retry")
+    retry_cap_seconds: Seconds = 3600.0
     retry_attempts: int = Field(8, ge=1, description="failures until a person decides")
-    metrics_port: int | None = Field(None, description="serve /metrics here; 0: any free port")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="serve /metrics here; 0: any free port"
+    )
     metrics_host: str = "127.0.0.1"
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+
+    @field_validator(
+        "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                return json.loads(value)
+            except (ValueError, RecursionError):
+                raise ValueError("is not JSON") from None
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("database_url", mode="after")
     @classmethod
@@ -55,6 +103,20 @@ class Settings(BaseSettings):
     def _broker_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         return _scheme(value, "amqp", "amqps")
 
+    @field_validator("broker_management_url", mode="after")
+    @classmethod
+    def _management_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        return _scheme(value, "http", "https")
+
+    @model_validator(mode="after")
+    def _time_to_drain(self) -> "Settings":
+        """A call may be a question, and then the call itself."""
+        if self.shutdown_seconds <= 2 * self.call_seconds:
+            raise ValueError(
+                "AUTORENEW_SHUTDOWN_SECONDS must be more than twice AUTORENEW_CALL_SECONDS"
+            )
+        return self
+
     def need(self, field: str) -> str:
         """The value of a setting this process cannot do without."""
         value = getattr(self, field)
@@ -65,8 +127,12 @@ class Settings(BaseSettings):
 
 
 def _scheme(value: SecretStr | None, *allowed: str) -> SecretStr | None:
-    if value is not None and urlsplit(value.get_secret_value()).scheme not in allowed:
-        raise ValueError(f"must start with {allowed[0]}://")
+    if value is not None:
+        url = value.get_secret_value()
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme not in allowed:
+            raise ValueError(f"must start with {allowed[0]}://")
+        _check_port(url)
     return value
 
 
@@ -75,10 +141,13 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [
-            f"AUTORENEW_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
-            for problem in error.errors(include_input=False)
-        ]
+        lines = [_line(problem["loc"], problem["msg"]) for problem in error.errors()]
         raise ConfigurationError("; ".join(lines)) from None
-    except ValueError as error:  # a JSON setting that is not JSON
-        raise ConfigurationError(str(error)) from None
+
+
+def _line(place: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not place:  # of several settings, which it names itself
+        return message
+    field, *inside = place
+    return f"AUTORENEW_{str(field).upper()}{''.join(f'[{part!r}]' for part in inside)}: {message}"

@@ -1,6 +1,6 @@
 """Which tax is due, at what rate, and what the law wants said on the invoice.
 
-The table is bundled/tax.toml's; a combination that is not in it is refused.
+The table is tax.toml beside this module; a combination that is not in it is refused.
 """
 
 import tomllib
@@ -84,6 +84,8 @@ def determine(
     eu = _table()["eu"]
     members = eu["members"]
     if customer_country == subsidiary.country:
+        if vat_number is not None and customer_country in members:
+            check_vat_number(vat_number, customer_country)
         rate, mention = _rate(customer_country, on)
         return Treatment(TaxKind.DOMESTIC, rate, mention)
     if subsidiary.country not in members or customer_country not in members:

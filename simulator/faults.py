@@ -1,7 +1,9 @@
 """How the far side misbehaves: rules, drawn by key, so that a run can be repeated."""
 
 import hashlib
+import math
 from collections import Counter
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +13,10 @@ KINDS = (
 # These are answers: they stay the same however often they are asked for. The others are
 # accidents, and happen to the first tries of a key only.
 ANSWERS = ("decline", "refuse")
+TARGETS = {
+    "gateway": ("charge", "refund"),
+    "infrastructure": ("create", "suspend", "resume", "extend", "terminate"),
+}
 
 
 class Rule:
@@ -19,12 +25,15 @@ class Rule:
     Args:
         fault: one of :data:`KINDS`.
         target: ``gateway``, ``infrastructure`` or ``*``.
-        operation: ``charge``, ``refund``, ``create``, … or ``*``.
+        operation: one of a target's in :data:`TARGETS`, or ``*``.
         customer, plan: globs.
         rate: share of keys it happens to; drawn from the seed, the rule and the key.
         times: how many tries of one key it happens to.
         seconds: how long a slow or hanging call takes.
         reason: what a decline or a refusal says.
+
+    Raises:
+        ValueError: naming the argument that is wrong.
     """
 
     def __init__(
@@ -40,12 +49,19 @@ class Rule:
         seconds: float = 30.0,
         reason: str | None = None,
     ) -> None:
-        if fault not in KINDS:
-            raise ValueError(f"fault {fault!r} is not one of {', '.join(KINDS)}")
-        if target not in ("gateway", "infrastructure", "*"):
-            raise ValueError(f"target {target!r} is not gateway, infrastructure or *")
-        if not 0 <= rate <= 1:
+        _check("fault", fault, KINDS)
+        _check("target", target, (*TARGETS, "*"))
+        operations = [o for name, own in TARGETS.items() if target in (name, "*") for o in own]
+        _check("operation", operation, (*operations, "*"))
+        for name, text in (("customer", customer), ("plan", plan), ("reason", reason)):
+            if not isinstance(text, str) and (name, text) != ("reason", None):
+                raise ValueError(f"{name} {text!r} is not a text")
+        if type(rate) not in (int, float) or not 0 <= rate <= 1:
             raise ValueError(f"rate {rate!r} is not between 0 and 1")
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds {seconds!r} is not a number from 0 on")
+        if times is not None and (type(times) is not int or times < 1):
+            raise ValueError(f"times {times!r} is not a whole number from 1 on")
         self.fault, self.target, self.operation = fault, target, operation
         self.customer, self.plan, self.rate = customer, plan, rate
         self.times = times if times is not None else (10**9 if fault in ANSWERS else 1)
@@ -58,6 +74,7 @@ class Rule:
     ) -> bool:
         applies = (
             self.target in (target, "*")
+            and (self.fault != "decline" or target == "gateway")  # only money is declined
             and self.operation in (operation, "*")
             and fnmatchcase(str(body.get("customer", "")), self.customer)
             and fnmatchcase(str(body.get("plan", "")), self.plan)
@@ -69,6 +86,11 @@ class Rule:
             return False
         self._hits[key] += 1
         return True
+
+
+def _check(name: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
 
 
 class Faults:

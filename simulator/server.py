@@ -11,17 +11,18 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from simulator.faults import Faults, Rule
-from simulator.store import Refused, Store
+from simulator.faults import TARGETS, Faults, Rule
+from simulator.store import Refused, Request, Store
 
-OPERATIONS = ("create", "suspend", "resume", "extend", "terminate")
 _CHARGE = {"key": str, "amount": int, "currency": str, "token": str, "customer": str}
 _REFUND = {"key": str, "charge_key": str, "amount": int, "currency": str}
 _OPERATION = {"key": str, "generation": int, "plan": str, "customer": str}
+
+_MOST = 2**63 - 1  # what SQLite keeps
 
 Act = Callable[[], tuple[int, dict[str, Any]]]
 
@@ -38,8 +39,8 @@ class Simulator:
             routes=[
                 Route("/gateway/charges", self._safely(self._charge), methods=["POST"]),
                 Route("/gateway/refunds", self._safely(self._refund), methods=["POST"]),
-                Route("/gateway/charges/{key}", self._safely(self._find)),
-                Route("/gateway/refunds/{key}", self._safely(self._find)),
+                Route("/gateway/charges/{key}", self._safely(self._find_charge)),
+                Route("/gateway/refunds/{key}", self._safely(self._find_refund)),
                 Route("/gateway/book", self._safely(self._book)),
                 Route("/infrastructure/resources", self._safely(self._resources)),
                 Route(
@@ -55,9 +56,9 @@ class Simulator:
 
     @staticmethod
     def _safely(
-        endpoint: Callable[[Request], Awaitable[Response]],
-    ) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
+        endpoint: Callable[[HttpRequest], Awaitable[Response]],
+    ) -> Callable[[HttpRequest], Awaitable[Response]]:
+        async def answer(request: HttpRequest) -> Response:
             try:
                 return await endpoint(request)
             except Refused as refused:
@@ -67,16 +68,16 @@ class Simulator:
 
         return answer
 
-    async def _charge(self, request: Request) -> Response:
+    async def _charge(self, request: HttpRequest) -> Response:
         body = await _read(request, _CHARGE)
 
         def act() -> tuple[int, dict[str, Any]]:
             self.store.take(body)
             return 201, {"state": "succeeded", "reference": f"ch-{body['key'][:8]}"}
 
-        return await self._once("gateway", "charge", body["key"], body, act)
+        return await self._once(Request("gateway", "charge", "", body["key"], body), act)
 
-    async def _refund(self, request: Request) -> Response:
+    async def _refund(self, request: HttpRequest) -> Response:
         body = await _read(request, _REFUND)
 
         def act() -> tuple[int, dict[str, Any]]:
@@ -85,58 +86,64 @@ class Simulator:
                 return 402, {"state": "declined", "reason": refused}
             return 201, {"state": "succeeded", "reference": f"re-{body['key'][:8]}"}
 
-        return await self._once("gateway", "refund", body["key"], body, act)
+        return await self._once(Request("gateway", "refund", "", body["key"], body), act)
 
-    async def _operate(self, request: Request) -> Response:
+    async def _operate(self, request: HttpRequest) -> Response:
         driver, service_id, kind = (
             request.path_params[name] for name in ("driver", "service_id", "kind")
         )
-        if kind not in OPERATIONS:
+        if kind not in TARGETS["infrastructure"]:
             raise Refused(404, "no_such_operation")
         body = await _read(request, _OPERATION)
+        if body.get("paid_until") is not None:
+            _check(body, "paid_until", str)
 
         def act() -> tuple[int, dict[str, Any]]:
             return 200, self.store.operate(driver, service_id, kind, body)
 
-        return await self._once("infrastructure", kind, body["key"], body, act, ask=service_id)
+        def check() -> None:
+            self.store.check_generation(service_id, body["generation"])
+
+        wanted = Request("infrastructure", kind, f"{driver}/{service_id}", body["key"], body)
+        return await self._once(wanted, act, check=check, asked_by=service_id)
 
     async def _once(
         self,
-        target: str,
-        operation: str,
-        key: str,
-        body: dict[str, Any],
+        request: Request,
         act: Act,
-        ask: str | None = None,
+        *,
+        check: Callable[[], None] = lambda: None,
+        asked_by: str | None = None,
     ) -> Response:
-        """Act once per key, misbehaving as the rules say; ``ask`` is what a GET asks by."""
+        """Act once per key, misbehaving as the rules say.
+
+        Args:
+            check: what has to hold each time, also for what was answered before.
+            asked_by: what a GET asks by; the key if not given.
+        """
 
         def do() -> Response:
-            known = self.store.answer(key, body)
+            check()
+            known = self.store.answer(request)
             if known is None:
                 known = act()
-                self.store.remember(key, body, *known)
+                self.store.remember(request, *known)
             return JSONResponse(known[1], known[0])
 
-        rule = self.faults.draw(target, operation, key, body)
+        rule = self.faults.draw(request.target, request.operation, request.key, request.body)
         if rule is None:
             return do()
-        return await self._misbehave(rule, key, body, do, ask or key)
+        return await self._misbehave(rule, request, do, asked_by or request.key)
 
     async def _misbehave(
-        self,
-        rule: Rule,
-        key: str,
-        body: dict[str, Any],
-        do: Callable[[], Response],
-        asked_by: str,
+        self, rule: Rule, request: Request, do: Callable[[], Response], asked_by: str
     ) -> Response:
         match rule.fault:
             case "decline":
                 answer = {"state": "declined", "reason": rule.reason}
-                known = self.store.answer(key, body)
+                known = self.store.answer(request)
                 if known is None:
-                    self.store.remember(key, body, 402, answer)
+                    self.store.remember(request, 402, answer)
                     known = 402, answer
                 return JSONResponse(known[1], known[0])
             case "refuse":
@@ -171,14 +178,20 @@ class Simulator:
                 do()
                 return do()
 
-    async def _find(self, request: Request) -> Response:
-        answer = self.store.find(request.path_params["key"])
-        self._was_asked(request.path_params["key"])
+    async def _find_charge(self, request: HttpRequest) -> Response:
+        return self._find("charge", request.path_params["key"])
+
+    async def _find_refund(self, request: HttpRequest) -> Response:
+        return self._find("refund", request.path_params["key"])
+
+    def _find(self, operation: str, key: str) -> Response:
+        answer = self.store.find(operation, key)
+        self._was_asked(key)
         if answer is None:
             raise Refused(404, "not_found")
         return JSONResponse(answer)
 
-    async def _get(self, request: Request) -> Response:
+    async def _get(self, request: HttpRequest) -> Response:
         resource = self.store.resource(request.path_params["service_id"])
         self._was_asked(request.path_params["service_id"])
         if resource is None:
@@ -190,27 +203,27 @@ class Simulator:
         if event is not None:
             event.set()
 
-    async def _book(self, request: Request) -> Response:
+    async def _book(self, request: HttpRequest) -> Response:
         return JSONResponse({"entries": self.store.book(*_page(request))})
 
-    async def _resources(self, request: Request) -> Response:
+    async def _resources(self, request: HttpRequest) -> Response:
         return JSONResponse({"entries": self.store.resources(*_page(request))})
 
-    async def _change_faults(self, request: Request) -> Response:
+    async def _change_faults(self, request: HttpRequest) -> Response:
         if request.method == "DELETE":
             self.faults.clear()
         else:
             try:
                 self.faults.add(await request.json())
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 return JSONResponse({"code": "bad_rule", "message": str(error)}, 400)
         return JSONResponse({"rules": len(self.faults.rules)})
 
-    async def _health(self, _request: Request) -> Response:
+    async def _health(self, _request: HttpRequest) -> Response:
         return JSONResponse({"state": "up"})
 
 
-async def _read(request: Request, fields: dict[str, type]) -> dict[str, Any]:
+async def _read(request: HttpRequest, fields: dict[str, type]) -> dict[str, Any]:
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -218,18 +231,29 @@ async def _read(request: Request, fields: dict[str, type]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(400, "not_an_object")
     for name, kind in fields.items():
-        if type(body.get(name)) is not kind or (name == "amount" and body[name] <= 0):
-            raise Refused(400, f"bad_{name}")
+        _check(body, name, kind)
     return body
 
 
-def _page(request: Request) -> tuple[int, int]:
+def _check(body: dict[str, Any], name: str, kind: type) -> None:
+    """A field of the right type, with a value that can be kept."""
+    value = body.get(name)
+    if isinstance(value, str):
+        good = not any("\ud800" <= c <= "\udfff" for c in value)  # halves of characters
+    else:
+        least = 1 if name == "amount" else 0
+        good = isinstance(value, int) and least <= value <= _MOST
+    if type(value) is not kind or not good:
+        raise Refused(400, f"bad_{name}")
+
+
+def _page(request: HttpRequest) -> tuple[int, int]:
     try:
         after = int(request.query_params.get("after", "0"))
         limit = int(request.query_params.get("limit", "1000"))
     except ValueError:
         raise Refused(400, "bad_page") from None
-    return after, min(max(limit, 1), 10_000)
+    return min(max(after, 0), _MOST), min(max(limit, 1), 10_000)
 
 
 class Running:

@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, body TEXT NOT NULL, status INTEGER NOT NULL, answer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+    target TEXT NOT NULL, key TEXT NOT NULL, operation TEXT NOT NULL, subject TEXT NOT NULL,
+    body TEXT NOT NULL, status INTEGER NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (target, key));
 CREATE TABLE IF NOT EXISTS book (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, charge_key TEXT NOT NULL,
     customer TEXT, amount INTEGER NOT NULL, currency TEXT NOT NULL);
@@ -27,6 +28,25 @@ class Refused(Exception):
         self.status, self.code = status, code
 
 
+class Request(NamedTuple):
+    """What is asked for under a key.
+
+    Attributes:
+        target: who is asked, ``gateway`` or ``infrastructure``: each has keys of its own.
+        subject: what it is about: a driver's service; nothing at the gateway.
+    """
+
+    target: str
+    operation: str
+    subject: str
+    key: str
+    body: dict[str, Any]
+
+    @property
+    def content(self) -> tuple[str, str, str]:
+        return self.operation, self.subject, json.dumps(self.body, sort_keys=True)
+
+
 class Store:
     """Every method is one transaction; call from one thread."""
 
@@ -34,25 +54,32 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _SCHEMA)
 
-    def answer(self, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """What was answered under this key before; the same key with another body is refused."""
+    def answer(self, request: Request) -> tuple[int, dict[str, Any]] | None:
+        """What was answered under this key before; for anything else the key is refused."""
         row = self._db.execute(
-            "SELECT body, status, answer FROM answers WHERE key = ?", (key,)
+            "SELECT operation, subject, body, status, answer FROM requests"
+            " WHERE target = ? AND key = ?",
+            (request.target, request.key),
         ).fetchone()
         if row is None:
             return None
-        if row[0] != json.dumps(body, sort_keys=True):
+        if row[:3] != request.content:
             raise Refused(422, "key_reused")
-        return row[1], json.loads(row[2])
+        return row[3], json.loads(row[4])
 
-    def find(self, key: str) -> dict[str, Any] | None:
-        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+    def find(self, operation: str, key: str) -> dict[str, Any] | None:
+        """What the gateway answered to a charge or a refund."""
+        row = self._db.execute(
+            "SELECT answer FROM requests WHERE target = 'gateway' AND key = ? AND operation = ?",
+            (key, operation),
+        ).fetchone()
         return json.loads(row[0]) if row else None
 
-    def remember(self, key: str, body: dict[str, Any], status: int, answer: dict[str, Any]) -> None:
+    def remember(self, request: Request, status: int, answer: dict[str, Any]) -> None:
         self._db.execute(
-            "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
-            (key, json.dumps(body, sort_keys=True), status, json.dumps(answer)),
+            "INSERT OR IGNORE INTO requests (target, key, operation, subject, body, status, answer)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (request.target, request.key, *request.content, status, json.dumps(answer)),
         )
 
     def take(self, body: dict[str, Any]) -> None:
@@ -96,16 +123,20 @@ class Store:
         names = ("resource_id", "state", "paid_until", "generation")
         return dict(zip(names, row, strict=True)) if row else None
 
-    def operate(
-        self, driver: str, service_id: str, kind: str, body: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Do one operation; an older generation than the last one seen is refused."""
-        generation = body["generation"]
+    def check_generation(self, service_id: str, generation: int) -> None:
+        """Refuse an older generation than the last one seen, whatever was answered to it then."""
         seen = self._db.execute(
             "SELECT generation FROM generations WHERE service_id = ?", (service_id,)
         ).fetchone()
         if seen and generation < seen[0]:
             raise Refused(409, "stale_generation")
+
+    def operate(
+        self, driver: str, service_id: str, kind: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Do one operation; an older generation than the last one seen is refused."""
+        generation = body["generation"]
+        self.check_generation(service_id, generation)
         live = self.resource(service_id)
         if live is None and kind not in ("create", "terminate"):
             raise Refused(409, "no_such_resource")

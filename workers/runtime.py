@@ -111,7 +111,7 @@ class Runtime:
         subjects: Sequence[str],
     ) -> None:
         """One message, from claim to finish. Never raises."""
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
             ids = [uuid.UUID(subject) for subject in subjects]
         except (TypeError, ValueError, AttributeError):
@@ -131,17 +131,17 @@ class Runtime:
             return
         failpoint("worker.after_claim")
         metrics.batch_size.labels(queue, handler.name).observe(len(claim.tasks))
-        waited = metrics.task_waited.labels(queue, handler.name)
-        for task in claim.tasks:
-            waited.observe(max(0.0, task.waited))
+        metrics.task_waited.labels(queue, handler.name).observe(
+            max(0.0, max(task.waited for task in claim.tasks))
+        )
         with self._heartbeat.holding(claim):
-            self._work(handler, claim)
-        metrics.task_seconds.labels(queue, handler.name).observe(time.perf_counter() - started)
+            self._work(handler, claim, held_since=started)
+        metrics.task_seconds.labels(queue, handler.name).observe(time.monotonic() - started)
 
-    def _work(self, handler: Handler, claim: Claim) -> None:
+    def _work(self, handler: Handler, claim: Claim, *, held_since: float) -> None:
         try:
             if isinstance(handler, OutsideHandler):
-                self._run_outside(handler, claim)
+                self._run_outside(handler, claim, held_since)
             else:
                 self._run_inside(handler, claim)
         except LeaseLost as error:
@@ -183,7 +183,7 @@ class Runtime:
             whole.failures += part.failures
         return whole
 
-    def _run_outside(self, handler: OutsideHandler[C, A], claim: Claim) -> None:
+    def _run_outside(self, handler: OutsideHandler[C, A], claim: Claim, held_since: float) -> None:
         calls: list[tuple[uuid.UUID, C]] = []
 
         def begin(part: Claim) -> Outcome:
@@ -193,7 +193,8 @@ class Runtime:
 
         with self._engine.begin() as tx:
             outcome = self._bisect(tx, claim, begin)
-            ledger.check_held(tx, claim)
+            if time.monotonic() - held_since > self._settings.lease_seconds / 2:
+                ledger.check_held(tx, claim)  # before anything leaves the house
             if len(outcome):
                 ledger.finish(tx, claim, outcome)
         self._count(claim, outcome)

@@ -1,15 +1,20 @@
 """What the commands share: the database they talk to, and how they show things."""
 
 import json
+import re
+import shutil
 import signal
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Engine
 
+from monitoring import metrics
 from schemas.database import check_schema, connect
 from schemas.settings import Settings, load_settings
 
@@ -24,21 +29,9 @@ def database(settings: Settings | None = None, *, application: str = "autorenew 
     return engine
 
 
-def show(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, json_lines: bool
-) -> None:
-    """Rows as a table for people, or as JSON lines for programs."""
-    rows = list(rows)
-    if json_lines:
-        for row in rows:
-            click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str))
-        return
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
-    Console().print(table if rows else f"{title}: none")
+def serve_metrics(settings: Settings) -> None:
+    """Serve ``/metrics``, on any free port if none is set."""
+    metrics.serve(settings if settings.metrics_port is not None else load_settings(metrics_port=0))
 
 
 def on_stop(stop: Callable[[], None]) -> None:
@@ -51,3 +44,109 @@ def on_stop(stop: Callable[[], None]) -> None:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+
+
+def show(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, json_lines: bool
+) -> None:
+    """Rows as a table for people, or as JSON lines for programs."""
+    rows = list(rows)
+    if json_lines:
+        for row in rows:
+            click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=_text))
+    elif rows:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        click.echo("\n".join(table(title, columns, rows, width)))
+    else:
+        click.echo(f"{title}: none")
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None
+) -> list[str]:
+    """The lines of a table.
+
+    Args:
+        width: of the terminal: what is long is folded between words, and where that is not
+            enough each row is shown one field a line. None: each row is one line, however long.
+    """
+    header = [name.replace("_", " ") for name in columns]
+    days = {cell.astimezone(UTC).date() for row in rows for cell in row if _is_time(cell)}
+    if width is not None and len(days) == 1:  # said once, not in each row
+        title = f"{title} ({days.pop()} UTC)"
+        rows = [[_time_of_day(cell) if _is_time(cell) else cell for cell in row] for row in rows]
+    cells = [[_text(cell) for cell in row] for row in rows]
+    by_column = list(zip(header, *cells, strict=True))
+    natural = [max(map(len, column)) for column in by_column]
+    if width is None:
+        return [title, *_folded([header, *cells], natural, gap=2)]
+    least = [_least_width(name, texts) for name, *texts in by_column]
+    for gap in (2, 1):
+        if (widths := _shrunk(natural, least, width - gap * (len(columns) - 1))) is not None:
+            return [title, *_folded([header, *cells], widths, gap)]
+    return [title, *_one_field_a_line(header, cells)]
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _least_width(name: str, texts: Sequence[str]) -> int:
+    """Room for what is short, and for the longest word of what is long. Only what is longer than
+    words are may be broken, and not if it is a UUID."""
+    header = max(map(len, name.split()))
+    if (whole := max(map(len, texts))) <= 12:
+        return max(header, whole)
+    longest = 16 if any(" " in text for text in texts) else 24
+    words = [word for text in texts for word in text.split()]
+    return max(header, *(len(w) if _UUID.search(w) else min(len(w), longest) for w in words))
+
+
+def _shrunk(natural: list[int], least: list[int], available: int) -> list[int] | None:
+    """The widths of columns that fit, the widest made narrower first; None if there are none."""
+    if sum(least) > available:
+        return None
+    widths = list(natural)
+    while sum(widths) > available:
+        _, widest = max((w, i) for i, w in enumerate(widths) if w > least[i])
+        widths[widest] -= 1
+    return widths
+
+
+def _folded(rows: Iterable[Sequence[str]], widths: list[int], gap: int) -> list[str]:
+    lines = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(text, max(width, 1), break_on_hyphens=False)
+            for text, width in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            lines.append((" " * gap).join(padded).rstrip())
+    return lines
+
+
+def _one_field_a_line(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    margin = max(map(len, header))
+    lines = []
+    for row in rows:
+        named = zip(header, row, strict=True)
+        lines += ["", *(f"{name.ljust(margin)}  {text}" for name, text in named if text)]
+    return lines
+
+
+def _is_time(cell: Any) -> bool:
+    return isinstance(cell, datetime)
+
+
+def _time_of_day(moment: datetime) -> str:
+    return _text(moment).partition("T")[2].removesuffix("Z")
+
+
+def _text(cell: Any) -> str:
+    """What is shown of a value: one line, nothing that could move a cursor."""
+    if cell is None:
+        return ""
+    if isinstance(cell, datetime):
+        precision = "milliseconds" if cell.microsecond else "seconds"
+        return cell.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+    return "".join(c if c.isprintable() else " " for c in str(cell)).strip()

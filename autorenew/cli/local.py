@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import on_stop
+from autorenew.cli.common import on_stop, serve_metrics
 
 _folder = click.option(
     "--folder",
@@ -35,9 +35,11 @@ def up(folder: Path) -> None:
     from autorenew.catalogues import bundled
     from autorenew.embedded import Embedded
     from schemas.catalogue.store import save
+    from schemas.settings import load_settings
 
     stopping = threading.Event()
     on_stop(stopping.set)
+    serve_metrics(load_settings())
     with Embedded(folder, store=str(folder / "simulator.sqlite")) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())

@@ -28,7 +28,9 @@ def order() -> None:
 
 
 @order.command()
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
+)
 @click.option("--upstream", default="file", show_default=True, help="Whose keys these are.")
 @as_json
 def place(file: Path, upstream: str, as_json: bool) -> None:
@@ -121,7 +123,7 @@ def _timeline(tx: Connection, order_id: uuid.UUID) -> list[tuple[object, ...]]:
     start = rows[0].at if rows else None
     return [
         (
-            row.at.isoformat(timespec="milliseconds"),
+            row.at,
             f"{(row.at - start).total_seconds():.3f}",
             row.subject,
             row.name,
@@ -142,7 +144,7 @@ def rejected() -> None:
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @as_json
 def list_rejected(limit: int, as_json: bool) -> None:
-    """The newest, redacted, with the reasons."""
+    """The newest, with the reasons; --json adds what was sent, redacted."""
     with database().connect() as tx:
         rows = tx.execute(
             text("""SELECT received_at, upstream, door, key, code, problems, times, body
@@ -154,10 +156,10 @@ def list_rejected(limit: int, as_json: bool) -> None:
         show("", columns, rows, json_lines=True)
         return
     said = [
-        (*r[:5], "; ".join(f"{p['path']}: {p['message']}" for p in r.problems), r.times, r.body)
+        (*r[:5], "; ".join(f"{p['path']}: {p['message']}" for p in r.problems), r.times)
         for r in rows
     ]
-    show("rejected documents", columns, said, json_lines=False)
+    show("rejected documents", columns[:-1], said, json_lines=False)
 
 
 @click.group()
@@ -181,7 +183,7 @@ def list_failed(queue: str | None, reason: str | None, limit: int, as_json: bool
     columns = ("queue", "task", "subject", "order", "plan", "reason", "error", "attempts", "since")
     rows = [
         (t.queue, t.name, t.subject, t.order_key, t.plan, t.reason, t.error, t.attempts,
-         t.since.isoformat(timespec="seconds"))
+         t.since.replace(microsecond=0))
         for t in tasks
     ]  # fmt: skip
     show("failed tasks", columns, rows, json_lines=as_json)

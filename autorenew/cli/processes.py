@@ -1,14 +1,14 @@
 """The processes of the fleet; any number of each may run."""
 
 import json
+import sqlite3
 import sys
 import threading
 from pathlib import Path
 
 import click
 
-from autorenew.cli.common import database, on_stop
-from monitoring import metrics
+from autorenew.cli.common import database, on_stop, serve_metrics
 from schemas.errors import ConfigurationError
 from schemas.settings import load_settings
 
@@ -25,7 +25,7 @@ def intake() -> None:
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew intake")
     consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), SystemClock()))
-    metrics.serve(settings)
+    serve_metrics(settings)
     on_stop(consumer.stop)
     consumer.run()
 
@@ -40,7 +40,7 @@ def relay() -> None:
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew relay")
     running = Relay(engine, RabbitTransport(url), settings)
-    metrics.serve(settings)
+    serve_metrics(settings)
     on_stop(running.stop)
     running.run()
 
@@ -59,6 +59,8 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     from workers.launcher import Launcher
 
     settings = load_settings()
+    if settings.metrics_port is None:
+        settings = load_settings(metrics_port=0)
     settings.need("broker_url")
     chosen = check_queues(queues)
     handlers(settings, chosen, SystemClock())  # whatever is missing is said here, once
@@ -70,7 +72,7 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=8090, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True)
 @click.option("--store", default=":memory:", show_default=True, help="SQLite file.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
@@ -90,6 +92,8 @@ def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) 
         running = Running(host=host, port=port, store=store, seed=seed, rules=rules)
     except OSError as error:
         raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"--store {store}: {error}") from None
     with running:
         click.echo(f"gateway {running.url}/gateway")
         click.echo(f"infrastructure {running.url}/infrastructure/DRIVER")

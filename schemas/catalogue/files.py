@@ -21,7 +21,11 @@ BUNDLED = Path(__file__).parent / "bundled"
 TELECOM_SUBSIDIARIES = {"FR"}
 
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# As in order documents: what an order chooses from must be something an order can say.
+Text = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
 
 class _Entry(BaseModel):
@@ -39,7 +43,7 @@ class _Subsidiary(_Entry):
 
 class _Contract(_Entry):
     code: Code
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=1_000_000)]
     title: Text
     url: Text
 
@@ -64,7 +68,7 @@ class _Plan(_Entry):
     quantity_min: Annotated[int, Field(ge=1)] = 1
     quantity_max: Annotated[int, Field(ge=1, le=1000)] = 10
     prices: dict[str, dict[str, _Price]]
-    options: dict[str, _Option] = {}
+    options: dict[OptionName, _Option] = {}
 
 
 class _File(_Entry):
@@ -124,7 +128,7 @@ def _read(path: Path, problems: list[str]) -> Iterator[tuple[str, _Entry]]:
     """Every well-formed entry of a file, with where it stands."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # not UTF-8 and not TOML among them
         problems.append(f"{path.name}: {error}")
         return
     try:
@@ -170,7 +174,7 @@ def _usable(where: str, entry: _Subsidiary, problems: list[str]) -> bool:
         good = False
     try:
         ZoneInfo(entry.timezone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):  # not there; not a name; a folder, too long
         problems.append(f"{where}: timezone: {entry.timezone!r} is not an IANA time zone")
         good = False
     return good

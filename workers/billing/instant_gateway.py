@@ -2,7 +2,6 @@
 
 import threading
 
-from schemas.values import Money
 from workers.billing.gateway import Charge, GatewayAnswer, GatewayState, Refund
 
 _SUCCEEDED = GatewayState.SUCCEEDED
@@ -13,31 +12,49 @@ class InstantGateway:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._charges: dict[str, Money] = {}
-        self._refunds: dict[str, Refund] = {}
+        self._calls: dict[str, Charge | Refund] = {}
+        self._given_back: dict[str, int] = {}  # of a charge
+        self._declined: dict[str, str] = {}  # refund -> why
 
     def charge(self, charge: Charge) -> GatewayAnswer:
-        self._charges.setdefault(charge.key, charge.amount)
+        # One step, so that no lock is needed.
+        known = self._calls.setdefault(charge.key, charge)
+        if known is not charge and known != charge:
+            return GatewayAnswer(GatewayState.UNKNOWN, reason="key_reused")
         return GatewayAnswer(_SUCCEEDED, charge.key)
 
     def find_charge(self, key: str) -> GatewayAnswer:
-        known = key in self._charges
-        return GatewayAnswer(_SUCCEEDED, key) if known else GatewayAnswer(GatewayState.NOT_FOUND)
+        if isinstance(self._calls.get(key), Charge):
+            return GatewayAnswer(_SUCCEEDED, key)
+        return GatewayAnswer(GatewayState.NOT_FOUND)
 
     def refund(self, refund: Refund) -> GatewayAnswer:
         with self._lock:
-            if refund.key not in self._refunds:
-                given = sum(
-                    r.amount.amount
-                    for r in self._refunds.values()
-                    if r.charge_key == refund.charge_key
-                )
-                charged = self._charges.get(refund.charge_key)
-                if charged is None or given + refund.amount.amount > charged.amount:
-                    return GatewayAnswer(GatewayState.DECLINED, reason="exceeds_charge")
-                self._refunds[refund.key] = refund
-        return GatewayAnswer(_SUCCEEDED, refund.key)
+            known = self._calls.get(refund.key)
+            if known is None:
+                self._calls[refund.key] = refund
+                self._give_back(refund)
+            elif known != refund:
+                return GatewayAnswer(GatewayState.UNKNOWN, reason="key_reused")
+        return self._answer(refund.key)
 
     def find_refund(self, key: str) -> GatewayAnswer:
-        known = key in self._refunds
-        return GatewayAnswer(_SUCCEEDED, key) if known else GatewayAnswer(GatewayState.NOT_FOUND)
+        if isinstance(self._calls.get(key), Refund):
+            return self._answer(key)
+        return GatewayAnswer(GatewayState.NOT_FOUND)
+
+    def _give_back(self, refund: Refund) -> None:
+        charge = self._calls.get(refund.charge_key)
+        given_back = self._given_back.get(refund.charge_key, 0) + refund.amount.amount
+        if not isinstance(charge, Charge) or charge.amount.currency != refund.amount.currency:
+            self._declined[refund.key] = "no_such_charge"
+        elif given_back > charge.amount.amount:
+            self._declined[refund.key] = "exceeds_charge"
+        else:
+            self._given_back[refund.charge_key] = given_back
+
+    def _answer(self, key: str) -> GatewayAnswer:
+        why = self._declined.get(key)
+        if why is not None:
+            return GatewayAnswer(GatewayState.DECLINED, reason=why)
+        return GatewayAnswer(_SUCCEEDED, key)

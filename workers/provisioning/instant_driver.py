@@ -15,6 +15,7 @@ class InstantDriver:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._resources: dict[uuid.UUID, Resource] = {}
+        self._answers: dict[str, tuple[tuple[object, ...], DriverAnswer]] = {}  # by key
 
     def create(self, operation: Operation) -> DriverAnswer:
         return self._become(operation, ResourceState.ACTIVE)
@@ -35,18 +36,41 @@ class InstantDriver:
         return DriverAnswer(DriverState.DONE, self._resources.get(service_id, _ABSENT))
 
     def _become(self, operation: Operation, state: ResourceState | None) -> DriverAnswer:
+        body = _body(operation)
         with self._lock:
             now = self._resources.get(operation.service_id, _ABSENT)
             if operation.generation < now.generation:
                 return DriverAnswer(DriverState.STALE, reason="stale_generation")
+            known = self._answers.get(operation.key)
+            if known is not None:
+                if known[0] != body:
+                    return DriverAnswer(DriverState.REFUSED, reason="key_reused")
+                return known[1]
             exists = now.state is not ResourceState.ABSENT
             if operation.kind not in ("create", "terminate") and not exists:
                 return DriverAnswer(DriverState.REFUSED, reason="no_such_resource")
+            absent = state is ResourceState.ABSENT
             resource = Resource(
-                str(operation.service_id) if state is not ResourceState.ABSENT else None,
+                None if absent else str(operation.service_id),
                 state or now.state,
                 operation.generation,
-                operation.paid_until or now.paid_until,
+                None if absent else operation.paid_until,
             )
+            answer = DriverAnswer(DriverState.DONE, resource)
             self._resources[operation.service_id] = resource
-        return DriverAnswer(DriverState.DONE, resource)
+            self._answers[operation.key] = body, answer
+        return answer
+
+
+def _body(operation: Operation) -> tuple[object, ...]:
+    """What tells operations apart; of a configuration, which may be large, its hash."""
+    configuration = operation.configuration
+    return (
+        operation.kind,
+        operation.generation,
+        operation.service_id,
+        operation.customer,
+        operation.plan,
+        operation.paid_until,
+        hash(str(sorted(configuration.items()))) if configuration else None,
+    )

@@ -129,7 +129,8 @@ def upgrade() -> None:
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
         """)
 
-    # The condition is decided without a function call; only what is refused calls one.
+    # The condition is decided without a function call; only what is refused calls one. AFTER:
+    # a BEFORE trigger would lock every row once more.
     op.execute("""
         CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -142,7 +143,7 @@ def upgrade() -> None:
             f"'{old} {new}'" for old, following in steps.items() for new in following.split()
         )
         op.execute(f"""
-            CREATE TRIGGER {table}_transition BEFORE UPDATE OF state ON {table} FOR EACH ROW
+            CREATE TRIGGER {table}_transition AFTER UPDATE OF state ON {table} FOR EACH ROW
             WHEN (OLD.state <> NEW.state AND OLD.state || ' ' || NEW.state NOT IN ({allowed}))
             EXECUTE FUNCTION refuse_transition()
         """)

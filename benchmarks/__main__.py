@@ -1,0 +1,304 @@
+"""Measure the fleet against its floor and against peers; print a table, write JSON.
+
+Every run has a database, a virtual host and processes of its own, on one PostgreSQL and one
+RabbitMQ. Runs of different kinds are interleaved, so that a machine that drifts drifts for all.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from autorenew.private.fleet import PrivateFleet
+from autorenew.private.postgres import PrivatePostgres
+from autorenew.private.rabbitmq import PrivateRabbitMQ
+from benchmarks import floor, latency, orders, ours
+from benchmarks.peers import celery_peer, dramatiq_peer
+from monitoring.audit import audit
+from schemas.catalogue.store import save
+from schemas.database import connect, migrate
+
+RESULTS = Path("benchmarks/results")
+BATCH = 500
+MANY_PLANS = 1000
+SNAPSHOT_SECONDS = 60.0
+PEERS = {"celery": celery_peer, "dramatiq": dramatiq_peer}
+
+
+@dataclass
+class Results:
+    """What was measured; rates in orders a second, one entry a run."""
+
+    machine: str
+    started: str
+    orders: int
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    latency_ms: list[float] = field(default_factory=list)
+    worker_mb: list[float] = field(default_factory=list)
+
+    def median(self, case: str) -> float | None:
+        return statistics.median(self.rates[case]) if self.rates.get(case) else None
+
+
+@dataclass(frozen=True)
+class Bench:
+    postgres: PrivatePostgres
+    rabbitmq: PrivateRabbitMQ
+    folder: Path
+    console: Console
+    orders: int
+    results: Results
+
+    @contextmanager
+    def fleet(self, plans: int) -> Iterator[PrivateFleet]:
+        """A fleet that is up and waits for work."""
+        fleet = PrivateFleet(
+            self.folder / "fleet",
+            self.postgres,
+            self.rabbitmq,
+            database=f"bench_{uuid.uuid4().hex[:8]}",
+            **ours.settings(BATCH),
+        )
+        fleet.prepare(orders.catalogue(plans))
+        try:
+            ours.start(fleet)
+            yield fleet
+        finally:
+            fleet.close()
+
+    @contextmanager
+    def database(self) -> Iterator[tuple[str, Engine]]:
+        """A database for those who use no ledger."""
+        name = f"bench_{uuid.uuid4().hex[:8]}"
+        self.postgres.ensure_database(name)
+        url = self.postgres.url(name)
+        engine = connect(url)
+        migrate(engine, {})
+        with engine.begin() as tx:
+            save(tx, orders.catalogue(1))
+        try:
+            yield url, engine
+        finally:
+            engine.dispose()
+            self.postgres.drop_database(name)
+
+    def note(self, case: str, count: int, seconds: float) -> None:
+        rate = count / seconds
+        self.results.rates.setdefault(case, []).append(round(rate, 1))
+        self.console.print(f"  {case}: {rate:,.0f} orders/s ({count:,} in {seconds:.1f} s)")
+
+    def drain(self, fleet: PrivateFleet, case: str, plans: int) -> float:
+        """Take orders in while the lanes are paused, then see how fast they are delivered."""
+        ours.pause(fleet.owner)
+        orders.place(fleet.owner, self.orders, plans)
+        with Progress(console=self.console, transient=True) as progress:
+            bar = progress.add_task(case, total=self.orders)
+            return ours.run(
+                fleet.owner, self.orders, lambda done: progress.update(bar, completed=done)
+            )
+
+
+def run_ours(bench: Bench, case: str = "fleet", plans: int = 1) -> None:
+    with bench.fleet(plans) as fleet:
+        bench.note(case, bench.orders, bench.drain(fleet, case, plans))
+        bench.results.worker_mb += [round(size, 1) for size in ours.worker_memory(fleet)]
+        _check(fleet.owner)
+
+
+def run_many_plans(bench: Bench) -> None:
+    run_ours(bench, f"fleet, {MANY_PLANS} plans", MANY_PLANS)
+
+
+def run_snapshot(bench: Bench) -> None:
+    """Work for a minute under one snapshot that is older than all of it."""
+    case = f"fleet, a snapshot open {SNAPSHOT_SECONDS:.0f} s"
+    with bench.fleet(1) as fleet, fleet.owner.connect() as old:
+        old.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        old.execute(text("SET idle_in_transaction_session_timeout = 0"))
+        old.execute(text("SELECT count(*) FROM tasks"))
+        opened, seconds, rounds = time.monotonic(), 0.0, 0
+        while time.monotonic() - opened < SNAPSHOT_SECONDS:
+            seconds += bench.drain(fleet, case, 1)
+            rounds += 1
+        bench.note(case, rounds * bench.orders, seconds)
+        old.rollback()
+
+
+def run_floor(bench: Bench) -> None:
+    with bench.database() as (url, engine):
+        ids = orders.place(engine, bench.orders)
+        bench.note("floor", bench.orders, floor.run(url, ids, BATCH))
+        with engine.begin() as tx:
+            tx.execute(text("DELETE FROM tasks"))
+        _check(engine)
+
+
+def run_peer(bench: Bench, name: str) -> None:
+    peer = PEERS[name]
+    vhost = f"{name}_{uuid.uuid4().hex[:8]}"
+    bench.rabbitmq.add_vhost(vhost)
+    broker_url = bench.rabbitmq.url(vhost=vhost)
+    with bench.database() as (url, engine):
+        ids = orders.place(engine, bench.orders)
+        with engine.begin() as tx:
+            tx.execute(text("DELETE FROM tasks"))
+        workers = peer.start(url, broker_url)
+        try:
+            with Progress(console=bench.console, transient=True) as progress:
+                bar = progress.add_task(name, total=bench.orders)
+                started = time.perf_counter()
+                peer.enqueue(url, broker_url, ids)
+                while (done := orders.delivered(engine)) < bench.orders:
+                    progress.update(bar, completed=done)
+                    time.sleep(0.1)
+                elapsed = time.perf_counter() - started
+        finally:
+            peer.stop(workers)
+        bench.note(name, bench.orders, elapsed)
+        _check(engine)
+    bench.rabbitmq.delete_vhost(vhost)
+
+
+def run_latency(bench: Bench) -> None:
+    with bench.fleet(1) as fleet:
+        fleet.start_intake()
+        fleet.wait_for_consumers()
+        bench.results.latency_ms += latency.run(fleet)
+    bench.console.print("  one order at a time: measured")
+
+
+def _check(engine: Engine) -> None:
+    """A fast run whose books do not agree is worth nothing."""
+    with engine.connect() as tx:
+        broken = [finding.invariant for finding in audit(tx) if finding.broken]
+    if broken:
+        raise RuntimeError(f"the audit is not clean: {broken}")
+
+
+CASES: dict[str, Callable[[Bench], None]] = {
+    "fleet": run_ours,
+    "floor": run_floor,
+    "plans": run_many_plans,
+    "snapshot": run_snapshot,
+    "celery": lambda bench: run_peer(bench, "celery"),
+    "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
+    "latency": run_latency,
+}
+
+
+def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
+    """What, measured, at least or at most, and whether it is reached."""
+    fleet = results.median("fleet")
+    for case in results.rates:
+        yield case, f"{results.median(case):,.0f} orders/s", "", ""
+    targets: Sequence[tuple[str, str, float]] = (
+        ("celery", "x", 20.0),
+        ("dramatiq", "x", 0.0),
+        ("floor", "of the floor", 0.5),
+    )
+    for case, unit, least in targets:
+        other = results.median(case)
+        if fleet and other:
+            ratio = fleet / other
+            name = f"fleet / {case}"
+            wanted = f"at least {least:g}" if least else ""
+            yield name, f"{ratio:.2f} {unit}", wanted, _verdict(ratio >= least) if least else ""
+    for case in results.rates:
+        other = results.median(case)
+        if case.startswith("fleet, ") and fleet and other:
+            least = 0.9 if "plans" in case else 0.6
+            yield (
+                f"{case} / fleet",
+                f"{other / fleet:.2f}",
+                f"at least {least}",
+                _verdict(other / fleet >= least),
+            )
+    if results.latency_ms:
+        for percent, most in ((50, 50.0), (99, 200.0)):
+            value = latency.percentile(results.latency_ms, percent)
+            yield (
+                f"one order, p{percent}",
+                f"{value:.0f} ms",
+                f"at most {most:g} ms",
+                _verdict(value <= most),
+            )
+    if results.worker_mb:
+        largest = max(results.worker_mb)
+        yield "largest worker", f"{largest:.0f} MB", "under 120 MB", _verdict(largest < 120)
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "NOT REACHED"
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"  # noqa: E501
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--orders", type=int, default=20_000, help="orders in a run (20000)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each case (3)")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE",
+                        help=f"of {', '.join(CASES)}")  # fmt: skip
+    parser.add_argument("--json", type=Path, help="where the results go")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    results = Results(_machine(), datetime.now(UTC).isoformat(timespec="seconds"), options.orders)
+    console.print(f"{results.machine}; {options.orders:,} orders in a run, {options.runs} runs")
+    with tempfile.TemporaryDirectory(prefix="autorenew-bench-") as name:
+        folder = Path(name)
+        postgres = PrivatePostgres(folder / "postgresql")
+        rabbitmq = PrivateRabbitMQ(folder / "rabbitmq")
+        try:
+            postgres.start()
+            rabbitmq.start()
+            bench = Bench(postgres, rabbitmq, folder, console, options.orders, results)
+            for number in range(options.runs):
+                console.print(f"run {number + 1} of {options.runs}")
+                for case in options.only:
+                    CASES[case](bench)
+        finally:
+            rabbitmq.stop()
+            postgres.remove()
+    return _report(console, results, options.json)
+
+
+def _report(console: Console, results: Results, path: Path | None) -> int:
+    rows = list(_rows(results))
+    table = Table(title="Medians", title_justify="left")
+    for column in ("what", "measured", "wanted", ""):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if path is None:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"{results.started.replace(':', '')}.json"
+    summary: list[dict[str, Any]] = [
+        dict(zip(("what", "measured", "wanted", "verdict"), row, strict=True)) for row in rows
+    ]
+    path.write_text(json.dumps(asdict(results) | {"summary": summary}, indent=1) + "\n")
+    console.print(f"written to {path}")
+    return 1 if any(row[3] == "NOT REACHED" for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
