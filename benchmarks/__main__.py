@@ -33,6 +33,7 @@ from benchmarks.peers import celery_peer, dramatiq_peer
 from monitoring.audit import audit
 from schemas.catalogue.store import save
 from schemas.database import connect, migrate
+from schemas.values import Universe
 
 RESULTS = Path("benchmarks/results")
 BATCH = 500
@@ -66,7 +67,9 @@ class Bench:
     results: Results
 
     @contextmanager
-    def fleet(self, plans: int) -> Iterator[PrivateFleet]:
+    def fleet(
+        self, plans: int, universes: Sequence[Universe] = (Universe.WEB,)
+    ) -> Iterator[PrivateFleet]:
         """A fleet that is up and waits for work."""
         fleet = PrivateFleet(
             self.folder / "fleet",
@@ -75,7 +78,7 @@ class Bench:
             database=f"bench_{uuid.uuid4().hex[:8]}",
             **ours.settings(BATCH),
         )
-        fleet.prepare(orders.catalogue(plans))
+        fleet.prepare(orders.catalogue(plans, universes))
         try:
             ours.start(fleet)
             yield fleet
@@ -114,8 +117,13 @@ class Bench:
             )
 
 
-def run_ours(bench: Bench, case: str = "fleet", plans: int = 1) -> None:
-    with bench.fleet(plans) as fleet:
+def run_ours(
+    bench: Bench,
+    case: str = "fleet",
+    plans: int = 1,
+    universes: Sequence[Universe] = (Universe.WEB,),
+) -> None:
+    with bench.fleet(plans, universes) as fleet:
         bench.note(case, bench.orders, bench.drain(fleet, case, plans))
         bench.results.worker_mb += [round(size, 1) for size in ours.worker_memory(fleet)]
         _check(fleet.owner)
@@ -123,6 +131,11 @@ def run_ours(bench: Bench, case: str = "fleet", plans: int = 1) -> None:
 
 def run_many_plans(bench: Bench) -> None:
     run_ours(bench, f"fleet, {MANY_PLANS} plans", MANY_PLANS)
+
+
+def run_universes(bench: Bench) -> None:
+    """Four queues instead of one: their batches are smaller."""
+    run_ours(bench, f"{MANY_PLANS} plans in 4 universes", MANY_PLANS, list(Universe))
 
 
 def run_snapshot(bench: Bench) -> None:
@@ -195,6 +208,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "fleet": run_ours,
     "floor": run_floor,
     "plans": run_many_plans,
+    "universes": run_universes,
     "snapshot": run_snapshot,
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),

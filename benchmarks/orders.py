@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Engine, text
 
@@ -16,10 +16,9 @@ UPSTREAM = "benchmark"
 BATCH = 500
 
 
-def catalogue(plans: int) -> Catalogue:
-    """So many plans of the four universes, sold in FR for a month."""
+def catalogue(plans: int, universes: Sequence[Universe] = (Universe.WEB,)) -> Catalogue:
+    """So many plans, sold in FR for a month, of each universe in turn."""
     contract = Contract("terms", 1, "Terms", "https://example.com/terms")
-    universes = list(Universe)
     return Catalogue(
         [Subsidiary("FR", "Benchmark SAS", "FR", "EUR", "Europe/Paris", "fr")],
         [contract],

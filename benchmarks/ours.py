@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from autorenew.private.fleet import UNIVERSES, PrivateFleet, descendants
 from benchmarks.orders import delivered
-from producers.steps import BILLING, ORDERS
+from producers.steps import BILLING, ORDERS, PRICING
 from workers.bootstrap import INSTANT
 
 # Far above any time seen: a benchmark that hangs has to end.
@@ -35,13 +35,11 @@ def start(fleet: PrivateFleet, *, threads: int = 1) -> None:
 
 
 def pause(engine: Engine) -> None:
-    """Hold every lane, as `autorenew lanes pause` does."""
+    """Hold the first step's lane, as `autorenew lanes pause` does."""
     with engine.begin() as tx:
         tx.execute(
-            text(
-                "INSERT INTO lane_pauses (lane, reason) SELECT DISTINCT lane, 'benchmark'"
-                " FROM routes ON CONFLICT DO NOTHING"
-            )
+            text("INSERT INTO lane_pauses (lane, reason) VALUES (:lane, 'benchmark')"),
+            {"lane": PRICING.lane},
         )
 
 

@@ -449,7 +449,7 @@ _DISPATCH = text("""
         FROM (SELECT DISTINCT queue FROM routes) AS q
         CROSS JOIN LATERAL (
             SELECT count(*) AS waiting FROM tasks AS d
-            WHERE d.state = 'dispatched' AND d.queue = q.queue
+            WHERE d.state = 'dispatched' AND d.queue = q.queue AND d.rescue_at > now()
         ) AS d
     ), picked AS MATERIALIZED (
         SELECT t.name, t.subject, t.queue, t.lane, t.starts, t.place
