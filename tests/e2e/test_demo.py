@@ -1,0 +1,86 @@
+"""What somebody sees who has just cloned the project."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.given import wait_until
+
+AUTORENEW = [sys.executable, "-m", "autorenew"]
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("AUTORENEW_")}
+
+
+def test_the_demo_reports_and_ends_well(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*AUTORENEW, "demo", "--orders", "150", "--folder", str(tmp_path / "var")],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for part in (
+        "Orders by outcome",
+        "Services by universe",
+        "Money by currency",
+        "Refused orders by reason",
+        "audit: clean",
+    ):
+        assert part in done.stdout
+    for universe in ("web", "dedicated", "cloud", "telecom"):
+        assert universe in done.stdout
+
+
+def test_what_stays_up_can_be_used_from_another_terminal_and_stops_cleanly(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        up = subprocess.Popen(
+            [*AUTORENEW, "up", "--folder", str(tmp_path / "var")],
+            env=clean_environment(),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: "order show" in log.read_text(), "it is up", 60)
+        exports = dict(
+            line.split("export ")[1].split("=", 1)
+            for line in log.read_text().splitlines()
+            if "export AUTORENEW" in line
+        )
+        environment = clean_environment() | exports
+
+        def run(*words: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*AUTORENEW, *words],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+
+        assert run("order", "place", "docs/examples/orders.ndjson").returncode == 1  # one refused
+        wait_until(
+            lambda: "delivered" in run("order", "show", "example-1").stdout.splitlines()[0],
+            "the first example is delivered",
+            60,
+        )
+        assert run("audit").returncode == 0
+        # A second one on the same folder is told so, and harms nothing.
+        second = run("demo", "--folder", str(tmp_path / "var"), "--orders", "1")
+        assert second.returncode == 2
+        assert "in use by another process" in second.stderr
+    finally:
+        up.send_signal(signal.SIGTERM)
+        code = up.wait(60)
+    assert code == 0

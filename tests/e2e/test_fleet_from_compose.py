@@ -1,0 +1,197 @@
+"""The services of docker-compose.yml, started as processes: the same commands with the same
+environment, only that hosts, ports and passwords are those of this machine."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pika
+import pytest
+
+from autorenew.catalogues import bundled
+from autorenew.demo import orders as demo_orders
+from autorenew.private.ports import free_port
+from autorenew.private.postgres import PrivatePostgres
+from autorenew.private.rabbitmq import PrivateRabbitMQ
+from schemas.database import connect
+from tests.e2e.test_compose import FLEET, SERVICES
+from tests.given import wait_until
+
+pytestmark = pytest.mark.rabbitmq
+
+DATABASE = "compose"
+EXAMPLES = Path(__file__).parents[2] / "docs/examples/orders.ndjson"
+
+
+class Deployment:
+    """Every service of the file, on the private servers of the tests."""
+
+    def __init__(self, postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, folder: Path) -> None:
+        self._folder = folder
+        roles = postgres.role_passwords()
+        owner, admin = postgres.url(DATABASE), rabbitmq.url(vhost=DATABASE)
+        self._passwords = {
+            "OWNER_PASSWORD": re.split("[:@]", owner)[2],
+            "BROKER_ADMIN_PASSWORD": re.split("[:@]", admin)[2],
+            "INTAKE_PASSWORD": roles["api"],
+            **{f"{role.upper()}_PASSWORD": password for role, password in roles.items()},
+        }
+        self.ports = {name: free_port() for name in SERVICES}
+        self._replacements = {
+            "//autorenew:": "//postgres:",
+            "@postgres/autorenew": owner[owner.index("@127") :],
+            "@rabbitmq:5672/%2F": admin[admin.index("@127") :],
+            "rabbitmq:15672": f"127.0.0.1:{rabbitmq.management_port}",
+            "simulator:8090": f"127.0.0.1:{self.ports['simulator']}",
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def environment(self, service: str) -> dict[str, str]:
+        values = SERVICES[service].get("environment", {})
+        found = {}
+        for name, value in values.items():
+            here = re.sub(
+                r"\$\{(\w+):-([^}]*)\}",
+                lambda match: self._passwords.get(match[1], match[2]),
+                str(value),
+            )
+            for theirs, ours in self._replacements.items():
+                here = here.replace(theirs, ours)
+            found[name] = here
+        if "AUTORENEW_METRICS_PORT" in found:
+            found["AUTORENEW_METRICS_PORT"] = str(self.ports[service])
+            found["AUTORENEW_METRICS_HOST"] = "127.0.0.1"
+        return found
+
+    def command(self, service: str) -> list[str]:
+        words = [word.replace("/data", str(self._folder)) for word in SERVICES[service]["command"]]
+        if service == "simulator":
+            words[words.index("0.0.0.0")] = "127.0.0.1"
+            words += ["--port", str(self.ports[service])]
+        return [sys.executable, "-m", "autorenew", *words]
+
+    def start(self, service: str) -> subprocess.Popen[bytes]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AUTORENEW_")}
+        with (self._folder / f"{service}.log").open("ab") as log:
+            process = subprocess.Popen(
+                self.command(service),
+                env=inherited | self.environment(service),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[service] = process
+        return process
+
+    def run(self, service: str, *words: str) -> str:
+        """A one-shot job; with ``words``, another command in the same environment."""
+        command = [sys.executable, "-m", "autorenew", *words] if words else self.command(service)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AUTORENEW_")}
+        done = subprocess.run(
+            command,
+            env=inherited | self.environment(service),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == (1 if "place" in words else 0), done.stderr or done.stdout
+        return done.stdout
+
+    def metrics(self, service: str) -> str:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.ports[service]}/metrics", timeout=3) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    def stop(self) -> dict[str, int]:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        codes = {name: process.wait(60) for name, process in self.processes.items()}
+        self.processes.clear()
+        return codes
+
+
+@pytest.fixture
+def deployment(
+    postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, tmp_path: Path
+) -> Iterator[Deployment]:
+    postgres.ensure_database(DATABASE)
+    rabbitmq.add_vhost(DATABASE)
+    deployment = Deployment(postgres, rabbitmq, tmp_path)
+    yield deployment
+    deployment.stop()
+    rabbitmq.delete_vhost(DATABASE)
+    postgres.drop_database(DATABASE)
+
+
+def publish(deployment: Deployment, documents: list[Any]) -> None:
+    """As upstream, with the credentials the file gives it."""
+    admin = deployment.environment("broker-setup")
+    password = json.loads(admin["AUTORENEW_BROKER_PASSWORDS"])["upstream"]
+    url = re.sub(r"//[^@]*@", f"//upstream:{password}@", admin["AUTORENEW_BROKER_URL"])
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(user_id="upstream", delivery_mode=2)
+    for document in documents:
+        body = json.dumps(document).encode()
+        channel.basic_publish("intake", "", body, properties, mandatory=True)
+    connection.close()
+
+
+def test_the_composed_fleet_delivers_orders_and_drains(
+    deployment: Deployment, postgres: PrivatePostgres
+) -> None:
+    for job in ("migrate", "broker-setup", "catalogue"):
+        deployment.run(job)
+        deployment.run(job)  # every one may run again
+    for service in ("simulator", *FLEET):
+        deployment.start(service)
+    for service in FLEET:
+        wait_until(lambda s=service: deployment.metrics(s), f"{service} serves metrics", 60)
+
+    said = deployment.run("intake", "order", "place", str(EXAMPLES))
+    assert "4 accepted, 1 refused" in said
+    documents = list(demo_orders(bundled(), 60, seed=7))
+    publish(deployment, documents)
+
+    engine = connect(postgres.url(DATABASE))
+    query = "SELECT count(*) FROM orders WHERE ended_at IS NOT NULL OR state = 'refused'"
+
+    def ended() -> int:
+        with engine.connect() as tx:
+            return int(tx.exec_driver_sql(query).scalar_one())
+
+    # Documents whose shape is wrong under a good key are refused orders as well.
+    wait_until(lambda: ended() == 65, "every order ends", 90)
+    engine.dispose()
+    assert "broken" not in deployment.run("audit")
+    timeline = deployment.run("intake", "order", "show", "example-1")
+    for event in ("order.accepted", "order.priced", "order.paid", "service.delivered"):
+        assert event in timeline
+
+    expected = {
+        "intake": "autorenew_intake_documents_total",
+        "relay": "autorenew_relay_messages_total",
+        "worker-orders": 'autorenew_tasks_total{outcome="done",queue="orders",task="price"}',
+        "worker-billing": 'autorenew_calls_total{operation="charge",outcome="succeeded"',
+        "worker-web": 'autorenew_calls_total{operation="create",outcome="done"',
+    }
+    for service, metric in expected.items():
+        assert metric in deployment.metrics(service)
+    for metric in ("task_batch_seconds", "task_wait_seconds", "task_batch_size", "call_seconds"):
+        assert f"autorenew_{metric}_bucket" in deployment.metrics("worker-dedicated")
+
+    codes = deployment.stop()
+    assert codes == dict.fromkeys(codes, 0)
+    assert set(codes) == {"simulator", *FLEET}
