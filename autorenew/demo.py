@@ -19,6 +19,7 @@ from autorenew.embedded import Embedded
 from monitoring.audit import Finding, audit
 from producers import failed
 from producers.intake import Verdict
+from producers.steps import CONVERGE
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
 from schemas.values import Money
@@ -122,6 +123,7 @@ def run(folder: Path, count: int, seed: int) -> int:
     with Embedded(
         folder,
         database=f"demo_{uuid.uuid4().hex[:8]}",
+        temporary=True,
         rules=MISBEHAVIOUR,
         call_seconds=1.0,
         order_charge_delays=[0.2, 0.5],
@@ -177,7 +179,7 @@ def _work(console: Console, fleet: Embedded, catalogue: Catalogue, count: int, s
 def _give_up_what_failed(fleet: Embedded) -> int:
     """As a person would with `autorenew failed cancel`."""
     with fleet.engine("api").begin() as tx:
-        tasks = failed.list_failed(tx)
+        tasks = [task for task in failed.list_failed(tx) if task.name == CONVERGE]
         for task in tasks:
             failed.cancel(tx, task.subject)
     return len(tasks)

@@ -37,6 +37,7 @@ class Embedded:
     Args:
         folder: where PostgreSQL and the simulator keep what they know.
         rules: how the simulated outside world misbehaves.
+        temporary: delete the database at the end.
         settings: overrides, such as ``call_seconds``.
     """
 
@@ -47,12 +48,14 @@ class Embedded:
         rules: list[dict[str, Any]] | None = None,
         postgres: PrivatePostgres | None = None,
         database: str = "autorenew",
+        temporary: bool = False,
         store: str = ":memory:",
         **settings: Any,
     ) -> None:
         self._postgres = postgres or PrivatePostgres(folder / "postgresql")
         self._own_postgres = postgres is None
         self._database = database
+        self._temporary = temporary
         self._rules = rules
         self._store = store
         self._overrides = settings
@@ -145,6 +148,8 @@ class Embedded:
         self.simulator.stop()
         for engine in (self.owner, *self._engines.values()):
             engine.dispose()
+        if self._temporary:
+            self._postgres.drop_database(self._database)
         if self._own_postgres:
             self._postgres.stop()
 

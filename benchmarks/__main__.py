@@ -193,6 +193,7 @@ def run_latency(bench: Bench) -> None:
         fleet.start_intake()
         fleet.wait_for_consumers()
         bench.results.latency_ms += latency.run(fleet)
+        _check(fleet.owner)
     bench.console.print("  one order at a time: measured")
 
 

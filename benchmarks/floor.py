@@ -4,6 +4,7 @@ import multiprocessing
 import time
 import uuid
 from collections.abc import Sequence
+from multiprocessing.synchronize import Barrier
 
 from sqlalchemy import Engine, text
 
@@ -43,7 +44,7 @@ def run(database_url: str, order_ids: Sequence[uuid.UUID], batch: int) -> float:
     return elapsed
 
 
-def _work(database_url: str, ids: Sequence[uuid.UUID], batch: int, ready: "Barrier") -> None:  # type: ignore[name-defined] # noqa: F821
+def _work(database_url: str, ids: Sequence[uuid.UUID], batch: int, ready: Barrier) -> None:
     # Follow-ups are not enqueued: their subjects are known here.
     ledger.enqueue = lambda *_, **__: None
     settings = Settings(

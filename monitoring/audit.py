@@ -165,6 +165,8 @@ def _take_snapshot(tx: Connection) -> None:
     """Every statement sees the same moment: a busy fleet is not mistaken for a broken one."""
     tx.rollback()
     tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+    # The far side's books may take their time to be read.
+    tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
 
 Differences = Callable[[Connection, str], set[str]]

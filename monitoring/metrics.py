@@ -74,15 +74,13 @@ refused_messages = Counter(
 )
 
 
-def serve(settings: Settings, *, children: str | None = None) -> int | None:
-    """Serve ``/metrics`` if a port is set; returns the port in use.
+def serve(settings: Settings, *, children: str | None = None) -> int:
+    """Serve ``/metrics``; returns the port in use.
 
     Args:
         children: the folder (``PROMETHEUS_MULTIPROC_DIR``) in which child processes keep their
             metrics; their sum is served.
     """
-    if settings.metrics_port is None:
-        return None
     registry = REGISTRY
     if children is not None:
         registry = CollectorRegistry()

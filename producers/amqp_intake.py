@@ -73,17 +73,10 @@ class AmqpIntake:
             try:
                 self._consume()
                 pause = 0.2
-            except (AMQPError, OSError) as error:
-                log.warning("broker: %r; again in %.1f s", error, pause)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
-            except SQLAlchemyError as error:
+            except (AMQPError, OSError, SQLAlchemyError, ConfigurationError) as error:
                 # Nothing was acknowledged: the broker delivers it all again.
-                log.warning("database: %s; again in %.1f s", str(error).splitlines()[0], pause)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
-            except ConfigurationError as error:
-                log.warning("%s; again in %.1f s", error, pause)
+                line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+                log.warning("%s: %s; again in %.1f s", type(error).__name__, line, pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, 5.0)
 

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
+from producers.dispatching import Dispatch, dispatch, rescue, undispatch
 from producers.failpoints import failpoint
-from producers.ledger import Dispatch, dispatch, rescue, undispatch
 from producers.steps import OUTSIDE
 from producers.transport import Transport, TransportLost
 from schemas.settings import Settings

@@ -71,7 +71,7 @@ def declare(url: str) -> list[str]:
         raise ConfigurationError(f"the broker refuses: {error.reply_text}") from None
     except (AMQPError, OSError) as error:
         raise ConfigurationError(f"cannot reach the broker: {error!r}") from None
-    return [*QUEUES, INTAKE_QUEUE]
+    return [*QUEUES, INTAKE_QUEUE, DEAD_INTAKE]
 
 
 def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> list[str]:

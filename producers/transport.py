@@ -7,8 +7,8 @@ import dramatiq
 import pika
 from pika.exceptions import AMQPError
 
+from producers.dispatching import Dispatch
 from producers.failpoints import failpoint
-from producers.ledger import Dispatch
 
 TASKS_EXCHANGE = "tasks"
 R = TypeVar("R")

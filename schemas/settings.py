@@ -69,9 +69,7 @@ class Settings(BaseSettings):
     retry_base_seconds: Seconds = Field(5.0, description="backoff of the first retry")
     retry_cap_seconds: Seconds = 3600.0
     retry_attempts: int = Field(8, ge=1, description="failures until a person decides")
-    metrics_port: int | None = Field(
-        None, ge=0, le=65_535, description="serve /metrics here; 0: any free port"
-    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 

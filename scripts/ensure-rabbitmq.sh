@@ -16,6 +16,7 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
     trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' HUP INT TERM  # or the shell would leave it behind
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get install -y -qq --no-install-recommends rabbitmq-server >/dev/null 2>&1 ||

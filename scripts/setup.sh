@@ -28,7 +28,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 
-if [ ! -x .venv/bin/python ]; then
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     echo "making .venv with $("$python" --version)"
     "$python" -m venv .venv
 fi

@@ -9,10 +9,9 @@ here a message is settled only on the channel it came from.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
-import dramatiq
 import pika
 from dramatiq import Broker, ConnectionClosed, Consumer, DecodeError, Message, MessageProxy
 from pika.exceptions import AMQPError, ConnectionWrongStateError
@@ -29,8 +28,8 @@ LOST = (AMQPError, OSError, AssertionError)
 class ReadOnlyBroker(Broker):
     """Consumes from queues that exist already; one connection per queue and process."""
 
-    def __init__(self, url: str, middleware: Iterable[dramatiq.Middleware] = ()) -> None:
-        super().__init__(middleware=list(middleware))
+    def __init__(self, url: str) -> None:
+        super().__init__(middleware=[])
         self._parameters = pika.URLParameters(url)
         self._parameters.heartbeat = 10
         self._parameters.client_properties = {"connection_name": "autorenew worker"}

@@ -21,7 +21,7 @@ from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A group that lived this long gets its next start at once.
+# A group that lived this long gets its next start after the shortest pause.
 HEALTHY_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 5.0
 # What Dramatiq may take, after its handlers had their time, to end its processes.

@@ -18,9 +18,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
-from producers import history, ledger
+from producers import ledger
 from producers.failpoints import failpoint
-from producers.history import by_task
 from producers.ledger import Claim, Failure, LeaseLost, Outcome, Retry
 from schemas.database import is_circumstance, is_data_error
 from schemas.errors import AutorenewError, DataError
@@ -169,8 +168,6 @@ class Runtime:
                 task = claim.tasks[0]
                 log.warning("%s %s failed: %s", claim.name, task.subject, _line(error))
                 reason = error.code if isinstance(error, AutorenewError) else "data"
-                detail = {"reason": reason, "error": _line(error)}
-                history.record(tx, [by_task(task, claim.name, task.subject, "task.failed", detail)])
                 return Outcome(failures=[Failure(task.subject, reason, _line(error))])
         middle = len(claim.tasks) // 2
         halves = claim.subjects[:middle], claim.subjects[middle:]

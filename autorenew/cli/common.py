@@ -14,7 +14,6 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
-from monitoring import metrics
 from schemas.database import check_schema, connect
 from schemas.settings import Settings, load_settings
 
@@ -25,13 +24,9 @@ def database(settings: Settings | None = None, *, application: str = "autorenew 
     """The database of AUTORENEW_DATABASE_URL, checked to be migrated."""
     settings = settings or load_settings()
     engine = connect(settings.need("database_url"), application=application)
+    click.get_current_context().call_on_close(engine.dispose)
     check_schema(engine)
     return engine
-
-
-def serve_metrics(settings: Settings) -> None:
-    """Serve ``/metrics``, on any free port if none is set."""
-    metrics.serve(settings if settings.metrics_port is not None else load_settings(metrics_port=0))
 
 
 def on_stop(stop: Callable[[], None]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import on_stop, serve_metrics
+from autorenew.cli.common import on_stop
+from monitoring import metrics
 
 _folder = click.option(
     "--folder",
@@ -39,7 +40,7 @@ def up(folder: Path) -> None:
 
     stopping = threading.Event()
     on_stop(stopping.set)
-    serve_metrics(load_settings())
+    metrics.serve(load_settings())
     with Embedded(folder, store=str(folder / "simulator.sqlite")) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())

@@ -100,7 +100,8 @@ def show_command(key: str, upstream: str | None, as_json: bool) -> None:
             raise AutorenewError(f"several upstreams use key {key!r} ({names}): name --upstream")
         rows = _timeline(tx, found[0].id)
     if not as_json:
-        click.echo(f"order {key} of {found[0].upstream}: {found[0].state}")
+        reason = f" ({found[0].reason})" if found[0].reason else ""
+        click.echo(f"order {key} of {found[0].upstream}: {found[0].state}{reason}")
         for problem in found[0].problems or []:
             click.echo(f"  {problem['code']} at {problem['path']}: {problem['message']}")
     columns = ("at", "after_s", "subject", "event", "waited_s", "attempt", "detail")
@@ -264,6 +265,11 @@ def resume(lane: str) -> None:
     """Start what waits in LANE."""
     with database().begin() as tx:
         gone = tx.execute(text("DELETE FROM lane_pauses WHERE lane = :lane"), {"lane": lane})
+        # What was handed over when the pause came was turned down: it is due again now.
+        tx.execute(
+            text("UPDATE tasks SET rescue_at = now() WHERE lane = :lane AND state = 'dispatched'"),
+            {"lane": lane},
+        )
     click.echo(f"{lane} goes on" if gone.rowcount else f"{lane} was not paused")
 
 

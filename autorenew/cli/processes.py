@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import database, on_stop, serve_metrics
+from autorenew.cli.common import database, on_stop
+from monitoring import metrics
 from schemas.errors import ConfigurationError
 from schemas.settings import load_settings
 
@@ -25,7 +26,7 @@ def intake() -> None:
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew intake")
     consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), SystemClock()))
-    serve_metrics(settings)
+    metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()
 
@@ -40,7 +41,7 @@ def relay() -> None:
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew relay")
     running = Relay(engine, RabbitTransport(url), settings)
-    serve_metrics(settings)
+    metrics.serve(settings)
     on_stop(running.stop)
     running.run()
 
@@ -59,8 +60,6 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     from workers.launcher import Launcher
 
     settings = load_settings()
-    if settings.metrics_port is None:
-        settings = load_settings(metrics_port=0)
     settings.need("broker_url")
     chosen = check_queues(queues)
     handlers(settings, chosen, SystemClock())  # whatever is missing is said here, once

@@ -11,6 +11,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -45,6 +46,8 @@ def _copy(install: Path, to: Path) -> Path:
         shutil.copytree(install, part / package.name / install.name, symlinks=True)
         for libraries in package.parent.glob(f"{package.name}.libs"):
             shutil.copytree(libraries, part / libraries.name, symlinks=True)
+        for folder in (part, part / package.name):
+            folder.chmod(0o755)  # whatever the umask is
         part.rename(to)
     return to / package.name / install.name
 
@@ -86,11 +89,16 @@ class PrivatePostgres:
             digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
             folder = Path(tempfile.gettempdir()) / f"autorenew-{digest}"
             folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.stat().st_uid not in (0, self._user.pw_uid):
+            found = folder.lstat()  # a name in the temporary folder can be anybody's
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, self._user.pw_uid):
                 raise ConfigurationError(f"{folder} belongs to somebody else")
+        os.chown(folder, self._user.pw_uid, self._user.pw_gid)
         if not binaries:
             self._install = _copy(self._install, folder / "wheel")
-        os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+            if not self._can("-x", self._install / "bin/postgres"):
+                raise ConfigurationError(
+                    f"{self._user.pw_name} cannot reach {self._install}: use umask 022"
+                )
         return folder
 
     def _can(self, test: str, path: Path) -> bool:

@@ -28,7 +28,6 @@ tasks = Table(
     moment("lease_until"),
     Column("reason", Text),
     Column("error", Text),
-    moment("created_at", nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("name", "subject"),
     Index("tasks_ready", "queue", "name", "lane", "run_at", postgresql_where="state = 'ready'"),
     Index("tasks_dispatched", "queue", "rescue_at", postgresql_where="state = 'dispatched'"),

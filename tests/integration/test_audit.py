@@ -1,4 +1,4 @@
-"""Every invariant of the audit notices what breaks it, and names it."""
+"""Every invariant of the audit notices what breaks it."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from tests.conftest import Database
 from tests.given import line, order
 from tests.integration.test_billing import assert_clean, run
 
-# What to break, by the invariant that has to notice; {} is the id of the order, the service, the
-# request or the invoice. Triggers are off: the database itself would refuse some of it.
+# What to break, by the invariant that has to notice. Triggers are off: the database itself would
+# refuse some of it.
 BREAKS = {
     "every line of an accepted order has exactly its quantity of services": [
         "DELETE FROM services WHERE plan = 'site'",

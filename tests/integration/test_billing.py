@@ -186,22 +186,41 @@ def test_a_refund_that_is_asked_for_a_service_nobody_gave_up_does_nothing(
     assert_clean(fleet, database)
 
 
-def test_an_order_whose_charge_failed_can_be_given_up(embedded: Any, database: Database) -> None:
+@pytest.mark.parametrize("fault", ["error", "hang_before"])
+def test_an_order_whose_charge_never_arrived_can_be_given_up(
+    embedded: Any, database: Database, fault: str
+) -> None:
     """The gateway is away for longer than the policy waits; then a person cancels."""
-    fleet = embedded([{"fault": "error", "operation": "charge", "times": 1000}])
+    fleet = embedded([{"fault": fault, "operation": "charge", "times": 1000, "seconds": 1}])
     run(fleet, database, order("k-1"))
     (task,) = database.all("SELECT name, reason FROM tasks WHERE state = 'failed'")
     assert task == ("charge", "gateway_unknown")
 
     fleet.simulator.simulator.faults.clear()
-    fleet.simulator.simulator.faults.add({"fault": "decline"})
     with database.engine("api").begin() as tx:
         (found,) = failed.list_failed(tx)
         assert found.order_key == "k-1"
-        failed.retry(tx, [found.subject])
+        failed.cancel(tx, found.subject)
     fleet.wait_until_idle(30)
 
-    assert database.all("SELECT state, reason FROM orders") == [("cancelled", "payment_declined")]
+    assert database.all("SELECT state, reason FROM orders") == [("cancelled", "given_up")]
+    assert database.all("SELECT state, reason FROM charges") == [("declined", "not_found")]
+    assert database.value("SELECT count(*) FROM tasks") == 0
+    assert fleet.simulator.simulator.store.book(0, 9) == []
+    assert_clean(fleet, database)
+
+
+def test_a_failed_charge_may_be_tried_again_instead(embedded: Any, database: Database) -> None:
+    fleet = embedded([{"fault": "error", "operation": "charge", "times": 1000}])
+    run(fleet, database, order("k-1"))
+    fleet.simulator.simulator.faults.clear()
+
+    with database.engine("api").begin() as tx:
+        failed.retry(tx, [failed.list_failed(tx)[0].subject])
+    fleet.wait_until_idle(30)
+
+    assert database.value("SELECT state FROM orders") == "delivered"
+    assert database.value("SELECT count(*) FROM charges") == 1
     assert_clean(fleet, database)
 
 

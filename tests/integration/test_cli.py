@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from autorenew.cli import main
 from tests.conftest import Database
-from tests.given import line, order
+from tests.given import line, order, wait_until
 
 
 @pytest.fixture
@@ -119,8 +119,13 @@ def test_a_paused_lane_is_shown_holds_its_tasks_and_goes_on(
     assert cli("lanes", "pause", "driver:web", "--reason", "maintenance").exit_code == 0
     database.place(order("k-2"))
 
-    (lane,) = [r for r in rows(cli("lanes", "list", "--json")) if r["lane"] == "driver:web"]
-    assert lane["reason"] == "maintenance"
+    def lane() -> dict[str, Any]:
+        listed = rows(cli("lanes", "list", "--json"))
+        return next(row for row in listed if row["lane"] == "driver:web")
+
+    wait_until(lambda: lane()["tasks"] == 1, "its task waits")
+    assert lane()["reason"] == "maintenance"
+    assert database.value("SELECT state FROM orders WHERE key = 'k-2'") == "paid"
     assert cli("lanes", "resume", "driver:web").exit_code == 0
     fleet.wait_until_idle(30)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import text
 
-from producers import ledger
+from producers import dispatching, ledger
 from producers.ledger import MAX_STARTS, Claim, Failure, LeaseLost, Outcome, Place, Retry
 from tests import given
 from tests.conftest import Database
@@ -28,7 +28,7 @@ class Ledger:
 
     def dispatch(self, *, batch: int = 100, cap: int = 1000) -> list[list[uuid.UUID]]:
         with self.engine.begin() as tx:
-            messages = ledger.dispatch(tx, batch=lambda _: batch, cap=cap, rescue_seconds=30)
+            messages = dispatching.dispatch(tx, batch=lambda _: batch, cap=cap, rescue_seconds=30)
         return [list(message.subjects) for message in messages]
 
     def claim(self, *subjects: uuid.UUID, seconds: float = 60.0) -> Claim:
@@ -45,7 +45,7 @@ class Ledger:
 
     def rescue(self) -> tuple[int, int]:
         with self.engine.begin() as tx:
-            return ledger.rescue(tx)
+            return dispatching.rescue(tx)
 
     def row(self, subject: uuid.UUID) -> dict[str, object] | None:
         query = """SELECT *, run_at <= now() AS due, extract(epoch FROM run_at - now()) AS wait
@@ -360,14 +360,37 @@ def test_relays_that_run_at_once_share_the_work(book: Ledger) -> None:
     assert sorted(found) == many
 
 
-def test_an_enqueue_between_claim_and_read_is_seen_by_the_handler(book: Ledger) -> None:
-    """Read in one statement with the claim, READ COMMITTED hands out the new task and the old
-    subject. Claimed first and read later, a wake-up is either seen or wanted."""
+@pytest.fixture
+def red(book: Ledger) -> uuid.UUID:
+    """A subject with a colour, whose task was dispatched."""
     (one,) = subjects(1)
     book.database.run("CREATE TABLE thing (id uuid PRIMARY KEY, colour text)")
     book.database.run("INSERT INTO thing VALUES (:id, 'red')", id=one)
     book.enqueue(one)
     book.dispatch()
+    return one
+
+
+def test_a_command_that_commits_between_claim_and_read_is_seen_or_wanted(
+    book: Ledger, red: uuid.UUID
+) -> None:
+    """Read in one statement with the claim, READ COMMITTED hands out the new task and the old
+    subject. Claimed first and read later, a wake-up is either seen or wanted."""
+    claim = book.claim(red)
+    with book.engine.begin() as command:
+        command.execute(text("UPDATE thing SET colour = 'blue' WHERE id = :id"), {"id": red})
+        ledger.enqueue(command, "step", [(red, HERE)])
+
+    assert book.database.value("SELECT colour FROM thing WHERE id = :id", id=red) == "blue"
+    book.finish(claim, Outcome(done=[red]))
+
+    assert book.row(red)["state"] == "ready"
+
+
+def test_a_claim_skips_what_a_command_has_in_hand_and_it_goes_out_again(
+    book: Ledger, red: uuid.UUID
+) -> None:
+    one = red
 
     with book.engine.begin() as command:  # changes the subject and enqueues, but is slow
         command.execute(text("UPDATE thing SET colour = 'blue' WHERE id = :id"), {"id": one})
@@ -380,6 +403,89 @@ def test_an_enqueue_between_claim_and_read_is_seen_by_the_handler(book: Ledger) 
 
     assert seen == "blue"
     assert book.row(one) is None
+
+
+def test_a_pause_also_stops_what_was_dispatched(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.dispatch()
+    book.database.run("INSERT INTO lane_pauses VALUES ('driver:web', 'test')")
+
+    assert book.claim(one).tasks == ()
+    book.database.run("DELETE FROM lane_pauses")
+    assert book.claim(one).subjects == [one]
+
+
+def test_a_queue_has_one_suspect_under_way_at_a_time(book: Ledger) -> None:
+    many = subjects(4)
+    book.enqueue(*many)
+    book.database.run("UPDATE tasks SET starts = 3 WHERE subject <> :s", s=many[0])
+
+    first = [s for message in book.dispatch() for s in message]
+    assert len(first) == 2
+    assert many[0] in first
+    assert book.dispatch() == []
+
+    (suspect,) = [s for s in first if s != many[0]]
+    claim = book.claim(suspect)
+    assert book.dispatch() == []
+    book.finish(claim, Outcome(done=[suspect]))
+    assert len(book.dispatch()) == 1
+
+
+def test_what_the_broker_may_not_have_got_is_ready_at_once_and_counts_as_not_sent(
+    book: Ledger,
+) -> None:
+    one, two = subjects(2)
+    book.enqueue(one, two)
+    with book.engine.begin() as tx:
+        messages = dispatching.dispatch(tx, batch=lambda _: 10, cap=10, rescue_seconds=30)
+    claim = book.claim(two)  # it got this one after all
+
+    with book.engine.begin() as tx:
+        dispatching.undispatch(tx, messages)
+
+    assert (book.row(one)["state"], book.row(one)["dispatches"]) == ("ready", 0)
+    assert book.row(two)["state"] == "leased"
+    book.finish(claim, Outcome(done=[two]))
+
+
+def test_a_short_poll_leaves_what_is_older_to_the_full_one(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.database.run("UPDATE tasks SET run_at = now() - interval '1 minute'")
+
+    with book.engine.begin() as tx:
+        short = dispatching.dispatch(tx, batch=lambda _: 10, cap=10, rescue_seconds=30, horizon=5.0)
+
+    assert short == []
+    assert book.dispatch() == [[one]]
+
+
+def test_a_worker_that_lost_its_lease_calls_nobody(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    claim = book.take(one, seconds=-1)
+    with book.engine.begin() as tx:
+        ledger.check_held(tx, claim)
+    book.rescue()
+
+    with pytest.raises(LeaseLost), book.engine.begin() as tx:
+        ledger.check_held(tx, claim)
+
+
+def test_the_history_tells_who_waits_for_a_person_and_who_lost_a_worker(book: Ledger) -> None:
+    bad, lost = subjects(2)
+    book.enqueue(bad, lost)
+    claim = book.take(bad, lost, seconds=-1)
+    book.finish(claim.subset([bad]), Outcome(failures=[Failure(bad, "no", "words")]))
+    book.rescue()
+
+    told = book.database.all("SELECT subject, name, task, detail FROM events ORDER BY id")
+    assert told == [
+        (bad, "task.failed", "step", {"reason": "no", "error": "words"}),
+        (lost, "task.lease_lost", "step", None),
+    ]
 
 
 @pytest.mark.parametrize("enqueues_first", [True, False])

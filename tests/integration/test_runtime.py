@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from producers import ledger
+from producers import dispatching, ledger
 from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry
 from schemas.errors import DataError
 from schemas.settings import Settings
@@ -89,7 +89,7 @@ class World:
     def messages(self) -> list[list[str]]:
         self.database.run("UPDATE tasks SET run_at = now() WHERE state = 'ready'")
         with self.database.owner.begin() as tx:
-            found = ledger.dispatch(tx, batch=lambda _: 100, cap=1000, rescue_seconds=30)
+            found = dispatching.dispatch(tx, batch=lambda _: 100, cap=1000, rescue_seconds=30)
         return [[str(subject) for subject in message.subjects] for message in found]
 
     def deliver(self, handler: Any, runtime: Runtime) -> None:
@@ -285,7 +285,7 @@ def test_a_heartbeat_holds_the_lease_of_a_slow_call(world: World) -> None:
     started = time.monotonic()
     wait_until(lambda: time.monotonic() > started + 1.2, "three leases' time passes")
     with world.database.owner.begin() as tx:
-        assert ledger.rescue(tx) == (0, 0)
+        assert dispatching.rescue(tx) == (0, 0)
     release.set()
     work.join()
 
@@ -309,7 +309,7 @@ def test_a_lease_that_runs_out_under_a_slow_call_leaves_one_effect(world: World)
     entered.wait(10)
     world.database.run("UPDATE tasks SET lease_until = now() - interval '1 s'")
     with world.database.owner.begin() as tx:
-        assert ledger.rescue(tx) == (0, 1)
+        assert dispatching.rescue(tx) == (0, 1)
     world.deliver(Outside(lambda _: "done"), world.runtime())
     assert world.done() == [subject]
 

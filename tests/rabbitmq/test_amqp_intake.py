@@ -10,6 +10,7 @@ import pytest
 
 from autorenew.private.fleet import PrivateFleet
 from autorenew.private.rabbitmq import PrivateRabbitMQ
+from monitoring import metrics
 from producers.amqp_intake import AmqpIntake
 from producers.intake import Intake
 from schemas.catalogue.store import CatalogueCache
@@ -134,11 +135,14 @@ def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change
     fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ
 ) -> None:
     bodies = [body(order(f"k-{n}")) for n in range(300)]
+    before = metrics.documents.labels("amqp", "repeated")._value.get()
     for i in range(0, 300, 50):
         send(fleet, *bodies[i : i + 50])
         cut(rabbitmq, fleet.vhost)
 
     wait_until(lambda: orders(fleet) == 300, "all are taken in, once")
+    repeated = metrics.documents.labels("amqp", "repeated")._value.get()
+    assert repeated > before, "nothing was delivered twice: the cuts came too late"
     wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
     assert fleet.scalar("SELECT count(*) FROM tasks") == 300
     assert rejected(fleet) == []

@@ -7,7 +7,7 @@ import pytest
 
 from autorenew.private.fleet import PrivateFleet
 from autorenew.private.rabbitmq import PrivateRabbitMQ
-from producers.ledger import Dispatch
+from producers.dispatching import Dispatch
 from producers.transport import RabbitTransport, TransportLost
 from tests.given import wait_until
 

@@ -2,9 +2,12 @@
 
 import json
 import random
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from autorenew.catalogues import bundled
 from autorenew.demo import orders
@@ -32,6 +35,19 @@ def a_world(draw: random.Random) -> list[dict[str, Any]]:
     ]
 
 
+def give_up(tx: Connection, subjects: Sequence[uuid.UUID]) -> None:
+    for subject in subjects:
+        failed.cancel(tx, subject)
+
+
+def decide(fleet: Any, database: Database, decision: Callable[..., object]) -> None:
+    """As a person does who goes through everything that failed."""
+    with database.engine("api").begin() as tx:
+        decision(tx, [task.subject for task in failed.list_failed(tx) if task.name != "refund"])
+        failed.retry(tx, [t.subject for t in failed.list_failed(tx) if t.name == "refund"])
+    fleet.wait_until_idle(60)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_every_order_comes_to_its_end_and_every_book_agrees(
     embedded: Any, database: Database, seed: int
@@ -45,21 +61,18 @@ def test_every_order_comes_to_its_end_and_every_book_agrees(
     answers = fleet.intake.place("shop", "python", documents)
     again = fleet.intake.place("shop", "python", documents)
     fleet.wait_until_idle(60)
-    with database.engine("api").begin() as tx:
-        for task in failed.list_failed(tx):  # a person gives up what can be given up
-            if task.name == "converge":
-                failed.cancel(tx, task.subject)
-    fleet.wait_until_idle(60)
+    faults = fleet.simulator.simulator.faults
+    faults.rules[:] = [rule for rule in faults.rules if rule.fault == "refuse"]
+    decide(fleet, database, failed.retry)  # the world is well, but for what it refuses
+    decide(fleet, database, give_up)
+    faults.clear()
+    decide(fleet, database, failed.retry)  # what is owed to customers cannot be given up
 
     assert [a.verdict for a in again] == [a.verdict for a in answers]
     accepted = sum(answer.verdict is Verdict.ACCEPTED for answer in answers)
     assert database.value("SELECT count(*) FROM orders WHERE state <> 'refused'") == accepted
     assert_clean(fleet, database)
-    left = database.all(
-        "SELECT id FROM orders AS o WHERE state = ANY(:unsettled) AND NOT EXISTS ("
-        " SELECT FROM tasks AS t LEFT JOIN payment_requests AS r ON r.id = t.subject"
-        " LEFT JOIN services AS s ON s.id = t.subject"
-        " WHERE o.id IN (t.subject, r.order_id, s.order_id))",
-        unsettled=list(UNSETTLED),
-    )
-    assert left == []
+    states = dict(database.all("SELECT state, count(*) FROM orders GROUP BY state"))
+    assert not states.keys() & set(UNSETTLED)
+    assert states["delivered"] > 0
+    assert database.value("SELECT count(*) FROM tasks") == 0

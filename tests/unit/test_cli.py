@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -13,8 +12,8 @@ import urllib3
 from click.testing import CliRunner, Result
 
 from autorenew.cli import COMMANDS, main
-from autorenew.cli.common import serve_metrics
 from autorenew.private.ports import free_port
+from monitoring import metrics
 from schemas.catalogue import BUNDLED
 from schemas.catalogue.ovh import read_ovh
 from schemas.settings import Settings, load_settings
@@ -279,8 +278,8 @@ class TestMetrics:
     WHERE = re.compile(r"metrics on (http://127\.0\.0\.1:(\d+)/metrics)")
 
     def where(self, caplog: pytest.LogCaptureFixture, settings: Settings) -> str:
-        with caplog.at_level("INFO", "autorenew.cli.common"):
-            serve_metrics(settings)
+        with caplog.at_level("INFO", "monitoring.metrics"):
+            metrics.serve(settings)
         (line,) = caplog.messages
         found = self.WHERE.fullmatch(line)
         assert found is not None
@@ -294,38 +293,6 @@ class TestMetrics:
     def test_on_the_port_that_is_set(self, caplog: pytest.LogCaptureFixture) -> None:
         port = free_port()
         assert int(self.where(caplog, load_settings(metrics_port=port))) == port
-
-    def test_a_worker_is_told_a_port_of_its_own(
-        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # Given a launcher that only remembers what it was told
-        told: list[Settings] = []
-
-        class Remembering:
-            def __init__(self, settings: Settings, *_: Any, **__: Any) -> None:
-                told.append(settings)
-
-            def stop(self) -> None:
-                pass
-
-            def run(self) -> int:
-                return 0
-
-        class NoDatabase:
-            def dispose(self) -> None:
-                pass
-
-        monkeypatch.setattr("workers.launcher.Launcher", Remembering)
-        monkeypatch.setattr("autorenew.cli.processes.database", lambda _: NoDatabase())
-        monkeypatch.setattr("autorenew.cli.processes.on_stop", lambda _: None)
-        # When it is started without a port
-        with caplog.at_level("INFO", "autorenew.cli.common"):
-            result = run("worker", "orders", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
-        # Then one was chosen, and said.
-        assert result.exit_code == 0
-        found = self.WHERE.fullmatch(caplog.messages[-1])
-        assert found is not None
-        assert told[0].metrics_port == int(found[2])
 
 
 class TestFailed:

@@ -5,7 +5,7 @@ from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.ledger import Dispatch
+from producers.dispatching import Dispatch
 from producers.transport import LocalTransport, encode
 
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)

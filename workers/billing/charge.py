@@ -178,7 +178,11 @@ class ChargeHandler:
         tasks = {task.subject: task for task in claim.tasks}
         still_open = set(tx.execute(_LOCK, {"ids": sorted(tasks)}).scalars())
         outcome = Outcome(done=[subject for subject in tasks if subject not in still_open])
-        answers = [answer for answer in answers if answer[0] in still_open]
+        answers = [
+            (subject, attempt, self._last_word(tasks[subject], attempt, answer))
+            for subject, attempt, answer in answers
+            if subject in still_open
+        ]
         _decide(tx, answers)
         paid, refused = [], []
         for subject, attempt, answer in answers:
@@ -203,13 +207,11 @@ class ChargeHandler:
                         )
                     )
                 case state:
-                    decision = self._policy.decide(
-                        task, f"gateway_{state}", answer.reason or "", random.random()
+                    outcome.add(
+                        self._policy.decide(
+                            task, f"gateway_{state}", answer.reason or "", random.random()
+                        )
                     )
-                    if isinstance(decision, Retry):
-                        outcome.retries.append(decision)
-                    else:
-                        outcome.failures.append(decision)
         history.record(
             tx,
             (
@@ -229,6 +231,16 @@ class ChargeHandler:
         if paid:
             self._settle(tx, paid)
         return outcome
+
+    def _last_word(
+        self, task: ClaimedTask, attempt: Attempt, answer: GatewayAnswer
+    ) -> GatewayAnswer:
+        """A person gave the order up, and the gateway has not heard of its charge however often
+        it was asked: no money will come. Should it come after all, the audit tells."""
+        asked_enough = task.attempts + 1 >= self._policy.attempts
+        if attempt.given_up and asked_enough and answer.state is GatewayState.NOT_FOUND:
+            return GatewayAnswer(GatewayState.DECLINED, reason="not_found")
+        return answer
 
     def _settle(self, tx: Connection, paid: list[tuple[ClaimedTask, Attempt]]) -> None:
         """Money was taken: services may be delivered, and the law gets its invoice."""

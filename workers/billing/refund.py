@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from producers import history
 from producers.history import by_task
-from producers.ledger import Claim, Failure, Outcome, Retry
+from producers.ledger import Claim, Failure, Outcome
 from producers.steps import REFUND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
@@ -185,13 +185,11 @@ class RefundHandler:
                         Failure(subject, "refund_declined", answer.reason or "")
                     )
                 case state:
-                    decision = self._policy.decide(
-                        tasks[subject], f"gateway_{state}", answer.reason or "", random.random()
+                    outcome.add(
+                        self._policy.decide(
+                            tasks[subject], f"gateway_{state}", answer.reason or "", random.random()
+                        )
                     )
-                    if isinstance(decision, Retry):
-                        outcome.retries.append(decision)
-                    else:
-                        outcome.failures.append(decision)
         history.record(
             tx,
             (

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from producers import history, ledger
 from producers.history import Event, by_task
-from producers.ledger import Claim, Failure, Outcome, Retry
+from producers.ledger import Claim, Failure, Outcome
 from producers.steps import CONVERGE, GATEWAY, REFUND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date, local_midnight
@@ -241,16 +241,14 @@ class ConvergeHandler:
                     outcome.failures.append(Failure(subject, "driver_refused", answer.reason or ""))
                     state = OperationState.FAILED
                 case _:
-                    decision = self._policy.decide(
-                        tasks[subject],
-                        f"driver_{answer.state}",
-                        answer.reason or "",
-                        random.random(),
+                    outcome.add(
+                        self._policy.decide(
+                            tasks[subject],
+                            f"driver_{answer.state}",
+                            answer.reason or "",
+                            random.random(),
+                        )
                     )
-                    if isinstance(decision, Retry):
-                        outcome.retries.append(decision)
-                    else:
-                        outcome.failures.append(decision)
                     stale = answer.state is DriverState.STALE
                     state = OperationState.FAILED if stale else OperationState.UNKNOWN
             ended.append({"key": call.operation.key, "state": state, "reason": answer.reason})

@@ -66,7 +66,6 @@ CREATE TABLE tasks (
     lease_until TIMESTAMP WITH TIME ZONE,
     reason TEXT,
     error TEXT,
-    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT tasks_pkey PRIMARY KEY (name, subject)
 )
  WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000, autovacuum_vacuum_cost_delay = 0);

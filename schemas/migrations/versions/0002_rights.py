@@ -28,15 +28,14 @@ RIGHTS: dict[str, dict[str, str]] = {
         "orders": "SIU(state, reason, ended_at)",
         "order_lines": "SI",
         "rejected_documents": "SIU",
-        "services": "SU(desired, generation, mode)",
+        "services": "SU(desired, generation)",
         "payment_requests": "S(id, order_id)",
     },
     "orders": LEDGER
     | CATALOGUE
     | {
-        "orders": "SU(state, reason, ended_at)",
+        "orders": "SU(state)",
         "order_lines": "S",
-        "customers": "S",
         "services": "SI",
         "payment_requests": "SI",
         "request_lines": "SI",
@@ -45,7 +44,6 @@ RIGHTS: dict[str, dict[str, str]] = {
     | CATALOGUE
     | {
         "orders": "SU(state, reason, ended_at)",
-        "customers": "S",
         "payment_methods": "S",
         "services": "SU(state, desired, generation, paid_periods)",
         "payment_requests": "SU(state, closed_at)",
@@ -62,7 +60,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     "provisioning": LEDGER
     | CATALOGUE
     | {
-        "orders": "SU(state, reason, ended_at)",
+        "orders": "SU(state, ended_at)",
         "services": "SU(state, anchor, expires_at, confirmed, confirmed_until, resource_id)",
         "operations": "SIU(state, reason, ended_at)",
     },
