@@ -132,17 +132,27 @@ def test_headers_that_cannot_be_decoded_stop_nobody(
 
 
 def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change_nothing(
-    fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ
+    fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bodies = [body(order(f"k-{n}")) for n in range(300)]
-    before = metrics.documents.labels("amqp", "repeated")._value.get()
-    for i in range(0, 300, 50):
-        send(fleet, *bodies[i : i + 50])
-        cut(rabbitmq, fleet.vhost)
+    """The connection is lost between the commit and the acknowledgement, two times."""
+    cuts = 0
 
-    wait_until(lambda: orders(fleet) == 300, "all are taken in, once")
-    repeated = metrics.documents.labels("amqp", "repeated")._value.get()
-    assert repeated > before, "nothing was delivered twice: the cuts came too late"
+    def lose_the_connection(name: str) -> None:
+        nonlocal cuts
+        if name == "intake.before_ack" and cuts < 2:
+            cuts += 1
+            cut(rabbitmq, fleet.vhost)
+
+    monkeypatch.setattr("producers.amqp_intake.failpoint", lose_the_connection)
+    repeated = metrics.documents.labels("amqp", "repeated")._value
+    before = repeated.get()
+
+    send(fleet, *(body(order(f"k-{n}")) for n in range(20)))
+    wait_until(lambda: repeated.get() > before, "some come again")
+    send(fleet, *(body(order(f"more-{n}")) for n in range(20)))
+
+    wait_until(lambda: orders(fleet) == 40, "all are taken in, once")
     wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
-    assert fleet.scalar("SELECT count(*) FROM tasks") == 300
+    assert cuts == 2
+    assert fleet.scalar("SELECT count(*) FROM tasks") == 40
     assert rejected(fleet) == []
