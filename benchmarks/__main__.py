@@ -264,7 +264,8 @@ def _verdict(reached: bool) -> str:
 
 def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}"  # noqa: E501
+    cores, python = os.cpu_count(), platform.python_version()
+    return f"{cores} cores, {memory:.0f} GiB, {platform.machine()}, Python {python}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
