@@ -25,6 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy import Engine, text
 
+from autorenew.private import end_on_sigterm
 from autorenew.private.fleet import PrivateFleet
 from autorenew.private.postgres import PrivatePostgres
 from autorenew.private.rabbitmq import PrivateRabbitMQ
@@ -276,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help=f"of {', '.join(CASES)}")  # fmt: skip
     parser.add_argument("--json", type=Path, help="where the results go")
     options = parser.parse_args(arguments)
+    end_on_sigterm()
     console = Console(width=None if sys.stdout.isatty() else 110)
     results = Results(_machine(), datetime.now(UTC).isoformat(timespec="seconds"), options.orders)
     console.print(f"{results.machine}; {options.orders:,} orders in a run, {options.runs} runs")

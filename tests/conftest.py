@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from autorenew.embedded import Embedded
+from autorenew.private import end_on_sigterm
 from autorenew.private import rabbitmq as private_rabbitmq
 from autorenew.private.fleet import PrivateFleet
 from autorenew.private.postgres import PrivatePostgres
@@ -23,6 +24,10 @@ from simulator.server import Running
 from tests import given
 
 TEMPLATE = "template_autorenew"
+
+
+def pytest_configure() -> None:
+    end_on_sigterm()
 
 
 class Database:

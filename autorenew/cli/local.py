@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from autorenew.cli.common import on_stop
+from autorenew.private import end_on_sigterm
 from monitoring import metrics
 
 _folder = click.option(
@@ -26,6 +27,7 @@ def demo(folder: Path, count: int, seed: int) -> None:
     """Run the main job once, embedded, in a world that misbehaves; exit code 0 if all is well."""
     from autorenew.demo import run
 
+    end_on_sigterm()
     sys.exit(run(folder, count, seed))
 
 

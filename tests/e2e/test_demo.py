@@ -98,3 +98,27 @@ def test_what_stays_up_can_be_used_from_another_terminal_and_stops_cleanly(
         up.send_signal(signal.SIGTERM)
         code = up.wait(60)
     assert code == 0
+
+
+def test_a_demo_that_is_told_to_stop_leaves_no_server_behind(folder: Path) -> None:
+    demo = subprocess.Popen(
+        [*AUTORENEW, "demo", "--folder", str(folder / "var")],
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    pid_file = folder / "var/postgresql/data/postmaster.pid"
+
+    def is_up() -> bool:
+        try:
+            return "ready" in pid_file.read_text()
+        except OSError:  # not there yet, or initdb's own, which goes again
+            return False
+
+    wait_until(is_up, "PostgreSQL runs", 60)
+    server = int(pid_file.read_text().split()[0])
+
+    demo.send_signal(signal.SIGTERM)
+
+    assert demo.wait(60) == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{server}").exists()
