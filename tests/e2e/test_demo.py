@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from autorenew.private.fleet import descendants
 from tests.given import wait_until
 
 AUTORENEW = [sys.executable, "-m", "autorenew"]
@@ -101,24 +102,21 @@ def test_what_stays_up_can_be_used_from_another_terminal_and_stops_cleanly(
 
 
 def test_a_demo_that_is_told_to_stop_leaves_no_server_behind(folder: Path) -> None:
-    demo = subprocess.Popen(
-        [*AUTORENEW, "demo", "--folder", str(folder / "var")],
-        env=clean_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    pid_file = folder / "var/postgresql/data/postmaster.pid"
+    log = folder / "log"
+    with log.open("wb") as output:
+        demo = subprocess.Popen(
+            [*AUTORENEW, "demo", "--folder", str(folder / "var")],
+            env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: "catalogue:" in log.read_text(), "it has a database", 60)
+        servers = list(descendants(demo.pid))
+        assert servers
+    finally:
+        demo.send_signal(signal.SIGTERM)
+        code = demo.wait(60)
 
-    def is_up() -> bool:
-        try:
-            return "ready" in pid_file.read_text()
-        except OSError:  # not there yet, or initdb's own, which goes again
-            return False
-
-    wait_until(is_up, "PostgreSQL runs", 60)
-    server = int(pid_file.read_text().split()[0])
-
-    demo.send_signal(signal.SIGTERM)
-
-    assert demo.wait(60) == 128 + signal.SIGTERM
-    assert not Path(f"/proc/{server}").exists()
+    assert code == 128 + signal.SIGTERM
+    assert not [pid for pid in servers if Path(f"/proc/{pid}").exists()]
