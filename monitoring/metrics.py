@@ -57,6 +57,26 @@ dispatched = Counter("autorenew_relay_tasks_total", "Tasks handed to the broker.
 messages = Counter("autorenew_relay_messages_total", "Messages handed to the broker.", ["queue"])
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
 rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
+swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
+scheduler_failures = Counter("autorenew_scheduler_failures_total", "Rounds that failed.")
+guard_trips = Counter(
+    "autorenew_guard_trips_total", "Times the guard paused a lane.", ["lane", "reason"]
+)
+
+
+@cache
+def lanes_paused() -> Gauge:
+    """Made by a scheduler only."""
+    return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
+
+
+@cache
+def scheduler_last_round() -> Gauge:
+    """Made by a scheduler only."""
+    return Gauge(
+        "autorenew_scheduler_last_round_timestamp_seconds",
+        "When the scheduler last finished a round.",
+    )
 
 
 @cache

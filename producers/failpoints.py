@@ -19,6 +19,8 @@ NAMES = (
     "relay.before_publish",
     "relay.before_confirm",
     "relay.after_confirm",
+    "scheduler.before_commit",
+    "scheduler.after_commit",
     "worker.before_claim",
     "worker.after_claim",
     "worker.after_begin",

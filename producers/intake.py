@@ -1,4 +1,4 @@
-"""The one function behind every door orders come in by.
+"""The one function behind every door that orders and commands come in by.
 
 An order is taken once per (upstream, key). The same key with the same body gives the same
 answer, also when that was a refusal; with another body it is rejected as ``key_reused``. One bad
@@ -9,33 +9,29 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
-from producers import history, ledger
+from producers import commands, history, ledger
+from producers.agreements import Agreement, Method, agree, save_methods
 from producers.failpoints import failpoint
 from producers.history import Event
 from producers.steps import PRICE, PRICING
 from producers.validation import problems_of
+from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.database import is_data_error
-from schemas.messages import OrderDocument, Problem, parse
-from schemas.tables import (
-    agreements,
-    customers,
-    order_lines,
-    orders,
-    payment_methods,
-    rejected_documents,
-    rows_from_json,
-)
+from schemas.messages import CommandDocument, OrderDocument, Problem, last_day, parse
+from schemas.tables import customers, order_lines, orders, rejected_documents, rows_from_json
 from schemas.values import OrderState, Period, derived_id
 
 
@@ -70,6 +66,11 @@ class _Candidate:
     order: OrderDocument | None
     problems: list[Problem]
     value: Any
+    method_id: uuid.UUID | None
+    """The saved payment method, for an order that names none."""
+
+
+_Document = tuple[bytes, Any, OrderDocument | CommandDocument | None, list[Problem]]
 
 
 class Intake:
@@ -88,7 +89,8 @@ class Intake:
         """Take a batch of documents of one upstream; returns an answer for each, in order.
 
         Raises:
-            SQLAlchemyError: nothing was taken in; the batch may be sent again as it is.
+            SQLAlchemyError: the batch may be sent again as it is; what was taken in by then is
+                answered as repeated.
         """
         try:
             answers = self._place(upstream, door, bodies)
@@ -119,43 +121,107 @@ class Intake:
         metrics.documents.labels(door, answer.verdict.value).inc(len(bodies))
 
     def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
-        with self._engine.begin() as tx:
-            catalogue = self._catalogue.current(tx)
-            now = self._clock.now()
-            answers: list[Answer | None] = []
-            candidates: list[_Candidate] = []
-            values = []
-            for body in bodies:
-                value, order, problems = parse(body)
-                values.append(value)
-                key = _key_of(value)
-                if key is None:
-                    answers.append(Answer(Verdict.REJECTED, None, problems=problems))
-                    continue
-                answers.append(None)
-                if order is not None:
-                    problems = problems_of(order, catalogue, now)
-                candidates.append(
-                    _Candidate(
-                        derived_id("order", upstream, key),
-                        key,
-                        hashlib.sha256(body).digest(),
-                        order,
-                        problems,
-                        value,
-                    )
+        """Orders are taken many at a time; a command waits for those before it, as they came."""
+        answers: list[Answer] = []
+        parsed = [(body, *parse(body)) for body in bodies]
+        for is_command, group in groupby(parsed, key=lambda document: _is_command(document[1])):
+            for documents in ([document] for document in group) if is_command else [list(group)]:
+                with self._engine.begin() as tx:
+                    catalogue = self._catalogue.current(tx)
+                    if is_command:
+                        answered = [self._command(tx, *documents[0][2:], catalogue)]
+                    else:
+                        answered = self._orders(tx, upstream, documents, catalogue)
+                    rejects = [
+                        (body, value, answer)
+                        for (body, value, *_), answer in zip(documents, answered, strict=True)
+                        if answer.verdict is not Verdict.ACCEPTED and not answer.repeated
+                    ]
+                    if rejects:
+                        _keep(tx, upstream, door, rejects)
+                    failpoint("intake.before_commit")
+                answers += answered
+        return answers
+
+    def _command(
+        self,
+        tx: Connection,
+        command: OrderDocument | CommandDocument | None,
+        problems: list[Problem],
+        catalogue: Catalogue,
+    ) -> Answer:
+        if command is None or isinstance(command, OrderDocument):
+            return Answer(Verdict.REJECTED, None, problems=problems)
+        try:
+            with tx.begin_nested():
+                changed = commands.apply(tx, command, catalogue, self._clock.now())
+        except commands.Refused as refused:
+            return Answer(Verdict.REFUSED, None, problems=refused.problems)
+        return Answer(Verdict.ACCEPTED, None, repeated=not changed)
+
+    def _orders(
+        self,
+        tx: Connection,
+        upstream: str,
+        documents: Sequence[_Document],
+        catalogue: Catalogue,
+    ) -> list[Answer]:
+        now = self._clock.now()
+        answers: list[Answer | None] = []
+        candidates: list[_Candidate] = []
+        saved = _saved_methods(tx, [order for _, _, order, _ in documents])
+        for body, value, order, problems in documents:
+            key = _key_of(value)
+            if key is None:
+                answers.append(Answer(Verdict.REJECTED, None, problems=problems))
+                continue
+            answers.append(None)
+            taken = order if isinstance(order, OrderDocument) else None
+            if taken is not None:
+                problems = problems_of(taken, catalogue, now)
+                if taken.payment_method is None and taken.customer.id not in saved:
+                    problems.append(_NO_METHOD)
+                method = _method(taken)
+                if method is not None and not problems:
+                    saved.setdefault(method.customer_id, method.id)
+            candidates.append(
+                _Candidate(
+                    id=derived_id("order", upstream, key),
+                    key=key,
+                    hash=hashlib.sha256(body).digest(),
+                    order=taken,
+                    problems=problems,
+                    value=value,
+                    method_id=saved.get(taken.customer.id) if taken is not None else None,
                 )
-            decided = iter(_take(tx, upstream, candidates))
-            whole = [answer or next(decided) for answer in answers]
-            rejects = [
-                (body, value, answer)
-                for body, value, answer in zip(bodies, values, whole, strict=True)
-                if answer.verdict is not Verdict.ACCEPTED and not answer.repeated
-            ]
-            if rejects:
-                _keep(tx, upstream, door, rejects)
-            failpoint("intake.before_commit")
-        return whole
+            )
+        decided = iter(_take(tx, upstream, candidates, catalogue, now))
+        return [answer or next(decided) for answer in answers]
+
+
+def _is_command(value: Any) -> bool:
+    return isinstance(value, dict) and "command" in value
+
+
+_NO_METHOD = Problem(
+    code="payment_method_missing",
+    path="payment_method",
+    message="the customer has no saved payment method",
+)
+_SAVED = text("""
+    SELECT id, payment_method_id FROM customers
+    WHERE id = ANY(:ids) AND payment_method_id IS NOT NULL
+""")
+
+
+def _saved_methods(tx: Connection, orders: Iterable[Any]) -> dict[str, uuid.UUID]:
+    """The saved methods of customers whose order names none."""
+    ids = {
+        order.customer.id
+        for order in orders
+        if isinstance(order, OrderDocument) and order.payment_method is None
+    }
+    return dict(tx.execute(_SAVED, {"ids": sorted(ids)}).all()) if ids else {}
 
 
 def _key_of(value: Any) -> str | None:
@@ -172,6 +238,7 @@ _ORDER = (
     "vat_number", "payment_method_id", "problems",
 )  # fmt: skip
 _CUSTOMER = ("id", "subsidiary", "country", "language", "email", "vat_number")
+_NEW_CUSTOMER = (*_CUSTOMER, "payment_method_id")
 
 
 def _insert(table: Any, columns: Sequence[str], conflict: str) -> Any:
@@ -183,17 +250,16 @@ def _insert(table: Any, columns: Sequence[str], conflict: str) -> Any:
 
 
 _INSERT_ORDERS = _insert(orders, _ORDER, "ON CONFLICT (id) DO NOTHING RETURNING id")
+# A saved method stays: another one for good is a command of its own.
 _INSERT_CUSTOMERS = _insert(
     customers,
-    _CUSTOMER,
+    _NEW_CUSTOMER,
     "ON CONFLICT (id) DO UPDATE SET updated_at = now(), "
     + ", ".join(f"{name} = excluded.{name}" for name in _CUSTOMER[1:])
-    + f" WHERE ({', '.join(f'customers.{name}' for name in _CUSTOMER)})"
+    + ", payment_method_id = coalesce(customers.payment_method_id, excluded.payment_method_id)"
+    f" WHERE customers.payment_method_id IS NULL"
+    f" OR ({', '.join(f'customers.{name}' for name in _CUSTOMER)})"
     f" IS DISTINCT FROM ({', '.join(f'excluded.{name}' for name in _CUSTOMER)})",
-)
-_INSERT_METHODS = _insert(payment_methods, ("id", "customer_id", "token"), "ON CONFLICT DO NOTHING")
-_INSERT_AGREEMENTS = _insert(
-    agreements, ("customer_id", "contract", "version"), "ON CONFLICT DO NOTHING"
 )
 _INSERT_LINES = _insert(
     order_lines,
@@ -202,7 +268,13 @@ _INSERT_LINES = _insert(
 )
 
 
-def _take(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[Answer]:
+def _take(
+    tx: Connection,
+    upstream: str,
+    candidates: list[_Candidate],
+    catalogue: Catalogue,
+    now: datetime,
+) -> list[Answer]:
     """Write down what is new; answer what is known as it was answered before."""
     first = {c.id: c for c in reversed(candidates)}
     if not first:
@@ -210,7 +282,7 @@ def _take(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[A
     # Asked first: what comes again must not touch what has changed since, such as a customer.
     known = {row.id: row for row in tx.execute(_KNOWN, {"ids": list(first)})}
     unknown = [c for c in first.values() if c.id not in known]
-    new = set(_write(tx, upstream, unknown)) if unknown else set()
+    new = set(_write(tx, upstream, unknown, catalogue, now)) if unknown else set()
     if len(new) < len(unknown):  # taken at the same moment by somebody else
         raced = [c.id for c in unknown if c.id not in new]
         known |= {row.id: row for row in tx.execute(_KNOWN, {"ids": raced})}
@@ -239,12 +311,22 @@ def _take(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[A
     return answers
 
 
-def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[uuid.UUID]:
+def _write(
+    tx: Connection,
+    upstream: str,
+    candidates: list[_Candidate],
+    catalogue: Catalogue,
+    now: datetime,
+) -> list[uuid.UUID]:
     """Insert orders with all that belongs to them; returns those that nobody else inserted."""
     accepted = [(c, c.order) for c in candidates if c.order is not None and not c.problems]
-    people = {order.customer.id: order.customer for _, order in accepted}
+    people = {order.customer.id: (c, order.customer) for c, order in accepted}
     if people:
-        tx.execute(_INSERT_CUSTOMERS, _rows([person.model_dump() for person in people.values()]))
+        rows = [
+            person.model_dump() | {"payment_method_id": str(_method_id(c))}
+            for c, person in people.values()
+        ]
+        tx.execute(_INSERT_CUSTOMERS, _rows(rows))
     order_rows = []
     for c in candidates:
         row: dict[str, Any] = {
@@ -262,13 +344,20 @@ def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[
                 "subsidiary": person.subsidiary,
                 "country": person.country,
                 "vat_number": person.vat_number,
-                "payment_method_id": str(_method_id(c.order)),
+                "payment_method_id": str(_method_id(c)),
             }
         order_rows.append(row)
     new = set(tx.execute(_INSERT_ORDERS, _rows(order_rows)).scalars())
     accepted = [(c, order) for c, order in accepted if c.id in new]
     if accepted:
-        _write_what_customers_gave(tx, [order for _, order in accepted])
+        given = [order for _, order in accepted]
+        save_methods(tx, (method for order in given if (method := _method(order))))
+        agreed = (
+            Agreement(order.customer.id, agreement.contract, agreement.version)
+            for order in given
+            for agreement in order.contracts
+        )
+        agree(tx, agreed, catalogue, now)
         tx.execute(
             _INSERT_LINES,
             _rows(
@@ -300,22 +389,17 @@ def _write(tx: Connection, upstream: str, candidates: list[_Candidate]) -> list[
     return list(new)
 
 
-def _method_id(order: OrderDocument) -> uuid.UUID:
-    return derived_id("payment method", order.customer.id, order.payment_method)
+def _method(order: OrderDocument) -> Method | None:
+    """The payment method an order names."""
+    if order.payment_method is None:
+        return None
+    month = order.payment_method_expires
+    return Method(order.customer.id, order.payment_method, last_day(month) if month else None)
 
 
-def _write_what_customers_gave(tx: Connection, accepted: list[OrderDocument]) -> None:
-    """Payment methods, and the contracts that were accepted."""
-    methods = {_method_id(o): (o.customer.id, o.payment_method) for o in accepted}
-    tx.execute(
-        _INSERT_METHODS,
-        _rows([{"id": str(i), "customer_id": c, "token": t} for i, (c, t) in methods.items()]),
-    )
-    agreed = sorted({(o.customer.id, a.contract, a.version) for o in accepted for a in o.contracts})
-    if agreed:
-        columns = ("customer_id", "contract", "version")
-        rows = [dict(zip(columns, row, strict=True)) for row in agreed]
-        tx.execute(_INSERT_AGREEMENTS, _rows(rows))
+def _method_id(candidate: _Candidate) -> uuid.UUID | None:
+    method = _method(candidate.order) if candidate.order is not None else None
+    return method.id if method is not None else candidate.method_id
 
 
 def _rows(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -355,7 +439,8 @@ def _keep(
 # misspelt ones above all, may be secret.
 _SHOWN_FIELDS = {
     "key", "customer", "id", "subsidiary", "country", "language", "contracts", "contract",
-    "version", "lines", "plan", "period", "quantity", "configuration",
+    "version", "lines", "plan", "period", "quantity", "configuration", "command", "services",
+    "expires_on", "mode",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W_][\w.@+-]*")
 

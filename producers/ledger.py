@@ -18,6 +18,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
+# Where money is taken and services end. After a gap nothing there is started before it was looked
+# at (producers.guard).
+GATEWAY_LANE = "gateway"
+DESTRUCTIVE_LANE = "destructive"
+
 # A subject that ended its process this often, without ever finishing, is set aside.
 MAX_STARTS = 5
 
@@ -157,7 +162,7 @@ def enqueue(
         tx.execute(_ENQUEUE, {"name": name, "rows": json.dumps(rows), "delay": delay})
 
 
-_CLAIM = text("""
+_CLAIM = text(f"""
     UPDATE tasks AS t SET
         state = 'leased', lease_token = :token, dispatches = 0, starts = t.starts + 1,
         lease_until = now() + make_interval(secs => :seconds)
@@ -167,6 +172,8 @@ _CLAIM = text("""
           -- Written so that only the primary key will do: the index of what is dispatched is
           -- full of dead entries while an old snapshot is open.
           AND state || '' = 'dispatched' AND lane NOT IN (SELECT lane FROM lane_pauses)
+          AND (lane NOT IN ('{GATEWAY_LANE}', '{DESTRUCTIVE_LANE}')
+               OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
         ORDER BY subject
         FOR UPDATE SKIP LOCKED
     ) AS wanted

@@ -13,10 +13,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
+from producers import guard
 from producers.dispatching import Dispatch, dispatch, rescue, undispatch
 from producers.failpoints import failpoint
 from producers.steps import OUTSIDE
 from producers.transport import Transport, TransportLost
+from schemas.clock import Clock
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ EAGER_FOR_SECONDS = 0.25
 BUSY_POLL_SECONDS = 0.03
 BUSY_FROM_TASKS = 100
 RESCUE_EVERY_SECONDS = 1.0
+BEAT_EVERY_SECONDS = 5.0
 FULL_SCAN_EVERY_SECONDS = 2.0
 # A short poll looks back this far; enqueues whose transaction stays open longer wait for the
 # full scan.
@@ -43,13 +46,17 @@ class Relay:
         transport: used by this relay's thread only.
     """
 
-    def __init__(self, engine: Engine, transport: Transport, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, transport: Transport, settings: Settings, clock: Clock
+    ) -> None:
         self._engine = engine
+        self._clock = clock
         self._transport = transport
         self._settings = settings
         self._stopping = threading.Event()
         self._eager_until = 0.0
         self._busy_until = 0.0
+        self._next_beat = 0.0
         self._next_rescue = 0.0
         self._next_full_scan = 0.0
         self._last_round = metrics.relay_last_round()
@@ -81,6 +88,10 @@ class Relay:
     def round(self) -> int:
         """Rescue if it is time to, dispatch, publish; returns how many tasks were handed over."""
         now = time.monotonic()
+        if now >= self._next_beat:  # before anything is handed over
+            with self._engine.begin() as tx:
+                guard.beat(tx, self._clock.now(), self._settings)
+            self._next_beat = now + BEAT_EVERY_SECONDS
         if now >= self._next_rescue:
             self._next_rescue = now + RESCUE_EVERY_SECONDS
             self._rescue()

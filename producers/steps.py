@@ -4,22 +4,40 @@ A step inside the database works in sets and takes large messages. A step with t
 world takes as many at once as it may call at once.
 """
 
-from producers.ledger import Place
+from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE, Place
 from schemas.values import Universe
 
 PRICE = "price"
 CHARGE = "charge"
 REFUND = "refund"
 CONVERGE = "converge"
+REMIND = "remind"
+REQUEST = "request"
+WITHDRAW = "withdraw"
+SUSPEND = "suspend"
+TERMINATE = "terminate"
 
-OUTSIDE = frozenset({CHARGE, REFUND, CONVERGE})
+OUTSIDE = frozenset({CHARGE, REFUND, CONVERGE, REMIND})
 
 ORDERS = "orders"
 BILLING = "billing"
-QUEUES = (ORDERS, BILLING, *(universe.value for universe in Universe))
+REMINDERS = "reminders"
+QUEUES = (ORDERS, BILLING, REMINDERS, *(universe.value for universe in Universe))
 
 PRICING = Place(ORDERS, ORDERS)
-GATEWAY = Place(BILLING, "gateway")
+GATEWAY = Place(BILLING, GATEWAY_LANE)
+RENEWAL = Place(BILLING, "renewals")
+DESTRUCTIVE = Place(BILLING, DESTRUCTIVE_LANE)
+MAIL = Place(REMINDERS, "mail")
+
+# Where what is next for a service is done; notices are claimed by the scheduler itself.
+STEP_PLACES = {
+    REQUEST: RENEWAL,
+    WITHDRAW: RENEWAL,
+    CHARGE: GATEWAY,
+    SUSPEND: DESTRUCTIVE,
+    TERMINATE: DESTRUCTIVE,
+}
 
 
 def driver_place(universe: str, driver: str) -> Place:

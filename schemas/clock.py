@@ -4,7 +4,7 @@ Leases, backoff and heartbeats use the database's clock; only business dates use
 """
 
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -43,6 +43,7 @@ def local_date(moment: datetime, timezone: str) -> date:
     return moment.astimezone(zone(timezone)).date()
 
 
+@lru_cache(maxsize=65_536)
 def local_midnight(day: date, timezone: str) -> datetime:
     """The moment ``day`` begins in ``timezone``, in UTC."""
     return datetime.combine(day, time(), zone(timezone)).astimezone(UTC)

@@ -1,10 +1,13 @@
-"""What upstream sends: one order, as a JSON document."""
+"""What upstream sends, as JSON documents: orders, and commands about what there is."""
 
 import re
-from typing import Annotated, Any
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json
+
+from schemas.values import Period
 
 MAX_BODY_BYTES = 256 * 1024
 
@@ -36,6 +39,15 @@ class AgreementDocument(_Document):
     version: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+Month = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
+"""As on a card: good until its last day."""
+
+LocalDate = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$")]
+ServiceId = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+]
+
+
 class LineDocument(_Document):
     plan: Key
     period: Annotated[str, StringConstraints(pattern=r"^P[1-9][0-9]{0,2}[MY]$")]
@@ -48,9 +60,76 @@ class OrderDocument(_Document):
 
     key: Key
     customer: CustomerDocument
-    payment_method: Word
+    payment_method: Word | None = None
+    """A token of the gateway's; without one the customer's saved method pays."""
+    payment_method_expires: Month | None = None
     contracts: Annotated[list[AgreementDocument], Field(max_length=100)] = []
     lines: Annotated[list[LineDocument], Field(min_length=1, max_length=100)]
+
+
+ServiceIds = Annotated[list[ServiceId], Field(min_length=1, max_length=1000)]
+
+
+class _Command(_Document):
+    """Something one customer wants done; doing it again changes nothing more."""
+
+    customer: Key
+
+
+class StopCommand(_Command):
+    """Services end when what was paid for them ends."""
+
+    command: Literal["stop"]
+    services: ServiceIds
+
+
+class ResumeCommand(_Command):
+    """Services that were stopped renew again as they did before."""
+
+    command: Literal["resume"]
+    services: ServiceIds
+
+
+class ModeCommand(_Command):
+    command: Literal["mode"]
+    services: ServiceIds
+    mode: Literal["automatic", "manual", "stop"]
+
+
+class RenewalDocument(_Document):
+    """A service with the expiry its customer saw: a renewal past it was made already."""
+
+    id: ServiceId
+    expires_on: LocalDate
+
+
+class RenewCommand(_Command):
+    """Services are renewed and paid now, together, whatever their mode."""
+
+    command: Literal["renew"]
+    services: Annotated[list[RenewalDocument], Field(min_length=1, max_length=1000)]
+    contracts: Annotated[list[AgreementDocument], Field(max_length=100)] = []
+
+
+class AcceptCommand(_Command):
+    command: Literal["accept"]
+    contracts: Annotated[list[AgreementDocument], Field(min_length=1, max_length=100)]
+
+
+class PaymentMethodCommand(_Command):
+    """A new saved method, for all services or for these; what is unpaid is tried at once."""
+
+    command: Literal["payment_method"]
+    payment_method: Word
+    payment_method_expires: Month | None = None
+    services: ServiceIds | None = None
+
+
+CommandDocument = Annotated[
+    StopCommand | ResumeCommand | ModeCommand | RenewCommand | AcceptCommand | PaymentMethodCommand,
+    Field(discriminator="command"),
+]
+_COMMAND: TypeAdapter[CommandDocument] = TypeAdapter(CommandDocument)
 
 
 class Problem(BaseModel):
@@ -64,6 +143,7 @@ class Problem(BaseModel):
 # The shape's problems, named as upstream knows the fields. By the field itself, never by what its
 # path looks like: names within a configuration, and of fields that do not exist, are anything.
 _CODES = {
+    ("payment_method_expires",): "payment_method_expires_invalid",
     ("customer", "email"): "email_invalid",
     ("customer", "country"): "country_invalid",
     ("customer", "subsidiary"): "subsidiary_unknown",
@@ -76,12 +156,15 @@ _CODES = {
 }
 
 
-def parse(body: bytes) -> tuple[Any, OrderDocument | None, list[Problem]]:
+Parsed = tuple[Any, OrderDocument | CommandDocument | None, list[Problem]]
+
+
+def parse(body: bytes) -> Parsed:
     """Read a document; never raises.
 
     Returns:
-        The JSON value as far as there is one, the order if its shape is right, and what is
-        wrong otherwise.
+        The JSON value as far as there is one, the order or the command if its shape is right, and
+        what is wrong otherwise.
     """
     if len(body) > MAX_BODY_BYTES:
         message = f"{len(body)} bytes, at most {MAX_BODY_BYTES} are accepted"
@@ -93,16 +176,30 @@ def parse(body: bytes) -> tuple[Any, OrderDocument | None, list[Problem]]:
     if not isinstance(value, dict):
         return value, None, [Problem(code="not_json", path="", message="not a JSON object")]
     try:
+        if "command" in value:
+            return value, _COMMAND.validate_python(value), []
         return value, OrderDocument.model_validate(value), []
     except ValidationError as error:
-        return value, None, [_problem(p) for p in error.errors(include_input=False)]
+        problems = error.errors(include_input=False)
+        # Which of the commands it is, is no part of the place.
+        return value, None, [_problem(p, skip=value.get("command")) for p in problems]
 
 
-def _problem(error: Any) -> Problem:
+def last_day(month: str) -> date:
+    """The last day of a ``YYYY-MM``."""
+    first = date.fromisoformat(f"{month}-01")
+    return Period(1).end(first, 1) - timedelta(days=1)
+
+
+def _problem(error: Any, skip: Any = None) -> Problem:
+    if error["loc"] and error["loc"][0] == skip:
+        error["loc"] = error["loc"][1:]
     path = ".".join(re.sub(r"[^ -~]", "?", str(part))[:100] for part in error["loc"])
     field = tuple(part for part in error["loc"] if isinstance(part, str))  # whichever of a list
     code = _CODES.get(field)
-    if code is None:
+    if error["type"].startswith("union_tag"):
+        code = "command_unknown"
+    elif code is None:
         code = {"missing": "field_missing", "extra_forbidden": "field_unknown"}.get(
             error["type"], "field_invalid"
         )

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     gateway_token: SecretStr | None = None
     driver_urls: dict[str, Url] = Field({}, description="driver name -> base URL")
     driver_tokens: dict[str, SecretStr] = {}
+    smtp_url: SecretStr | None = Field(
+        None, description="smtp://host:25, smtp+starttls://user:pw@host:587 or smtps://user:pw@host"
+    )
+    mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
+    link_base_url: str | None = Field(None, description="where the links in e-mails lead")
+    link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
     simulator_url: Url | None = Field(None, description="where `audit` finds the far side's books")
 
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
@@ -62,6 +68,18 @@ class Settings(BaseSettings):
     dispatch_cap: int = Field(4000, ge=1, description="dispatched, not yet claimed, per queue")
     batch: int = Field(500, ge=1, le=5000, description="most tasks in one message")
     poll_seconds: Seconds = Field(0.02, description="how often an idle relay looks")
+    sweep_seconds: Seconds = Field(1.0, description="how often an idle scheduler looks")
+    silence_seconds: Seconds = Field(
+        6 * 3600.0, description="a gap beyond which charging and ending wait for a person"
+    )
+    destructive_window_seconds: Seconds = Field(86_400.0, description="in which ends are counted")
+    destructive_most: int = Field(
+        1000, ge=1, description="services that may be suspended or terminated in that window"
+    )
+    destructive_share: float = Field(
+        0.02, gt=0, le=1, description="the same as a share of all services, from 20 services on"
+    )
+    clock: Literal["system", "virtual"] = Field("system", description="virtual: for demos, tests")
     shutdown_seconds: Seconds = Field(60.0, description="how long SIGTERM may take")
     order_charge_delays: list[Delay] = Field(
         [60.0, 600.0], description="seconds between the charges of an order that is declined"
@@ -100,6 +118,20 @@ class Settings(BaseSettings):
     @classmethod
     def _broker_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         return _scheme(value, "amqp", "amqps")
+
+    @field_validator("link_base_url", mode="after")
+    @classmethod
+    def _link_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError("must start with https://")
+        return value
+
+    @field_validator("smtp_url", mode="after")
+    @classmethod
+    def _smtp_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and value.get_secret_value() == "instant:":
+            return value
+        return _scheme(value, "smtp", "smtps", "smtp+starttls")
 
     @field_validator("broker_management_url", mode="after")
     @classmethod

@@ -3,8 +3,9 @@
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -120,6 +121,21 @@ def embedded(database: Database, postgres: PrivatePostgres, tmp_path: Any) -> It
             return stack.enter_context(fleet)
 
         yield start
+
+
+@pytest.fixture
+def life(embedded: Any, database: Database) -> Callable[..., Any]:
+    """Starts a fleet on a virtual clock, with renewal switched on for some brands, or all."""
+    from tests.life import BRANDS, Life
+
+    def start(rules: Any = None, brands: Sequence[str] = BRANDS, **settings: Any) -> Life:
+        # Time passes in hops of a day at most, and that is no silence.
+        quick = {"silence_seconds": 26 * 3600.0} | settings
+        world = Life(embedded(rules, ahead=timedelta(), **quick), database)
+        world.roll_out(*brands)
+        return world
+
+    return start
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from schemas.catalogue import Catalogue, Contract, Option, Plan, Price, Subsidiary
@@ -34,6 +35,10 @@ def _plan(code: str, universe: Universe, brand: str = "ovh", **changes: Any) -> 
     return Plan(**(fields | changes))
 
 
+def changed(plan: Plan, **fields: Any) -> Plan:
+    return replace(plan, **fields)
+
+
 CATALOGUE = Catalogue(
     [FR, IE],
     [TERMS],
@@ -42,6 +47,7 @@ CATALOGUE = Catalogue(
         _plan("server", Universe.DEDICATED, "kimsufi"),
         _plan("vm", Universe.CLOUD, "soyoustart"),
         _plan("phone", Universe.TELECOM),
+        _plan("free", Universe.WEB, contract=None),
         _plan("gift", Universe.WEB, prices={
             ("FR", Period(1)): Price(Money(0, "EUR"), Money(0, "EUR"))}),
     ],

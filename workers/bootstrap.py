@@ -5,22 +5,27 @@ from typing import Any
 
 import dramatiq
 
-from producers.steps import BILLING, ORDERS, QUEUES
+from producers.links import Links
+from producers.steps import BILLING, ORDERS, QUEUES, REMINDERS
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.values import Universe
 from workers.billing.charge import ChargeHandler
+from workers.billing.dunning import SuspendHandler, TerminateHandler
 from workers.billing.gateway import Gateway
 from workers.billing.http_gateway import HttpGateway
 from workers.billing.instant_gateway import InstantGateway
 from workers.billing.refund import RefundHandler
+from workers.billing.renew import RequestHandler, WithdrawHandler
 from workers.orders.price import PriceHandler
 from workers.provisioning.converge import ConvergeHandler
 from workers.provisioning.driver import Driver
 from workers.provisioning.http_driver import HttpDriver
 from workers.provisioning.instant_driver import InstantDriver
+from workers.reminders.remind import RemindHandler
+from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer
 from workers.runtime import Handler, RetryPolicy, Runtime
 
 # Instead of a URL: answers at once, in this process. For benchmarks.
@@ -56,6 +61,21 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
                     gateway, catalogue, clock, delays=settings.order_charge_delays, policy=policy
                 ),
                 RefundHandler(gateway, catalogue, clock, policy=policy),
+                RequestHandler(catalogue, clock),
+                WithdrawHandler(catalogue, clock),
+                SuspendHandler(catalogue, clock),
+                TerminateHandler(catalogue, clock),
+            ]
+        elif queue == REMINDERS:
+            chosen[queue] = [
+                RemindHandler(
+                    _mailer(settings),
+                    settings.need("mail_from"),
+                    Links(settings.need("link_base_url"), settings.need("link_secret")),
+                    catalogue,
+                    clock,
+                    policy=policy,
+                )
             ]
     universes = [queue for queue in queues if queue in set(Universe)]
     if universes:
@@ -70,6 +90,11 @@ def _gateway(settings: Settings) -> Gateway:
         return InstantGateway()
     token = settings.gateway_token.get_secret_value() if settings.gateway_token else None
     return HttpGateway(url, seconds=settings.call_seconds, token=token)
+
+
+def _mailer(settings: Settings) -> Mailer:
+    url = settings.need("smtp_url")
+    return InstantMailer() if url == INSTANT else SmtpMailer(url, seconds=settings.call_seconds)
 
 
 def _drivers(settings: Settings) -> dict[str, Driver]:

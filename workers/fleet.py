@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 
-from schemas.clock import SystemClock
 from schemas.database import connect
 from schemas.settings import load_settings
+from schemas.virtual_clock import clock_of
 from workers.bootstrap import add_actors, handlers
 from workers.broker import ReadOnlyBroker
 from workers.launcher import die_with_parent
@@ -27,7 +27,8 @@ def build() -> ReadOnlyBroker:
         application=f"autorenew worker {','.join(queues)}",
     )
     runtime = Runtime(engine, settings, threads)
-    add_actors(broker, handlers(settings, queues, SystemClock()), lambda _queue: runtime)
+    clock = clock_of(engine, virtual=settings.clock == "virtual")
+    add_actors(broker, handlers(settings, queues, clock), lambda _queue: runtime)
     return broker
 
 

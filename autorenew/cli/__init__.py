@@ -22,8 +22,13 @@ COMMANDS = {
     "failed": "orders",
     "lanes": "orders",
     "audit": "orders",
+    "service": "services",
+    "rollout": "admin",
+    "forecast": "forecast",
+    "reconcile": "reconcile",
     "intake": "processes",
     "relay": "processes",
+    "scheduler": "processes",
     "worker": "processes",
     "simulator": "processes",
 }
@@ -57,7 +62,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="autorenew")
 def main() -> None:
-    """The back office behind one click: orders, billing and provisioning.
+    """The back office behind one click: orders, renewals, billing and provisioning.
 
     \b
     Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).

@@ -1,18 +1,20 @@
 """Commands that set things up: database, broker, catalogue."""
 
+from datetime import datetime
 from pathlib import Path
 
 import click
+from sqlalchemy import text
 
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, show
 from producers import topology
 from schemas.catalogue import Catalogue, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
-from schemas.catalogue.store import read, save
+from schemas.catalogue.store import read, save, set_rollout
 from schemas.database import connect
 from schemas.database import migrate as migrate_database
-from schemas.errors import ConfigurationError
+from schemas.errors import AutorenewError, ConfigurationError
 from schemas.settings import load_settings
 from schemas.tables import ROLES
 
@@ -160,3 +162,55 @@ def _put_in_force(found: Catalogue) -> None:
     with database().begin() as tx:
         version = save(tx, found)
     click.echo(f"catalogue {version}: {len(found.plans)} plans in force")
+
+
+@click.group()
+def rollout() -> None:
+    """Where renewal is switched on: by brand and subsidiary, from a day on.
+
+    What is outside is never charged, reminded, suspended or terminated by itself.
+    """
+
+
+@rollout.command("list")
+@as_json
+def list_rollouts(as_json: bool) -> None:
+    """Where it is on, from when, and how many services that touches."""
+    with database().connect() as tx:
+        rows = tx.execute(
+            text("""SELECT brand, subsidiary, starts_on, services FROM rollouts
+                 FULL JOIN (SELECT brand, subsidiary, count(*) AS services FROM services
+                    WHERE state IN ('active', 'suspended') GROUP BY brand, subsidiary) AS s
+                 USING (brand, subsidiary) ORDER BY starts_on NULLS LAST, brand, subsidiary""")
+        ).all()
+    columns = ("brand", "subsidiary", "starts_on", "services")
+    show("rollout (no day: not switched on)", columns, rows, json_lines=as_json)
+
+
+@rollout.command("set")
+@click.argument("brand")
+@click.argument("subsidiary")
+@click.argument("day", type=click.DateTime(["%Y-%m-%d"]))
+def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
+    """Switch renewal on for BRAND in SUBSIDIARY, from the beginning of its local DAY."""
+    with database().begin() as tx:
+        current = read(tx)
+        if subsidiary not in current.subsidiaries:
+            raise AutorenewError(f"there is no subsidiary {subsidiary!r}")
+        brands = sorted({plan.brand for plan in current.known_plans()})
+        if brand not in brands:
+            raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")
+        set_rollout(tx, brand, subsidiary, day.date())
+    click.echo(
+        f"{brand} in {subsidiary} renews from {day.date()}; the scheduler takes it from here"
+    )
+
+
+@rollout.command("remove")
+@click.argument("brand")
+@click.argument("subsidiary")
+def remove_rollout(brand: str, subsidiary: str) -> None:
+    """Switch renewal off again: nothing happens to those services by itself any more."""
+    with database().begin() as tx:
+        set_rollout(tx, brand, subsidiary, None)
+    click.echo(f"{brand} in {subsidiary} does not renew")

@@ -14,8 +14,10 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
+from schemas.clock import Clock
 from schemas.database import check_schema, connect
 from schemas.settings import Settings, load_settings
+from schemas.virtual_clock import clock_of
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a line.")
 
@@ -27,6 +29,12 @@ def database(settings: Settings | None = None, *, application: str = "autorenew 
     click.get_current_context().call_on_close(engine.dispose)
     check_schema(engine)
     return engine
+
+
+def clock(engine: Engine, settings: Settings | None = None) -> Clock:
+    """The clock the fleet of this database lives by."""
+    settings = settings or load_settings()
+    return clock_of(engine, virtual=settings.clock == "virtual")
 
 
 def on_stop(stop: Callable[[], None]) -> None:

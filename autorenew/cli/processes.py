@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import database, on_stop
+from autorenew.cli.common import clock, database, on_stop
 from monitoring import metrics
 from schemas.errors import ConfigurationError
 from schemas.settings import load_settings
@@ -20,12 +20,11 @@ def intake() -> None:
     from producers.amqp_intake import AmqpIntake
     from producers.intake import Intake
     from schemas.catalogue.store import CatalogueCache
-    from schemas.clock import SystemClock
 
     settings = load_settings()
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew intake")
-    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), SystemClock()))
+    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), clock(engine, settings)))
     metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()
@@ -40,7 +39,21 @@ def relay() -> None:
     settings = load_settings()
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew relay")
-    running = Relay(engine, RabbitTransport(url), settings)
+    running = Relay(engine, RabbitTransport(url), settings, clock(engine, settings))
+    metrics.serve(settings)
+    on_stop(running.stop)
+    running.run()
+
+
+@click.command()
+def scheduler() -> None:
+    """Hand over what is due to be renewed, reminded or ended until stopped; any number may run."""
+    from producers.scheduler import Scheduler
+    from schemas.catalogue.store import CatalogueCache
+
+    settings = load_settings()
+    engine = database(settings, application="autorenew scheduler")
+    running = Scheduler(engine, CatalogueCache(), clock(engine, settings), settings)
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
@@ -51,19 +64,19 @@ def relay() -> None:
 @click.option("--processes", "-p", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--threads", "-t", type=click.IntRange(1, 64), default=4, show_default=True)
 def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
-    """Work on QUEUES: orders, billing, web, dedicated, cloud, telecom.
+    """Work on QUEUES: orders, billing, reminders, web, dedicated, cloud, telecom.
 
     SIGTERM drains: what runs is finished, then the exit code is 0.
     """
-    from schemas.clock import SystemClock
     from workers.bootstrap import check_queues, handlers
     from workers.launcher import Launcher
 
     settings = load_settings()
     settings.need("broker_url")
     chosen = check_queues(queues)
-    handlers(settings, chosen, SystemClock())  # whatever is missing is said here, once
-    database(settings).dispose()
+    engine = database(settings)
+    handlers(settings, chosen, clock(engine, settings))  # what is missing is said here, once
+    engine.dispose()
     launcher = Launcher(settings, chosen, processes=processes, threads=threads)
     on_stop(launcher.stop)
     sys.exit(launcher.run())

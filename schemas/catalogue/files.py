@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import CatalogueError
+from schemas.lifecycle import DEFAULT_POLICY as DEFAULT
+from schemas.lifecycle import Policy, ReminderRule
 from schemas.values import CURRENCY_DIGITS, Money, Period, Universe
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -25,6 +27,7 @@ Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 Text = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
+Days = Annotated[int, Field(ge=1, le=365)]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
 
@@ -58,6 +61,24 @@ class _Option(_Entry):
     values: list[Text] = []
 
 
+class _Reminders(_Entry):
+    subsidiary: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
+    period: str | None = None
+    days: list[Days]
+
+
+class _Policy(_Entry):
+    code: Code
+    reminders: list[Days] = list(DEFAULT.reminders)
+    reminders_for: list[_Reminders] | None = None
+    charges: list[Annotated[int, Field(ge=-90, le=90)]] = list(DEFAULT.charges)
+    grace: bool = True
+    suspend: Annotated[int, Field(ge=0, le=365)] | None = None
+    terminate: Annotated[int, Field(ge=0, le=730)] | None = None
+    stop_reminder: Days = DEFAULT.stop_reminder
+    notice: Annotated[int, Field(ge=0, le=90)] = DEFAULT.notice
+
+
 class _Plan(_Entry):
     code: Code
     name: Text
@@ -65,6 +86,7 @@ class _Plan(_Entry):
     brand: Code
     driver: Code
     contract: Code | None = None
+    policy: Code | None = None
     quantity_min: Annotated[int, Field(ge=1)] = 1
     quantity_max: Annotated[int, Field(ge=1, le=1000)] = 10
     prices: dict[str, dict[str, _Price]]
@@ -74,6 +96,7 @@ class _Plan(_Entry):
 class _File(_Entry):
     subsidiary: list[Any] = []
     contract: list[Any] = []
+    policy: list[Any] = []
     plan: list[Any] = []
 
 
@@ -101,9 +124,17 @@ def load(paths: Sequence[Path]) -> Catalogue:
         ],
         problems,
     )
+    policies = _unique(
+        [
+            (where, _policy(where, entry, subsidiaries, problems))
+            for where, entry in entries
+            if isinstance(entry, _Policy)
+        ],
+        problems,
+    )
     plans = _unique(
         [
-            (where, _plan(where, entry, subsidiaries, contracts, problems))
+            (where, _plan(where, entry, subsidiaries, contracts, policies, problems))
             for where, entry in entries
             if isinstance(entry, _Plan)
         ],
@@ -139,6 +170,7 @@ def _read(path: Path, problems: list[str]) -> Iterator[tuple[str, _Entry]]:
     kinds: list[tuple[str, type[_Entry], list[Any]]] = [
         ("subsidiary", _Subsidiary, file.subsidiary),
         ("contract", _Contract, file.contract),
+        ("policy", _Policy, file.policy),
         ("plan", _Plan, file.plan),
     ]
     for kind, model, tables in kinds:
@@ -180,11 +212,56 @@ def _usable(where: str, entry: _Subsidiary, problems: list[str]) -> bool:
     return good
 
 
+def _policy(
+    where: str, entry: _Policy, subsidiaries: dict[str, Subsidiary], problems: list[str]
+) -> Policy:
+    rules = []
+    for number, rule in enumerate(entry.reminders_for or []):
+        place = f"{where}: reminders_for.{number}"
+        _check_days(f"{place}.days", rule.days, problems)
+        if rule.subsidiary is not None and rule.subsidiary not in subsidiaries:
+            problems.append(f"{place}.subsidiary: no such subsidiary")
+        try:
+            period = Period.parse(rule.period) if rule.period is not None else None
+        except ValueError as error:
+            problems.append(f"{place}.period: {error}")
+            period = None
+        rules.append(ReminderRule(rule.subsidiary, period, tuple(rule.days)))
+    _check_days(f"{where}: reminders", entry.reminders, problems)
+    if not entry.charges or entry.charges != sorted(set(entry.charges)):
+        problems.append(f"{where}: charges: days from the expiry, the earliest first")
+    if not entry.grace and all(days > 0 for days in entry.charges):
+        problems.append(f"{where}: charges: without a grace one has to be on or before the expiry")
+    if not entry.grace and (entry.suspend, entry.terminate) != (None, None):
+        problems.append(f"{where}: grace: without one there is no suspend and no terminate")
+    suspend = (entry.suspend if entry.suspend is not None else DEFAULT.suspend) or 0
+    terminate = entry.terminate if entry.terminate is not None else DEFAULT.terminate
+    if terminate <= suspend:
+        problems.append(f"{where}: terminate: not after suspend")
+    return Policy(
+        code=entry.code,
+        reminders=tuple(entry.reminders),
+        reminders_for=tuple(rules) if entry.reminders_for is not None else DEFAULT.reminders_for,
+        charges=tuple(entry.charges),
+        suspend=suspend if entry.grace else None,
+        terminate=terminate,
+        stop_reminder=entry.stop_reminder,
+        notice=entry.notice,
+    )
+
+
+def _check_days(where: str, days: list[int], problems: list[str]) -> None:
+    """Without a reminder nothing could ever end."""
+    if not days or days != sorted(set(days), reverse=True):
+        problems.append(f"{where}: days before expiry, the first reminder first")
+
+
 def _plan(
     where: str,
     entry: _Plan,
     subsidiaries: dict[str, Subsidiary],
     contracts: dict[str, Contract],
+    policies: dict[str, Policy],
     problems: list[str],
 ) -> Plan:
     universe = Universe.WEB
@@ -196,6 +273,9 @@ def _plan(
         )
     if entry.contract is not None and entry.contract not in contracts:
         problems.append(f"{where}: contract: {entry.contract!r} is not defined")
+    policy = policies.get(entry.policy or DEFAULT.code, DEFAULT)
+    if entry.policy is not None and policy.code != entry.policy:
+        problems.append(f"{where}: policy: {entry.policy!r} is not defined")
     if entry.quantity_min > entry.quantity_max:
         problems.append(f"{where}: quantity_min: more than quantity_max")
     prices: dict[tuple[str, Period], Price] = {}
@@ -225,6 +305,7 @@ def _plan(
         driver=entry.driver,
         contract=entry.contract,
         prices=prices,
+        policy=policy,
         quantity_min=entry.quantity_min,
         quantity_max=entry.quantity_max,
         options={

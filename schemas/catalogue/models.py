@@ -1,8 +1,10 @@
 """What a catalogue is made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 
+from schemas.lifecycle import DEFAULT_POLICY, Policy
 from schemas.values import Money, Period, Universe
 
 
@@ -53,6 +55,10 @@ class Plan:
     driver: str
     contract: str | None
     prices: dict[tuple[str, Period], Price]
+    last_prices: dict[tuple[str, Period], Price] = field(default_factory=dict)
+    """What it is not sold for any more, and still renewed."""
+    policy: Policy = DEFAULT_POLICY
+    on_sale: bool = True
     quantity_min: int = 1
     quantity_max: int = 10
     options: dict[str, Option] = field(default_factory=dict)
@@ -61,22 +67,35 @@ class Plan:
         """The price there for that period, if it is sold there and so."""
         return self.prices.get((subsidiary, period))
 
+    def renewal(self, subsidiary: str, period: Period) -> Money | None:
+        """The net price of one more period, also of what is not sold any more."""
+        price = self.prices.get((subsidiary, period)) or self.last_prices.get((subsidiary, period))
+        return price.renewal if price else None
+
     def periods(self, subsidiary: str) -> list[Period]:
         return sorted(period for sub, period in self.prices if sub == subsidiary)
 
 
 class Catalogue:
-    """Everything that can be ordered, for reading."""
+    """Everything that can be ordered, and what is still renewed; for reading.
+
+    Args:
+        plans: in any order; those that are not on sale are only known.
+        rollouts: (brand, subsidiary) -> the local day from which renewal is switched on there.
+    """
 
     def __init__(
         self,
         subsidiaries: Iterable[Subsidiary],
         contracts: Iterable[Contract],
         plans: Iterable[Plan],
+        rollouts: Mapping[tuple[str, str], date] | None = None,
     ) -> None:
         self.subsidiaries = {subsidiary.code: subsidiary for subsidiary in subsidiaries}
         self.contracts = {contract.code: contract for contract in contracts}
-        self.plans = {plan.code: plan for plan in plans}
+        self._known = {plan.code: plan for plan in plans}
+        self.plans = {code: plan for code, plan in self._known.items() if plan.on_sale}
+        self.rollouts = dict(rollouts or {})
 
     def subsidiary(self, code: str) -> Subsidiary:
         """Raises KeyError for one that does not exist."""
@@ -86,4 +105,12 @@ class Catalogue:
         return self.contracts.get(code)
 
     def plan(self, code: str) -> Plan | None:
+        """A plan that is on sale."""
         return self.plans.get(code)
+
+    def known_plans(self) -> Iterable[Plan]:
+        return self._known.values()
+
+    def known_plan(self, code: str) -> Plan:
+        """A plan that some service has, on sale or not; raises KeyError."""
+        return self._known[code]

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import threading
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import ConfigurationError
-from schemas.tables import contracts, plans, prices, rows_from_json, subsidiaries
+from schemas.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
+from schemas.tables import contracts, plans, policies, prices, rows_from_json, subsidiaries
 from schemas.values import Money, Period, Universe
 
 
@@ -20,6 +22,7 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
         The version that processes compare with what they hold.
     """
     tx.execute(text("LOCK TABLE catalogue_version IN EXCLUSIVE MODE"))
+    before = _renewal_terms(tx)
     _upsert(
         tx,
         subsidiaries,
@@ -36,9 +39,18 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
             for c in catalogue.contracts.values()
         ],
     )
-    tx.execute(text("UPDATE plans SET on_sale = false"))
+    _upsert(
+        tx,
+        policies,
+        [
+            {"code": code, "definition": _policy_definition(policy)}
+            for code, policy in {p.policy.code: p.policy for p in catalogue.plans.values()}.items()
+        ],
+    )
+    tx.execute(text("UPDATE plans SET on_sale = false WHERE on_sale"))
     _upsert(tx, plans, [_plan_row(plan) for plan in catalogue.plans.values()])
-    tx.execute(text("DELETE FROM prices"))
+    # Prices are kept: what is not sold any more is still renewed.
+    tx.execute(text("UPDATE prices SET on_sale = false WHERE on_sale"))
     rows = [
         {
             "plan": plan.code,
@@ -47,17 +59,50 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
             "currency": price.renewal.currency,
             "setup": price.setup.amount,
             "renewal": price.renewal.amount,
+            "on_sale": True,
         }
         for plan in catalogue.plans.values()
         for (subsidiary, period), price in plan.prices.items()
     ]
-    columns = tuple(rows[0]) if rows else ()
-    if rows:
+    _upsert(tx, prices, rows, key=("plan", "subsidiary", "period_months"))
+    after = _renewal_terms(tx)
+    touched = sorted(code for code, terms in after.items() if before.get(code, terms) != terms)
+    if touched:
+        tx.execute(text("INSERT INTO recomputations (plans) VALUES (:plans)"), {"plans": touched})
+    return _bump(tx)
+
+
+def set_rollout(tx: Connection, brand: str, subsidiary: str, starts_on: date | None) -> int:
+    """Switch renewal on for a brand's services in a subsidiary, from a local day; None: off."""
+    tx.execute(text("LOCK TABLE catalogue_version IN EXCLUSIVE MODE"))
+    where = {"brand": brand, "subsidiary": subsidiary}
+    if starts_on is None:
         tx.execute(
-            text(f"INSERT INTO prices ({', '.join(columns)}) SELECT * FROM "
-                 + rows_from_json(prices, *columns)),
-            {"rows": json.dumps(rows)},
+            text("DELETE FROM rollouts WHERE brand = :brand AND subsidiary = :subsidiary"), where
+        )
+    else:
+        tx.execute(
+            text("INSERT INTO rollouts VALUES (:brand, :subsidiary, :day)"
+                 " ON CONFLICT (brand, subsidiary) DO UPDATE SET starts_on = excluded.starts_on"),
+            {**where, "day": starts_on},
         )  # fmt: skip
+    tx.execute(
+        text("INSERT INTO recomputations (brand, subsidiary) VALUES (:brand, :subsidiary)"), where
+    )
+    return _bump(tx)
+
+
+def _renewal_terms(tx: Connection) -> dict[str, Any]:
+    """What of each plan decides about next steps."""
+    rows = tx.execute(
+        text("SELECT p.code, y.definition, p.contract, c.version FROM plans AS p"
+             " LEFT JOIN policies AS y ON y.code = p.policy"
+             " LEFT JOIN contracts AS c ON c.code = p.contract")
+    )  # fmt: skip
+    return {row[0]: tuple(row[1:]) for row in rows}
+
+
+def _bump(tx: Connection) -> int:
     return int(
         tx.execute(
             text(
@@ -69,16 +114,18 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
     )
 
 
-def _upsert(tx: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+def _upsert(
+    tx: Connection, table: Any, rows: list[dict[str, Any]], key: tuple[str, ...] = ("code",)
+) -> None:
     if not rows:
         return
     columns = tuple(rows[0])
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
     tx.execute(
         text(
             f"INSERT INTO {table.name} ({', '.join(columns)})"
             f" SELECT * FROM {rows_from_json(table, *columns)}"
-            f" ON CONFLICT (code) DO UPDATE SET {changes}"
+            f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
         ),
         {"rows": json.dumps(rows)},
     )
@@ -91,6 +138,7 @@ def _plan_row(plan: Plan) -> dict[str, Any]:
         "brand": plan.brand,
         "driver": plan.driver,
         "contract": plan.contract,
+        "policy": plan.policy.code,
         "on_sale": True,
         "definition": {
             "name": plan.name,
@@ -101,18 +149,52 @@ def _plan_row(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _policy_definition(policy: Policy) -> dict[str, Any]:
+    rules = [
+        {"subsidiary": rule.subsidiary, "period": rule.period and str(rule.period),
+         "days": rule.days}
+        for rule in policy.reminders_for
+    ]  # fmt: skip
+    return dataclasses.asdict(policy) | {"reminders_for": rules}
+
+
+def _policy(definition: dict[str, Any]) -> Policy:
+    rules = (
+        ReminderRule(
+            rule["subsidiary"],
+            Period.parse(rule["period"]) if rule["period"] else None,
+            tuple(rule["days"]),
+        )
+        for rule in definition["reminders_for"]
+    )
+    return Policy(
+        **definition
+        | {
+            "reminders": tuple(definition["reminders"]),
+            "charges": tuple(definition["charges"]),
+            "reminders_for": tuple(rules),
+        }
+    )
+
+
 def read(tx: Connection) -> Catalogue:
     """The catalogue in force, whole."""
-    offers: dict[str, dict[tuple[str, Period], Price]] = {}
-    for plan, subsidiary, months, currency, setup, renewal in tx.execute(
-        text("SELECT plan, subsidiary, period_months, currency, setup, renewal FROM prices")
-    ):
-        offers.setdefault(plan, {})[subsidiary, Period(months)] = Price(
-            Money(setup, currency), Money(renewal, currency)
-        )
+    offers: dict[tuple[str, bool], dict[tuple[str, Period], Price]] = {}
+    for row in tx.execute(
+        text("SELECT plan, subsidiary, period_months, currency, setup, renewal, on_sale"
+             " FROM prices")
+    ):  # fmt: skip
+        price = Price(Money(row.setup, row.currency), Money(row.renewal, row.currency))
+        key = row.subsidiary, Period(row.period_months)
+        offers.setdefault((row.plan, row.on_sale), {})[key] = price
+    policy = {
+        code: _policy(definition)
+        for code, definition in tx.execute(text("SELECT code, definition FROM policies"))
+    }
     rows = tx.execute(
-        text("SELECT code, universe, brand, driver, contract, definition FROM plans WHERE on_sale")
-    )
+        text("SELECT code, universe, brand, driver, contract, policy, on_sale, definition"
+             " FROM plans")
+    )  # fmt: skip
     return Catalogue(
         [
             Subsidiary(**d)
@@ -126,7 +208,10 @@ def read(tx: Connection) -> Catalogue:
                 brand=row.brand,
                 driver=row.driver,
                 contract=row.contract,
-                prices=offers.get(row.code, {}),
+                prices=offers.get((row.code, True), {}),
+                last_prices=offers.get((row.code, False), {}),
+                policy=policy.get(row.policy, DEFAULT_POLICY),
+                on_sale=row.on_sale,
                 name=row.definition["name"],
                 quantity_min=row.definition["quantity_min"],
                 quantity_max=row.definition["quantity_max"],
@@ -137,6 +222,10 @@ def read(tx: Connection) -> Catalogue:
             )
             for row in rows
         ],
+        {
+            (row.brand, row.subsidiary): row.starts_on
+            for row in tx.execute(text("SELECT brand, subsidiary, starts_on FROM rollouts"))
+        },
     )
 
 

@@ -12,17 +12,30 @@ from schemas.tables.billing import (
     refunds,
     request_lines,
 )
-from schemas.tables.catalogue import catalogue_version, contracts, plans, prices, subsidiaries
+from schemas.tables.catalogue import (
+    catalogue_version,
+    contracts,
+    plans,
+    policies,
+    prices,
+    recomputations,
+    rollouts,
+    subsidiaries,
+)
 from schemas.tables.customers import agreements, customers, payment_methods
+from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock
 from schemas.tables.history import events
 from schemas.tables.ledger import lane_pauses, routes, tasks
 from schemas.tables.orders import order_lines, orders, rejected_documents
-from schemas.tables.services import operations, services
+from schemas.tables.reminders import emails, notices
+from schemas.tables.services import operations, renewals, services
 
 __all__ = [
     "ROLES", "agreements", "catalogue_version", "charges", "contracts", "credit_note_lines",
-    "credit_notes", "customers", "events", "invoice_lines", "invoice_series", "invoices",
-    "lane_pauses", "metadata", "operations", "order_lines", "orders", "payment_methods",
-    "payment_requests", "plans", "prices", "refunds", "rejected_documents", "request_lines",
-    "routes", "rows_from_json", "services", "subsidiaries", "tasks",
+    "credit_notes", "customers", "destructions", "emails", "events", "forecasts", "heartbeat",
+    "invoice_lines", "invoice_series", "invoices", "lane_pauses", "metadata", "notices",
+    "operations", "order_lines", "orders", "payment_methods", "payment_requests", "plans",
+    "policies", "prices", "recomputations", "refunds", "rejected_documents", "renewals",
+    "request_lines", "rollouts", "routes", "rows_from_json", "services", "subsidiaries", "tasks",
+    "virtual_clock",
 ]  # fmt: skip

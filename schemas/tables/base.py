@@ -8,7 +8,16 @@ from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import dialect
 
 # One PostgreSQL role per kind of process; what each may do is granted in the migrations.
-ROLES = ("api", "orders", "billing", "reminders", "provisioning", "relay", "readonly")
+ROLES = (
+    "api",
+    "orders",
+    "billing",
+    "reminders",
+    "provisioning",
+    "relay",
+    "scheduler",
+    "readonly",
+)
 
 metadata = MetaData(
     naming_convention={

@@ -55,8 +55,10 @@ payment_requests = Table(
     "payment_requests",
     metadata,
     Column("id", Uuid, primary_key=True),
+    # None: it is a renewal.
     Column("order_id", Uuid, ForeignKey("orders.id"), unique=True),
-    Column("payment_method_id", Uuid, nullable=False),
+    # None: there is no method, and no charge can succeed.
+    Column("payment_method_id", Uuid),
     *_party(),
     *_amounts(),
     state("state", RequestState, server_default=RequestState.OPEN),
@@ -73,6 +75,8 @@ request_lines = Table(
     *_line(),
     # Set when the request is voided or split: the period may then be asked for again.
     moment("released_at"),
+    # Set when it was paid for and cannot be given any more: the money goes back.
+    moment("refused_at"),
     PrimaryKeyConstraint("request_id", "number"),
     # A period of a service is asked for once, whoever asks.
     Index(
@@ -92,6 +96,8 @@ charges = Table(
     Column("attempt", SmallInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
+    # As it was then: what is in doubt is asked for again in the same words.
+    Column("payment_method_id", Uuid),
     state("state", ChargeState),
     Column("reference", Text),
     Column("reason", Text),

@@ -5,14 +5,17 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     ForeignKey,
+    Identity,
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql import func
 
 from schemas.tables.base import is_one_of, metadata, moment
@@ -33,6 +36,13 @@ contracts = Table(
     Column("definition", JSONB, nullable=False),
 )
 
+policies = Table(
+    "policies",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+)
+
 plans = Table(
     "plans",
     metadata,
@@ -41,6 +51,7 @@ plans = Table(
     Column("brand", Text, nullable=False),
     Column("driver", Text, nullable=False),
     Column("contract", Text, ForeignKey("contracts.code")),
+    Column("policy", Text, ForeignKey("policies.code")),
     Column("on_sale", Boolean, nullable=False, server_default="true"),
     Column("definition", JSONB, nullable=False),
 )
@@ -54,7 +65,33 @@ prices = Table(
     Column("currency", Text, nullable=False),
     Column("setup", BigInteger, CheckConstraint("setup >= 0", name="setup"), nullable=False),
     Column("renewal", BigInteger, CheckConstraint("renewal >= 0", name="renewal"), nullable=False),
+    # What is not sold any more is still renewed, at its last price.
+    Column("on_sale", Boolean, nullable=False, server_default="true"),
     PrimaryKeyConstraint("plan", "subsidiary", "period_months"),
+)
+
+# Where renewal is switched on, step by step, and from which local day.
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("brand", Text, nullable=False),
+    Column("subsidiary", Text, nullable=False),
+    Column("starts_on", Date, nullable=False),
+    PrimaryKeyConstraint("brand", "subsidiary"),
+)
+
+# Services whose next step has to be decided again, after a change of the catalogue or a rollout.
+recomputations = Table(
+    "recomputations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    # None: of every plan, of every brand, of every subsidiary.
+    Column("plans", ARRAY(Text)),
+    Column("brand", Text),
+    Column("subsidiary", Text),
+    # Services up to this one are done.
+    Column("after", Uuid),
+    moment("wanted_at", nullable=False, server_default=func.now()),
 )
 
 # One row, bumped by every load: processes compare it with what they hold in memory.

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     Column,
+    Date,
     ForeignKey,
     Integer,
     PrimaryKeyConstraint,
@@ -23,16 +24,20 @@ customers = Table(
     Column("language", Text, nullable=False),
     Column("email", Text, nullable=False),
     Column("vat_number", Text),
+    # The saved one, which an order that names none is paid with.
+    Column("payment_method_id", Uuid),
     moment("updated_at", nullable=False, server_default=func.now()),
 )
 
-# Read by billing only.
+# The token is read by billing only.
 payment_methods = Table(
     "payment_methods",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
     Column("token", Text, nullable=False),
+    # The last day on which it can be charged, if it says so.
+    Column("expires_on", Date),
     moment("created_at", nullable=False, server_default=func.now()),
     UniqueConstraint("customer_id", "token"),
 )

@@ -1,10 +1,13 @@
 """What customers rent, what should be, and what was last confirmed at the infrastructure."""
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Date,
     ForeignKey,
+    Index,
     Integer,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -14,6 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
+from schemas.lifecycle import Step
 from schemas.tables.base import CHANGING, is_one_of, metadata, moment, state
 from schemas.values import OperationState, RenewalMode, ResourceState, ServiceState, Universe
 
@@ -21,10 +25,11 @@ services = Table(
     "services",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("order_id", Uuid, ForeignKey("orders.id"), nullable=False),
-    Column("line", SmallInteger, nullable=False),
-    Column("unit", SmallInteger, nullable=False),
-    Column("customer_id", Text, nullable=False),
+    # None: it was taken over from another system.
+    Column("order_id", Uuid, ForeignKey("orders.id")),
+    Column("line", SmallInteger),
+    Column("unit", SmallInteger),
+    Column("customer_id", Text, nullable=False, index=True),
     Column("subsidiary", Text, nullable=False),
     Column("plan", Text, nullable=False),
     Column("universe", Text, is_one_of("universe", Universe), nullable=False),
@@ -37,6 +42,8 @@ services = Table(
     # Subsidiary-local date of delivery; the n-th paid period ends at anchor + n x period.
     Column("anchor", Date),
     Column("paid_periods", Integer, nullable=False, server_default="0"),
+    # Those of them that were paid before it was taken over.
+    Column("imported_periods", Integer, nullable=False, server_default="0"),
     moment("expires_at"),
     # What should be; every change of mind takes the next generation.
     state("desired", ResourceState, server_default=ResourceState.ABSENT),
@@ -45,7 +52,46 @@ services = Table(
     state("confirmed", ResourceState, server_default=ResourceState.ABSENT),
     Column("confirmed_until", Date),
     Column("resource_id", Text),
+    moment("suspended_at"),
+    # What it was before its customer stopped it, so that this can be undone.
+    Column("mode_before", Text, is_one_of("mode_before", RenewalMode)),
+    moment("mode_changed_at"),
+    # How it is paid for, and the last day on which that can be charged (None: no such day).
+    Column("payment_method_id", Uuid),
+    Column("pays_until", Date),
+    # The newest version of its plan's contract that its customer accepted.
+    Column("agreed_version", Integer),
+    # What schemas.lifecycle.next_step says; no moment: it is being done.
+    Column("next_step", Text, is_one_of("next_step", Step)),
+    moment("next_step_at"),
+    # Whom its task is about, where that is not the service itself.
+    Column("next_subject", Uuid),
     UniqueConstraint("order_id", "line", "unit"),
+    Index("services_due", "next_step", "next_step_at", postgresql_where="next_step_at IS NOT NULL"),
+    Index("services_group", "next_subject", postgresql_where="next_step = 'request'"),
+    **CHANGING,
+)
+
+# What has happened about one renewal of a service, from the first reminder on.
+renewals = Table(
+    "renewals",
+    metadata,
+    Column("service_id", Uuid, ForeignKey("services.id"), nullable=False),
+    # The first of the periods it buys.
+    Column("period_number", Integer, nullable=False),
+    Column("expires_on", Date, nullable=False),
+    # Of one period; fixed by the first reminder.
+    Column("net", BigInteger, nullable=False),
+    # The open payment request it is on.
+    Column("request_id", Uuid, ForeignKey("payment_requests.id")),
+    # How many it has been on: names the next one.
+    Column("requests", SmallInteger, nullable=False, server_default="0"),
+    moment("asked_at"),
+    Column("declines", SmallInteger, nullable=False, server_default="0"),
+    moment("declined_at"),
+    moment("last_declined_at"),
+    PrimaryKeyConstraint("service_id", "period_number"),
+    Index("renewals_expires_on", "expires_on"),
     **CHANGING,
 )
 

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.catalogue import BUNDLED, Catalogue, load
 from schemas.errors import CatalogueError
+from schemas.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.values import Money, Period, Universe
 
 SUBSIDIARIES = """
@@ -53,6 +55,28 @@ P1Y = { renewal = "38.77" }
 """
 
 WHOLE = SUBSIDIARIES + CONTRACTS + PLAN
+
+POLICY = """
+[[policy]]
+code = "gentle"
+reminders = [20, 2]
+charges = [-2, 0, 4]
+suspend = 8
+terminate = 45
+stop_reminder = 3
+notice = 10
+
+[[policy.reminders_for]]
+subsidiary = "IE"
+period = "P1Y"
+days = [90, 60]
+
+[[policy.reminders_for]]
+days = [10]
+"""
+
+GENTLE = PLAN.replace('contract = "web"', 'contract = "web"\npolicy = "gentle"')
+WITH_POLICY = SUBSIDIARIES + CONTRACTS + GENTLE + POLICY
 
 
 def read(folder: Path, text: str | bytes) -> Catalogue:
@@ -288,3 +312,172 @@ def test_the_bundled_files_are_good() -> None:
             currency = found.subsidiaries[subsidiary].currency
             assert price.setup.currency == price.renewal.currency == currency
             assert plan.universe is not Universe.TELECOM or subsidiary == "FR"
+
+
+def policy(folder: Path, *lines: str) -> Policy:
+    """That of a plan, out of a file that says these lines of it."""
+    said = "\n".join(('[[policy]]\ncode = "gentle"', *lines))
+    found = read(folder, SUBSIDIARIES + CONTRACTS + GENTLE + said)
+    return found.plans["web-perso"].policy
+
+
+def test_a_policy_is_read(tmp_path: Path) -> None:
+    assert read(tmp_path, WITH_POLICY).plans["web-perso"].policy == Policy(
+        code="gentle",
+        reminders=(20, 2),
+        reminders_for=(
+            ReminderRule("IE", Period(12), (90, 60)),
+            ReminderRule(None, None, (10,)),
+        ),
+        charges=(-2, 0, 4),
+        suspend=8,
+        terminate=45,
+        stop_reminder=3,
+        notice=10,
+    )
+
+
+def test_what_a_policy_does_not_say_is_as_in_the_default_one(tmp_path: Path) -> None:
+    assert policy(tmp_path) == replace(DEFAULT_POLICY, code="gentle")
+
+
+def test_exceptions_are_those_of_the_default_unless_it_names_its_own(tmp_path: Path) -> None:
+    # Given its own reminders, a yearly contract in France is still announced as the law wants.
+    monthly = policy(tmp_path, "reminders = [5]")
+    assert monthly.reminder_days("FR", Period(12)) == (60, 30, 15, 7, 3, 1)
+    assert monthly.reminder_days("FR", Period(1)) == (5,)
+    assert policy(tmp_path, "reminders = [5]", "reminders_for = []").reminders_for == ()
+
+
+def test_without_a_grace_it_is_never_suspended(tmp_path: Path) -> None:
+    found = policy(tmp_path, "grace = false", "charges = [-5, 0, 3]")
+    assert found.suspend is None
+    assert found.charges == (-5, 0, 3)
+    assert policy(tmp_path, "grace = false", "charges = [0]").charges == (0,)
+
+
+def test_it_can_be_suspended_on_the_day_of_expiry(tmp_path: Path) -> None:
+    found = policy(tmp_path, "suspend = 0", "terminate = 1", "notice = 0")
+    assert (found.suspend, found.terminate, found.notice) == (0, 1, 0)
+
+
+def test_a_plan_that_names_no_policy_has_the_default_one(tmp_path: Path) -> None:
+    assert read(tmp_path, WHOLE + POLICY).plans["web-perso"].policy is DEFAULT_POLICY
+
+
+def test_and_a_file_can_say_what_that_is(tmp_path: Path) -> None:
+    own = POLICY.replace('"gentle"', '"default"')
+    assert read(tmp_path, WHOLE + own).plans["web-perso"].policy.reminders == (20, 2)
+
+
+def test_policies_hold_across_files(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(GENTLE)
+    (tmp_path / "b.toml").write_text(SUBSIDIARIES + CONTRACTS + POLICY)
+    assert load([tmp_path]).plans["web-perso"].policy.code == "gentle"
+
+
+DAYS = "days before expiry, the first reminder first"
+CHARGES = "charges: days from the expiry, the earliest first"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("reminders = [20, 2]", "reminders = []", f"reminders: {DAYS}"),
+        ("reminders = [20, 2]", "reminders = [2, 20]", f"reminders: {DAYS}"),
+        ("reminders = [20, 2]", "reminders = [20, 20]", f"reminders: {DAYS}"),
+        ("days = [90, 60]", "days = []", f"reminders_for.0.days: {DAYS}"),
+        ("days = [90, 60]", "days = [60, 90]", f"reminders_for.0.days: {DAYS}"),
+        ("days = [10]", "days = [10, 10]", f"reminders_for.1.days: {DAYS}"),
+        (
+            'subsidiary = "IE"',
+            'subsidiary = "XX"',
+            "reminders_for.0.subsidiary: no such subsidiary",
+        ),
+        (
+            "P1Y",
+            "P1D",
+            "reminders_for.0.period: 'P1D' is not a period such as P1M or P12M",
+        ),
+        ("P1Y", "P11Y", "reminders_for.0.period: 'P11Y' is longer than ten years"),
+        ("charges = [-2, 0, 4]", "charges = []", CHARGES),
+        ("charges = [-2, 0, 4]", "charges = [0, -2]", CHARGES),
+        ("charges = [-2, 0, 4]", "charges = [0, 0]", CHARGES),
+        ("suspend = 8", "suspend = 45", "terminate: not after suspend"),
+        ("suspend = 8\nterminate = 45", "suspend = 30", "terminate: not after suspend"),
+        ("suspend = 8\nterminate = 45", "terminate = 5", "terminate: not after suspend"),
+        (
+            "suspend = 8\nterminate = 45",
+            "grace = false\nsuspend = 8",
+            "grace: without one there is no suspend and no terminate",
+        ),
+        (
+            "suspend = 8",
+            "grace = false",
+            "grace: without one there is no suspend and no terminate",
+        ),
+        (
+            "charges = [-2, 0, 4]\nsuspend = 8\nterminate = 45",
+            "grace = false\ncharges = [1, 4]",
+            "charges: without a grace one has to be on or before the expiry",
+        ),
+    ],
+)
+def test_a_policy_that_could_not_work_is_refused(
+    tmp_path: Path, old: str, new: str, line: str
+) -> None:
+    assert WITH_POLICY.count(old) == 1 + (old == "P1Y")  # the plan has a P1Y of its own
+    before, after = WITH_POLICY.split(POLICY)[0], POLICY.replace(old, new)
+    assert problems(tmp_path, before + after) == [f"plans.toml: policy gentle: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("[20, 2]", "[366]", "policy gentle: reminders.0: Input should be less than or equal"),
+        ("[20, 2]", "[20, 0]", "policy gentle: reminders.1: Input should be greater than or eq"),
+        ("[20, 2]", '["20"]', "policy gentle: reminders.0: Input should be a valid integer"),
+        ("[20, 2]", "20", "policy gentle: reminders: Input should be a valid list"),
+        ("[10]", "[0]", "policy gentle: reminders_for.1.days.0: Input should be greater"),
+        ("days = [10]", 'period = "P1M"', "policy gentle: reminders_for.1.days: Field required"),
+        ("days = [10]", "days = [1]\nx = 1", "policy gentle: reminders_for.1.x: Extra inputs"),
+        ('"IE"\nperiod', '"ie"\nperiod', "policy gentle: reminders_for.0.subsidiary: String"),
+        ("[-2, 0, 4]", "[-91]", "policy gentle: charges.0: Input should be greater than or equal"),
+        ("[-2, 0, 4]", "[0, 91]", "policy gentle: charges.1: Input should be less than or equal"),
+        ("suspend = 8", "suspend = -1", "policy gentle: suspend: Input should be greater than"),
+        ("suspend = 8", "suspend = 366", "policy gentle: suspend: Input should be less than"),
+        ("suspend = 8", "suspend = false", "policy gentle: suspend: Input should be a valid int"),
+        ("suspend = 8", 'grace = "no"', "policy gentle: grace: Input should be a valid boolean"),
+        ("terminate = 45", "terminate = 731", "policy gentle: terminate: Input should be less"),
+        ("stop_reminder = 3", "stop_reminder = 0", "policy gentle: stop_reminder: Input should"),
+        ("stop_reminder = 3", "stop_reminder = 366", "policy gentle: stop_reminder: Input should"),
+        ("notice = 10", "notice = -1", "policy gentle: notice: Input should be greater than"),
+        ("notice = 10", "notice = 91", "policy gentle: notice: Input should be less than"),
+        ("notice = 10", "delay = 10", "policy gentle: delay: Extra inputs are not permitted"),
+        ('code = "gentle"', 'code = "so gentle"', "policy so gentle: code: String should match"),
+        ('code = "gentle"\n', "", "policy number 1: code: Field required"),
+        ('policy = "gentle"', 'policy = "x"', "plan web-perso: policy: 'x' is not defined"),
+        ('policy = "gentle"', 'policy = "a b"', "plan web-perso: policy: String should match"),
+    ],
+)
+def test_a_problem_of_a_policy_names_its_field(
+    tmp_path: Path, old: str, new: str, line: str
+) -> None:
+    assert WITH_POLICY.count(old) == 1
+    found = problems(tmp_path, WITH_POLICY.replace(old, new))
+    assert any(problem.startswith(f"plans.toml: {line}") for problem in found), found
+
+
+def test_a_policy_defined_twice_is_refused(tmp_path: Path) -> None:
+    found = problems(tmp_path, WITH_POLICY + POLICY)
+    assert found == ["plans.toml: policy gentle: code: defined before"]
+
+
+def test_every_problem_of_a_policy_is_said_at_once(tmp_path: Path) -> None:
+    bad = POLICY.replace("[20, 2]", "[2, 20]").replace("[90, 60]", "[]").replace("P1Y", "P1W")
+    bad = bad.replace("[-2, 0, 4]", "[4, 1]").replace("suspend = 8", "grace = false\nsuspend = 90")
+    found = problems(tmp_path, SUBSIDIARIES + CONTRACTS + GENTLE + bad)
+    assert [line.removeprefix("plans.toml: policy gentle: ").split(":")[0] for line in found] == [
+        "reminders_for.0.days", "reminders_for.0.period", "reminders",
+        "charges", "charges", "grace", "terminate",
+    ]  # fmt: skip

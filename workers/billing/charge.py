@@ -1,4 +1,5 @@
-"""The task ``charge``: a payment request is paid, or voided when every attempt was declined.
+"""The task ``charge``: a payment request is paid; an order's is voided when every attempt was
+declined, a renewal's stays open until its services end.
 
 The attempt and its key are committed before the gateway is called. What may have happened is
 asked about, by its key, before anything is tried again; a new key only after a decline.
@@ -9,6 +10,7 @@ import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -20,6 +22,7 @@ from producers.steps import CHARGE, CONVERGE, driver_place
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.values import ChargeState, Money, derived_id
+from workers.billing import renewed
 from workers.billing.gateway import Charge, Gateway, GatewayAnswer, GatewayState
 from workers.billing.invoices import issue_invoices
 from workers.runtime import RetryPolicy
@@ -30,36 +33,46 @@ class Attempt:
     """A charge under way: a new one, or one that has to be asked about first."""
 
     request_id: uuid.UUID
-    order_id: uuid.UUID
+    order_id: uuid.UUID | None
+    """None: it is of a renewal."""
     subsidiary: str
     number: int
     in_doubt: bool
     given_up: bool
     """A person cancelled the order: nothing more is tried, but what was is asked about."""
+    method_id: uuid.UUID | None
+    method_expires_on: date | None
     charge: Charge
+
+    @property
+    def subject(self) -> uuid.UUID:
+        """Whose history it belongs to."""
+        return self.order_id or self.request_id
 
 
 # The subject in a statement after the claim, locked in order.
 _READ = text("""
-    SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total, m.token,
-           c.key, c.attempt, c.state, c.amount, o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
+    SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total,
+           m.id AS method_id, m.token, m.expires_on, c.key, c.attempt, c.state,
+           c.amount, o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
     FROM (
         SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
         ORDER BY id FOR NO KEY UPDATE
     ) AS r
-    JOIN payment_methods AS m ON m.id = r.payment_method_id
     LEFT JOIN orders AS o ON o.id = r.order_id
     LEFT JOIN LATERAL (
         SELECT * FROM charges AS c WHERE c.request_id = r.id ORDER BY c.attempt DESC LIMIT 1
     ) AS c ON true
+    LEFT JOIN payment_methods AS m ON m.id = CASE WHEN c.state IN ('started', 'unknown')
+        THEN coalesce(c.payment_method_id, r.payment_method_id) ELSE r.payment_method_id END
     ORDER BY r.id
 """)
 
 _START = text("""
-    INSERT INTO charges (key, request_id, attempt, amount, currency, state)
-    SELECT key, request_id, attempt, amount, currency, 'started'
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(
-        key uuid, request_id uuid, attempt smallint, amount bigint, currency text)
+    INSERT INTO charges (key, request_id, attempt, amount, currency, payment_method_id, state)
+    SELECT key, request_id, attempt, amount, currency, payment_method_id, 'started'
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(key uuid, request_id uuid, attempt smallint,
+        amount bigint, currency text, payment_method_id uuid)
 """)
 
 # Compare and set: a charge that was decided meanwhile stays as it is.
@@ -127,7 +140,7 @@ class ChargeHandler:
         policy: RetryPolicy,
     ) -> None:
         self.immediate = gateway.immediate
-        self._gateway = gateway
+        self.gateway = gateway
         self._catalogue = catalogue
         self._clock = clock
         self._delays = delays
@@ -142,6 +155,10 @@ class ChargeHandler:
         if settled:
             _void(tx, settled)
         attempts = [a for a in open_attempts if not a.given_up or a.in_doubt]
+        fresh = [a.request_id for a in attempts if a.order_id is None and not a.in_doubt]
+        if fresh:
+            wanted = renewed.still_wanted(tx, fresh, self._catalogue.current(tx), self._clock.now())
+            attempts = [a for a in attempts if a.request_id in wanted or a.request_id not in fresh]
         started = [a for a in attempts if not a.in_doubt]
         if started:
             fields = [
@@ -151,6 +168,7 @@ class ChargeHandler:
                     "attempt": a.number,
                     "amount": a.charge.amount.amount,
                     "currency": a.charge.amount.currency,
+                    "payment_method_id": a.method_id and str(a.method_id),
                 }
                 for a in started
             ]
@@ -162,12 +180,18 @@ class ChargeHandler:
     def call(self, call: Attempt) -> GatewayAnswer:
         if call.charge.amount.amount == 0:
             return GatewayAnswer(GatewayState.SUCCEEDED, reason="nothing_to_pay")
+        if call.method_id is None:
+            return GatewayAnswer(GatewayState.DECLINED, reason="payment_method_missing")
         if call.in_doubt:
-            found = self._gateway.find_charge(call.charge.key)
+            found = self.gateway.find_charge(call.charge.key)
             # "Not found" may precede a late arrival: try again, under the same key.
             if found.state is not GatewayState.NOT_FOUND or call.given_up:
                 return found
-        return self._gateway.charge(call.charge)
+        elif (
+            call.method_expires_on is not None and call.method_expires_on < self._clock.now().date()
+        ):
+            return GatewayAnswer(GatewayState.DECLINED, reason="payment_method_expired")
+        return self.gateway.charge(call.charge)
 
     def record(
         self,
@@ -184,12 +208,16 @@ class ChargeHandler:
             if subject in still_open
         ]
         _decide(tx, answers)
-        paid, refused = [], []
+        paid, refused, declined = [], [], []
         for subject, attempt, answer in answers:
             task = tasks[subject]
             match answer.state:
                 case GatewayState.SUCCEEDED:
                     paid.append((task, attempt))
+                    outcome.done.append(subject)
+                case GatewayState.DECLINED if attempt.order_id is None:
+                    # When it is tried again is for the next step of its services to say.
+                    declined.append(attempt.request_id)
                     outcome.done.append(subject)
                 case GatewayState.DECLINED if attempt.given_up or attempt.number > len(
                     self._delays
@@ -218,7 +246,7 @@ class ChargeHandler:
                 by_task(
                     tasks[subject],
                     CHARGE,
-                    attempt.order_id,
+                    attempt.subject,
                     f"charge.{answer.state}",
                     {"attempt": attempt.number, "reason": answer.reason},
                 )
@@ -228,6 +256,8 @@ class ChargeHandler:
         )
         if refused:
             _void(tx, refused)
+        if declined:
+            renewed.decline(tx, declined, self._catalogue.current(tx), self._clock.now())
         if paid:
             self._settle(tx, paid)
         return outcome
@@ -246,10 +276,17 @@ class ChargeHandler:
         """Money was taken: services may be delivered, and the law gets its invoice."""
         request_ids = [attempt.request_id for _, attempt in paid]
         tx.execute(_PAID, {"ids": request_ids})
-        tx.execute(_ORDERS, {"ids": [attempt.order_id for _, attempt in paid]})
-        services = tx.execute(_PAID_SERVICES, {"ids": request_ids}).all()
-        ledger.enqueue(tx, CONVERGE, [(s.id, driver_place(s.universe, s.driver)) for s in services])
+        orders = [attempt for _, attempt in paid if attempt.order_id is not None]
+        if orders:
+            tx.execute(_ORDERS, {"ids": [attempt.order_id for attempt in orders]})
+            parameters = {"ids": [attempt.request_id for attempt in orders]}
+            services = tx.execute(_PAID_SERVICES, parameters).all()
+            places = [(s.id, driver_place(s.universe, s.driver)) for s in services]
+            ledger.enqueue(tx, CONVERGE, places)
         catalogue, now = self._catalogue.current(tx), self._clock.now()
+        renewals = {a.request_id: task for task, a in paid if a.order_id is None}
+        if renewals:
+            renewed.settle(tx, renewals, catalogue, now)
         numbers = issue_invoices(
             tx,
             [
@@ -267,8 +304,8 @@ class ChargeHandler:
                 by_task(
                     task,
                     CHARGE,
-                    attempt.order_id,
-                    "order.paid",
+                    attempt.subject,
+                    "order.paid" if attempt.order_id else "renewal.paid",
                     {
                         "amount": str(attempt.charge.amount),
                         "charge": attempt.number,
@@ -302,7 +339,9 @@ def _next_attempt(row: Any) -> Attempt:
         number=number,
         in_doubt=in_doubt,
         given_up=row.given_up,
-        charge=Charge(str(key), amount, row.token, row.customer_id),
+        method_id=row.method_id,
+        method_expires_on=row.expires_on,
+        charge=Charge(str(key), amount, row.token or "", row.customer_id),
     )
 
 

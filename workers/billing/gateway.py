@@ -37,8 +37,28 @@ class GatewayAnswer:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BookEntry:
+    """Money that moved, as the gateway's own book has it.
+
+    Attributes:
+        number: grows with every entry.
+        kind: ``charge`` or ``refund``.
+    """
+
+    number: int
+    kind: str
+    key: str
+    amount: Money
+    customer: str | None
+
+
+class BookUnavailable(Exception):
+    """The gateway's book cannot be read now; says why."""
+
+
 class Gateway(Protocol):
-    """Faults of the far side are answers, never exceptions. Keys make every call repeatable."""
+    """Faults of calls are answers, never exceptions. Keys make every call repeatable."""
 
     immediate: bool
     """Answers at once in this process, without waiting for anything."""
@@ -50,3 +70,11 @@ class Gateway(Protocol):
     def refund(self, refund: Refund) -> GatewayAnswer: ...
 
     def find_refund(self, key: str) -> GatewayAnswer: ...
+
+    def book(self, after: int) -> list[BookEntry]:
+        """A page of the gateway's book: what follows entry ``after``; empty at its end.
+
+        Raises:
+            BookUnavailable: for once a fault is an exception; nothing can be concluded from a part.
+        """
+        ...

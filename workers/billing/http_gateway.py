@@ -1,9 +1,20 @@
 """A payment gateway that speaks HTTP; what it must answer is in docs/reference/simulator.md."""
 
+from typing import Any
 from urllib.parse import quote
 
-from workers.billing.gateway import Charge, GatewayAnswer, GatewayState, Refund
+from schemas.values import Money
+from workers.billing.gateway import (
+    BookEntry,
+    BookUnavailable,
+    Charge,
+    GatewayAnswer,
+    GatewayState,
+    Refund,
+)
 from workers.http_calls import Answer, HttpCalls, InDoubt, NotSent
+
+BOOK_PAGE = 1000
 
 
 class HttpGateway:
@@ -37,6 +48,17 @@ class HttpGateway:
     def find_refund(self, key: str) -> GatewayAnswer:
         return self._ask("find_refund", "GET", f"/refunds/{quote(key)}")
 
+    def book(self, after: int) -> list[BookEntry]:
+        try:
+            answer = self._calls.call("book", "GET", f"/book?after={after}&limit={BOOK_PAGE}", None)
+            entries = [_entry(entry) for entry in answer.body["entries"]]
+        except (NotSent, InDoubt) as error:
+            raise BookUnavailable(str(error)) from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise BookUnavailable(f"not a book: {error!r}") from None
+        self._calls.count("book", "succeeded")
+        return entries
+
     def _ask(
         self, operation: str, method: str, path: str, body: dict[str, object] | None = None
     ) -> GatewayAnswer:
@@ -48,6 +70,13 @@ class HttpGateway:
             answer = GatewayAnswer(GatewayState.UNKNOWN, reason=str(error))
         self._calls.count(operation, answer.state)
         return answer
+
+
+def _entry(entry: Any) -> BookEntry:
+    amount = Money(int(entry["amount"]), entry["currency"])
+    return BookEntry(
+        int(entry["number"]), entry["kind"], entry["key"], amount, entry.get("customer")
+    )
 
 
 def _read(answer: Answer, *, question: bool) -> GatewayAnswer:

@@ -2,7 +2,7 @@
 
 import threading
 
-from workers.billing.gateway import Charge, GatewayAnswer, GatewayState, Refund
+from workers.billing.gateway import BookEntry, Charge, GatewayAnswer, GatewayState, Refund
 
 _SUCCEEDED = GatewayState.SUCCEEDED
 
@@ -42,6 +42,20 @@ class InstantGateway:
         if isinstance(self._calls.get(key), Refund):
             return self._answer(key)
         return GatewayAnswer(GatewayState.NOT_FOUND)
+
+    def book(self, after: int) -> list[BookEntry]:
+        moved = [c for key, c in list(self._calls.items()) if key not in self._declined]
+        return [
+            BookEntry(
+                number,
+                "charge" if isinstance(call, Charge) else "refund",
+                call.key,
+                call.amount,
+                call.customer if isinstance(call, Charge) else None,
+            )
+            for number, call in enumerate(moved, 1)
+            if number > after
+        ]
 
     def _give_back(self, refund: Refund) -> None:
         charge = self._calls.get(refund.charge_key)

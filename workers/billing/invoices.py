@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import date
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -58,7 +59,7 @@ _CREDIT = text("""
     WITH rows AS (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
             id uuid, series text, number bigint, issued_on date, invoice_id uuid,
-            service_id uuid, reason text)
+            lines smallint[], reason text)
     ), credited AS (
         INSERT INTO credit_notes (id, series, number, issued_on, invoice_id, reason, currency,
             net, tax, total)
@@ -66,7 +67,7 @@ _CREDIT = text("""
             sum(l.net), sum(l.tax), sum(l.net + l.tax)
         FROM rows AS r
         JOIN invoices AS i ON i.id = r.invoice_id
-        JOIN invoice_lines AS l ON l.invoice_id = i.id AND l.service_id = r.service_id
+        JOIN invoice_lines AS l ON l.invoice_id = i.id AND l.number = ANY(r.lines)
         GROUP BY r.id, r.series, r.number, r.issued_on, i.id, r.reason, i.currency
     )
     INSERT INTO credit_note_lines (credit_note_id, invoice_id, invoice_line, service_id,
@@ -74,39 +75,50 @@ _CREDIT = text("""
     SELECT r.id, l.invoice_id, l.number, l.service_id, l.period_number, l.description,
         l.net, l.tax_rate, l.tax
     FROM rows AS r
-    JOIN invoice_lines AS l ON l.invoice_id = r.invoice_id AND l.service_id = r.service_id
+    JOIN invoice_lines AS l ON l.invoice_id = r.invoice_id AND l.number = ANY(r.lines)
 """)
 
 
-def issue_credit_notes(
-    tx: Connection, given_back: Sequence[tuple[uuid.UUID, uuid.UUID, str, date]], reason: str
-) -> dict[uuid.UUID, Number]:
-    """Credit every line that an invoice has of a service, at the invoice's own rates.
+class GivenBack(NamedTuple):
+    """Lines of an invoice that are credited.
 
-    Args:
-        given_back: (service, its invoice, subsidiary, the subsidiary's local date).
+    Attributes:
+        subject: the service or the payment request they are given back for; names the note.
+        on: the subsidiary's local date.
+    """
+
+    subject: uuid.UUID
+    invoice_id: uuid.UUID
+    lines: Sequence[int]
+    reason: str
+    subsidiary: str
+    on: date
+
+
+def issue_credit_notes(tx: Connection, given_back: Sequence[GivenBack]) -> dict[uuid.UUID, Number]:
+    """Credit lines of invoices, at the invoices' own rates.
 
     Returns:
-        The number of each service's credit note, whose id is ``credit_note_id(service)``.
+        The number of each subject's credit note, whose id is ``credit_note_id(subject)``.
     """
     numbers = take_numbers(
-        tx, [(series_code(sub, day, credit=True), day) for _, _, sub, day in given_back]
+        tx, [(series_code(back.subsidiary, back.on, credit=True), back.on) for back in given_back]
     )
     rows = [
         {
-            "id": str(credit_note_id(service_id)),
+            "id": str(credit_note_id(back.subject)),
             "series": number.series,
             "number": number.number,
             "issued_on": number.issued_on.isoformat(),
-            "invoice_id": str(invoice_id),
-            "service_id": str(service_id),
-            "reason": reason,
+            "invoice_id": str(back.invoice_id),
+            "lines": list(back.lines),
+            "reason": back.reason,
         }
-        for (service_id, invoice_id, _, _), number in zip(given_back, numbers, strict=True)
+        for back, number in zip(given_back, numbers, strict=True)
     ]
     tx.execute(_CREDIT, {"rows": json.dumps(rows)})
-    return {row[0]: number for row, number in zip(given_back, numbers, strict=True)}
+    return {back.subject: number for back, number in zip(given_back, numbers, strict=True)}
 
 
-def credit_note_id(service_id: uuid.UUID) -> uuid.UUID:
-    return derived_id("credit note", service_id)
+def credit_note_id(subject: uuid.UUID) -> uuid.UUID:
+    return derived_id("credit note", subject)

@@ -1,4 +1,7 @@
-"""The task ``refund``: a service that was given up gets its credit note and its money back.
+"""The task ``refund``: what was paid and cannot be given gets its credit note and its money back.
+
+Its subject is a service that was given up before it was delivered, or the payment request of a
+renewal that was paid when a service on it had begun to end.
 
 Like a charge: the attempt and its key first, the call with no transaction open, and what is in
 doubt asked about before it is tried again.
@@ -21,37 +24,49 @@ from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.values import ChargeState, Money, derived_id
 from workers.billing.gateway import Gateway, GatewayAnswer, GatewayState, Refund
-from workers.billing.invoices import credit_note_id, issue_credit_notes
+from workers.billing.invoices import GivenBack, credit_note_id, issue_credit_notes
 from workers.runtime import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    service_id: uuid.UUID
+    subject: uuid.UUID
     number: int
     in_doubt: bool
     refund: Refund
 
 
-# Only what was given up is owed anything, whoever asks.
-_LOCK = text("""
-    SELECT id FROM services WHERE id = ANY(:ids) AND state = 'cancelled'
-    ORDER BY id FOR NO KEY UPDATE
-""")
+# Held until the note is written, so that no line is credited twice.
+_LOCK = [
+    text("SELECT id FROM services WHERE id = ANY(:ids) AND state = 'cancelled'"
+         " ORDER BY id FOR NO KEY UPDATE"),
+    text("SELECT id FROM payment_requests WHERE id = ANY(:ids) AND state = 'paid'"
+         " ORDER BY id FOR NO KEY UPDATE"),
+]  # fmt: skip
 
 _NOT_CREDITED = text("""
-    SELECT DISTINCT l.service_id, l.invoice_id, i.subsidiary
-    FROM invoice_lines AS l JOIN invoices AS i ON i.id = l.invoice_id
-    WHERE l.service_id = ANY(:ids) AND NOT EXISTS (
+    SELECT o.subject, o.reason, o.invoice_id, i.subsidiary, array_agg(o.number) AS lines
+    FROM (
+        SELECT l.service_id AS subject, 'not_delivered' AS reason, l.invoice_id, l.number
+        FROM services AS s JOIN invoice_lines AS l ON l.service_id = s.id
+        WHERE s.id = ANY(:ids) AND s.state = 'cancelled'
+        UNION ALL
+        SELECT r.request_id, 'ended', i.id, r.number
+        FROM request_lines AS r JOIN invoices AS i ON i.request_id = r.request_id
+        WHERE r.request_id = ANY(:ids) AND r.refused_at IS NOT NULL
+    ) AS o
+    JOIN invoices AS i ON i.id = o.invoice_id
+    WHERE NOT EXISTS (
         SELECT FROM credit_note_lines AS c
-        WHERE c.invoice_id = l.invoice_id AND c.invoice_line = l.number)
-    ORDER BY l.service_id
+        WHERE c.invoice_id = o.invoice_id AND c.invoice_line = o.number)
+    GROUP BY o.subject, o.reason, o.invoice_id, i.subsidiary
+    ORDER BY o.subject
 """)
 
 _READ = text("""
-    SELECT r.service_id, n.id AS credit_note_id, n.total, n.currency, c.key AS charge_key,
+    SELECT r.subject, n.id AS credit_note_id, n.total, n.currency, c.key AS charge_key,
            f.key, f.attempt, f.state
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(service_id uuid, credit_note_id uuid)
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(subject uuid, credit_note_id uuid)
     JOIN credit_notes AS n ON n.id = r.credit_note_id
     JOIN invoices AS i ON i.id = n.invoice_id
     JOIN charges AS c ON c.request_id = i.request_id AND c.state = 'succeeded'
@@ -59,7 +74,7 @@ _READ = text("""
         SELECT * FROM refunds AS f WHERE f.credit_note_id = n.id ORDER BY f.attempt DESC LIMIT 1
     ) AS f ON true
     WHERE n.total > 0 AND coalesce(f.state, '') <> 'succeeded'
-    ORDER BY r.service_id
+    ORDER BY r.subject
 """)
 
 _START = text("""
@@ -93,11 +108,15 @@ class RefundHandler:
     def begin(
         self, tx: Connection, claim: Claim
     ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
-        given_up = list(tx.execute(_LOCK, {"ids": claim.subjects}).scalars())
-        self._credit(tx, claim.subset(given_up))
+        held = [
+            subject
+            for statement in _LOCK
+            for subject in tx.execute(statement, {"ids": claim.subjects}).scalars()
+        ]
+        self._credit(tx, claim.subset(held))
         notes = [
-            {"service_id": str(subject), "credit_note_id": str(credit_note_id(subject))}
-            for subject in given_up
+            {"subject": str(subject), "credit_note_id": str(credit_note_id(subject))}
+            for subject in held
         ]
         rows = tx.execute(_READ, {"rows": json.dumps(notes)}).all()
         attempts = [_next_attempt(row) for row in rows]
@@ -115,9 +134,9 @@ class RefundHandler:
         ]
         if started:
             tx.execute(_START, {"rows": json.dumps(started)})
-        owed = {attempt.service_id for attempt in attempts}
+        owed = {attempt.subject for attempt in attempts}
         done = [subject for subject in claim.subjects if subject not in owed]
-        return [(attempt.service_id, attempt) for attempt in attempts], Outcome(done=done)
+        return [(attempt.subject, attempt) for attempt in attempts], Outcome(done=done)
 
     def _credit(self, tx: Connection, claim: Claim) -> None:
         rows = tx.execute(_NOT_CREDITED, {"ids": claim.subjects}).all()
@@ -127,25 +146,26 @@ class RefundHandler:
         numbers = issue_credit_notes(
             tx,
             [
-                (
-                    r.service_id,
-                    r.invoice_id,
-                    r.subsidiary,
-                    local_date(now, catalogue.subsidiary(r.subsidiary).timezone),
+                GivenBack(
+                    subject=row.subject,
+                    invoice_id=row.invoice_id,
+                    lines=row.lines,
+                    reason=row.reason,
+                    subsidiary=row.subsidiary,
+                    on=local_date(now, catalogue.subsidiary(row.subsidiary).timezone),
                 )
-                for r in rows
+                for row in rows
             ],
-            reason="not_delivered",
         )
         tasks = {task.subject: task for task in claim.tasks}
         history.record(
             tx,
             (
                 by_task(
-                    tasks[service_id], REFUND, service_id, "service.credited",
+                    tasks[subject], REFUND, subject, "service.credited",
                     {"credit_note": str(number)},
                 )
-                for service_id, number in numbers.items()
+                for subject, number in numbers.items()
             ),
         )  # fmt: skip
 
@@ -208,4 +228,4 @@ def _next_attempt(row: Any) -> Attempt:
     number = row.attempt if in_doubt else (row.attempt or 0) + 1
     key = row.key if in_doubt else derived_id("refund", row.credit_note_id, number)
     refund = Refund(str(key), str(row.charge_key), Money(row.total, row.currency))
-    return Attempt(row.service_id, number, in_doubt, refund)
+    return Attempt(row.subject, number, in_doubt, refund)

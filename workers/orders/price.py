@@ -17,7 +17,11 @@ from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 
 _READ = text("""
     SELECT o.id, o.customer_id, o.subsidiary, o.country, o.vat_number, o.payment_method_id,
-           l.number, l.plan, l.period_months, l.quantity, l.configuration
+           l.number, l.plan, l.period_months, l.quantity, l.configuration,
+           (SELECT m.expires_on FROM payment_methods AS m WHERE m.id = o.payment_method_id)
+               AS pays_until,
+           (SELECT max(a.version) FROM plans AS p JOIN agreements AS a ON a.contract = p.contract
+            WHERE p.code = l.plan AND a.customer_id = o.customer_id) AS agreed_version
     FROM (
         SELECT * FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
         ORDER BY id FOR NO KEY UPDATE
@@ -28,7 +32,8 @@ _READ = text("""
 
 _SERVICE = (
     "id", "order_id", "line", "unit", "customer_id", "subsidiary", "plan", "universe", "brand",
-    "driver", "configuration", "period_months",
+    "driver", "configuration", "period_months", "payment_method_id", "pays_until",
+    "agreed_version",
 )  # fmt: skip
 _REQUEST = (
     "id", "order_id", "payment_method_id", "customer_id", "subsidiary", "country", "vat_number",
@@ -108,6 +113,7 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                 country=first.country,
                 vat_number=first.vat_number,
                 payment_method_id=first.payment_method_id,
+                pays_until=first.pays_until,
                 lines=[
                     OrderLine(
                         number=line.number,
@@ -115,6 +121,7 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                         period=Period(line.period_months),
                         quantity=line.quantity,
                         configuration=line.configuration,
+                        agreed_version=line.agreed_version,
                     )
                     for line in lines
                 ],
@@ -142,6 +149,9 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
                 "driver": s.plan.driver,
                 "configuration": s.line.configuration,
                 "period_months": s.line.period.months,
+                "payment_method_id": str(order.payment_method_id),
+                "pays_until": order.pays_until and order.pays_until.isoformat(),
+                "agreed_version": s.line.agreed_version,
             }
             for s in p.services
         ]

@@ -19,6 +19,8 @@ class OrderLine:
     period: Period
     quantity: int
     configuration: dict[str, Any]
+    agreed_version: int | None = None
+    """The newest version of its plan's contract that the customer accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Order:
     vat_number: str | None
     payment_method_id: uuid.UUID
     lines: Sequence[OrderLine]
+    pays_until: date | None = None
+    """The last day on which that method can be charged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from producers import history, ledger
+from producers import history, ledger, next_steps
 from producers.history import Event, by_task
 from producers.ledger import Claim, Failure, Outcome
 from producers.steps import CONVERGE, GATEWAY, REFUND
@@ -67,7 +67,7 @@ class Call:
     operation: Operation
     driver: str
     subsidiary: str
-    order_id: uuid.UUID
+    order_id: uuid.UUID | None
     state: ServiceState
     period: Period
     paid_periods: int
@@ -128,14 +128,29 @@ _CONFIRM = text("""
     UPDATE services AS s SET confirmed = r.confirmed, confirmed_until = r.until,
         resource_id = coalesce(r.resource_id, s.resource_id),
         -- What was given up while it was being created is not delivered.
-        state = CASE WHEN s.desired = 'absent' THEN s.state ELSE coalesce(r.state, s.state) END,
+        state = CASE WHEN s.desired = 'absent' AND r.state <> 'terminated' THEN s.state
+            ELSE coalesce(r.state, s.state) END,
+        suspended_at = CASE r.state WHEN 'suspended' THEN r.at WHEN 'active' THEN NULL
+            ELSE s.suspended_at END,
+        next_step = CASE WHEN r.state = 'terminated' THEN NULL ELSE s.next_step END,
+        next_step_at = CASE WHEN r.state = 'terminated' THEN NULL ELSE s.next_step_at END,
         anchor = coalesce(s.anchor, r.anchor),
         expires_at = coalesce(s.expires_at, r.expires_at)
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, confirmed text, until date,
-        resource_id text, state text, anchor date, expires_at timestamptz)
+        resource_id text, state text, at timestamptz, anchor date, expires_at timestamptz)
     WHERE s.id = r.id
     RETURNING s.id, s.generation, s.desired, s.state, s.anchor, s.paid_periods
 """)
+
+
+# What a service is once that was confirmed.
+_STATES = {
+    OperationKind.SUSPEND: ServiceState.SUSPENDED,
+    OperationKind.RESUME: ServiceState.ACTIVE,
+    OperationKind.TERMINATE: ServiceState.TERMINATED,
+}
+# What never was delivered has ended as cancelled already.
+_DELIVERED = (ServiceState.ACTIVE, ServiceState.SUSPENDED)
 
 
 class ConvergeHandler:
@@ -262,7 +277,8 @@ class ConvergeHandler:
         if done:
             self._confirm(tx, done, outcome, happened)
         history.record(tx, happened)
-        end_orders(tx, (c.order_id for _, c, _ in done if c.state is ServiceState.DELIVERING))
+        delivered = (c.order_id for _, c, _ in done if c.state is ServiceState.DELIVERING)
+        end_orders(tx, (order_id for order_id in delivered if order_id is not None))
         return outcome
 
     def _confirm(
@@ -276,6 +292,7 @@ class ConvergeHandler:
         catalogue, now = self._catalogue.current(tx), self._clock.now()
         rows, supersede = [], []
         delivered: dict[uuid.UUID, dict[str, str]] = {}
+        changed: dict[uuid.UUID, ServiceState] = {}
         for subject, call, answer in done:
             operation, resource = call.operation, answer.resource
             confirmed = _becomes(operation.kind, call.desired)
@@ -300,6 +317,9 @@ class ConvergeHandler:
                     "resource": row["resource_id"],
                     "paid_until": expires.isoformat(),
                 }
+            elif operation.kind in _STATES and call.state in _DELIVERED:
+                row |= {"state": _STATES[operation.kind], "at": now.isoformat()}
+                changed[subject] = _STATES[operation.kind]
             rows.append(row)
             if call.ask_first or operation.kind is OperationKind.TERMINATE:
                 supersede.append(
@@ -315,6 +335,12 @@ class ConvergeHandler:
             for subject, detail in delivered.items()
             if now_is[subject].state == ServiceState.ACTIVE
         )
+        happened += (
+            Event(subject, f"service.{'resumed' if state == 'active' else state}")
+            for subject, state in changed.items()
+        )
+        if catalogue.rollouts:
+            next_steps.decide_again(tx, [*delivered, *changed], catalogue, now)
         if supersede:
             tx.execute(_SUPERSEDE, {"rows": json.dumps(supersede)})
         for (subject, call, _), row in zip(done, rows, strict=True):

@@ -1,0 +1,153 @@
+"""Taking over services that exist already."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+import click
+from rich.progress import Progress
+
+from autorenew.cli.common import as_json, clock, database
+from producers.imported_rows import Form
+from producers.importing import Reject
+from producers.importing import import_services as import_rows
+from schemas.catalogue.store import CatalogueCache
+from schemas.errors import AutorenewError
+
+
+@click.command("import")
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson"]),
+    help="Where the name of FILE does not end in it.",
+)
+@click.option(
+    "--rejects",
+    "rejects_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where rows go that are not taken in. [default: FILE.rejects.csv]",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only find out what would happen; the database is left alone."
+)
+@as_json
+def import_services(
+    file: Path, form: Form | None, rejects_path: Path | None, dry_run: bool, as_json: bool
+) -> None:
+    """Take over the services of FILE, one a line (CSV with a header, or NDJSON; - is standard
+    input).
+
+    \b
+    Fields, those in brackets optional:
+      customer plan period resource_id expires_on
+      [mode]                    automatic (default), manual or stop
+      [anchor]                  the day its periods count from
+      [state]                   active (default) or suspended
+      [contract_version]        the newest version that was accepted
+      [payment_method]          a token; [payment_method_expires] its month or day
+      [configuration]           a JSON object
+      [subsidiary country language email vat_number]
+                                of a customer that is not known yet
+
+    What is wrong goes to a file with line, codes, reasons and the row, payment methods redacted.
+    Exit code 1 if some rows were rejected; importing the file again changes nothing.
+    """
+    form = form or _form_of(file)
+    is_stdin = str(file) == "-"
+    default = None if is_stdin else file.with_name(f"{file.name}.rejects.csv")
+    path = rejects_path or default
+    if path is not None and not is_stdin and path.exists() and path.samefile(file):
+        raise click.UsageError("--rejects is FILE itself")
+    rejects = _RejectsFile(path)
+    engine = database()
+    with (
+        click.open_file(str(file), "rb") as source,
+        rejects,
+        Progress(disable=not sys.stderr.isatty(), transient=True) as progress,
+    ):
+        bar = progress.add_task("importing", total=None)
+        counts = import_rows(
+            engine,
+            CatalogueCache(),
+            clock(engine),
+            cast(BinaryIO, source),
+            form,
+            rejects.write,
+            lambda rows: progress.advance(bar, rows),
+            dry_run=dry_run,
+        )
+    if not counts.rejected and default is not None and path == default:
+        default.unlink(missing_ok=True)  # of an import before, and mended since
+    where = str(path) if path is not None and counts.rejected else None
+    if as_json:
+        summary: dict[str, Any] = {
+            "imported": counts.imported,
+            "known": counts.known,
+            "rejected": counts.rejected,
+            "rejects": where,
+            "dry_run": dry_run,
+        }
+        click.echo(json.dumps(summary))
+    else:
+        would = "would be " if dry_run else ""
+        click.echo(
+            f"{counts.imported} {would}imported, {counts.known} known before,"
+            f" {counts.rejected} {would}rejected" + (f" (see {where})" if where else "")
+        )
+    sys.exit(1 if counts.rejected else 0)
+
+
+def _form_of(file: Path) -> Form:
+    match file.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".ndjson":
+            return "ndjson"
+    raise click.UsageError(f"is {file} csv or ndjson? Say --format")
+
+
+class _RejectsFile:
+    """CSV that is created with the first row it is given.
+
+    Args:
+        path: None: standard error.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self._writer: Any = None
+
+    def __enter__(self) -> "_RejectsFile":
+        return self
+
+    def write(self, reject: Reject) -> None:
+        if self._writer is None:
+            self._open()
+        codes = dict.fromkeys(problem.code for problem in reject.problems)
+        message = "; ".join(problem.message for problem in reject.problems)
+        self._writer.writerow((reject.line, " ".join(codes), message, reject.row))
+
+    def _open(self) -> None:
+        if self._path is None:
+            target: TextIO = sys.stderr
+        else:
+            # Customers' own data: for nobody else on this machine.
+            try:
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            except OSError as error:
+                raise AutorenewError(f"--rejects: {error}") from None
+            target = self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+        self._writer = csv.writer(target, lineterminator="\n")
+        self._writer.writerow(("line", "code", "message", "row"))
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()

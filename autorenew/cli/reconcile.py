@@ -1,0 +1,65 @@
+"""The command ``autorenew reconcile``."""
+
+import sys
+
+import click
+
+from autorenew.cli.common import as_json, clock, database, show
+from schemas.errors import AutorenewError
+from schemas.settings import load_settings
+
+
+@click.group()
+def reconcile() -> None:
+    """Compare our books with those of others."""
+
+
+@reconcile.command()
+@click.option("--book", is_flag=True, help="Book what the gateway took and we forgot.")
+@as_json
+def gateway(book: bool, as_json: bool) -> None:
+    """Show where our books and the gateway's differ; after a restored backup, --book.
+
+    Run it as the database role `billing`, with AUTORENEW_GATEWAY_URL. The lanes that the guard
+    paused stay paused: `autorenew lanes resume` is a person's decision. Exit code 1 while
+    something differs.
+    """
+    from producers.steps import BILLING
+    from workers.billing import reconcile as books
+    from workers.billing.charge import ChargeHandler
+    from workers.billing.gateway import BookUnavailable
+    from workers.bootstrap import handlers
+
+    settings = load_settings()
+    engine = database(settings)
+    (handler,) = (
+        h
+        for h in handlers(settings, [BILLING], clock(engine, settings))[BILLING]
+        if isinstance(h, ChargeHandler)
+    )
+    try:
+        with engine.connect() as tx:
+            found = books.compare(tx, handler.gateway)
+    except BookUnavailable as error:
+        raise AutorenewError(f"cannot read the gateway's book: {error}") from None
+    rows, left = [], 0
+    for difference in found:
+        booked = False
+        if book:
+            with engine.begin() as tx:
+                booked = books.book(tx, handler, difference)
+        left += not booked
+        rows.append(
+            (
+                "booked" if booked else difference.difference,
+                difference.kind,
+                difference.amount,
+                difference.customer,
+                difference.request_id,
+                difference.attempt,
+                difference.key,
+            )
+        )
+    columns = ("difference", "kind", "amount", "customer", "request", "attempt", "key")
+    show("differences between our books and the gateway's", columns, rows, json_lines=as_json)
+    sys.exit(1 if left else 0)

@@ -1,0 +1,245 @@
+"""Commands about services that exist: what a customer's one click does, for support and scripts."""
+
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import click
+from sqlalchemy import Connection, Engine, text
+
+from autorenew.cli.common import as_json, clock, database, show
+from autorenew.cli.importing import import_services
+from producers import next_steps
+from producers.intake import Answer, Intake, Verdict
+from producers.links import Links
+from producers.next_steps import Renewable
+from schemas.catalogue.store import CatalogueCache
+from schemas.errors import AutorenewError
+from schemas.settings import load_settings
+from schemas.values import Money, RenewalMode
+
+
+@click.group()
+def service() -> None:
+    """Follow services, and do what their customers ask for. Each command may be repeated."""
+
+
+service.add_command(import_services)
+
+_services = click.argument("services", nargs=-1, required=True, type=click.UUID)
+_customer = click.argument("customer")
+
+
+@service.command("list")
+@click.option("--customer", required=True)
+@as_json
+def list_services(customer: str, as_json: bool) -> None:
+    """The services of a customer, and what is next for each."""
+    with database().connect() as tx:
+        rows = tx.execute(
+            text("""SELECT id, plan, 'P' || period_months || 'M' AS period, state, mode,
+                    expires_at, next_step, next_step_at, resource_id
+                 FROM services WHERE customer_id = :customer ORDER BY expires_at, id"""),
+            {"customer": customer},
+        ).all()
+    columns = (
+        "service", "plan", "period", "state", "mode", "expires_at", "next_step", "next_step_at",
+        "resource",
+    )  # fmt: skip
+    show("services", columns, rows, json_lines=as_json)
+
+
+@service.command("show")
+@click.argument("service_id", metavar="SERVICE", type=click.UUID)
+@as_json
+def show_service(service_id: uuid.UUID, as_json: bool) -> None:
+    """A service: what is next, what renewing it now would buy and cost, and its history."""
+    engine = database()
+    now = clock(engine).now()
+    with engine.connect() as tx:
+        found = _load(tx, [service_id])
+        if not found:
+            raise AutorenewError(f"there is no delivered service {service_id}")
+        held = found[0]
+        view, next_ = held.view, held.next_step(now)
+        facts = {
+            "service": str(held.id),
+            "customer": held.customer_id,
+            "plan": held.plan.code,
+            "period": str(held.period),
+            "state": view.state,
+            "mode": view.mode,
+            "expires_on": view.expires_on,
+            "renewal_switched_on": view.starts_at,
+            "contract_to_accept": view.missing_contract,
+            "declined_charges": view.cycle.declines,
+            "next_step": next_.step if next_ else None,
+            "next_step_at": next_.at if next_ else None,
+            "renewing_now": _quote(held, now),
+        }
+        events = tx.execute(
+            text("SELECT at, name, waited, attempt, detail FROM events"
+                 " WHERE subject = :id ORDER BY at, id"),
+            {"id": service_id},
+        ).all()  # fmt: skip
+    if as_json:
+        listed = [dict(event._mapping) for event in events]
+        click.echo(json.dumps({**facts, "history": listed}, default=str))
+        return
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"{name.replace('_', ' '):20} {value}")
+    rows = [(e.at, e.name, e.attempt, json.dumps(e.detail) if e.detail else None) for e in events]
+    show("history", ("at", "event", "attempt", "detail"), rows, json_lines=False)
+
+
+def _quote(held: Renewable, now: Any) -> str | None:
+    """What paying now buys, as a customer is shown beforehand."""
+    if held.price is None:
+        return None
+    periods = held.periods_to_reach(now)
+    net = Money(held.price * periods, held.subsidiary.currency)
+    until = held.end(held.paid_periods + periods)
+    return f"{periods} x {held.period} for {net} net, until {until}"
+
+
+@service.command()
+@_services
+@as_json
+def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
+    """End SERVICES when what was paid for ends."""
+    _command({"command": "stop", "services": _texts(services)}, services, as_json)
+
+
+@service.command()
+@_services
+@as_json
+def resume(services: Sequence[uuid.UUID], as_json: bool) -> None:
+    """Undo a stop of SERVICES, as long as they are there."""
+    _command({"command": "resume", "services": _texts(services)}, services, as_json)
+
+
+@service.command()
+@click.argument("mode", type=click.Choice(list(RenewalMode)))
+@_services
+@as_json
+def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:
+    """Change how SERVICES renew: automatic, manual (reminded only) or stop."""
+    document = {"command": "mode", "mode": mode, "services": _texts(services)}
+    _command(document, services, as_json)
+
+
+@service.command()
+@_services
+@click.option(
+    "--expires-on",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="The expiry the customer saw; nothing is done if it was renewed since.",
+)
+@as_json
+def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None:
+    """Renew SERVICES of one customer and pay for them now, together, whatever their mode."""
+    engine = database()
+    with engine.connect() as tx:
+        held = {s.id: s for s in _load(tx, services)}
+    seen: dict[uuid.UUID, date] = {
+        s: expires_on.date() if expires_on else held[s].view.expires_on if s in held else date.min
+        for s in services
+    }
+    wanted = [{"id": str(s), "expires_on": seen[s].isoformat()} for s in services]
+    _command({"command": "renew", "services": wanted}, services, as_json, engine)
+
+
+@service.command()
+@_customer
+@click.argument("contract")
+@click.option("--version", type=click.IntRange(1), help="The current one if not given.")
+@as_json
+def accept(customer: str, contract: str, version: int | None, as_json: bool) -> None:
+    """Note that CUSTOMER accepted CONTRACT; what waited for it is renewed at once."""
+    engine = database()
+    if version is None:
+        with engine.connect() as tx:
+            found = CatalogueCache().current(tx).contract(contract)
+        if found is None:
+            raise AutorenewError(f"there is no contract {contract!r}")
+        version = found.version
+    agreed = [{"contract": contract, "version": version}]
+    document = {"command": "accept", "customer": customer, "contracts": agreed}
+    _send(document, as_json, engine)
+
+
+@service.command("payment-method")
+@_customer
+@click.argument("token")
+@click.option("--expires", metavar="YYYY-MM", help="The month until whose end it is good.")
+@click.option("--service", "services", multiple=True, type=click.UUID, help="Only for these.")
+@as_json
+def payment_method(
+    customer: str, token: str, expires: str | None, services: Sequence[uuid.UUID], as_json: bool
+) -> None:
+    """Save another payment method of CUSTOMER: the gateway's TOKEN. What is unpaid is retried."""
+    document: dict[str, Any] = {
+        "command": "payment_method", "customer": customer, "payment_method": token,
+    }  # fmt: skip
+    if expires:
+        document["payment_method_expires"] = expires
+    if services:
+        document["services"] = _texts(services)
+    _send(document, as_json, database())
+
+
+@service.command("click")
+@click.argument("url")
+@as_json
+def click_link(url: str, as_json: bool) -> None:
+    """Do what a signed link of an e-mail says."""
+    settings = load_settings()
+    links = Links(settings.need("link_base_url"), settings.need("link_secret"))
+    _send(links.open(url), as_json, database(settings))
+
+
+def _texts(services: Sequence[uuid.UUID]) -> list[str]:
+    return [str(service) for service in dict.fromkeys(services)]
+
+
+def _load(tx: Connection, ids: Sequence[uuid.UUID]) -> list[Renewable]:
+    return next_steps.load(tx, ids, CatalogueCache().current(tx))
+
+
+def _command(
+    document: dict[str, Any],
+    services: Sequence[uuid.UUID],
+    as_json: bool,
+    engine: Engine | None = None,
+) -> None:
+    """A command of whoever the first service belongs to."""
+    engine = engine or database()
+    with engine.connect() as tx:
+        customer = tx.execute(
+            text("SELECT customer_id FROM services WHERE id = :id"), {"id": services[0]}
+        ).scalar()
+    if customer is None:
+        raise AutorenewError(f"there is no service {services[0]}")
+    _send({**document, "customer": customer}, as_json, engine)
+
+
+def _send(document: dict[str, Any], as_json: bool, engine: Engine) -> None:
+    intake = Intake(engine, CatalogueCache(), clock(engine))
+    (answer,) = intake.place("cli", "cli", [json.dumps(document).encode()])
+    _say(answer, as_json)
+    sys.exit(0 if answer.verdict is Verdict.ACCEPTED else 1)
+
+
+def _say(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        row = (answer.verdict, answer.repeated, [p.model_dump() for p in answer.problems])
+        show("", ("verdict", "repeated", "problems"), [row], json_lines=True)
+    elif answer.verdict is Verdict.ACCEPTED:
+        click.echo("it was so already" if answer.repeated else "done")
+    for problem in () if as_json else answer.problems:
+        where = f" at {problem.path}" if problem.path else ""
+        click.echo(f"{answer.verdict}: {problem.code}{where}: {problem.message}", err=True)

@@ -1,0 +1,120 @@
+"""What keeps a fleet that lost track from charging or ending anything.
+
+Relays and schedulers leave a heartbeat. After a gap in it, a jump of time or another database
+under it, charging (and with it numbering) and ending are paused; too many ends in a window pause
+ending. A person looks, has the books reconciled with the gateway, and resumes the lanes.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from monitoring import metrics
+from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Two clocks that differ by less are one: NTP keeps hosts far closer than this.
+SKEW = timedelta(minutes=5)
+# A share of a handful of services says nothing.
+FEW_SERVICES = 20
+
+# The cluster, its timeline (a new one after a recovery to a point in time), the database in it.
+_IDENTITY = """
+    SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
+        (SELECT timeline_id FROM pg_control_checkpoint()),
+        (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+_NOW = text(f"SELECT clock_timestamp() AS now, ({_IDENTITY}) AS identity")
+_LAST = text("SELECT beat_at, business_at, identity FROM heartbeat FOR NO KEY UPDATE")
+_BEAT = text("""
+    INSERT INTO heartbeat (sole, beat_at, business_at, trusted_until, identity)
+    VALUES (true, :now, :business, CAST(:now AS timestamptz) + :silence, :identity)
+    ON CONFLICT (sole) DO UPDATE SET beat_at = excluded.beat_at,
+        business_at = excluded.business_at, trusted_until = excluded.trusted_until,
+        identity = excluded.identity
+""")
+_PAUSE = text("""
+    INSERT INTO lane_pauses (lane, reason) VALUES (:lane, :reason)
+    ON CONFLICT DO NOTHING RETURNING lane
+""")
+
+
+def beat(tx: Connection, business_now: datetime, settings: Settings) -> list[str]:
+    """Leave a heartbeat; pause charging and ending if what came before it does not fit.
+
+    Returns:
+        What was found, in words; empty if all is well.
+    """
+    now, identity = tx.execute(_NOW).one()
+    last = tx.execute(_LAST).first()
+    silence = timedelta(seconds=settings.silence_seconds)
+    found = []
+    wrong_clock = settings.clock == "system" and abs(business_now - now) > SKEW
+    if wrong_clock:
+        found.append(
+            ("clock", f"this host's clock says {business_now:%F %T}, the database's {now:%F %T}")
+        )
+    if last is not None:
+        gap = max(now - last.beat_at, business_now - last.business_at)
+        if gap > silence:
+            hours = gap.total_seconds() / 3600
+            found.append(("silence", f"nothing was seen of the fleet for {hours:.1f} h"))
+        if now < last.beat_at - SKEW or business_now < last.business_at - SKEW:
+            found.append(("time", f"time went back from {last.business_at:%F %T} UTC"))
+        if identity != last.identity:
+            found.append(("database", "this is not the database it was: a restored backup?"))
+    if not wrong_clock:
+        beaten = {"now": now, "business": business_now, "silence": silence, "identity": identity}
+        tx.execute(_BEAT, beaten)
+    if found:
+        _pause(tx, (GATEWAY_LANE, DESTRUCTIVE_LANE), found)
+    return [words for _, words in found]
+
+
+_COUNT = text("""
+    INSERT INTO destructions AS d (hour, services) VALUES (date_trunc('hour', :now), :more)
+    ON CONFLICT (hour) DO UPDATE SET services = d.services + excluded.services
+""")
+_FORGET = text("DELETE FROM destructions WHERE hour < :since")
+_COUNTED = text("SELECT coalesce(sum(services), 0) FROM destructions WHERE hour >= :since")
+# The planner's estimate will do, and costs the same however many there are.
+_SERVICES = text("""
+    SELECT CASE WHEN reltuples < 100000 THEN (
+        SELECT count(*) FROM services WHERE state IN ('active', 'suspended'))
+    ELSE reltuples END FROM pg_class WHERE oid = 'services'::regclass
+""")
+
+
+def count_ends(tx: Connection, more: int, now: datetime, settings: Settings) -> bool:
+    """Before services are handed over to be suspended or terminated: too many pause the lane.
+
+    Returns:
+        Whether it is paused from here on; what was handed over waits for a person, too.
+    """
+    since = now - timedelta(seconds=settings.destructive_window_seconds)
+    tx.execute(_COUNT, {"now": now, "more": more})
+    tx.execute(_FORGET, {"since": since - timedelta(days=1)})
+    counted = int(tx.execute(_COUNTED, {"since": since}).scalar_one())
+    share = max(
+        settings.destructive_share * float(tx.execute(_SERVICES).scalar_one()), FEW_SERVICES
+    )
+    if counted <= min(settings.destructive_most, share):
+        return False
+    hours = settings.destructive_window_seconds / 3600
+    words = f"{counted} services would be suspended or terminated within {hours:g} h"
+    _pause(tx, (DESTRUCTIVE_LANE,), [("many", words)])
+    return True
+
+
+def _pause(tx: Connection, lanes: Sequence[str], found: Iterable[tuple[str, str]]) -> None:
+    codes, words = zip(*found, strict=True)
+    reason = f"guard: {'; '.join(words)}"
+    for lane in lanes:
+        if tx.execute(_PAUSE, {"lane": lane, "reason": reason}).first() is not None:
+            log.error("lane %s is paused: %s", lane, reason)
+            for code in codes:
+                metrics.guard_trips.labels(lane, code).inc()

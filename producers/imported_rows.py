@@ -1,0 +1,349 @@
+"""Services that exist already, as another system wrote them down: a row of CSV or NDJSON each.
+
+A row is one line, so that whatever is wrong with it harms no other row. Nothing here knows the
+database or the catalogue.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
+
+from schemas.errors import AutorenewError
+from schemas.messages import CustomerDocument, Key, Problem, Word
+from schemas.values import Period
+
+# What the longest row that can be right takes, its configuration written with escapes.
+MAX_ROW_BYTES = 256 * 1024
+REDACTED = "***"
+
+Form = Literal["csv", "ndjson"]
+
+_Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+
+
+class ServiceDocument(BaseModel):
+    """A row without its customer's own fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    customer: Key
+    plan: Key
+    period: str
+    resource_id: Word
+    expires_on: _Day
+    mode: Literal["automatic", "manual", "stop"] = "automatic"
+    anchor: _Day | None = None
+    state: Literal["active", "suspended"] = "active"
+    contract_version: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    payment_method: Word | None = None
+    payment_method_expires: (
+        Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$")] | None
+    ) = None
+    configuration: Annotated[dict[Key, Word], Field(max_length=50)] = {}
+
+
+CUSTOMER_FIELDS = tuple(name for name in CustomerDocument.model_fields if name != "id")
+FIELDS = (*ServiceDocument.model_fields, *CUSTOMER_FIELDS)
+REQUIRED = tuple(
+    name for name, field in ServiceDocument.model_fields.items() if field.is_required()
+)
+
+# Field -> the code of what is wrong with it, and what is accepted.
+_ACCEPTED = {
+    "customer": ("customer_invalid", "1 to 100 printable characters"),
+    "plan": ("plan_unknown", "the code of a plan"),
+    "period": ("period_invalid", "a period such as P1M or P12M"),
+    "resource_id": ("resource_missing", "1 to 200 printable characters"),
+    "expires_on": ("date_invalid", "a day such as 2027-01-31, from 1970 to 2199"),
+    "anchor": ("date_invalid", "a day such as 2027-01-31, from 1970 to 2199"),
+    "mode": ("mode_invalid", "automatic, manual or stop"),
+    "state": ("state_invalid", "active or suspended"),
+    "contract_version": ("contract_version_invalid", "a whole number from 1"),
+    "payment_method": ("payment_method_invalid", "a token of 1 to 200 printable characters"),
+    "payment_method_expires": (
+        "payment_method_invalid",
+        "a month such as 2027-01, or a day, from 1970 to 2199",
+    ),
+    "configuration": ("configuration_invalid", "a JSON object of at most 50 texts by name"),
+    "subsidiary": ("subsidiary_unknown", "the code of a subsidiary, such as FR"),
+    "country": ("country_invalid", "an ISO 3166 code such as FR"),
+    "language": ("language_invalid", "an ISO 639 code such as fr"),
+    "email": ("email_invalid", "an e-mail address"),
+    "vat_number": ("vat_number_invalid", "a VAT number such as FR40303265045"),
+}
+
+
+class Row(NamedTuple):
+    """A row whose shape is right.
+
+    Attributes:
+        line: where it stands, from 1.
+        raw: as it was read.
+        person: those of the customer's own fields that are given.
+        pays_until: the last day on which its payment method can be charged.
+    """
+
+    line: int
+    raw: bytes
+    service: ServiceDocument
+    person: Mapping[str, str]
+    period: Period
+    expires_on: date
+    anchor: date | None
+    pays_until: date | None
+
+
+class RowFormat(Protocol):
+    def fields(self, raw: bytes) -> dict[str, Any]:
+        """The fields that are given; raises ValueError if it is no row."""
+        ...
+
+    def shown(self, raw: bytes) -> str:
+        """The row as it may lie about: without its payment method."""
+        ...
+
+
+class CsvRows:
+    """
+    Args:
+        header: the first line: names of columns, in any order.
+
+    Raises:
+        AutorenewError: ``header_invalid``.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        if not header:
+            raise _header_invalid("the file is empty")
+        try:
+            self._columns = _cells(header)
+        except ValueError as error:
+            raise _header_invalid(f"it cannot be read ({error})") from None
+        unknown = sorted({name for name in self._columns if name not in FIELDS})
+        if unknown:
+            named = ", ".join(ascii(name[:40]) for name in unknown[:5])
+            raise _header_invalid(f"there is no column {named}; there are {', '.join(FIELDS)}")
+        missing = [name for name in REQUIRED if name not in self._columns]
+        if missing:
+            raise _header_invalid(f"it lacks {', '.join(missing)}")
+        if len(set(self._columns)) < len(self._columns):
+            raise _header_invalid("it names a column twice")
+
+    def fields(self, raw: bytes) -> dict[str, Any]:
+        cells = _cells(raw)
+        if len(cells) != len(self._columns):
+            raise ValueError(f"{len(cells)} cells where the header has {len(self._columns)}")
+        fields: dict[str, Any] = {
+            name: cell for name, cell in zip(self._columns, cells, strict=True) if cell
+        }
+        # Text where NDJSON has types; what is no number and no JSON is refused with its field.
+        version = fields.get("contract_version")
+        if version is not None and re.fullmatch("[0-9]{1,9}", version):
+            fields["contract_version"] = int(version)
+        if "configuration" in fields:
+            try:
+                fields["configuration"] = from_json(fields["configuration"], allow_inf_nan=False)
+            except ValueError:
+                pass
+        return fields
+
+    def shown(self, raw: bytes) -> str:
+        secret = "payment_method" in self._columns
+        try:
+            cells = _cells(raw)
+        except ValueError:
+            cells = []
+        if secret and len(cells) != len(self._columns):
+            return REDACTED  # no telling which cell it is
+        if not cells:
+            return raw[:MAX_ROW_BYTES].decode(errors="backslashreplace")
+        if secret and cells[self._columns.index("payment_method")]:
+            cells[self._columns.index("payment_method")] = REDACTED
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+
+def _cells(raw: bytes) -> list[str]:
+    """The cells of one line; a quote that is not closed on it is an error of that line."""
+    text = raw.decode()
+    if '"' not in text and "\r" not in text:
+        return text.split(",")
+    try:
+        return next(csv.reader((text,), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"not CSV: {error}") from None
+
+
+def _header_invalid(what: str) -> AutorenewError:
+    return AutorenewError(f"the first line is no header: {what}", code="header_invalid")
+
+
+class NdjsonRows:
+    def fields(self, raw: bytes) -> dict[str, Any]:
+        value = from_json(raw, allow_inf_nan=False)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+        return {name: item for name, item in value.items() if item is not None and item != ""}
+
+    def shown(self, raw: bytes) -> str:
+        try:
+            fields = self.fields(raw)
+        except ValueError:
+            return REDACTED
+        # A misspelt name may be that of a secret.
+        safe = {
+            name: item if name in FIELDS and name != "payment_method" else REDACTED
+            for name, item in fields.items()
+        }
+        return json.dumps(safe, ensure_ascii=False)
+
+
+def lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty, with their numbers; of one that is too long the beginning."""
+    number = 0
+    while raw := source.readline(MAX_ROW_BYTES + 2):
+        number += 1
+        end = raw
+        while end and not end.endswith(b"\n"):
+            end = source.readline(MAX_ROW_BYTES)
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        raw = raw.rstrip(b"\r\n")
+        if raw and not raw.isspace():
+            yield number, raw
+
+
+def parse(rows: RowFormat, line: int, raw: bytes) -> tuple[Row | None, list[Problem]]:
+    """Read one row; never raises.
+
+    Returns:
+        The row if its shape is right, and everything that is wrong with it otherwise.
+    """
+    if len(raw) > MAX_ROW_BYTES:
+        return None, [_malformed(f"more than {MAX_ROW_BYTES} bytes")]
+    try:
+        fields = rows.fields(raw)
+    except ValueError as error:  # not UTF-8 among them
+        return None, [_malformed(str(error))]
+    person = {name: fields.pop(name) for name in CUSTOMER_FIELDS if name in fields}
+    problems = _of_person(person) if person else []
+    try:
+        service = ServiceDocument.model_validate(fields)
+    except ValidationError as error:
+        problems += _of_shape(error)
+        # What else can be said is said at once.
+        problems += (_wrong(name) for name in _unreadable(fields) - {p.path for p in problems})
+        return None, sorted(problems, key=lambda problem: problem.path)
+    problems += (_wrong(name) for name in sorted(_unreadable(fields)))
+    token, pays_until = service.payment_method, service.payment_method_expires
+    if pays_until is not None and token is None:
+        problems.append(_problem("payment_method_expires", "there is no payment method"))
+    if token == REDACTED:
+        problems.append(_problem("payment_method", "was redacted: put the token back"))
+    period, expires_on = _period(service.period), day(service.expires_on)
+    if problems or period is None or expires_on is None:
+        return None, problems
+    return (
+        Row(
+            line,
+            raw,
+            service,
+            person,
+            period,
+            expires_on,
+            day(service.anchor) if service.anchor is not None else None,
+            day(pays_until) if pays_until is not None else None,
+        ),
+        [],
+    )
+
+
+def _unreadable(fields: dict[str, Any]) -> set[str]:
+    """Fields that look right and mean nothing, such as 30 February."""
+    return {
+        name
+        for name, read in _READERS.items()
+        if isinstance(text := fields.get(name), str) and read(text) is None
+    }
+
+
+@lru_cache(maxsize=4096)
+def _period(text: str) -> Period | None:
+    try:
+        return Period.parse(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=65_536)
+def day(text: str) -> date | None:
+    """A day, or the last one of a month; None for what there is not."""
+    try:
+        if len(text) == 7:
+            found = Period(1).end(date.fromisoformat(f"{text}-01"), 1) - timedelta(days=1)
+        else:
+            found = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if 1970 <= found.year < 2200 else None
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "period": _period,
+    "expires_on": day,
+    "anchor": day,
+    "payment_method_expires": day,
+}
+
+
+def _of_person(person: Mapping[str, Any]) -> list[Problem]:
+    """Whether what is given of a customer is right; what is missing may not be needed."""
+    try:
+        CustomerDocument.model_validate({"id": "any", **person})
+    except ValidationError as error:
+        return [
+            _wrong(str(problem["loc"][0]))
+            for problem in error.errors(include_url=False, include_input=False)
+            if problem["type"] != "missing"
+        ]
+    return []
+
+
+def _of_shape(error: ValidationError) -> list[Problem]:
+    problems = {}
+    for problem in error.errors(include_url=False, include_input=False):
+        field = str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            name = ascii(field[:40])
+            problems[field] = Problem(
+                code="field_unknown", path=name[1:-1], message=f"there is no field {name}"
+            )
+        elif problem["type"] == "missing" and field != "resource_id":
+            problems[field] = Problem(
+                code="field_missing", path=field, message=f"{field}: {_ACCEPTED[field][1]}"
+            )
+        else:
+            problems[field] = _wrong(field)
+    return list(problems.values())
+
+
+def _wrong(field: str) -> Problem:
+    """Says what is accepted, never what was found: it may be in the wrong column."""
+    return _problem(field, f"must be {_ACCEPTED[field][1]}")
+
+
+def _problem(field: str, message: str) -> Problem:
+    return Problem(code=_ACCEPTED[field][0], path=field, message=f"{field} {message}")
+
+
+def _malformed(message: str) -> Problem:
+    return Problem(code="row_malformed", path="", message=message)

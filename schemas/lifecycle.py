@@ -1,0 +1,338 @@
+"""What happens to a service next: one pure function, and the policies it follows.
+
+Everything else writes down facts (a notice was sent, a charge was declined, the customer clicked
+stop) and asks this function again. Being late destroys nothing: what was missed collapses into
+its newest, and an end counts from when the step before it really happened.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from schemas.clock import local_date, local_midnight, zone
+from schemas.values import Period, RenewalMode, ResourceState, ServiceState
+
+# Customers are written to in the morning, by the clock on their wall.
+REMINDER_HOUR = 8
+# A stop that is clicked after the expiry can be undone for so long.
+UNDO = timedelta(days=1)
+
+
+class Step(StrEnum):
+    """What can be next, in the order in which things that fall due at one moment are done."""
+
+    DECIDE = "decide"  # nothing yet: look again then
+    REMIND = "remind"
+    WITHDRAW = "withdraw"  # take it off a payment request it is no longer wanted on
+    REQUEST = "request"  # ask for the payment of its next period, and charge
+    CHARGE = "charge"  # try the open payment request again
+    SUSPEND = "suspend"
+    TERMINATE = "terminate"
+
+
+_ORDER = {step: number for number, step in enumerate(Step)}
+
+
+class ReminderRule(NamedTuple):
+    """Days before expiry for one subsidiary and period; None: any."""
+
+    subsidiary: str | None
+    period: Period | None
+    days: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a plan's services renew and end. Days count from the expiry, before it negative.
+
+    Attributes:
+        reminders: days *before* expiry, the first one first.
+        reminders_for: exceptions; the first that fits is taken. Yearly contracts with French
+            consumers are announced between three months and one month before (Code de la
+            consommation, L215-1).
+        charges: when the payment is asked for and charged, and when that is tried again.
+        suspend: days after expiry when unpaid; None: no grace, it ends at expiry.
+        terminate: days after expiry when still unpaid.
+        stop_reminder: days before expiry of the one reminder of what ends as its customer asked.
+        notice: days that an end needs from its first notice, unless the customer asked for it.
+    """
+
+    code: str = "default"
+    reminders: tuple[int, ...] = (30, 15, 7, 3, 1)
+    reminders_for: tuple[ReminderRule, ...] = (
+        ReminderRule("FR", Period(12), (60, 30, 15, 7, 3, 1)),
+    )
+    charges: tuple[int, ...] = (-3, -1, 0, 3, 5)
+    suspend: int | None = 5
+    terminate: int = 30
+    stop_reminder: int = 7
+    notice: int = 7
+
+    def reminder_days(self, subsidiary: str, period: Period) -> tuple[int, ...]:
+        for rule in self.reminders_for:
+            if rule.subsidiary in (None, subsidiary) and rule.period in (None, period):
+                return rule.days
+        return self.reminders
+
+
+DEFAULT_POLICY = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What has happened about the period after the expiry.
+
+    Attributes:
+        notices: kind of each notice that was claimed -> when it was sent, None if not yet.
+        asked_at: the customer asked to renew now.
+        requested: there is an open payment request for it.
+        charging: a charge of that has begun and is not decided.
+        declines: charges that were declined.
+    """
+
+    notices: Mapping[str, datetime | None] = field(default_factory=dict)
+    asked_at: datetime | None = None
+    requested: bool = False
+    charging: bool = False
+    declines: int = 0
+    declined_at: datetime | None = None
+    last_declined_at: datetime | None = None
+
+    def noticed_at(self, *, stopped: bool) -> datetime | None:
+        """When the first notice about this expiry was sent; that of a stop counts for stops."""
+        sent = (at for kind, at in self.notices.items() if stopped or kind != "stop")
+        return min((at for at in sent if at is not None), default=None)
+
+
+NOTHING_YET = Cycle()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service as far as it matters to what is next.
+
+    Attributes:
+        began_at: when its last paid period began.
+        starts_at: when renewal is switched on for its brand and subsidiary; None: it is not.
+        missing_contract: the version its customer has still to accept; None: nothing is missing.
+        quiet_until: its customer was written to today; the next e-mail is not before this.
+    """
+
+    state: ServiceState
+    desired: ResourceState
+    mode: RenewalMode
+    subsidiary: str
+    timezone: str
+    period: Period
+    expires_at: datetime
+    began_at: datetime
+    starts_at: datetime | None
+    missing_contract: int | None = None
+    mode_changed_at: datetime | None = None
+    suspended_at: datetime | None = None
+    quiet_until: datetime | None = None
+    cycle: Cycle = NOTHING_YET
+
+    @property
+    def is_suspended(self) -> bool:
+        """And is to stay so: what is being resumed has been paid for."""
+        return self.state is ServiceState.SUSPENDED and self.desired is ResourceState.SUSPENDED
+
+    @property
+    def is_asked(self) -> bool:
+        """The customer asked for its renewal, and nothing stands in its way."""
+        return self.cycle.asked_at is not None and self.missing_contract is None
+
+    @property
+    def expires_on(self) -> date:
+        return local_date(self.expires_at, self.timezone)
+
+    def day(self, days: int) -> datetime:
+        """The local midnight so many days after the expiry."""
+        return local_midnight(self.expires_on + timedelta(days=days), self.timezone)
+
+
+class NextStep(NamedTuple):
+    step: Step
+    at: datetime
+
+
+def next_step(service: Service, policy: Policy, now: datetime) -> NextStep | None:
+    """What happens to a service next, and when; a moment that has passed means now.
+
+    None: nothing by itself. It is not there yet or not any more, its renewal is not switched on,
+    or it waits for something that is under way, whose end asks again.
+    """
+    if service.state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
+        return None
+    if service.desired is ResourceState.ABSENT or service.starts_at is None:
+        return None
+    if service.starts_at > now:
+        return NextStep(Step.DECIDE, service.starts_at)
+    steps = [
+        *_reminders(service, policy),
+        *_payment(service, policy),
+        *_end(service, policy),
+    ]
+    return min(steps, key=lambda next_: (next_.at, _ORDER[next_.step]), default=None)
+
+
+def due_notices(service: Service, policy: Policy, now: datetime) -> list[str]:
+    """The kinds of notice that are due and not claimed; of missed reminders only the newest."""
+    due = [kind for at, kind in _notices(service, policy) if at <= now]
+    missed = [kind for kind in due if kind.startswith("before-")][:-1]
+    return [kind for kind in due if kind not in missed]
+
+
+def next_payment(service: Service, policy: Policy) -> NextStep | None:
+    """When its renewal is charged next by itself, if it is."""
+    return next(_payment(service, policy), None)
+
+
+def ends_because(service: Service) -> str:
+    """Why a service that is terminated now is, as a stable code for the history."""
+    if service.mode is RenewalMode.STOP:
+        return "stopped"
+    if service.missing_contract is not None and not service.is_suspended:
+        return "contract_not_accepted"
+    return "unpaid"
+
+
+def periods_to_reach(
+    anchor: date, period: Period, paid_periods: int, timezone: str, now: datetime
+) -> int:
+    """How many more periods it takes for the expiry to lie in the future: one, or more if late."""
+    periods = 1
+    while local_midnight(period.end(anchor, paid_periods + periods), timezone) <= now:
+        periods += 1
+    return periods
+
+
+def _reminders(service: Service, policy: Policy) -> Iterator[NextStep]:
+    for at, _ in _notices(service, policy):
+        yield NextStep(Step.REMIND, max(at, service.quiet_until or at))
+
+
+def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, str]]:
+    """Notices that are not claimed, with their moment; reminders in the order of theirs."""
+    cycle = service.cycle
+    claimed = cycle.notices
+    if service.mode is RenewalMode.STOP:
+        if "stop" not in claimed:
+            yield _morning(service, -policy.stop_reminder), "stop"
+        return
+    contract = f"contract-{service.missing_contract}"
+    untold = service.missing_contract is not None and contract not in claimed
+    if service.is_suspended:
+        if service.suspended_at is not None:
+            at = _morning_after(service.suspended_at, service.timezone)
+            if "suspended" not in claimed:
+                yield at, "suspended"
+            if untold:
+                yield at, contract
+        return
+    declined = f"declined-{cycle.declines}"
+    if cycle.last_declined_at is not None and declined not in claimed:
+        yield _morning_after(cycle.last_declined_at, service.timezone), declined
+    # Nobody is reminded on the day on which the period begins.
+    settled = service.began_at + timedelta(days=1)
+    earliest = _morning_after(settled, service.timezone)
+    reminders = policy.reminder_days(service.subsidiary, service.period)
+    if untold:
+        yield max(_morning(service, -reminders[0]), earliest), contract
+    newest = min((days for days in reminders if f"before-{days}" in claimed), default=None)
+    for days in reminders:
+        at = _morning(service, -days)
+        if newest is None and days == reminders[-1]:
+            at = max(at, earliest)  # in a period that is shorter than all of them
+        if at > settled and (newest is None or days < newest):
+            yield at, f"before-{days}"
+
+
+def _payment(service: Service, policy: Policy) -> Iterator[NextStep]:
+    cycle = service.cycle
+    wanted = service.mode is not RenewalMode.STOP and service.missing_contract is None
+    if cycle.charging:
+        return
+    if cycle.asked_at is not None and service.is_asked:
+        yield NextStep(Step.REQUEST, cycle.asked_at)
+    elif cycle.requested and not wanted:
+        yield NextStep(Step.WITHDRAW, service.began_at)
+    elif wanted and service.mode is RenewalMode.AUTOMATIC:
+        last = cycle.last_declined_at
+        moments = (service.day(days) for days in _charges(policy))
+        at = next((moment for moment in moments if last is None or moment > last), None)
+        if at is not None:
+            yield NextStep(Step.CHARGE if cycle.requested else Step.REQUEST, at)
+
+
+def _charges(policy: Policy) -> Iterator[int]:
+    """Without a grace nothing is charged after the expiry."""
+    return (days for days in policy.charges if policy.suspend is not None or days <= 0)
+
+
+def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
+    """Suspension and termination: never without a notice that was sent, never while money may
+    be on its way."""
+    cycle = service.cycle
+    noticed_at = cycle.noticed_at(stopped=service.mode is RenewalMode.STOP)
+    if noticed_at is None or cycle.charging or service.is_asked:
+        return
+    if service.mode is RenewalMode.STOP:
+        at = service.expires_at
+        if service.mode_changed_at is not None and service.mode_changed_at > at:
+            at = service.mode_changed_at + UNDO
+        yield NextStep(Step.TERMINATE, max(at, noticed_at))
+    elif service.is_suspended:
+        yield from _end_of_suspension(service, policy)
+    elif service.desired is ResourceState.SUSPENDED:
+        return  # under way
+    elif service.missing_contract is not None:
+        told_at = cycle.notices.get(f"contract-{service.missing_contract}")
+        if told_at is not None:
+            warned = told_at + timedelta(days=policy.notice)
+            yield NextStep(Step.TERMINATE, max(service.expires_at, warned))
+    else:
+        yield from _end_of_grace(service, policy, noticed_at)
+
+
+def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Iterator[NextStep]:
+    """Unpaid: suspended, or terminated under a policy without grace."""
+    days = policy.suspend or 0
+    at = max(service.day(days), noticed_at + timedelta(days=policy.notice))
+    if service.mode is RenewalMode.AUTOMATIC:
+        declined_at = service.cycle.declined_at
+        if declined_at is None:
+            return
+        at = max(at, declined_at + timedelta(days=days - policy.charges[0]))
+    yield NextStep(Step.TERMINATE if policy.suspend is None else Step.SUSPEND, at)
+
+
+def _end_of_suspension(service: Service, policy: Policy) -> Iterator[NextStep]:
+    told_at = service.cycle.notices.get("suspended")
+    if service.suspended_at is None or told_at is None:
+        return
+    grace = timedelta(days=policy.terminate - (policy.suspend or 0))
+    warned = told_at + timedelta(days=policy.notice)
+    at = max(service.day(policy.terminate), service.suspended_at + grace, warned)
+    yield NextStep(Step.TERMINATE, at)
+
+
+def _morning(service: Service, days: int) -> datetime:
+    return _hour_of(service.expires_on, days, REMINDER_HOUR, service.timezone)
+
+
+def _morning_after(moment: datetime, timezone: str) -> datetime:
+    """The first hour of writing to customers at or after ``moment``."""
+    today = local_date(moment, timezone)
+    morning = _hour_of(today, 0, REMINDER_HOUR, timezone)
+    return morning if morning >= moment else _hour_of(today, 1, REMINDER_HOUR, timezone)
+
+
+@lru_cache(maxsize=16_384)
+def _hour_of(day: date, days: int, hour: int, timezone: str) -> datetime:
+    local = datetime.combine(day + timedelta(days=days), time(hour), zone(timezone))
+    return local.astimezone(UTC)

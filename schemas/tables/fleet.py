@@ -1,0 +1,66 @@
+"""What the fleet remembers about itself: its heartbeat, its clock, what it expected."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    Integer,
+    Interval,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+from schemas.tables.base import metadata, moment
+
+
+def _sole() -> Column[bool]:
+    return Column("sole", Boolean, CheckConstraint("sole", name="sole"), primary_key=True)
+
+
+# When the fleet was last seen alive, by either clock, and on which database.
+heartbeat = Table(
+    "heartbeat",
+    metadata,
+    _sole(),
+    moment("beat_at", nullable=False),
+    moment("business_at", nullable=False),
+    # Beyond this nothing is charged or destroyed before somebody has looked at the gap.
+    moment("trusted_until", nullable=False),
+    Column("identity", Text, nullable=False),
+)
+
+# How many services were handed over to be suspended or terminated, by the hour.
+destructions = Table(
+    "destructions",
+    metadata,
+    moment("hour", primary_key=True),
+    Column("services", Integer, nullable=False),
+)
+
+# A fleet-wide clock for demos and tests: how far it is ahead of the real one.
+virtual_clock = Table(
+    "virtual_clock",
+    metadata,
+    _sole(),
+    Column("ahead", Interval, nullable=False),
+)
+
+# What fell due as it looked on a day: one aggregated snapshot a day.
+forecasts = Table(
+    "forecasts",
+    metadata,
+    Column("made_on", Date, nullable=False),
+    Column("due_on", Date, nullable=False),
+    Column("universe", Text, nullable=False),
+    Column("brand", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("services", Integer, nullable=False),
+    Column("net", BigInteger, nullable=False),
+    PrimaryKeyConstraint(
+        "made_on", "due_on", "universe", "brand", "currency", "decision", name="forecasts_pkey"
+    ),
+)

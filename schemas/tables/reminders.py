@@ -1,0 +1,31 @@
+"""What customers were told, and when."""
+
+from sqlalchemy import Column, Date, ForeignKey, Index, PrimaryKeyConstraint, Table, Text, Uuid
+from sqlalchemy.sql import func
+
+from schemas.tables.base import metadata, moment
+
+# One e-mail per customer and local day; its id is its Message-ID.
+emails = Table(
+    "emails",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    moment("created_at", nullable=False, server_default=func.now()),
+    # From here on nothing is added to it.
+    moment("begun_at"),
+    moment("sent_at"),
+    Index("emails_customer_day", "customer_id", "day", unique=True),
+)
+
+# One notice per (service, expiry, kind), claimed before it is written.
+notices = Table(
+    "notices",
+    metadata,
+    Column("service_id", Uuid, ForeignKey("services.id"), nullable=False),
+    moment("expires_at", nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("email_id", Uuid, ForeignKey("emails.id"), nullable=False, index=True),
+    PrimaryKeyConstraint("service_id", "expires_at", "kind"),
+)

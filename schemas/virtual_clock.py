@@ -1,0 +1,83 @@
+"""A fleet-wide clock that can be moved, for demos and tests: real time plus an offset in the
+database. It moves only while nothing is being worked on; production refuses one."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+from schemas.clock import Clock, SystemClock
+from schemas.errors import AutorenewError, ConfigurationError
+
+_AHEAD = text("SELECT ahead FROM virtual_clock")
+
+
+class ClockBusy(AutorenewError):
+    code = "clock_busy"
+
+
+class VirtualClock:
+    """Asked by any process of the fleet, it says the same."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def now(self) -> datetime:
+        with self._engine.connect() as tx:
+            ahead = tx.execute(_AHEAD).scalar_one()
+        return datetime.now(UTC) + timedelta(seconds=ahead.total_seconds())
+
+
+def clock_of(engine: Engine, *, virtual: bool) -> Clock:
+    """The clock a process works by.
+
+    Raises:
+        ConfigurationError: the database's clock is not of the kind that was asked for.
+    """
+    with engine.connect() as tx:
+        moved = tx.execute(_AHEAD).first() is not None
+    if moved and not virtual:
+        raise ConfigurationError(
+            "this database lives on a virtual clock: AUTORENEW_CLOCK must be virtual"
+        )
+    if virtual and not moved:
+        raise ConfigurationError(
+            "AUTORENEW_CLOCK is virtual, but this database lives on the real clock"
+        )
+    return VirtualClock(engine) if virtual else SystemClock()
+
+
+def start(tx: Connection, ahead: timedelta = timedelta()) -> None:
+    """Put a database on a virtual clock.
+
+    Raises:
+        ConfigurationError: it holds services already.
+    """
+    if tx.execute(text("SELECT 1 FROM services LIMIT 1")).first() is not None:
+        raise ConfigurationError("a database with services is never put on a virtual clock")
+    tx.execute(
+        text("INSERT INTO virtual_clock (sole, ahead) VALUES (true, :ahead)"), {"ahead": ahead}
+    )
+
+
+_BUSY = text("""
+    SELECT name FROM tasks
+    WHERE state <> 'failed' AND lane NOT IN (SELECT lane FROM lane_pauses) LIMIT 1
+""")
+
+
+def busy(tx: Connection) -> str | None:
+    """The name of a task that is still to be done; what waits for a person is not."""
+    return tx.execute(_BUSY).scalar()
+
+
+def advance(tx: Connection, by: timedelta) -> None:
+    """Move the clock of the whole fleet forward.
+
+    Raises:
+        ClockBusy: something is still being worked on.
+    """
+    if by < timedelta():
+        raise ValueError("time does not go back")
+    if (name := busy(tx)) is not None:
+        raise ClockBusy(f"there are tasks to do first, such as {name}")
+    tx.execute(text("UPDATE virtual_clock SET ahead = ahead + :by"), {"by": by})

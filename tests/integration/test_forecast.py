@@ -1,0 +1,479 @@
+"""What falls due, counted by what customers decided, and compared with what happened."""
+
+import csv
+import json
+import threading
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import text
+
+from autorenew.cli.forecast import forecast as command
+from monitoring.forecast import (
+    By,
+    Decision,
+    Outcome,
+    ReviewRow,
+    Row,
+    forecast,
+    review,
+    take_snapshot,
+)
+from schemas.clock import local_midnight
+from schemas.values import Universe
+from tests.conftest import Database
+
+TODAY = date(2026, 9, 15)
+UNTIL = date(2027, 9, 15)
+DUE = date(2026, 10, 20)
+ZONES = {"FR": "Europe/Paris", "IE": "Europe/Dublin", "CA": "America/Toronto"}
+PRICE = 3787
+
+
+@pytest.fixture
+def books(database: Database) -> Database:
+    """Renewal is switched on for every brand in FR, and for none elsewhere."""
+    for brand in ("ovh", "kimsufi", "soyoustart"):
+        roll_out(database, brand, "FR")
+    return database
+
+
+def roll_out(
+    database: Database, brand: str, subsidiary: str, starts_on: str = "2020-01-01"
+) -> None:
+    database.run(
+        "INSERT INTO rollouts (brand, subsidiary, starts_on) VALUES (:b, :s, CAST(:d AS date))",
+        b=brand, s=subsidiary, d=starts_on,
+    )  # fmt: skip
+
+
+def service(database: Database, due: date = DUE, **changes: Any) -> uuid.UUID:
+    """A delivered service that will be renewed; returns its id."""
+    subsidiary = changes.get("subsidiary", "FR")
+    id = uuid.uuid4()
+    row = {
+        "id": id,
+        "customer_id": "alice",
+        "subsidiary": subsidiary,
+        "plan": "site",
+        "universe": "web",
+        "brand": "ovh",
+        "driver": "web",
+        "configuration": "{}",
+        "period_months": 1,
+        "mode": "automatic",
+        "state": "active",
+        "desired": "active",
+        "paid_periods": 3,
+        "expires_at": local_midnight(due, ZONES[subsidiary]),
+        "payment_method_id": uuid.uuid4(),
+        "pays_until": None,
+        "agreed_version": 2,
+    } | changes
+    values = ", ".join(f":{name}" for name in row)
+    database.run(f"INSERT INTO services ({', '.join(row)}) VALUES ({values})", **row)
+    return id
+
+
+def fixed(database: Database, id: uuid.UUID, net: int, due: date = DUE, number: int = 4) -> None:
+    """Its first reminder told its customer what the next period costs."""
+    database.run(
+        "INSERT INTO renewals (service_id, period_number, expires_on, net)"
+        " VALUES (:id, :number, :due, :net)",
+        id=id, number=number, due=due, net=net,
+    )  # fmt: skip
+
+
+def forecasted(database: Database, today: date = TODAY, until: date = UNTIL, by: By = By.MONTH,
+               **filters: Any) -> list[Row]:  # fmt: skip
+    with database.engine("readonly").connect() as tx:
+        return forecast(tx, today=today, until=until, by=by, **filters)
+
+
+def reviewed(
+    database: Database, month: date = date(2026, 10, 1), **filters: Any
+) -> list[ReviewRow]:
+    with database.engine("readonly").connect() as tx:
+        return review(tx, month, **filters)
+
+
+def snapshot(database: Database, today: date = TODAY) -> int:
+    with database.engine("scheduler").begin() as tx:
+        return take_snapshot(tx, today)
+
+
+def counts(rows: list[Row]) -> dict[date | None, int]:
+    found: dict[date | None, int] = {}
+    for row in rows:
+        found[row.start] = found.get(row.start, 0) + row.services
+    return found
+
+
+class TestDecision:
+    @pytest.mark.parametrize(
+        ("changes", "decision"),
+        [
+            ({}, "will_renew"),
+            ({"state": "suspended", "desired": "suspended"}, "will_renew"),
+            ({"pays_until": DUE}, "will_renew"),
+            ({"mode": "stop"}, "will_stop"),
+            ({"mode": "stop", "agreed_version": 1, "payment_method_id": None}, "will_stop"),
+            ({"agreed_version": 1}, "undecided_contract"),
+            ({"agreed_version": None, "mode": "manual"}, "undecided_contract"),
+            ({"mode": "manual"}, "undecided_manual"),
+            ({"mode": "manual", "payment_method_id": None}, "undecided_manual"),
+            ({"payment_method_id": None}, "undecided_payment"),
+            ({"pays_until": DUE - timedelta(days=1)}, "undecided_payment"),
+            ({"subsidiary": "IE"}, "not_rolled_out"),
+            ({"subsidiary": "IE", "mode": "stop"}, "not_rolled_out"),
+        ],
+    )
+    def test_a_service_is_counted_by_what_its_customer_decided(
+        self, books: Database, changes: dict[str, Any], decision: str
+    ) -> None:
+        service(books, **changes)
+
+        assert forecasted(books) == [Row(date(2026, 10, 1), Decision(decision), "EUR", 1, PRICE)]
+
+    def test_a_plan_without_a_contract_needs_none(self, books: Database) -> None:
+        books.run("UPDATE plans SET contract = NULL WHERE code = 'site'")
+        service(books, agreed_version=None)
+
+        assert [row.decision for row in forecasted(books)] == [Decision.WILL_RENEW]
+
+    def test_a_contract_is_asked_for_also_where_there_is_no_price(self, books: Database) -> None:
+        service(books, period_months=7, agreed_version=1)
+
+        (row,) = forecasted(books)
+
+        assert (row.decision, row.services, row.net) == (Decision.UNDECIDED_CONTRACT, 1, 0)
+
+    @pytest.mark.parametrize(
+        ("starts_on", "decision"),
+        [("2026-10-20", "will_renew"), ("2026-10-21", "not_rolled_out")],
+    )
+    def test_a_rollout_counts_from_its_day(
+        self, books: Database, starts_on: str, decision: str
+    ) -> None:
+        roll_out(books, "ovh", "IE", starts_on)
+        service(books, subsidiary="IE")
+
+        assert [row.decision for row in forecasted(books)] == [Decision(decision)]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"state": "terminated", "desired": "absent"},
+            {"desired": "absent"},
+            {"state": "pending", "desired": "absent", "expires_at": None},
+        ],
+    )
+    def test_what_is_ended_or_not_yet_there_does_not_fall_due(
+        self, books: Database, changes: dict[str, Any]
+    ) -> None:
+        service(books, **changes)
+
+        assert forecasted(books) == []
+
+
+class TestMoney:
+    def test_a_price_that_was_fixed_is_what_counts(self, books: Database) -> None:
+        fixed(books, service(books), 3000)
+        service(books)
+
+        (row,) = forecasted(books)
+
+        assert (row.services, row.net) == (2, 3000 + PRICE)
+
+    def test_a_price_that_was_fixed_for_an_earlier_period_does_not(self, books: Database) -> None:
+        id = service(books)
+        fixed(books, id, 3000, date(2026, 9, 20), number=3)
+
+        assert forecasted(books)[0].net == PRICE
+
+    def test_what_is_not_sold_any_more_counts_at_its_last_price(self, books: Database) -> None:
+        books.run("UPDATE prices SET on_sale = false")
+        service(books, period_months=12)
+
+        assert forecasted(books)[0].net == 40000
+
+    def test_currencies_are_never_added_up(self, books: Database) -> None:
+        books.run("""INSERT INTO subsidiaries SELECT 'CA', definition || '{"currency": "CAD",
+                     "timezone": "America/Toronto"}' FROM subsidiaries WHERE code = 'FR'""")
+        books.run("""INSERT INTO prices (plan, subsidiary, period_months, currency, setup, renewal)
+                     VALUES ('site', 'CA', 1, 'CAD', 0, 5000)""")
+        roll_out(books, "ovh", "CA")
+        service(books)
+        service(books, subsidiary="CA")
+
+        assert [(r.currency, r.services, r.net) for r in forecasted(books)] == [
+            ("CAD", 1, 5000),
+            ("EUR", 1, PRICE),
+        ]
+
+
+class TestBuckets:
+    @pytest.mark.parametrize(
+        ("by", "starts"),
+        [
+            (By.DAY, ["2026-10-04", "2026-10-05", "2026-10-31", "2026-11-01"]),
+            (By.WEEK, ["2026-09-28", "2026-10-05", "2026-10-26", "2026-10-26"]),
+            (By.MONTH, ["2026-10-01", "2026-10-01", "2026-10-01", "2026-11-01"]),
+        ],
+    )
+    def test_a_service_is_in_the_bucket_of_its_local_day(
+        self, books: Database, by: By, starts: list[str]
+    ) -> None:
+        for day in ("2026-10-04", "2026-10-05", "2026-10-31", "2026-11-01"):
+            # 22:00 or 23:00 UTC of the day before
+            service(books, date.fromisoformat(day))
+
+        expected = {date.fromisoformat(start): starts.count(start) for start in starts}
+        assert counts(forecasted(books, by=by)) == expected
+
+    def test_each_subsidiary_has_its_own_midnight(self, books: Database) -> None:
+        service(books, date(2026, 11, 1), subsidiary="FR")
+        service(books, date(2026, 11, 1), subsidiary="IE")
+
+        assert counts(forecasted(books)) == {date(2026, 11, 1): 2}
+
+    def test_today_is_in_and_the_last_day_is_not(self, books: Database) -> None:
+        for day in (date(2026, 10, 1), date(2026, 10, 9), date(2026, 10, 10)):
+            service(books, day)
+
+        found = forecasted(books, date(2026, 10, 1), date(2026, 10, 10), By.DAY)
+
+        assert counts(found) == {date(2026, 10, 1): 1, date(2026, 10, 9): 1}
+
+    def test_what_is_past_its_expiry_is_overdue_at_the_price_it_was_told(
+        self, books: Database
+    ) -> None:
+        late = service(books, TODAY - timedelta(days=1))
+        fixed(books, late, 3000, TODAY - timedelta(days=1))
+        service(books, TODAY - timedelta(days=20), state="suspended", desired="suspended")
+        service(books, TODAY)
+
+        assert forecasted(books, by=By.DAY) == [
+            Row(None, Decision.WILL_RENEW, "EUR", 2, 3000 + PRICE),
+            Row(TODAY, Decision.WILL_RENEW, "EUR", 1, PRICE),
+        ]
+
+    def test_what_is_overdue_cannot_be_paid_with_a_method_that_has_run_out_since(
+        self, books: Database
+    ) -> None:
+        service(books, TODAY - timedelta(days=3), pays_until=TODAY - timedelta(days=1))
+
+        assert [r.decision for r in forecasted(books)] == [Decision.UNDECIDED_PAYMENT]
+
+    def test_filters_narrow_it(self, books: Database) -> None:
+        service(books)
+        service(books, plan="server", universe="dedicated", brand="kimsufi")
+        service(books, plan="vm", universe="cloud", brand="soyoustart")
+
+        assert counts(forecasted(books)) == {date(2026, 10, 1): 3}
+        assert len(forecasted(books, universe=Universe.CLOUD)) == 1
+        assert counts(forecasted(books, brand="kimsufi")) == {date(2026, 10, 1): 1}
+        assert forecasted(books, universe=Universe.CLOUD, brand="kimsufi") == []
+
+
+class TestSnapshot:
+    def test_one_is_kept_a_day(self, books: Database) -> None:
+        for due in (TODAY, DUE, DUE, TODAY + timedelta(days=91), TODAY + timedelta(days=92)):
+            service(books, due)
+        service(books, TODAY - timedelta(days=1))
+
+        assert (snapshot(books), snapshot(books)) == (3, 0)
+        assert snapshot(books, TODAY + timedelta(days=1)) == 3
+        kept = books.all(
+            "SELECT due_on, universe, brand, currency, decision, services, net FROM forecasts"
+            " WHERE made_on = :day ORDER BY due_on", day=TODAY,
+        )  # fmt: skip
+        assert kept[1] == (DUE, "web", "ovh", "EUR", "will_renew", 2, 2 * PRICE)
+        assert [row.due_on for row in kept] == [TODAY, DUE, TODAY + timedelta(days=91)]
+
+    def test_nothing_due_is_nothing_to_keep(self, books: Database) -> None:
+        assert snapshot(books) == 0
+
+    def test_two_schedulers_at_the_same_moment_take_one(self, books: Database) -> None:
+        service(books)
+        taken: list[int] = []
+        with books.engine("scheduler").begin() as first:
+            assert take_snapshot(first, TODAY) == 1
+            second = threading.Thread(target=lambda: taken.append(snapshot(books)))
+            second.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not books.value(waiting):
+                pass
+        second.join(30)
+
+        assert taken == [0]
+        assert books.value("SELECT count(*) FROM forecasts") == 1
+
+
+class TestReview:
+    def test_what_was_forecast_stands_beside_what_happened(self, books: Database) -> None:
+        ids = [service(books) for _ in range(5)]
+        stopped = service(books, mode="stop")
+        for id in ids:
+            fixed(books, id, 3000)
+        snapshot(books, date(2026, 10, 1))
+        books.run("UPDATE services SET paid_periods = 4, expires_at = expires_at + interval '31 d'"
+                  " WHERE id = ANY(:ids)", ids=ids[:3])  # fmt: skip
+        ended = "UPDATE services SET state = 'terminated', desired = 'absent' WHERE id = ANY(:ids)"
+        books.run(ended, ids=[ids[3], stopped])
+        service(books, date(2026, 11, 1))
+
+        made = date(2026, 10, 1)
+        assert reviewed(books) == [
+            ReviewRow(made, Decision.WILL_RENEW, "EUR", 5, 15000),
+            ReviewRow(made, Decision.WILL_STOP, "EUR", 1, PRICE),
+            ReviewRow(made, Outcome.RENEWED, "EUR", 3, 9000),
+            ReviewRow(made, Outcome.ENDED, "EUR", 2, 3000 + PRICE),
+            ReviewRow(made, Outcome.OPEN, "EUR", 1, 3000),
+        ]
+
+    def test_what_is_being_ended_has_ended(self, books: Database) -> None:
+        service(books, desired="absent")
+
+        assert [r.what for r in reviewed(books)] == [Outcome.ENDED]
+
+    def test_the_last_snapshot_by_the_first_of_the_month_is_taken(self, books: Database) -> None:
+        service(books)
+        for day in (date(2026, 9, 1), date(2026, 9, 30), date(2026, 10, 2)):
+            snapshot(books, day)
+
+        assert {r.made_on for r in reviewed(books)} == {date(2026, 9, 30)}
+
+    def test_a_snapshot_that_does_not_reach_the_month_s_end_is_not(self, books: Database) -> None:
+        service(books)
+        snapshot(books, date(2026, 7, 31))
+        assert {r.made_on for r in reviewed(books)} == {None}
+
+        snapshot(books, date(2026, 8, 1))
+        assert {r.made_on for r in reviewed(books)} == {date(2026, 8, 1)}
+
+    def test_the_first_one_of_the_month_is_compared_with_what_is_after_it(
+        self, books: Database
+    ) -> None:
+        service(books)
+        service(books, date(2026, 10, 3))
+        snapshot(books, date(2026, 10, 5))
+
+        assert [(r.what, r.services) for r in reviewed(books)] == [
+            (Decision.WILL_RENEW, 1),
+            (Outcome.OPEN, 1),
+        ]
+
+    def test_without_a_snapshot_there_is_what_happened(self, books: Database) -> None:
+        service(books)
+
+        assert reviewed(books) == [ReviewRow(None, Outcome.OPEN, "EUR", 1, PRICE)]
+        assert reviewed(books, date(2026, 11, 17)) == []
+
+    def test_filters_narrow_both_sides(self, books: Database) -> None:
+        service(books)
+        fixed(books, service(books, plan="vm", universe="cloud", brand="soyoustart"), 100)
+        snapshot(books, date(2026, 10, 1))
+
+        for filters in ({"universe": Universe.CLOUD}, {"brand": "soyoustart"}):
+            found = [(r.what, r.services, r.net) for r in reviewed(books, **filters)]
+            assert found == [(Decision.WILL_RENEW, 1, 100), (Outcome.OPEN, 1, 100)]
+
+
+class TestCommand:
+    @pytest.fixture
+    def cli(self, books: Database, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL", books.url)
+
+        def run(*words: str) -> Result:
+            return CliRunner().invoke(command, words)
+
+        return run
+
+    @pytest.fixture
+    def due(self, books: Database) -> date:
+        """The day on which two services expire, soon after the real today."""
+        due = (datetime.now(UTC).date() + timedelta(days=45)).replace(day=17)
+        service(books, due)
+        service(books, due, mode="stop")
+        return due
+
+    def test_people_get_a_table_with_totals(self, cli: Any, due: date) -> None:
+        result = cli()
+
+        assert result.exit_code == 0, result.output
+        _, header, month, total = result.stdout.splitlines()
+        assert header.split() == ["month", "will", "renew", "will", "stop", "all"]
+        cells = ["1", "(37.87", "EUR)", "1", "(37.87", "EUR)", "2", "(75.74", "EUR)"]
+        assert month.split() == [f"{due:%Y-%m}", *cells]
+        assert total.split() == ["total", *cells]
+
+    def test_programs_get_json_or_csv(self, cli: Any, due: date) -> None:
+        documents = [json.loads(line) for line in cli("--by", "day", "--json").stdout.splitlines()]
+        rows = list(csv.DictReader(cli("--by", "day", "--csv").stdout.splitlines()))
+
+        assert documents[0] == {
+            "start": due.isoformat(), "decision": "will_renew", "currency": "EUR", "services": 1,
+            "net": "37.87",
+        }  # fmt: skip
+        assert [{**row, "services": int(row["services"])} for row in rows] == documents
+
+    def test_a_snapshot_is_taken_once_and_reviewed(self, cli: Any, due: date) -> None:
+        assert "2 rows" in cli("--snapshot").stdout
+        assert "nothing to add" in cli("--snapshot").stdout
+
+        month = f"{due:%Y-%m}"
+        shown = cli("--review", month).stdout
+        assert f"{month}, as it was forecast on" in shown
+        assert f"{month}, what happened" in shown
+        found = [json.loads(line) for line in cli("--review", month, "--json").stdout.splitlines()]
+        assert [(d["side"], d["what"], d["services"]) for d in found] == [
+            ("forecast", "will_renew", 1),
+            ("forecast", "will_stop", 1),
+            ("happened", "open", 2),
+        ]
+        assert cli("--review", month, "--csv").stdout.startswith("made_on,side,what,")
+
+    def test_nothing_due_is_said(self, cli: Any) -> None:
+        assert cli("--brand", "ovh", "--universe", "telecom").stdout.strip().endswith(": none")
+        assert "of which no forecast was kept: none" in cli("--review", "2026-10").stdout
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--brand", "nobody"], "there is no brand 'nobody'; there are kimsufi, ovh"),
+            (["--until", "2020-01-01"], "--until 2020-01-01 is not after today"),
+        ],
+    )
+    def test_what_cannot_be_is_one_clear_line(self, cli: Any, words: list[str], said: str) -> None:
+        result = cli(*words)
+
+        assert result.exit_code != 0
+        assert said in str(result.exception)
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--json", "--csv"],
+            ["--snapshot", "--brand", "ovh"],
+            ["--review", "2026-10", "--by", "day"],
+            ["--review", "October"],
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, cli: Any, words: list[str]) -> None:
+        assert cli(*words).exit_code == 2
+
+    def test_who_may_only_read_can_ask(
+        self, books: Database, due: date, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = books.engine("readonly").url.set(drivername="postgresql")
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL", url.render_as_string(hide_password=False))
+
+        result = CliRunner().invoke(command, [])
+
+        assert result.exit_code == 0, result.output
+        with books.engine("readonly").connect() as tx:
+            assert tx.execute(text("SELECT count(*) FROM forecasts")).scalar_one() == 0

@@ -1,0 +1,166 @@
+"""What a decided charge means for the services on a renewal's payment request."""
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from producers import history, ledger, next_steps
+from producers.history import Event, by_task
+from producers.ledger import ClaimedTask
+from producers.next_steps import Renewable
+from producers.steps import CHARGE, CONVERGE, GATEWAY, REFUND, driver_place
+from schemas.catalogue import Catalogue
+from schemas.clock import local_midnight
+from schemas.lifecycle import Cycle, Step
+from schemas.values import ResourceState
+
+_ON = text("""
+    SELECT request_id, service_id FROM request_lines
+    WHERE request_id = ANY(:ids) AND released_at IS NULL
+    ORDER BY request_id, number
+""")
+_ANSWERED = text("UPDATE renewals SET asked_at = NULL WHERE request_id = ANY(:ids)")
+
+
+def _services_on(
+    tx: Connection, request_ids: Collection[uuid.UUID]
+) -> dict[uuid.UUID, Counter[uuid.UUID]]:
+    """Request -> service -> its periods on it."""
+    on: dict[uuid.UUID, Counter[uuid.UUID]] = {i: Counter() for i in request_ids}
+    for row in tx.execute(_ON, {"ids": list(request_ids)}):
+        on[row.request_id][row.service_id] += 1
+    return on
+
+
+def still_wanted(
+    tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
+) -> set[uuid.UUID]:
+    """Which locked requests may be charged now: asked for, or due by their services' next step.
+
+    What is not is left to that step, which is decided again.
+    """
+    on = _services_on(tx, request_ids)
+    ids = {service for services in on.values() for service in services}
+    next_steps.lock(tx, ids)
+    held = {s.id: s for s in next_steps.load(tx, ids, catalogue, charges=True)}
+    wanted, asked = set(), []
+    for request_id, services in on.items():
+        steps = [held[service].next_step(now) for service in services]
+        due = [next_.step for next_ in steps if next_ is not None and next_.at <= now]
+        is_asked = any(held[service].view.is_asked for service in services)
+        refused = any(_is_unwanted(held[service], now) for service in services)
+        if not refused and (is_asked or Step.CHARGE in due):
+            wanted.add(request_id)
+            if is_asked:
+                asked.append(request_id)
+    if asked:
+        tx.execute(_ANSWERED, {"ids": asked})
+    left = [held[s] for request_id in on if request_id not in wanted for s in on[request_id]]
+    next_steps.decide(tx, left, now)
+    return wanted
+
+
+def _is_unwanted(service: Renewable, now: datetime) -> bool:
+    gone = service.view.desired is ResourceState.ABSENT
+    return gone or service.is_due(Step.WITHDRAW, now)
+
+
+_DECLINED = text("""
+    UPDATE renewals SET declines = declines + 1, last_declined_at = :now, asked_at = NULL,
+        declined_at = coalesce(declined_at, :now)
+    WHERE request_id = ANY(:ids)
+""")
+
+
+def decline(
+    tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
+) -> None:
+    """A charge was declined: the services on it go on from there."""
+    ids = {service for services in _services_on(tx, request_ids).values() for service in services}
+    next_steps.lock(tx, ids)
+    tx.execute(_DECLINED, {"ids": list(request_ids), "now": now})
+    next_steps.decide_again(tx, ids, catalogue, now, charges=True)
+
+
+_EXTEND = text("""
+    UPDATE services AS s
+    SET paid_periods = r.paid_periods, expires_at = r.expires_at, desired = 'active',
+        generation = s.generation + r.resumes, next_step = r.next_step,
+        next_step_at = r.next_step_at, next_subject = r.next_subject
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, paid_periods integer,
+        expires_at timestamptz, resumes integer, next_step text, next_step_at timestamptz,
+        next_subject uuid)
+    WHERE s.id = r.id
+""")
+_REFUSE = text("""
+    UPDATE request_lines AS l SET refused_at = now()
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(request_id uuid, service_id uuid)
+    WHERE l.request_id = r.request_id AND l.service_id = r.service_id
+""")
+
+
+def settle(
+    tx: Connection, paid: Mapping[uuid.UUID, ClaimedTask], catalogue: Catalogue, now: datetime
+) -> None:
+    """Requests were paid: each service lasts longer, from its old expiry on, and one that was
+    suspended is resumed. What has begun to end by then gets its money back."""
+    on = _services_on(tx, paid)
+    ids = {service for services in on.values() for service in services}
+    next_steps.lock(tx, ids)
+    held = {s.id: s for s in next_steps.load(tx, ids, catalogue, charges=True)}
+    rows, refused, happened = [], [], []
+    extended = []
+    for request_id, services in on.items():
+        for service_id, periods in services.items():
+            service = held[service_id]
+            if service.view.desired is ResourceState.ABSENT:
+                refused.append({"request_id": str(request_id), "service_id": str(service_id)})
+                happened.append(Event(service_id, "renewal.refused", {"reason": "ended"}))
+                continue
+            longer, row = _extend(service, periods, now)
+            rows.append(row)
+            extended.append(longer)
+            happened.append(
+                by_task(
+                    paid[request_id], CHARGE, service_id, "service.renewed",
+                    {"paid_until": longer.view.expires_on.isoformat(), "periods": periods},
+                )
+            )  # fmt: skip
+    tx.execute(_EXTEND, {"rows": json.dumps(rows)})
+    ledger.enqueue(tx, CONVERGE, [(s.id, driver_place(s.universe, s.driver)) for s in extended])
+    if refused:
+        tx.execute(_REFUSE, {"rows": json.dumps(refused)})
+        owed = {uuid.UUID(row["request_id"]) for row in refused}
+        ledger.enqueue(tx, REFUND, [(request_id, GATEWAY) for request_id in owed])
+    history.record(tx, happened)
+
+
+def _extend(service: Renewable, periods: int, now: datetime) -> tuple[Renewable, dict[str, Any]]:
+    """The service as it is once so many more periods are paid, and the row that says so."""
+    paid_periods = service.paid_periods + periods
+    timezone = service.subsidiary.timezone
+    resumes = service.view.desired is ResourceState.SUSPENDED
+    view = replace(
+        service.view,
+        desired=ResourceState.ACTIVE,
+        began_at=local_midnight(service.end(paid_periods - 1), timezone),
+        expires_at=local_midnight(service.end(paid_periods), timezone),
+        cycle=Cycle(),
+    )
+    longer = replace(
+        service, paid_periods=paid_periods, net=None, request_id=None, requests=0, view=view
+    )
+    row = {
+        "id": str(service.id),
+        "paid_periods": paid_periods,
+        "expires_at": view.expires_at.isoformat(),
+        "resumes": int(resumes),
+        **next_steps.columns(longer, now),
+    }
+    return longer, row

@@ -1,0 +1,1 @@
+"""Customers are told what is due, in one mail, in their language."""

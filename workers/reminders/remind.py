@@ -1,0 +1,254 @@
+"""The task ``remind``: one e-mail to one customer, with everything that is due to be said.
+
+Its notices were claimed by a scheduler. Once it has begun nothing is added to it; a crash sends it
+again under the same Message-ID. What it says is what is true when it is sent.
+"""
+
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from email.message import EmailMessage
+
+from sqlalchemy import Connection, text
+
+from producers import history, next_steps
+from producers.history import by_task
+from producers.ledger import Claim, Failure, Outcome
+from producers.links import Links
+from producers.next_steps import Renewable
+from producers.steps import REMIND
+from schemas import lifecycle, tax
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock, local_date
+from schemas.values import Money, RenewalMode, ResourceState
+from workers.reminders.mail import Item, Mail, Situation, compose
+from workers.reminders.smtp import MailAnswer, Mailer, MailState
+from workers.runtime import RetryPolicy
+
+_EMAILS = text("""
+    SELECT e.id, c.id AS customer_id, c.email, c.language, c.country, c.vat_number
+    FROM (
+        SELECT * FROM emails WHERE id = ANY(:ids) AND sent_at IS NULL
+        ORDER BY id FOR NO KEY UPDATE
+    ) AS e JOIN customers AS c ON c.id = e.customer_id
+    ORDER BY e.id
+""")
+_BEGIN = text("UPDATE emails SET begun_at = :now WHERE id = ANY(:ids) AND begun_at IS NULL")
+_NOTICES = text("""
+    SELECT n.email_id, n.service_id, n.kind FROM notices AS n
+    JOIN services AS s ON s.id = n.service_id AND s.expires_at = n.expires_at
+    WHERE n.email_id = ANY(:ids) ORDER BY n.email_id, n.service_id, n.kind
+""")
+_SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at IS NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail with what it claims to say: service -> kinds of notice."""
+
+    message: EmailMessage
+    notices: Mapping[uuid.UUID, Sequence[str]]
+
+
+class RemindHandler:
+    name = REMIND
+
+    def __init__(
+        self,
+        mailer: Mailer,
+        sender: str,
+        links: Links,
+        catalogue: CatalogueCache,
+        clock: Clock,
+        *,
+        policy: RetryPolicy,
+    ) -> None:
+        self.immediate = mailer.immediate
+        self._mailer = mailer
+        self._sender = sender
+        self._links = links
+        self._catalogue = catalogue
+        self._clock = clock
+        self._policy = policy
+
+    def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Letter]], Outcome]:
+        now, catalogue = self._clock.now(), self._catalogue.current(tx)
+        emails = tx.execute(_EMAILS, {"ids": claim.subjects}).all()
+        ids = [email.id for email in emails]
+        tx.execute(_BEGIN, {"ids": ids, "now": now})
+        kinds: dict[uuid.UUID, dict[uuid.UUID, list[str]]] = {i: {} for i in ids}
+        for row in tx.execute(_NOTICES, {"ids": ids}):
+            kinds[row.email_id].setdefault(row.service_id, []).append(row.kind)
+        services = {s for told in kinds.values() for s in told}
+        held = {s.id: s for s in next_steps.load(tx, services, catalogue)}
+        calls = []
+        for email in emails:
+            notices = kinds[email.id]
+            items = [
+                item_of(
+                    held[s], Payer(email.country, email.vat_number), self._links, catalogue, now
+                )
+                for s in notices
+                if held[s].view.desired is not ResourceState.ABSENT
+            ]
+            if items:
+                first = held[next(iter(notices))]
+                mail = Mail(
+                    id=email.id,
+                    to=email.email,
+                    language=email.language,
+                    customer=email.customer_id,
+                    brand=first.subsidiary.entity,
+                    items=items,
+                )
+                calls.append((email.id, Letter(compose(mail, self._sender, at=now), notices)))
+        to_send = {subject for subject, _ in calls}
+        # What it was to say is not true any more, or it was sent.
+        return calls, Outcome(done=[s for s in claim.subjects if s not in to_send])
+
+    def call(self, call: Letter) -> MailAnswer:
+        return self._mailer.send(call.message)
+
+    def record(
+        self,
+        tx: Connection,
+        claim: Claim,
+        answers: Sequence[tuple[uuid.UUID, Letter, MailAnswer]],
+    ) -> Outcome:
+        tasks = {task.subject: task for task in claim.tasks}
+        outcome = Outcome()
+        sent = []
+        for subject, letter, answer in answers:
+            reason, detail = answer.reason or f"mail_{answer.state}", answer.detail or ""
+            match answer.state:
+                case MailState.SENT:
+                    sent.append((subject, letter))
+                    outcome.done.append(subject)
+                case MailState.REFUSED:
+                    outcome.failures.append(Failure(subject, reason, detail))
+                case _:
+                    outcome.add(
+                        self._policy.decide(tasks[subject], reason, detail, random.random())
+                    )
+        if sent:
+            now, catalogue = self._clock.now(), self._catalogue.current(tx)
+            services = {service for _, letter in sent for service in letter.notices}
+            tx.execute(_SENT, {"ids": [subject for subject, _ in sent], "now": now})
+            # What may not happen without a notice may happen now.
+            next_steps.lock(tx, services)
+            next_steps.decide_again(tx, services, catalogue, now)
+            history.record(
+                tx,
+                (
+                    by_task(
+                        tasks[subject], REMIND, service, "notice.sent",
+                        {"kinds": list(kinds), "message_id": letter.message["Message-ID"]},
+                    )
+                    for subject, letter in sent
+                    for service, kinds in letter.notices.items()
+                ),
+            )  # fmt: skip
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """What of a customer decides about tax."""
+
+    country: str
+    vat_number: str | None
+
+
+def item_of(
+    service: Renewable, payer: Payer, links: Links, catalogue: Catalogue, now: datetime
+) -> Item:
+    """What a mail says about a service, as it is now.
+
+    Raises:
+        DataError: the tax table has no rate for its customer.
+    """
+    situation = situation_of(service, now)
+    periods = service.periods_to_reach(now)
+    return Item(
+        situation=situation,
+        name=service.plan.name,
+        detail=service.detail,
+        expires_on=service.view.expires_on,
+        amount=None if situation is Situation.STOPS else _gross(service, payer, periods, now),
+        periods=periods,
+        on=_on(service, situation, now),
+        links=_links(service, situation, links, catalogue),
+    )
+
+
+def situation_of(service: Renewable, now: datetime) -> Situation:
+    view = service.view
+    if view.mode is RenewalMode.STOP:
+        return Situation.STOPS
+    if view.is_suspended:
+        return Situation.SUSPENDED
+    if view.missing_contract is not None:
+        return Situation.ACCEPT
+    if view.cycle.last_declined_at is not None:
+        return Situation.DECLINED
+    if view.mode is RenewalMode.MANUAL:
+        return Situation.PAY
+    charged_on = local_date(view.day(service.plan.policy.charges[0]), view.timezone)
+    if service.payment_method_id is None or (
+        service.pays_until is not None and service.pays_until < charged_on
+    ):
+        return Situation.METHOD
+    return Situation.RENEWS
+
+
+def _gross(service: Renewable, payer: Payer, periods: int, now: datetime) -> Money | None:
+    net = service.price
+    if net is None:
+        return None
+    treatment = tax.determine(
+        subsidiary=service.subsidiary,
+        customer_country=payer.country,
+        vat_number=payer.vat_number,
+        on=local_date(now, service.subsidiary.timezone),
+    )
+    gross = net + tax.tax_on(net, treatment.rate)
+    return Money(gross * periods, service.subsidiary.currency)
+
+
+def _on(service: Renewable, situation: Situation, now: datetime) -> date | None:
+    """When what the situation announces will be done."""
+    view, policy = service.view, service.plan.policy
+    match situation:
+        case Situation.RENEWS | Situation.DECLINED:
+            payment = lifecycle.next_payment(view, policy)
+            at = payment.at if payment is not None else None
+        case Situation.SUSPENDED if view.suspended_at is not None:
+            grace = timedelta(days=policy.terminate - (policy.suspend or 0))
+            at = max(view.day(policy.terminate), view.suspended_at + grace)
+            at = max(at, now + timedelta(days=policy.notice))
+        case _:
+            return None
+    return None if at is None else local_date(max(at, now), view.timezone)
+
+
+def _links(
+    service: Renewable, situation: Situation, links: Links, catalogue: Catalogue
+) -> dict[str, str]:
+    id_ = str(service.id)
+    whose = {"customer": service.customer_id}
+    renew = {
+        "command": "renew",
+        **whose,
+        "services": [{"id": id_, "expires_on": service.view.expires_on.isoformat()}],
+    }
+    if situation is Situation.STOPS:
+        return {"resume": links.url({"command": "resume", **whose, "services": [id_]})}
+    stop = links.url({"command": "stop", **whose, "services": [id_]})
+    contract = catalogue.contract(service.plan.contract) if service.plan.contract else None
+    if service.view.missing_contract is not None and contract is not None:
+        agreed = [{"contract": contract.code, "version": contract.version}]
+        return {"accept": links.url({**renew, "contracts": agreed}), "stop": stop}
+    return {"renew": links.url(renew), "stop": stop}
