@@ -85,7 +85,7 @@ CHECKS = {
             WHERE d.series = s.code)""",
     "every paid period of a service is on one invoice line": """
         SELECT s.id FROM services AS s
-        WHERE s.paid_periods <> (SELECT count(*) FROM invoice_lines AS l
+        WHERE s.paid_periods - s.imported_periods <> (SELECT count(*) FROM invoice_lines AS l
             WHERE l.service_id = s.id AND l.period_number > 0)""",
     "a delivered service expires at its anchor plus its paid periods": """
         SELECT s.id FROM services AS s
@@ -225,7 +225,10 @@ def _resources(tx: Connection, far_side: str) -> set[str]:
     ours = Counter(
         (str(service), state)
         for service, state in tx.execute(
-            text("SELECT id, state FROM services WHERE state IN ('active', 'suspended')")
+            # What was taken over is known there by its own name until something is done with it.
+            text("""SELECT id, state FROM services AS s WHERE state IN ('active', 'suspended')
+                AND (order_id IS NOT NULL OR EXISTS (
+                    SELECT FROM operations AS o WHERE o.service_id = s.id))""")
         )
     )
     differing = (live - ours) + (ours - live)

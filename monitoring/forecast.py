@@ -167,7 +167,7 @@ def _hurry(tx: Connection) -> None:
 
 # Services are read and grouped as they are, by what few values there are, in parallel; local dates
 # and decisions are made of the groups. Measured with 5,000,000 services: deciding row by row took
-# three times as long. Booleans, because the planner knows that there are two of each and groups
+# twice as long. Booleans, because the planner knows that there are two of each and groups
 # before it gathers. 13 hours: any local midnight from UTC-10 to UTC+13, moved into its own day.
 _BY_EXPIRY = """
     SELECT s.expires_at, s.subsidiary, s.brand, {{universe}} AS universe, s.mode,

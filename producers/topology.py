@@ -23,6 +23,7 @@ PERMISSIONS = {
     "intake": ("^$", "^$", f"^{INTAKE_QUEUE}$"),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
+    "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
     "upstream": ("^$", f"^{INTAKE_EXCHANGE}$", "^$"),
 }

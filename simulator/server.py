@@ -95,8 +95,9 @@ class Simulator:
         if kind not in TARGETS["infrastructure"]:
             raise Refused(404, "no_such_operation")
         body = await _read(request, _OPERATION)
-        if body.get("paid_until") is not None:
-            _check(body, "paid_until", str)
+        for name in ("paid_until", "resource_id"):
+            if body.get(name) is not None:
+                _check(body, name, str)
 
         def act() -> tuple[int, dict[str, Any]]:
             return 200, self.store.operate(driver, service_id, kind, body)

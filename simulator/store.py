@@ -138,6 +138,9 @@ class Store:
         generation = body["generation"]
         self.check_generation(service_id, generation)
         live = self.resource(service_id)
+        if live is None and kind != "create" and body.get("resource_id"):
+            self._adopt(driver, service_id, body)
+            live = self.resource(service_id)
         if live is None and kind not in ("create", "terminate"):
             raise Refused(409, "no_such_resource")
         self._db.execute(
@@ -164,6 +167,20 @@ class Store:
             )
         absent = {"resource_id": None, "state": "absent", "paid_until": None}
         return self.resource(service_id) or absent | {"generation": generation}
+
+    def _adopt(self, driver: str, service_id: str, body: dict[str, Any]) -> None:
+        """What was there under its own name before anybody called it this service; once."""
+        known = self._db.execute(
+            "SELECT 1 FROM resources WHERE service_id = ? OR (driver = ? AND resource_id = ?)",
+            (service_id, driver, body["resource_id"]),
+        ).fetchone()
+        if known is None:
+            self._db.execute(
+                "INSERT INTO resources (driver, service_id, resource_id, state, paid_until)"
+                " VALUES (?, ?, ?, 'active', ?)",
+                (driver, service_id, body["resource_id"], body.get("paid_until")),
+            )
+            self._db.execute("INSERT OR IGNORE INTO generations VALUES (?, 0)", (service_id,))
 
     def resources(self, after: int, limit: int) -> list[dict[str, Any]]:
         names = ("number", "driver", "service_id", "resource_id", "state", "paid_until")

@@ -10,20 +10,27 @@ from typing import Any
 import click
 from sqlalchemy import Connection, text
 
-from autorenew.cli.common import as_json, database, show
+from autorenew.cli.common import as_json, clock, database, show
 from monitoring import forecast as forecasting
 from monitoring.forecast import By, Decision, Outcome, ReviewRow, Row
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
 from schemas.values import CURRENCY_DIGITS, Money, Universe
-from schemas.virtual_clock import clock_of
 
 YEAR = timedelta(days=365)
 
 
 @click.command()
-@click.option("--by", type=click.Choice([*By]), help="What to count by; month unless said.")
-@click.option("--universe", type=click.Choice([*Universe]), help="Only of this universe.")
+@click.option(
+    "--by",
+    type=click.Choice([step.value for step in By]),
+    help="What to count by; month unless said.",
+)
+@click.option(
+    "--universe",
+    type=click.Choice([universe.value for universe in Universe]),
+    help="Only of this universe.",
+)
 @click.option("--brand", help="Only of this brand.")
 @click.option(
     "--until",
@@ -70,7 +77,7 @@ def forecast(
     _check_choice(by, universe, brand, until, month, as_json, as_csv, snapshot)
     settings = load_settings()
     engine = database(settings)
-    today = clock_of(engine, virtual=settings.clock == "virtual").now().date()
+    today = clock(engine, settings).now().date()
     if snapshot:
         with engine.begin() as tx:
             count = forecasting.take_snapshot(tx, today)

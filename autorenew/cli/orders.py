@@ -10,12 +10,12 @@ import click
 from rich.progress import Progress
 from sqlalchemy import Connection, text
 
-from autorenew.cli.common import as_json, database, show
+from autorenew.cli.common import as_json, clock, database, show
 from monitoring import audit as auditing
 from producers import failed as failures
+from producers import lanes as all_lanes
 from producers.intake import Answer, Intake, Verdict
 from schemas.catalogue.store import CatalogueCache
-from schemas.clock import SystemClock
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
 
@@ -38,7 +38,8 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
 
     Exit code 1 if some were not accepted; placing the file again changes nothing.
     """
-    intake = Intake(database(), CatalogueCache(), SystemClock())
+    engine = database()
+    intake = Intake(engine, CatalogueCache(), clock(engine))
     counts: Counter[str] = Counter()
     with (
         click.open_file(str(file), "rb") as source,
@@ -224,7 +225,7 @@ def cancel_failed(subjects: tuple[uuid.UUID, ...]) -> None:
 
 @click.group()
 def lanes() -> None:
-    """Pause and resume what belongs together: a driver, the gateway."""
+    """Pause and resume what belongs together: a driver, the gateway, suspensions and ends."""
 
 
 @lanes.command("list")
@@ -232,13 +233,7 @@ def lanes() -> None:
 def list_lanes(as_json: bool) -> None:
     """Lanes, what waits in them, and which are paused."""
     with database().connect() as tx:
-        rows = tx.execute(
-            text("""SELECT r.lane, r.queue, count(t.subject) AS tasks, p.paused_at, p.reason
-                 FROM routes AS r
-                 LEFT JOIN tasks AS t ON (t.queue, t.name, t.lane) = (r.queue, r.name, r.lane)
-                 LEFT JOIN lane_pauses AS p ON p.lane = r.lane
-                 GROUP BY r.lane, r.queue, p.paused_at, p.reason ORDER BY r.lane""")
-        ).all()
+        rows = all_lanes.list_lanes(tx)
     show("lanes", ("lane", "queue", "tasks", "paused_at", "reason"), rows, json_lines=as_json)
 
 
@@ -248,14 +243,7 @@ def list_lanes(as_json: bool) -> None:
 def pause(lane: str, reason: str) -> None:
     """Start nothing more in LANE; what runs goes on."""
     with database().begin() as tx:
-        known = tx.execute(text("SELECT 1 FROM routes WHERE lane = :lane"), {"lane": lane}).first()
-        if known is None:
-            raise AutorenewError(f"there is no lane {lane!r}; see `autorenew lanes list`")
-        tx.execute(
-            text("""INSERT INTO lane_pauses (lane, reason) VALUES (:lane, :reason)
-                 ON CONFLICT (lane) DO UPDATE SET reason = excluded.reason"""),
-            {"lane": lane, "reason": reason},
-        )
+        all_lanes.pause(tx, lane, reason)
     click.echo(f"{lane} is paused")
 
 
@@ -264,13 +252,8 @@ def pause(lane: str, reason: str) -> None:
 def resume(lane: str) -> None:
     """Start what waits in LANE."""
     with database().begin() as tx:
-        gone = tx.execute(text("DELETE FROM lane_pauses WHERE lane = :lane"), {"lane": lane})
-        # What was handed over when the pause came was turned down: it is due again now.
-        tx.execute(
-            text("UPDATE tasks SET rescue_at = now() WHERE lane = :lane AND state = 'dispatched'"),
-            {"lane": lane},
-        )
-    click.echo(f"{lane} goes on" if gone.rowcount else f"{lane} was not paused")
+        was_paused = all_lanes.resume(tx, lane)
+    click.echo(f"{lane} goes on" if was_paused else f"{lane} was not paused")
 
 
 @click.command()

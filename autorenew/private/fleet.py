@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 from autorenew.private.postgres import PrivatePostgres
 from autorenew.private.rabbitmq import PrivateRabbitMQ
 from producers import topology
-from producers.steps import BILLING, ORDERS
+from producers.steps import BILLING, ORDERS, REMINDERS
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
 from schemas.database import connect, migrate
@@ -123,6 +123,7 @@ class PrivateFleet:
         *,
         database: str,
         simulator_url: str | None = None,
+        smtp_url: str | None = None,
         **settings: str,
     ) -> None:
         self._folder = folder
@@ -131,6 +132,7 @@ class PrivateFleet:
         self.database = database
         self.vhost = database
         self._simulator_url = simulator_url
+        self._smtp_url = smtp_url
         self._settings = settings
         self.members: dict[str, Member] = {}
         atexit.register(self.stop)
@@ -169,6 +171,13 @@ class PrivateFleet:
         }
         if role == "billing":
             environment.setdefault("AUTORENEW_GATEWAY_URL", f"{self._simulator_url}/gateway")
+        if role == "reminders":
+            environment.setdefault("AUTORENEW_SMTP_URL", self._smtp_url or "instant:")
+            environment |= {
+                "AUTORENEW_MAIL_FROM": "Billing <billing@example.com>",
+                "AUTORENEW_LINK_BASE_URL": "https://example.com",
+                "AUTORENEW_LINK_SECRET": "a secret of this fleet alone",
+            }
         if role == "provisioning" and "AUTORENEW_DRIVER_URLS" not in environment:
             urls = {name: f"{self._simulator_url}/infrastructure/{name}" for name in UNIVERSES}
             environment["AUTORENEW_DRIVER_URLS"] = json.dumps(urls)
@@ -197,10 +206,14 @@ class PrivateFleet:
     def start_relay(self, name: str = "relay", **extra: str) -> Member:
         return self.start(name, "relay", user="relay", role="relay", **extra)
 
+    def start_scheduler(self, name: str = "scheduler", **extra: str) -> Member:
+        # It speaks to no broker; the user is only a name in its environment.
+        return self.start(name, "scheduler", user="relay", role="scheduler", **extra)
+
     def start_worker(
         self, *queues: str, name: str = "", processes: int = 1, threads: int = 4, **extra: str
     ) -> Member:
-        kind = queues[0] if queues[0] in (ORDERS, BILLING) else "provisioning"
+        kind = queues[0] if queues[0] in (ORDERS, BILLING, REMINDERS) else "provisioning"
         size = ("--processes", str(processes), "--threads", str(threads))
         name = name or f"worker-{queues[0]}"
         return self.start(
@@ -211,7 +224,8 @@ class PrivateFleet:
         """One of each, provisioning in one group for all universes."""
         self.start_intake()
         self.start_relay()
-        for queues in ((ORDERS,), (BILLING,), UNIVERSES):
+        self.start_scheduler()
+        for queues in ((ORDERS,), (BILLING,), (REMINDERS,), UNIVERSES):
             self.start_worker(*queues, threads=threads)
 
     def wait_for_consumers(self, timeout: float = 60.0) -> None:

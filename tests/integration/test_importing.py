@@ -299,7 +299,12 @@ def test_what_was_suspended_stays_so(take: Take, database: Database) -> None:
 @pytest.mark.parametrize("contract_version", [None, 1, 2])
 @pytest.mark.parametrize(
     ("anchor", "expires_on"),
-    [("2024-12-31", "2025-06-30"), ("2025-01-03", "2026-06-03"), ("2025-01-31", "2026-06-30")],
+    [
+        (None, "2026-06-30"),
+        ("2024-12-31", "2025-06-30"),
+        ("2025-01-03", "2026-06-03"),
+        ("2025-01-31", "2026-06-30"),
+    ],
 )
 def test_the_next_step_is_the_one_the_rule_gives_for_what_was_written(
     take: Take,
@@ -307,7 +312,7 @@ def test_the_next_step_is_the_one_the_rule_gives_for_what_was_written(
     mode: str,
     state: str,
     contract_version: int | None,
-    anchor: str,
+    anchor: str | None,
     expires_on: str,
 ) -> None:
     columns = "next_step, next_step_at, next_subject"

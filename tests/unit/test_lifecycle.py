@@ -209,6 +209,11 @@ class TestReminders:
         found = list(reminded(manual(began_at=on(-28)), policy))
         assert found == [(f"before-{days[-1]}", on(-27, 8))]
 
+    def test_but_not_once_more_when_the_policy_gains_another_that_is_too_early(self) -> None:
+        policy = replace(DEFAULT_POLICY, reminders=(45, 30))
+        told = Cycle(notices={"before-45": on(-27, 8)})
+        assert list(reminded(manual(began_at=on(-28), cycle=told), policy)) == []
+
 
 class TestPayment:
     def test_it_is_asked_for_and_charged_3_days_before_at_midnight(self) -> None:

@@ -48,7 +48,8 @@ def missing_operation(
 
     Args:
         in_doubt: what was begun last and never decided: it may have happened, or still will.
-        may_exist: a create was begun, whatever came of it, and no terminate was confirmed since.
+        may_exist: it was taken over, or a create was begun, whatever came of it; and no terminate
+            was confirmed since.
     """
     if desired is ResourceState.ABSENT:
         return OperationKind.TERMINATE if may_exist else None
@@ -78,7 +79,8 @@ class Call:
 
 _READ = text("""
     SELECT s.*, d.kind AS doubted, d.key AS doubted_key, d.generation AS doubted_generation,
-           d.paid_until AS doubted_until, h.refused, h.created > h.terminated AS may_exist
+           d.paid_until AS doubted_until, h.refused,
+           h.created > h.terminated OR s.confirmed <> 'absent' AS may_exist
     FROM (
         SELECT * FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
     ) AS s
@@ -404,6 +406,7 @@ def _call(row: Any, kind: OperationKind, paid_until: date) -> Call:
             plan=row.plan,
             configuration=row.configuration,
             paid_until=paid_until,
+            resource_id=row.resource_id,
         ),
         driver=row.driver,
         subsidiary=row.subsidiary,

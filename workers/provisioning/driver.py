@@ -37,6 +37,9 @@ class Operation:
     plan: str
     configuration: dict[str, Any]
     paid_until: date
+    resource_id: str | None = None
+    """What the far side calls it. Of a service that was taken over, it is all the far side knows:
+    the first operation on it makes the service's id known there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class HttpDriver:
             "configuration": operation.configuration,
             "paid_until": operation.paid_until.isoformat(),
         }
+        if operation.resource_id is not None:
+            body["resource_id"] = operation.resource_id
         return self._ask(kind, "PUT", f"/services/{operation.service_id}/{kind}", body)
 
     def _ask(

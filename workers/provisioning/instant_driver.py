@@ -46,6 +46,8 @@ class InstantDriver:
                 if known[0] != body:
                     return DriverAnswer(DriverState.REFUSED, reason="key_reused")
                 return known[1]
+            if now is _ABSENT and operation.resource_id is not None:  # taken over
+                now = Resource(operation.resource_id, ResourceState.ACTIVE)
             exists = now.state is not ResourceState.ABSENT
             if operation.kind not in ("create", "terminate") and not exists:
                 return DriverAnswer(DriverState.REFUSED, reason="no_such_resource")

@@ -1,0 +1,91 @@
+"""Services that fall due on one day, from the sweep to extended and paid."""
+
+import time
+from collections.abc import Callable
+from datetime import date, timedelta
+
+from sqlalchemy import Engine, text
+
+from autorenew.private.fleet import UNIVERSES, PrivateFleet
+from producers.steps import BILLING
+from schemas.catalogue.store import set_rollout
+from schemas.clock import SystemClock
+
+TIMEOUT_SECONDS = 600.0
+
+
+def fill(engine: Engine, count: int, customers: int) -> None:
+    """So many services that expire in three days; their customers were told so."""
+    expires_on = SystemClock().now().date() + timedelta(days=3)
+    while expires_on.day > 28:  # every month has that day: the period before is a whole one
+        expires_on -= timedelta(days=1)
+    with engine.begin() as tx:
+        set_rollout(tx, "ovh", "FR", date(2020, 1, 1))
+        tx.execute(text("DELETE FROM recomputations"))
+        parameters = {"count": count, "customers": customers, "expires_on": expires_on}
+        for statement in (_CUSTOMERS, _METHODS, _SERVICES, _EMAILS, _NOTICES):
+            tx.execute(statement, parameters)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM (ANALYZE) services"))
+        connection.execute(text("CHECKPOINT"))
+
+
+def start(fleet: PrivateFleet, *, threads: int = 1) -> None:
+    """Everything but the scheduler."""
+    fleet.start_relay()
+    for queues in ((BILLING,), UNIVERSES):
+        fleet.start_worker(*queues, threads=threads)
+    fleet.wait_for_consumers()
+
+
+def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None]) -> float:
+    """Start the scheduler; seconds until every service is paid, extended and confirmed."""
+    started = time.perf_counter()
+    fleet.start_scheduler()
+    while (done := renewed(fleet.owner)) < count:
+        watch(done)
+        if time.perf_counter() - started > TIMEOUT_SECONDS:
+            raise TimeoutError(f"{done} of {count} services after {TIMEOUT_SECONDS:g} s")
+        time.sleep(0.2)
+    watch(count)
+    return time.perf_counter() - started
+
+
+def renewed(engine: Engine) -> int:
+    query = """SELECT count(*) FROM services
+        WHERE paid_periods = 2 AND confirmed_until > now() + interval '20 days'"""
+    with engine.connect() as tx:
+        return int(tx.execute(text(query)).scalar_one())
+
+
+_CUSTOMERS = text("""
+    INSERT INTO customers (id, subsidiary, country, language, email, payment_method_id)
+    SELECT 'renews-' || n, 'FR', 'FR', 'fr', 'renews-' || n || '@example.com',
+        md5('method ' || n)::uuid
+    FROM generate_series(0, :customers - 1) AS n
+""")
+_METHODS = text("""
+    INSERT INTO payment_methods (id, customer_id, token)
+    SELECT payment_method_id, id, 'tok-' || id FROM customers WHERE id LIKE 'renews-%'
+""")
+_EMAILS = text("""
+    INSERT INTO emails (id, customer_id, day, begun_at, sent_at)
+    SELECT md5('email ' || id)::uuid, id, CURRENT_DATE, now(), now()
+    FROM customers WHERE id LIKE 'renews-%'
+""")
+_NOTICES = text("""
+    INSERT INTO notices (service_id, expires_at, kind, email_id)
+    SELECT id, expires_at, 'before-1', md5('email ' || customer_id)::uuid FROM services
+""")
+_SERVICES = text("""
+    INSERT INTO services (id, customer_id, subsidiary, plan, universe, brand, driver,
+        configuration, period_months, state, anchor, paid_periods, imported_periods, expires_at,
+        desired, confirmed, confirmed_until, resource_id, payment_method_id, agreed_version,
+        next_step, next_step_at, next_subject)
+    SELECT md5('service ' || n)::uuid, 'renews-' || n % :customers, 'FR', 'plan-0', 'web', 'ovh',
+        'web', '{}', 1, 'active', CAST(:expires_on AS date) - interval '1 month', 1, 1,
+        CAST(:expires_on AS timestamp) AT TIME ZONE 'Europe/Paris', 'active', 'active',
+        :expires_on, 'web-' || n, md5('method ' || n % :customers)::uuid, 1, 'request',
+        now() - interval '1 hour', md5('group ' || n % :customers)::uuid
+    FROM generate_series(0, :count - 1) AS n
+""")

@@ -1,0 +1,508 @@
+"""One e-mail per customer and day with everything that is due to be said, once, and never in the
+way of anything else."""
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date, timedelta
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+
+from producers.links import Links
+from producers.scheduler import Scheduler
+from schemas.catalogue.store import CatalogueCache
+from tests import given
+from tests.given import line, wait_until
+from tests.integration.test_renewals import accepts, declines, publish
+from workers.reminders.remind import RemindHandler
+
+MONTHS = {
+    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+    "en": "January February March April May June July August September October November December",
+    "cs": "ledna února března dubna května června července srpna září října listopadu prosince",
+}
+
+
+def plain(mail: EmailMessage) -> str:
+    return content(mail, "plain")
+
+
+def html(mail: EmailMessage) -> str:
+    return content(mail, "html")
+
+
+def content(mail: EmailMessage, kind: str) -> str:
+    """As a reader sees it: no-break spaces are spaces."""
+    body = mail.get_body((kind,))
+    assert body is not None
+    return str(body.get_content()).replace("\xa0", " ").replace("\u202f", " ")
+
+
+def letters(world: Any, customer: str = "alice") -> list[EmailMessage]:
+    return [mail for mail in world.mails() if mail["To"] == f"{customer}@example.com"]
+
+
+def links(world: Any, mail: EmailMessage) -> dict[str, dict[str, Any]]:
+    """What the links of a mail stand for, by command."""
+    settings = world.fleet.settings
+    ours = Links(settings.need("link_base_url"), settings.need("link_secret"))
+    found = [ours.open(url) for url in re.findall(r"https://example\.com/do/\S+", plain(mail))]
+    return {command["command"]: command for command in found}
+
+
+def written(day: date, language: str) -> str:
+    month = MONTHS[language].split()[day.month - 1]
+    number = {"cs": f"{day.day}.", "fr": "1er" if day.day == 1 else f"{day.day}"}
+    return f"{number.get(language, day.day)} {month} {day.year}"
+
+
+def told(world: Any) -> Counter[Any]:
+    """How often each service was told of each kind of notice about each expiry."""
+    rows = world.database.all(
+        "SELECT e.subject, n.expires_at, kind FROM events AS e"
+        " CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS kind"
+        " JOIN emails AS m ON e.detail->>'message_id' LIKE '<' || m.id || '@%'"
+        " JOIN notices AS n ON n.email_id = m.id AND n.service_id = e.subject AND n.kind = kind"
+        " WHERE e.name = 'notice.sent'"
+    )
+    return Counter((row.subject, row.expires_at, row.kind) for row in rows)
+
+
+def kinds(world: Any) -> list[str]:
+    return sorted({kind for _, _, kind in told(world)})
+
+
+def assert_nothing_twice(world: Any) -> None:
+    assert set(world.fleet.mailbox.message_ids.values()) <= {1}
+    assert set(told(world).values()) <= {1}
+    days = world.database.all("SELECT customer_id, day FROM emails WHERE sent_at IS NOT NULL")
+    assert len(days) == len(set(days)) == world.fleet.mailbox.received
+
+
+def test_whatever_falls_due_on_a_day_is_one_mail(life: Any) -> None:
+    world = life()
+    first = world.order(line("site"), line("server"), line("vm"))
+    by_plan = {s.plan: s for s in world.services()}
+    world.click("mode", by_plan["server"], mode="manual")
+    world.click("stop", by_plan["vm"])
+
+    world.pass_until(first, -7.9)
+    before = len(letters(world))
+    world.pass_until(first, -6.1)
+
+    (mail,) = letters(world)[before:]
+    for name in ("Site", "Server", "Vm"):
+        assert plain(mail).count(f"* {name}") == 1
+    assert (mail["Subject"] or "").startswith("1 service à renouveler")  # the most urgent first
+    assert "(et 2 autres)" in mail["Subject"]
+    assert_nothing_twice(world)
+
+
+def test_three_hundred_services_are_one_mail(life: Any) -> None:
+    world = life(calls_at_once=16)
+    first = world.order(*(line(quantity=10) for _ in range(30)))
+    assert len(world.services()) == 300
+
+    world.pass_until(first, -14.1)
+
+    mail = letters(world)[-1]
+    assert plain(mail).count("* Site") == html(mail).count("<strong") == 300
+    assert plain(mail).count("45,44 €") == 300
+    assert_nothing_twice(world)
+
+
+@pytest.mark.parametrize(
+    ("language", "amount"), [("fr", "45,44 €"), ("en", "€45.44"), ("cs", "45,44 €")]
+)
+def test_dates_and_amounts_are_those_of_the_customers_language(
+    life: Any, language: str, amount: str
+) -> None:
+    world = life()
+    document = given.order("k-1", line(domain="example.com"))
+    document["customer"]["language"] = language
+    world.send(document)
+    first = world.service()
+    expires_on = world.expiry(first)
+
+    world.pass_until(first, -14.1)
+
+    mail = letters(world)[-1]
+    assert mail["Content-Language"] == language
+    assert f'lang="{language}"' in html(mail)
+    for text in (plain(mail), html(mail)):
+        assert written(expires_on, language) in text
+        assert written(expires_on - timedelta(days=3), language) in text  # when it is charged
+        assert amount in text
+        assert "example.com" in text
+        assert "https://example.com/do/" in text
+
+
+def test_a_language_that_is_not_spoken_is_english(life: Any) -> None:
+    world = life()
+    document = given.order("k-1")
+    document["customer"]["language"] = "xx"
+    world.send(document)
+
+    world.pass_until(world.service(), -14.1)
+
+    assert letters(world)[-1]["Content-Language"] == "en"
+
+
+def test_over_months_of_declines_nothing_is_said_twice(life: Any) -> None:
+    world = life()
+    first = world.order(line("site"), line("vm"))
+    world.send(given.order("k-2", customer="bob"))
+    world.pass_days(35)  # into the second period
+    declines(world)
+
+    world.pass_until(first, 45)
+    accepts(world)
+    world.renew()
+    world.pass_days(40)
+
+    assert {"suspended", "declined-1", "declined-4", "before-15"} <= set(kinds(world))
+    assert_nothing_twice(world)
+    world.clean()
+
+
+def test_two_schedulers_at_the_same_moment_write_to_nobody_twice(life: Any) -> None:
+    world = life(calls_at_once=16)
+    world.send(
+        *(given.order(f"k-{n}", line(quantity=3), customer=f"c-{n}") for n in range(40)),
+        given.order("k-alice"),
+    )
+    first = world.services()[0]
+    world.pass_until(first, -14.8)
+    before = told(world)
+    world.fleet.leap(timedelta(days=0.4))
+
+    at_once(scheduler.round for scheduler in schedulers(world, 4))
+    world.fleet.settle(30)
+    world.pass_until(first, -13.1)  # who was written to by then is told of the rest a day later
+
+    new = told(world) - before
+    assert {kind for _, _, kind in new} == {"before-15"}
+    assert len(new) == 121
+    assert_nothing_twice(world)
+
+
+def schedulers(world: Any, number: int) -> list[Scheduler]:
+    fleet = world.fleet
+    return [
+        Scheduler(fleet.engine("scheduler"), CatalogueCache(), fleet.clock, fleet.settings)
+        for _ in range(number)
+    ]
+
+
+def at_once(calls: Iterable[Any]) -> None:
+    calls = list(calls)
+    barrier = threading.Barrier(len(calls))
+    errors: list[BaseException] = []
+
+    def run(call: Any) -> None:
+        barrier.wait(10)
+        try:
+            call()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+
+
+@pytest.mark.parametrize("fault", [OSError("gone"), RuntimeError("a defect")])
+def test_a_crash_after_the_mail_was_taken_sends_it_again_under_the_same_id(
+    life: Any, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    world = life()
+    first = world.order(line(quantity=2))
+    world.pass_until(first, -14.8)
+    before = world.fleet.mailbox.received
+    crashes: list[Exception] = []
+    record = RemindHandler.record
+
+    def crash_once(*arguments: Any) -> Any:
+        if not crashes:
+            crashes.append(fault)
+            raise fault
+        return record(*arguments)
+
+    monkeypatch.setattr(RemindHandler, "record", crash_once)
+    world.pass_until(first, -14.1)
+
+    first_try, second_try = letters(world)[before:]
+    assert first_try["Message-ID"] == second_try["Message-ID"]
+    assert plain(first_try) == plain(second_try)
+    assert set(told(world).values()) == {1}
+    assert world.database.value("SELECT count(*) FROM emails WHERE sent_at IS NULL") == 0
+
+
+def test_what_an_outage_missed_collapses_into_the_newest(life: Any) -> None:
+    world = life()
+    first = world.order(line(quantity=2))
+    world.click("mode", mode="manual")
+    world.pass_until(first, -16)
+    before = len(letters(world))
+
+    world.fleet.leap(timedelta(days=10))  # past those of 15 and 7 days
+    world.fleet.settle(30)
+    resume_lanes(world)
+    world.pass_until(first, -5)
+
+    (mail,) = letters(world)[before:]
+    assert plain(mail).count("* Site") == 2
+    assert "before-15" not in kinds(world)
+    assert "before-7" in kinds(world)
+    world.pass_until(first, -2.1)
+    assert len(letters(world)) == before + 2
+    assert "before-3" in kinds(world)
+    assert_nothing_twice(world)
+
+
+def resume_lanes(world: Any) -> None:
+    world.database.run("DELETE FROM lane_pauses")
+    world.fleet.settle(30)
+
+
+def test_a_refused_recipient_is_a_reason_on_the_task_and_harms_no_neighbour(life: Any) -> None:
+    world = life()
+    world.fleet.mailbox.refuse("bob@*")
+    names = ("alice", "bob", "carol")
+    world.send(*(given.order(f"k-{name}", customer=name) for name in names))
+    first = world.services()[0]
+
+    world.pass_until(first, -14.1)
+
+    failed = world.database.all(
+        "SELECT t.state, t.reason, t.error, e.customer_id FROM tasks AS t"
+        " JOIN emails AS e ON e.id = t.subject WHERE t.name = 'remind'"
+    )
+    assert [(t.state, t.customer_id) for t in failed if t.customer_id == "bob"] == [
+        ("failed", "bob")
+    ] * len(failed)
+    assert failed
+    assert {t.reason for t in failed} == {"recipient_refused"}
+    assert "no such mailbox" in failed[0].error
+    assert len(letters(world)) == len(letters(world, "carol")) >= 1
+    assert letters(world, "bob") == []
+
+    world.pass_until(first, -2.9)
+    assert [s.paid_periods for s in world.services()] == [2, 2, 2]
+    world.clean()
+
+
+def test_one_who_is_to_be_tried_later_is_and_the_others_do_not_wait(life: Any) -> None:
+    world = life()
+    world.fleet.mailbox.defer("bob@*")
+    world.send(given.order("k-1"), given.order("k-2", customer="bob"))
+    first = world.services()[0]
+    world.pass_until(first, -14.8)
+    before = len(letters(world))
+    world.fleet.leap(timedelta(days=0.4))
+
+    world.fleet.scheduler.round()
+    wait_until(lambda: len(letters(world)) > before, "the neighbour is written to")
+    world.fleet.mailbox._deferred.clear()
+    world.database.run("UPDATE tasks SET attempts = 0, state = 'ready', run_at = now()"
+                       " WHERE name = 'remind' AND state = 'failed'")  # fmt: skip
+    world.fleet.settle(30)
+
+    assert len(letters(world, "bob")) >= 1
+    assert set(told(world).values()) == {1}
+
+
+def test_while_the_mail_server_is_away_nothing_else_waits_and_the_mail_comes_later(
+    life: Any,
+) -> None:
+    world = life(retry_attempts=1000, retry_cap_seconds=0.2)
+    first = world.order(line("site"), line("vm"))
+    world.pass_until(first, -14.8)
+    before = len(letters(world))
+    world.fleet.mailbox.stop()
+    world.fleet.leap(timedelta(days=0.4))
+    world.fleet.scheduler.round()
+    wait_until(lambda: waiting_mail(world), "the mail server was found away")
+
+    # A click, a charge and a delivery meanwhile.
+    expires_on = world.expiry(first).isoformat()
+    renew = {
+        "command": "renew",
+        "customer": "alice",
+        "services": [{"id": str(first.id), "expires_on": expires_on}],
+    }
+    documents = given.order("k-2", line("server"), customer="bob"), renew
+    world.fleet.intake.place("shop", "python", [given.body(d) for d in documents])
+    world.fleet.scheduler.round()
+
+    def done() -> bool:
+        found = {s.plan: (s.state, s.paid_periods) for s in world.services()}
+        return found == {"site": ("active", 2), "vm": ("active", 1), "server": ("active", 1)}
+
+    wait_until(done, "one is renewed and another one delivered")
+    assert waiting_mail(world)
+    assert len(letters(world)) == before
+
+    world.fleet.mailbox.start()
+    world.fleet.settle(30)
+    (mail,) = letters(world)[before:]
+    assert "* Vm" in plain(mail)
+    assert "* Site" not in plain(mail)
+    assert_nothing_twice(world)
+
+
+def waiting_mail(world: Any) -> int:
+    return int(
+        world.database.value("SELECT count(*) FROM tasks WHERE name = 'remind' AND attempts > 0")
+    )
+
+
+def test_a_click_on_renew_renews_and_a_second_click_does_nothing(life: Any) -> None:
+    world = life()
+    first = world.order()
+    world.click("mode", mode="manual")
+    world.pass_until(first, -14.1)
+    click = links(world, letters(world)[-1])["renew"]
+
+    (answer,) = world.send(click)
+    (again,) = world.send(click)
+
+    assert (answer.verdict, answer.repeated) == ("accepted", False)
+    assert (again.verdict, again.repeated) == ("accepted", True)
+    assert world.service().paid_periods == 2
+    world.clean()
+
+
+def test_a_click_on_stop_ends_it_at_its_expiry_and_a_click_on_resume_undoes_that(
+    life: Any,
+) -> None:
+    world = life()
+    first = world.order()
+    world.pass_until(first, -14.1)
+
+    world.send(links(world, letters(world)[-1])["stop"])
+    assert world.service().mode == "stop"
+    world.pass_until(first, -6.1)
+    last = links(world, letters(world)[-1])
+    assert set(last) == {"resume"}
+    assert world.service().paid_periods == 1
+    world.send(last["resume"])
+
+    assert world.service().mode == "automatic"
+    world.pass_until(first, 1)
+    assert (world.service().state, world.service().paid_periods) == ("active", 2)
+    world.clean()
+
+
+def test_a_click_accepts_the_contract_and_renews(life: Any) -> None:
+    world = life()
+    first = world.order()
+    world.pass_until(first, -16)
+    publish(world, 3)
+    world.pass_until(first, -14.1)
+    mail = letters(world)[-1]
+    offered = links(world, mail)
+    assert set(offered) == {"renew", "stop"}
+    assert offered["renew"]["contracts"] == [{"contract": "terms", "version": 3}]
+    assert "Accepter le contrat" in plain(mail)
+
+    (answer,) = world.send(offered["renew"])
+
+    assert answer.verdict == "accepted"
+    assert world.service().paid_periods == 2
+    agreed = world.database.value("SELECT max(version) FROM agreements")
+    assert agreed == 3
+    world.clean()
+
+
+def test_a_second_mail_of_a_day_is_sent_the_next_morning(life: Any) -> None:
+    world = life(brands=["soyoustart"])
+    first = world.order(line("site"))
+    world.pass_days(5)
+    world.order(line("vm"), key="k-2")
+    by_plan = {s.plan: s for s in world.services()}
+    # Given that it was written about the one this morning
+    world.pass_until(by_plan["vm"], -14.5)
+    before = len(letters(world))
+    # When something is to be said about the other at noon
+    world.roll_out("ovh")
+    world.fleet.settle(30)
+    assert len(letters(world)) == before
+    world.pass_until(by_plan["vm"], -13.8)
+    assert len(letters(world)) == before
+    # Then it is said on the next morning.
+    world.pass_until(by_plan["vm"], -13.5)
+
+    (mail,) = letters(world)[before:]
+    assert "* Site" in plain(mail)
+    assert "* Vm" not in plain(mail)
+    assert first.plan == "site"
+    assert_nothing_twice(world)
+
+
+def second_mail_before_a_charge(world: Any) -> Any:
+    """A service that is charged at midnight, with something left to be said about it."""
+    world.order(line("site"))
+    world.pass_days(3)
+    world.order(line("vm"), key="k-2")
+    by_plan = {s.plan: s for s in world.services()}
+    site = by_plan["site"]
+    vm_before = world.expiry(by_plan["vm"]) - timedelta(days=7)
+    # Another one of hers is written about 4 days before: both months may differ in length.
+    while vm_before > world.expiry(site) - timedelta(days=4):
+        pytest.skip("the months of these days are of different lengths")
+    world.pass_until(site, -3.5)
+    world.roll_out("ovh")
+    world.fleet.settle(30)
+    return site
+
+
+def test_a_second_mail_of_a_day_does_not_delay_the_charge_at_midnight(life: Any) -> None:
+    world = life(brands=["soyoustart"])
+    site = second_mail_before_a_charge(world)
+
+    world.pass_until(site, -2.95)
+
+    (paid,) = (s.paid_periods for s in world.services() if s.plan == "site")
+    assert paid == 2
+    world.clean()
+
+
+def test_what_was_renewed_meanwhile_is_not_mentioned(life: Any) -> None:
+    world = life()
+    first = world.order(line("site"), line("vm"))
+    world.pass_until(first, -14.8)
+    before = len(letters(world))
+    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    world.pass_until(first, -14.1)
+    site, _ = world.services()
+
+    world.renew(site)
+    resume_lanes(world)
+
+    (mail,) = letters(world)[before:]
+    assert "* Vm" in plain(mail)
+    assert "* Site" not in plain(mail)
+    assert_nothing_twice(world)
+
+
+def test_a_mail_with_nothing_left_to_say_is_not_sent(life: Any) -> None:
+    world = life()
+    first = world.order()
+    world.pass_until(first, -14.8)
+    before = len(letters(world))
+    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    world.pass_until(first, -14.1)
+
+    world.renew()
+    resume_lanes(world)
+
+    assert len(letters(world)) == before
+    assert world.fleet.tasks() == {}
+    world.clean()
