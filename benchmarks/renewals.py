@@ -46,7 +46,7 @@ def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None]) -> float:
         watch(done)
         if time.perf_counter() - started > TIMEOUT_SECONDS:
             raise TimeoutError(f"{done} of {count} services after {TIMEOUT_SECONDS:g} s")
-        time.sleep(0.2)
+        time.sleep(0.5)
     watch(count)
     return time.perf_counter() - started
 

@@ -24,7 +24,7 @@ class Agreement(NamedTuple):
 _AGREE = text(
     "INSERT INTO agreements (customer_id, contract, version)"
     f" SELECT * FROM {rows_from_json(agreements, 'customer_id', 'contract', 'version')}"
-    " ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING RETURNING customer_id, contract, version"
+    " ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING"
 )
 _BOUND = text("""
     SELECT s.id FROM services AS s
@@ -52,10 +52,7 @@ def agree(
         The services it makes a difference to.
     """
     rows = json.dumps([agreement._asdict() for agreement in sorted(set(accepted))])
-    new = tx.execute(_AGREE, {"rows": rows}).all()
-    if not new:
-        return []
-    rows = json.dumps([Agreement(*row)._asdict() for row in new])
+    tx.execute(_AGREE, {"rows": rows})
     ids = list(tx.execute(_BOUND, {"rows": rows}).scalars())
     if ids:
         next_steps.lock(tx, ids)

@@ -102,6 +102,11 @@ _MODE = text("""
         mode_before = CASE WHEN r.mode = 'stop' THEN s.mode END
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, mode text) WHERE s.id = r.id
 """)
+_NOT_ASKED = text("""
+    UPDATE renewals AS r SET asked_at = NULL FROM services AS s
+    WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
+      AND r.asked_at IS NOT NULL
+""")
 _BEFORE = text("SELECT id, mode_before FROM services WHERE id = ANY(:ids)")
 
 
@@ -127,6 +132,8 @@ def _change_mode(
         return False
     rows = [{"id": str(service), "mode": mode} for service, mode in new.items()]
     tx.execute(_MODE, {"rows": json.dumps(rows), "now": now})
+    if RenewalMode.STOP in new.values():  # the later click counts
+        tx.execute(_NOT_ASKED, {"ids": [s for s, mode in new.items() if mode == "stop"]})
     next_steps.decide_again(tx, new, catalogue, now)
     history.record(tx, (Event(s, "mode.changed", {"mode": mode}) for s, mode in new.items()))
     return True
@@ -267,17 +274,20 @@ def _change_method(
         return False
     history.record(tx, (Event(service, "payment_method.changed") for service in changed))
     services = next_steps.load(tx, changed, catalogue)
-    unpaid = [s for s in services if s.request_id is not None and _was_declined(s)]
+    unpaid = [s for s in services if _is_unpaid(s)]
     _ask(tx, unpaid, catalogue, now)
     retried = {service.id for service in unpaid}
     next_steps.decide(tx, [s for s in services if s.id not in retried], now)
     return True
 
 
-def _was_declined(service: Renewable) -> bool:
+def _is_unpaid(service: Renewable) -> bool:
+    """Whether its payment was asked for, by itself or by its customer, and has not come."""
     view = service.view
     alive = view.desired is not ResourceState.ABSENT and view.mode is not RenewalMode.STOP
-    return alive and view.cycle.last_declined_at is not None and view.missing_contract is None
+    asked_for = service.request_id is not None or view.cycle.last_declined_at is not None
+    may_be = view.missing_contract is None and view.starts_at is not None
+    return alive and asked_for and may_be and service.price is not None
 
 
 def _problem(code: str, path: str, message: str) -> Problem:

@@ -1,8 +1,9 @@
 """What keeps a fleet that lost track from charging or ending anything.
 
 Relays and schedulers leave a heartbeat. After a gap in it, a jump of time or another database
-under it, charging (and with it numbering) and ending are paused; too many ends in a window pause
-ending. A person looks, has the books reconciled with the gateway, and resumes the lanes.
+under it, three lanes are paused: charging (and with it numbering), payment requests, and ends. Too
+many ends in a window pause the ends. A person looks, has the books reconciled with the gateway,
+and resumes the lanes.
 """
 
 import logging
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from monitoring import metrics
-from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE
+from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ _BEAT = text("""
 """)
 _PAUSE = text("""
     INSERT INTO lane_pauses (lane, reason) VALUES (:lane, :reason)
-    ON CONFLICT DO NOTHING RETURNING lane
+    ON CONFLICT (lane) DO UPDATE SET reason = lane_pauses.reason || '; ' || excluded.reason
+    WHERE lane_pauses.reason NOT LIKE '%guard:%'
+    RETURNING lane
 """)
 
 
@@ -71,7 +74,7 @@ def beat(tx: Connection, business_now: datetime, settings: Settings) -> list[str
         beaten = {"now": now, "business": business_now, "silence": silence, "identity": identity}
         tx.execute(_BEAT, beaten)
     if found:
-        _pause(tx, (GATEWAY_LANE, DESTRUCTIVE_LANE), found)
+        _pause(tx, GUARDED_LANES, found)
     return [words for _, words in found]
 
 

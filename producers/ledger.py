@@ -22,6 +22,8 @@ from sqlalchemy import Connection, text
 # at (producers.guard).
 GATEWAY_LANE = "gateway"
 DESTRUCTIVE_LANE = "destructive"
+RENEWAL_LANE = "renewals"  # payment requests are made and taken apart
+GUARDED_LANES = (GATEWAY_LANE, DESTRUCTIVE_LANE, RENEWAL_LANE)
 
 # A subject that ended its process this often, without ever finishing, is set aside.
 MAX_STARTS = 5
@@ -172,7 +174,7 @@ _CLAIM = text(f"""
           -- Written so that only the primary key will do: the index of what is dispatched is
           -- full of dead entries while an old snapshot is open.
           AND state || '' = 'dispatched' AND lane NOT IN (SELECT lane FROM lane_pauses)
-          AND (lane NOT IN ('{GATEWAY_LANE}', '{DESTRUCTIVE_LANE}')
+          AND (lane NOT IN {GUARDED_LANES}
                OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
         ORDER BY subject
         FOR UPDATE SKIP LOCKED

@@ -96,7 +96,7 @@ _LOAD = """
            s.payment_method_id, s.pays_until, s.generation, s.next_subject,
            r.net, r.request_id, coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
-           {charging} AS charging
+           {seen}
     FROM services AS s
     LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
     LEFT JOIN LATERAL (
@@ -104,14 +104,28 @@ _LOAD = """
         FROM notices AS n JOIN emails AS e ON e.id = n.email_id
         WHERE n.service_id = s.id AND n.expires_at = s.expires_at
     ) AS n ON true
+    {more}
     WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
     ORDER BY s.id
 """
-_LOAD_BLIND = text(_LOAD.format(charging="false"))
+# Without what has happened about a renewal: for those whose next one is all new.
+_LOAD_BARE = text("""
+    SELECT s.*, NULL AS net, NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines,
+           NULL AS declined_at, NULL AS last_declined_at, NULL AS notices, false AS charging,
+           false AS method_changed
+    FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
+""")
+_LOAD_BLIND = text(_LOAD.format(seen="false AS charging, false AS method_changed", more=""))
 _LOAD_SEEING = text(
     _LOAD.format(
-        charging="r.request_id IS NOT NULL AND EXISTS (SELECT FROM charges AS c"
-        " WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown'))"
+        seen="""
+            r.request_id IS NOT NULL AND EXISTS (
+                SELECT FROM charges AS c
+                WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
+            ) AS charging,
+            p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
+                AS method_changed""",
+        more="LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'",
     )
 )
 
@@ -122,13 +136,18 @@ def load(
     """Read delivered services, in the order of their ids.
 
     Args:
-        charges: see charges that are under way; for billing, which may read them. Steps that
-            depend on it are checked again there.
+        charges: see charges that are under way and the method of an open request; for billing,
+            which may read them. Steps that depend on it are checked again there.
     """
     if not ids:
         return []
     rows = tx.execute(_LOAD_SEEING if charges else _LOAD_BLIND, {"ids": list(ids)})
     return [_renewable(row, catalogue) for row in rows]
+
+
+def load_bare(tx: Connection, ids: Collection[uuid.UUID], catalogue: Catalogue) -> list[Renewable]:
+    """The same without anything that has happened about their next renewal so far."""
+    return [_renewable(row, catalogue) for row in tx.execute(_LOAD_BARE, {"ids": list(ids)})]
 
 
 def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
@@ -177,6 +196,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
                 asked_at=row.asked_at,
                 requested=row.request_id is not None,
                 charging=row.charging,
+                method_changed=row.method_changed,
                 declines=row.declines,
                 declined_at=row.declined_at,
                 last_declined_at=row.last_declined_at,
@@ -201,11 +221,11 @@ def columns(service: Renewable, now: datetime) -> dict[str, Any]:
     return {
         "next_step": next_.step.value,
         "next_step_at": next_.at.isoformat(),
-        "next_subject": str(_subject(service, next_)),
+        "next_subject": str(subject_of(service, next_)),
     }
 
 
-def _subject(service: Renewable, next_: NextStep) -> uuid.UUID:
+def subject_of(service: Renewable, next_: NextStep) -> uuid.UUID:
     """Whom the step's task is about: those who share it are worked on as one."""
     if next_.step is Step.CHARGE and service.request_id is not None:
         return service.request_id

@@ -4,7 +4,7 @@ A step inside the database works in sets and takes large messages. A step with t
 world takes as many at once as it may call at once.
 """
 
-from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE, Place
+from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE, RENEWAL_LANE, Place
 from schemas.values import Universe
 
 PRICE = "price"
@@ -26,7 +26,7 @@ QUEUES = (ORDERS, BILLING, REMINDERS, *(universe.value for universe in Universe)
 
 PRICING = Place(ORDERS, ORDERS)
 GATEWAY = Place(BILLING, GATEWAY_LANE)
-RENEWAL = Place(BILLING, "renewals")
+RENEWAL = Place(BILLING, RENEWAL_LANE)
 DESTRUCTIVE = Place(BILLING, DESTRUCTIVE_LANE)
 MAIL = Place(REMINDERS, "mail")
 

@@ -90,6 +90,7 @@ class Cycle:
         asked_at: the customer asked to renew now.
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
+        method_changed: that is to be paid with another method than its customer's by now.
         declines: charges that were declined.
     """
 
@@ -97,6 +98,7 @@ class Cycle:
     asked_at: datetime | None = None
     requested: bool = False
     charging: bool = False
+    method_changed: bool = False
     declines: int = 0
     declined_at: datetime | None = None
     last_declined_at: datetime | None = None
@@ -168,10 +170,12 @@ def next_step(service: Service, policy: Policy, now: datetime) -> NextStep | Non
     """
     if service.state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
         return None
-    if service.desired is ResourceState.ABSENT or service.starts_at is None:
+    if service.desired is ResourceState.ABSENT:
         return None
-    if service.starts_at > now:
-        return NextStep(Step.DECIDE, service.starts_at)
+    if service.starts_at is None or service.starts_at > now:
+        if service.cycle.requested and not service.cycle.charging:
+            return NextStep(Step.WITHDRAW, service.began_at)
+        return NextStep(Step.DECIDE, service.starts_at) if service.starts_at else None
     steps = [
         *_reminders(service, policy),
         *_payment(service, policy),
@@ -222,7 +226,8 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, str]]
     claimed = cycle.notices
     if service.mode is RenewalMode.STOP:
         if "stop" not in claimed:
-            yield _morning(service, -policy.stop_reminder), "stop"
+            at = _morning(service, -policy.stop_reminder)
+            yield max(at, _morning_after(service.began_at, service.timezone)), "stop"
         return
     contract = f"contract-{service.missing_contract}"
     untold = service.missing_contract is not None and contract not in claimed
@@ -248,20 +253,22 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, str]]
         at = _morning(service, -days)
         if newest is None and days == reminders[-1]:
             at = max(at, earliest)  # in a period that is shorter than all of them
-        if at > settled and (newest is None or days < newest):
+        if at >= settled and (newest is None or days < newest):
             yield at, f"before-{days}"
 
 
 def _payment(service: Service, policy: Policy) -> Iterator[NextStep]:
     cycle = service.cycle
-    wanted = service.mode is not RenewalMode.STOP and service.missing_contract is None
+    by_itself = service.mode is RenewalMode.AUTOMATIC and service.missing_contract is None
     if cycle.charging:
         return
     if cycle.asked_at is not None and service.is_asked:
         yield NextStep(Step.REQUEST, cycle.asked_at)
-    elif cycle.requested and not wanted:
+    elif cycle.requested and not by_itself:
         yield NextStep(Step.WITHDRAW, service.began_at)
-    elif wanted and service.mode is RenewalMode.AUTOMATIC:
+    elif cycle.requested and cycle.method_changed:
+        yield NextStep(Step.REQUEST, service.began_at)
+    elif by_itself:
         last = cycle.last_declined_at
         moments = (service.day(days) for days in _charges(policy))
         at = next((moment for moment in moments if last is None or moment > last), None)

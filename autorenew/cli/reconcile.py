@@ -25,6 +25,7 @@ def gateway(book: bool, as_json: bool) -> None:
     something differs.
     """
     from producers.steps import BILLING
+    from schemas.catalogue.store import CatalogueCache
     from workers.billing import reconcile as books
     from workers.billing.charge import ChargeHandler
     from workers.billing.gateway import BookUnavailable
@@ -32,14 +33,14 @@ def gateway(book: bool, as_json: bool) -> None:
 
     settings = load_settings()
     engine = database(settings)
+    time = clock(engine, settings)
+    catalogue = CatalogueCache()
     (handler,) = (
-        h
-        for h in handlers(settings, [BILLING], clock(engine, settings))[BILLING]
-        if isinstance(h, ChargeHandler)
+        h for h in handlers(settings, [BILLING], time)[BILLING] if isinstance(h, ChargeHandler)
     )
     try:
         with engine.connect() as tx:
-            found = books.compare(tx, handler.gateway)
+            found = books.compare(tx, handler.gateway, catalogue.current(tx), time.now())
     except BookUnavailable as error:
         raise AutorenewError(f"cannot read the gateway's book: {error}") from None
     rows, left = [], 0

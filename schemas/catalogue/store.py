@@ -66,6 +66,10 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
     ]
     _upsert(tx, prices, rows, key=("plan", "subsidiary", "period_months"))
     after = _renewal_terms(tx)
+    others = [code for code, (_, contract, _) in after.items()
+              if code in before and before[code][1] != contract]  # fmt: skip
+    if others:  # what was accepted of one contract says nothing about another
+        tx.execute(_AGREED_OF_ANOTHER, {"plans": others})
     touched = sorted(code for code, terms in after.items() if before.get(code, terms) != terms)
     if touched:
         tx.execute(text("INSERT INTO recomputations (plans) VALUES (:plans)"), {"plans": touched})
@@ -90,6 +94,14 @@ def set_rollout(tx: Connection, brand: str, subsidiary: str, starts_on: date | N
         text("INSERT INTO recomputations (brand, subsidiary) VALUES (:brand, :subsidiary)"), where
     )
     return _bump(tx)
+
+
+_AGREED_OF_ANOTHER = text("""
+    UPDATE services AS s SET agreed_version = (
+        SELECT max(a.version) FROM agreements AS a
+        WHERE a.customer_id = s.customer_id AND a.contract = p.contract)
+    FROM plans AS p WHERE s.plan = ANY(:plans) AND p.code = s.plan
+""")
 
 
 def _renewal_terms(tx: Connection) -> dict[str, Any]:

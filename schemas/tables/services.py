@@ -83,7 +83,7 @@ renewals = Table(
     # Of one period; fixed by the first reminder.
     Column("net", BigInteger, nullable=False),
     # The open payment request it is on.
-    Column("request_id", Uuid, ForeignKey("payment_requests.id")),
+    Column("request_id", Uuid),
     # How many it has been on: names the next one.
     Column("requests", SmallInteger, nullable=False, server_default="0"),
     moment("asked_at"),

@@ -14,6 +14,7 @@ import pytest
 from producers.links import Links
 from producers.scheduler import Scheduler
 from schemas.catalogue.store import CatalogueCache
+from schemas.values import derived_id
 from tests import given
 from tests.given import line, wait_until
 from tests.integration.test_renewals import accepts, declines, publish
@@ -62,10 +63,11 @@ def written(day: date, language: str) -> str:
 def told(world: Any) -> Counter[Any]:
     """How often each service was told of each kind of notice about each expiry."""
     rows = world.database.all(
-        "SELECT e.subject, n.expires_at, kind FROM events AS e"
-        " CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS kind"
+        "SELECT e.subject, n.expires_at, n.kind FROM events AS e"
+        " CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS told(kind)"
         " JOIN emails AS m ON e.detail->>'message_id' LIKE '<' || m.id || '@%'"
-        " JOIN notices AS n ON n.email_id = m.id AND n.service_id = e.subject AND n.kind = kind"
+        " JOIN notices AS n ON n.email_id = m.id AND n.service_id = e.subject"
+        "  AND n.kind = told.kind"
         " WHERE e.name = 'notice.sent'"
     )
     return Counter((row.subject, row.expires_at, row.kind) for row in rows)
@@ -160,12 +162,16 @@ def test_over_months_of_declines_nothing_is_said_twice(life: Any) -> None:
 
     world.pass_until(first, 45)
     accepts(world)
-    world.renew()
+    assert world.renew(*hers(world)).verdict == "accepted"
     world.pass_days(40)
 
     assert {"suspended", "declined-1", "declined-4", "before-15"} <= set(kinds(world))
     assert_nothing_twice(world)
     world.clean()
+
+
+def hers(world: Any, customer: str = "alice") -> list[Any]:
+    return [service for service in world.services() if service.customer_id == customer]
 
 
 def test_two_schedulers_at_the_same_moment_write_to_nobody_twice(life: Any) -> None:
@@ -447,31 +453,68 @@ def test_a_second_mail_of_a_day_is_sent_the_next_morning(life: Any) -> None:
 
 
 def second_mail_before_a_charge(world: Any) -> Any:
-    """A service that is charged at midnight, with something left to be said about it."""
-    world.order(line("site"))
-    world.pass_days(3)
-    world.order(line("vm"), key="k-2")
-    by_plan = {s.plan: s for s in world.services()}
-    site = by_plan["site"]
-    vm_before = world.expiry(by_plan["vm"]) - timedelta(days=7)
-    # Another one of hers is written about 4 days before: both months may differ in length.
-    while vm_before > world.expiry(site) - timedelta(days=4):
-        pytest.skip("the months of these days are of different lengths")
-    world.pass_until(site, -3.5)
+    """A service that is charged at midnight; today its customer was written to, and something is
+    left to be said."""
+    first = world.order()
+    world.pass_until(first, -3.5)
+    day = world.expiry(first) - timedelta(days=4)
+    world.database.run(
+        "INSERT INTO emails (id, customer_id, day, begun_at, sent_at)"
+        " VALUES (:id, 'alice', :day, now(), now())",
+        id=derived_id("email", "alice", day),
+        day=day,
+    )
     world.roll_out("ovh")
     world.fleet.settle(30)
-    return site
+    assert letters(world) == []
+    return first
 
 
 def test_a_second_mail_of_a_day_does_not_delay_the_charge_at_midnight(life: Any) -> None:
-    world = life(brands=["soyoustart"])
-    site = second_mail_before_a_charge(world)
+    world = life(brands=[])
+    first = second_mail_before_a_charge(world)
 
-    world.pass_until(site, -2.95)
+    world.pass_until(first, -2.95)
 
-    (paid,) = (s.paid_periods for s in world.services() if s.plan == "site")
-    assert paid == 2
+    assert world.service().paid_periods == 2
+    assert letters(world) == []
     world.clean()
+
+
+def test_a_second_mail_of_a_day_still_waits_for_the_morning_after_a_decline_at_midnight(
+    life: Any,
+) -> None:
+    world = life(brands=[])
+    declined = second_mail_before_a_charge(world)
+    declines(world)
+
+    world.pass_until(declined, -2.8)
+    assert world.database.value("SELECT count(*) FROM charges WHERE state = 'declined'") == 1
+    assert letters(world) == []
+    world.pass_until(declined, -2.5)
+
+    assert len(letters(world)) == 1
+
+
+def test_a_click_on_renew_does_not_wait_for_a_mail_that_was_put_off_to_the_morning(
+    life: Any,
+) -> None:
+    world = life(brands=[])
+    first = second_mail_before_a_charge(world)
+    wanted = {"id": str(first.id), "expires_on": world.expiry(first).isoformat()}
+    click = {"command": "renew", "customer": "alice", "services": [wanted]}
+
+    world.fleet.intake.place("shop", "python", [given.body(click)])
+    rounds = [do_what_is_due(world) for _ in range(5)]
+
+    assert world.service().paid_periods == 2
+    assert rounds[-1] == 0  # nothing is handed over again and again
+
+
+def do_what_is_due(world: Any) -> int:
+    found = int(world.fleet.scheduler.round())
+    world.fleet.wait_until_idle(10)
+    return found
 
 
 def test_what_was_renewed_meanwhile_is_not_mentioned(life: Any) -> None:

@@ -41,7 +41,7 @@ class Attempt:
     given_up: bool
     """A person cancelled the order: nothing more is tried, but what was is asked about."""
     method_id: uuid.UUID | None
-    method_expires_on: date | None
+    method_expired: bool
     charge: Charge
 
     @property
@@ -94,6 +94,10 @@ _PAID = text("UPDATE payment_requests SET state = 'paid', closed_at = now() WHER
 _PAID_SERVICES = text("""
     UPDATE services AS s
     SET paid_periods = s.paid_periods + 1, state = 'delivering',
+        -- Here, and not when it was priced: what was accepted meanwhile is seen by now.
+        agreed_version = greatest(s.agreed_version, (
+            SELECT max(a.version) FROM plans AS p JOIN agreements AS a ON a.contract = p.contract
+            WHERE p.code = s.plan AND a.customer_id = s.customer_id)),
         desired = CASE WHEN o.reason = 'given_up' THEN 'absent' ELSE 'active' END
     FROM request_lines AS l, orders AS o
     WHERE l.request_id = ANY(:ids) AND l.period_number > 0 AND s.id = l.service_id
@@ -150,14 +154,18 @@ class ChargeHandler:
         self, tx: Connection, claim: Claim
     ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
         rows = tx.execute(_READ, {"ids": claim.subjects}).all()
-        open_attempts = [_next_attempt(row) for row in rows]
+        catalogue, now = self._catalogue.current(tx), self._clock.now()
+        open_attempts = [
+            _next_attempt(row, local_date(now, catalogue.subsidiary(row.subsidiary).timezone))
+            for row in rows
+        ]
         settled = [a for a in open_attempts if a.given_up and not a.in_doubt]
         if settled:
             _void(tx, settled)
         attempts = [a for a in open_attempts if not a.given_up or a.in_doubt]
         fresh = [a.request_id for a in attempts if a.order_id is None and not a.in_doubt]
         if fresh:
-            wanted = renewed.still_wanted(tx, fresh, self._catalogue.current(tx), self._clock.now())
+            wanted = renewed.still_wanted(tx, fresh, catalogue, now)
             attempts = [a for a in attempts if a.request_id in wanted or a.request_id not in fresh]
         started = [a for a in attempts if not a.in_doubt]
         if started:
@@ -187,9 +195,7 @@ class ChargeHandler:
             # "Not found" may precede a late arrival: try again, under the same key.
             if found.state is not GatewayState.NOT_FOUND or call.given_up:
                 return found
-        elif (
-            call.method_expires_on is not None and call.method_expires_on < self._clock.now().date()
-        ):
+        elif call.method_expired:
             return GatewayAnswer(GatewayState.DECLINED, reason="payment_method_expired")
         return self.gateway.charge(call.charge)
 
@@ -284,9 +290,6 @@ class ChargeHandler:
             places = [(s.id, driver_place(s.universe, s.driver)) for s in services]
             ledger.enqueue(tx, CONVERGE, places)
         catalogue, now = self._catalogue.current(tx), self._clock.now()
-        renewals = {a.request_id: task for task, a in paid if a.order_id is None}
-        if renewals:
-            renewed.settle(tx, renewals, catalogue, now)
         numbers = issue_invoices(
             tx,
             [
@@ -298,6 +301,9 @@ class ChargeHandler:
                 for _, a in paid
             ],
         )
+        renewals = {a.request_id: task for task, a in paid if a.order_id is None}
+        if renewals:
+            renewed.settle(tx, renewals, numbers, catalogue, now)
         history.record(
             tx,
             (
@@ -305,7 +311,7 @@ class ChargeHandler:
                     task,
                     CHARGE,
                     attempt.subject,
-                    "order.paid" if attempt.order_id else "renewal.paid",
+                    "order.paid",
                     {
                         "amount": str(attempt.charge.amount),
                         "charge": attempt.number,
@@ -313,6 +319,7 @@ class ChargeHandler:
                     },
                 )
                 for task, attempt in paid
+                if attempt.order_id is not None
             ),
         )
 
@@ -325,7 +332,7 @@ def _void(tx: Connection, refused: Sequence[Attempt]) -> None:
     )
 
 
-def _next_attempt(row: Any) -> Attempt:
+def _next_attempt(row: Any, today: date) -> Attempt:
     """What to do about an open request, by its last charge."""
     in_doubt = row.state in (ChargeState.STARTED, ChargeState.UNKNOWN)
     number = row.attempt if in_doubt else (row.attempt or 0) + 1
@@ -340,7 +347,7 @@ def _next_attempt(row: Any) -> Attempt:
         in_doubt=in_doubt,
         given_up=row.given_up,
         method_id=row.method_id,
-        method_expires_on=row.expires_on,
+        method_expired=row.expires_on is not None and row.expires_on < today,
         charge=Charge(str(key), amount, row.token or "", row.customer_id),
     )
 

@@ -5,16 +5,23 @@ charge it with next: it is booked as paid instead.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from producers import next_steps
 from producers.ledger import Claim, ClaimedTask
+from producers.next_steps import Renewable
 from producers.steps import BILLING, CHARGE
+from schemas import lifecycle
+from schemas.catalogue import Catalogue
+from schemas.lifecycle import Step
 from schemas.values import ChargeState, Money, derived_id
+from workers.billing import requests
 from workers.billing.charge import Attempt, ChargeHandler
 from workers.billing.gateway import (
     BookEntry,
@@ -23,6 +30,7 @@ from workers.billing.gateway import (
     GatewayAnswer,
     GatewayState,
 )
+from workers.billing.requests import Draft
 
 # So many attempts of a request may have been forgotten.
 FORGOTTEN_ATTEMPTS = 12
@@ -44,6 +52,8 @@ class Found:
     customer: str | None
     request_id: uuid.UUID | None = None
     attempt: int | None = None
+    draft: Draft | None = None
+    """The payment request, if it was forgotten, too: as it would be made now."""
 
 
 _OURS = text("""
@@ -58,7 +68,7 @@ _OPEN = text("""
 """)
 
 
-def compare(tx: Connection, gateway: Gateway) -> list[Found]:
+def compare(tx: Connection, gateway: Gateway, catalogue: Catalogue, now: datetime) -> list[Found]:
     """Where the two books differ.
 
     Raises:
@@ -66,12 +76,16 @@ def compare(tx: Connection, gateway: Gateway) -> list[Found]:
     """
     theirs = {(entry.kind, entry.key): entry for entry in _entries(gateway)}
     ours = {(row.kind, str(row.key)): row for row in tx.execute(_OURS)}
-    next_keys = dict(_next_keys(tx))
-    found = []
-    for place, entry in theirs.items():
-        row = ours.get(place)
-        if row is None or row.state != ChargeState.SUCCEEDED:
-            found.append(_judge(entry, row, next_keys))
+    unbooked = [
+        (entry, ours.get(place))
+        for place, entry in theirs.items()
+        if place not in ours or ours[place].state != ChargeState.SUCCEEDED
+    ]
+    next_keys: NextKeys = {}
+    if unbooked:
+        next_keys |= _next_keys(tx)
+        next_keys |= _keys_of_drafts(tx, {e.customer for e, _ in unbooked}, catalogue, now)
+    found = [_judge(entry, row, next_keys) for entry, row in unbooked]
     for place, row in ours.items():
         if row.state == ChargeState.SUCCEEDED and row.amount and place not in theirs:
             amount = Money(row.amount, row.currency)
@@ -86,15 +100,42 @@ def _entries(gateway: Gateway) -> Iterator[BookEntry]:
         page = gateway.book(page[-1].number)
 
 
-def _next_keys(tx: Connection) -> Iterator[tuple[str, tuple[uuid.UUID, int]]]:
+NextKeys = dict[str, tuple[uuid.UUID, int, Draft | None]]
+
+
+def _next_keys(tx: Connection) -> NextKeys:
     """The keys under which open requests would be charged next."""
+    keys: NextKeys = {}
     for row in tx.execute(_OPEN):
         amount = Money(row.total, row.currency)
         for attempt in range(row.attempts + 1, row.attempts + 1 + FORGOTTEN_ATTEMPTS):
-            yield str(derived_id("charge", row.id, amount, attempt)), (row.id, attempt)
+            keys[str(derived_id("charge", row.id, amount, attempt))] = row.id, attempt, None
+    return keys
 
 
-def _judge(entry: BookEntry, row: Any, next_keys: dict[str, tuple[uuid.UUID, int]]) -> Found:
+def _keys_of_drafts(
+    tx: Connection, whose: Collection[str | None], catalogue: Catalogue, now: datetime
+) -> NextKeys:
+    """The same for the requests that are due to be made for these customers."""
+    ids = tx.execute(_THEIRS, {"customers": sorted(c for c in whose if c)}).scalars().all()
+    groups: dict[uuid.UUID, list[Renewable]] = {}
+    for service in next_steps.load(tx, ids, catalogue, charges=True):
+        payment = lifecycle.next_payment(service.view, service.plan.policy)
+        if payment is None or payment.step is not Step.REQUEST or payment.at > now:
+            continue
+        if service.request_id is None and service.view.starts_at is not None:
+            groups.setdefault(next_steps.subject_of(service, payment), []).append(service)
+    customers = requests.customers(tx, (group[0] for group in groups.values()))
+    keys: NextKeys = {}
+    for group in groups.values():
+        drawn = requests.draft(group, customers[group[0].customer_id], now)
+        amount = Money(sum(line.net + line.tax for line in drawn.lines), drawn.currency)
+        for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
+            keys[str(derived_id("charge", drawn.id, amount, attempt))] = drawn.id, attempt, drawn
+    return keys
+
+
+def _judge(entry: BookEntry, row: Any, next_keys: NextKeys) -> Found:
     about = (entry.kind, entry.key, entry.amount, entry.customer)
     if row is not None:
         if row.state == ChargeState.DECLINED:
@@ -105,12 +146,17 @@ def _judge(entry: BookEntry, row: Any, next_keys: dict[str, tuple[uuid.UUID, int
     return Found(Difference.UNKNOWN, *about)
 
 
+_THEIRS = text("""
+    SELECT id FROM services
+    WHERE customer_id = ANY(:customers) AND state IN ('active', 'suspended')
+""")
 _ATTEMPTED = text("""
     INSERT INTO charges (key, request_id, attempt, amount, currency, payment_method_id, state)
     SELECT :key, id, :attempt, total, currency, payment_method_id, 'unknown'
     FROM payment_requests WHERE id = :request_id
     ON CONFLICT (key) DO NOTHING
 """)
+_EXISTS = text("SELECT 1 FROM payment_requests WHERE id = :id")
 _REQUEST = text(
     "SELECT order_id, subsidiary FROM payment_requests WHERE id = :id AND state = 'open'"
 )
@@ -125,6 +171,10 @@ def book(tx: Connection, handler: ChargeHandler, found: Found) -> bool:
     """
     if found.difference is not Difference.FORGOTTEN or found.request_id is None:
         return False
+    if found.draft is not None:
+        next_steps.lock(tx, [service.id for service in found.draft.services])
+        if tx.execute(_EXISTS, {"id": found.request_id}).first() is None:
+            requests.write(tx, [found.draft])
     request = tx.execute(_REQUEST, {"id": found.request_id}).first()
     if request is None or found.attempt is None:
         return False
@@ -141,7 +191,7 @@ def book(tx: Connection, handler: ChargeHandler, found: Found) -> bool:
         in_doubt=True,
         given_up=False,
         method_id=None,
-        method_expires_on=None,
+        method_expired=False,
         charge=Charge(found.key, found.amount, "", found.customer or ""),
     )
     answer = GatewayAnswer(GatewayState.SUCCEEDED, reason="reconciled")

@@ -27,10 +27,9 @@ _GROUP = text("""
       AND (next_step_at IS NULL OR next_step_at <= :now)
 """)
 
-# The charge is on its way: nothing is next until it is decided.
+# The charge is on its way: nothing is next until it is decided. Most were swept, and are so.
 _UNDER_WAY = text("""
-    UPDATE services AS s SET next_step = 'charge', next_step_at = NULL, next_subject = r.request_id
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, request_id uuid) WHERE s.id = r.id
+    UPDATE services SET next_step_at = NULL WHERE id = ANY(:ids) AND next_step_at IS NOT NULL
 """)
 
 _PAY_WITH = text("""
@@ -77,15 +76,14 @@ class RequestHandler:
         held: dict[uuid.UUID, Renewable],
         now: datetime,
     ) -> None:
-        on_it: dict[uuid.UUID, set[uuid.UUID]] = {}
-        for service in held.values():
-            if service.request_id is not None:
-                on_it.setdefault(service.request_id, set()).add(service.id)
+        open_requests = {s.request_id for s in held.values() if s.request_id is not None}
+        on_it = requests.periods_on(tx, open_requests) if open_requests else {}
         again: dict[uuid.UUID, list[Renewable]] = {}
         anew: list[list[Renewable]] = []
         for services in groups.values():
             request_id = services[0].request_id
-            if request_id is not None and on_it[request_id] == {s.id for s in services}:
+            wanted = {s.id: s.periods_to_reach(now) for s in services}
+            if request_id is not None and on_it[request_id] == wanted:
                 again[request_id] = services  # just these are on it: it is charged once more
             else:
                 anew.append(services)
@@ -99,10 +97,7 @@ class RequestHandler:
             methods = [{"id": str(i), "method": _method(services)} for i, services in again.items()]
             tx.execute(_PAY_WITH, {"rows": json.dumps(methods)})
         charged = again | {drawn.id: list(drawn.services) for drawn in drafts}
-        rows = [
-            {"id": str(s.id), "request_id": str(i)} for i, group in charged.items() for s in group
-        ]
-        tx.execute(_UNDER_WAY, {"rows": json.dumps(rows)})
+        tx.execute(_UNDER_WAY, {"ids": [s.id for group in charged.values() for s in group]})
         ledger.enqueue(tx, CHARGE, [(request_id, GATEWAY) for request_id in charged])
         rest = set(moved) - {s.id for group in anew for s in group}
         next_steps.decide_again(tx, rest, self._catalogue.current(tx), now, charges=True)

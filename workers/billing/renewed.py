@@ -2,10 +2,9 @@
 
 import json
 import uuid
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -15,27 +14,23 @@ from producers.history import Event, by_task
 from producers.ledger import ClaimedTask
 from producers.next_steps import Renewable
 from producers.steps import CHARGE, CONVERGE, GATEWAY, REFUND, driver_place
+from schemas import lifecycle
 from schemas.catalogue import Catalogue
 from schemas.clock import local_midnight
 from schemas.lifecycle import Cycle, Step
 from schemas.values import ResourceState
+from workers.billing import requests
+from workers.billing.numbering import Number
 
-_ON = text("""
-    SELECT request_id, service_id FROM request_lines
-    WHERE request_id = ANY(:ids) AND released_at IS NULL
-    ORDER BY request_id, number
+LOOK_AGAIN = timedelta(hours=1)
+
+# As the request handler or the sweep left them: any change since would have decided anew.
+_UNDISTURBED = text("""
+    SELECT l.request_id FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
+    WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
+    GROUP BY l.request_id
+    HAVING bool_and(s.next_step IN ('request', 'charge') AND s.next_step_at IS NULL)
 """)
-_ANSWERED = text("UPDATE renewals SET asked_at = NULL WHERE request_id = ANY(:ids)")
-
-
-def _services_on(
-    tx: Connection, request_ids: Collection[uuid.UUID]
-) -> dict[uuid.UUID, Counter[uuid.UUID]]:
-    """Request -> service -> its periods on it."""
-    on: dict[uuid.UUID, Counter[uuid.UUID]] = {i: Counter() for i in request_ids}
-    for row in tx.execute(_ON, {"ids": list(request_ids)}):
-        on[row.request_id][row.service_id] += 1
-    return on
 
 
 def still_wanted(
@@ -45,36 +40,47 @@ def still_wanted(
 
     What is not is left to that step, which is decided again.
     """
-    on = _services_on(tx, request_ids)
+    wanted = set(tx.execute(_UNDISTURBED, {"ids": list(request_ids)}).scalars())
+    on = requests.periods_on(tx, set(request_ids) - wanted)
     ids = {service for services in on.values() for service in services}
+    if not ids:
+        return wanted
     next_steps.lock(tx, ids)
     held = {s.id: s for s in next_steps.load(tx, ids, catalogue, charges=True)}
-    wanted, asked = set(), []
     for request_id, services in on.items():
-        steps = [held[service].next_step(now) for service in services]
-        due = [next_.step for next_ in steps if next_ is not None and next_.at <= now]
-        is_asked = any(held[service].view.is_asked for service in services)
-        refused = any(_is_unwanted(held[service], now) for service in services)
-        if not refused and (is_asked or Step.CHARGE in due):
+        if all(_is_payable(held[service], now) for service in services):
             wanted.add(request_id)
-            if is_asked:
-                asked.append(request_id)
-    if asked:
-        tx.execute(_ANSWERED, {"ids": asked})
     left = [held[s] for request_id in on if request_id not in wanted for s in on[request_id]]
-    next_steps.decide(tx, left, now)
+    next_steps.store(tx, [_standing_by(service, now) for service in left])
     return wanted
 
 
-def _is_unwanted(service: Renewable, now: datetime) -> bool:
-    gone = service.view.desired is ResourceState.ABSENT
-    return gone or service.is_due(Step.WITHDRAW, now)
+def _standing_by(service: Renewable, now: datetime) -> dict[str, Any]:
+    """What stands beside another that has to come off the request first is not swept again at
+    once; it is decided anew when that has happened."""
+    row = {"id": str(service.id), **next_steps.columns(service, now)}
+    if row["next_step"] == Step.CHARGE and service.is_due(Step.CHARGE, now):
+        row["next_step_at"] = (now + LOOK_AGAIN).isoformat()
+    return row
+
+
+def _is_payable(service: Renewable, now: datetime) -> bool:
+    """Whether its renewal is to be charged now, whatever else is next for it."""
+    next_ = service.next_step(now)
+    if next_ is None or next_.step is Step.WITHDRAW:
+        return False
+    payment = lifecycle.next_payment(service.view, service.plan.policy)
+    if payment is None or payment.at > now:
+        return False
+    return payment.step is Step.CHARGE or service.view.is_asked
 
 
 _DECLINED = text("""
-    UPDATE renewals SET declines = declines + 1, last_declined_at = :now, asked_at = NULL,
-        declined_at = coalesce(declined_at, :now)
-    WHERE request_id = ANY(:ids)
+    UPDATE renewals AS r SET declines = r.declines + 1, last_declined_at = :now, asked_at = NULL,
+        declined_at = coalesce(r.declined_at, :now)
+    FROM (SELECT DISTINCT request_id, service_id FROM request_lines
+          WHERE request_id = ANY(:ids) AND released_at IS NULL) AS l
+    WHERE r.service_id = l.service_id AND r.request_id = l.request_id
 """)
 
 
@@ -82,7 +88,11 @@ def decline(
     tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
 ) -> None:
     """A charge was declined: the services on it go on from there."""
-    ids = {service for services in _services_on(tx, request_ids).values() for service in services}
+    ids = {
+        service
+        for services in requests.periods_on(tx, request_ids).values()
+        for service in services
+    }
     next_steps.lock(tx, ids)
     tx.execute(_DECLINED, {"ids": list(request_ids), "now": now})
     next_steps.decide_again(tx, ids, catalogue, now, charges=True)
@@ -106,14 +116,18 @@ _REFUSE = text("""
 
 
 def settle(
-    tx: Connection, paid: Mapping[uuid.UUID, ClaimedTask], catalogue: Catalogue, now: datetime
+    tx: Connection,
+    paid: Mapping[uuid.UUID, ClaimedTask],
+    invoices: Mapping[uuid.UUID, Number],
+    catalogue: Catalogue,
+    now: datetime,
 ) -> None:
     """Requests were paid: each service lasts longer, from its old expiry on, and one that was
     suspended is resumed. What has begun to end by then gets its money back."""
-    on = _services_on(tx, paid)
+    on = requests.periods_on(tx, paid)
     ids = {service for services in on.values() for service in services}
     next_steps.lock(tx, ids)
-    held = {s.id: s for s in next_steps.load(tx, ids, catalogue, charges=True)}
+    held = {s.id: s for s in next_steps.load_bare(tx, ids, catalogue)}
     rows, refused, happened = [], [], []
     extended = []
     for request_id, services in on.items():
@@ -129,7 +143,11 @@ def settle(
             happened.append(
                 by_task(
                     paid[request_id], CHARGE, service_id, "service.renewed",
-                    {"paid_until": longer.view.expires_on.isoformat(), "periods": periods},
+                    {
+                        "paid_until": longer.view.expires_on.isoformat(),
+                        "periods": periods,
+                        "invoice": str(invoices[request_id]),
+                    },
                 )
             )  # fmt: skip
     tx.execute(_EXTEND, {"rows": json.dumps(rows)})

@@ -5,6 +5,7 @@ Whoever changes a request locks it first, then the services on it, each in order
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -88,6 +89,23 @@ def lock(
         found = {s.request_id for s in services if s.request_id is not None}
         if found <= locked:  # else one was put on another request before it was held
             return {service.id: service for service in services}
+
+
+_ON = text("""
+    SELECT request_id, service_id FROM request_lines
+    WHERE request_id = ANY(:ids) AND released_at IS NULL
+    ORDER BY request_id, number
+""")
+
+
+def periods_on(
+    tx: Connection, request_ids: Collection[uuid.UUID]
+) -> dict[uuid.UUID, Counter[uuid.UUID]]:
+    """Request -> service -> its periods on it."""
+    on: dict[uuid.UUID, Counter[uuid.UUID]] = {i: Counter() for i in request_ids}
+    for row in tx.execute(_ON, {"ids": list(request_ids)}):
+        on[row.request_id][row.service_id] += 1
+    return on
 
 
 _CUSTOMERS = text("SELECT id, country, vat_number FROM customers WHERE id = ANY(:ids)")
@@ -238,7 +256,12 @@ _CLOSE = text("""
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, state text) WHERE p.id = r.id
 """)
 _RELEASE = text("UPDATE request_lines SET released_at = now() WHERE request_id = ANY(:ids)")
-_OFF = text("UPDATE renewals SET request_id = NULL WHERE request_id = ANY(:ids)")
+_OFF = text("""
+    UPDATE renewals AS r SET request_id = NULL
+    FROM (SELECT DISTINCT request_id, service_id FROM request_lines
+          WHERE request_id = ANY(:ids)) AS l
+    WHERE r.service_id = l.service_id AND r.request_id = l.request_id
+""")
 
 
 def take_off(

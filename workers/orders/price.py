@@ -19,9 +19,7 @@ _READ = text("""
     SELECT o.id, o.customer_id, o.subsidiary, o.country, o.vat_number, o.payment_method_id,
            l.number, l.plan, l.period_months, l.quantity, l.configuration,
            (SELECT m.expires_on FROM payment_methods AS m WHERE m.id = o.payment_method_id)
-               AS pays_until,
-           (SELECT max(a.version) FROM plans AS p JOIN agreements AS a ON a.contract = p.contract
-            WHERE p.code = l.plan AND a.customer_id = o.customer_id) AS agreed_version
+               AS pays_until
     FROM (
         SELECT * FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
         ORDER BY id FOR NO KEY UPDATE
@@ -33,7 +31,6 @@ _READ = text("""
 _SERVICE = (
     "id", "order_id", "line", "unit", "customer_id", "subsidiary", "plan", "universe", "brand",
     "driver", "configuration", "period_months", "payment_method_id", "pays_until",
-    "agreed_version",
 )  # fmt: skip
 _REQUEST = (
     "id", "order_id", "payment_method_id", "customer_id", "subsidiary", "country", "vat_number",
@@ -121,7 +118,6 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                         period=Period(line.period_months),
                         quantity=line.quantity,
                         configuration=line.configuration,
-                        agreed_version=line.agreed_version,
                     )
                     for line in lines
                 ],
@@ -151,7 +147,6 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
                 "period_months": s.line.period.months,
                 "payment_method_id": str(order.payment_method_id),
                 "pays_until": order.pays_until and order.pays_until.isoformat(),
-                "agreed_version": s.line.agreed_version,
             }
             for s in p.services
         ]

@@ -19,8 +19,6 @@ class OrderLine:
     period: Period
     quantity: int
     configuration: dict[str, Any]
-    agreed_version: int | None = None
-    """The newest version of its plan's contract that the customer accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,9 +136,10 @@ class RemindHandler:
         if sent:
             now, catalogue = self._clock.now(), self._catalogue.current(tx)
             services = {service for _, letter in sent for service in letter.notices}
+            # Services before e-mails, as whoever claims notices does.
+            next_steps.lock(tx, services)
             tx.execute(_SENT, {"ids": [subject for subject, _ in sent], "now": now})
             # What may not happen without a notice may happen now.
-            next_steps.lock(tx, services)
             next_steps.decide_again(tx, services, catalogue, now)
             history.record(
                 tx,

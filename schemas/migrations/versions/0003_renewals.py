@@ -41,14 +41,14 @@ NEW: dict[str, dict[str, str]] = {
     "orders": {
         "policies": "S",
         "rollouts": "S",
-        "agreements": "S",
         "heartbeat": "S",
         "payment_methods": "S(id, expires_on)",
     },
     "billing": STORY
     | {
         "customers": "S",
-        "services": f"U(expires_at, {NEXT})",
+        "agreements": "S",
+        "services": f"U(expires_at, agreed_version, {NEXT})",
         "payment_requests": "IU(payment_method_id)",
         "request_lines": "IU(refused_at)",
         "renewals": "SIU(request_id, requests, asked_at, declines, declined_at, last_declined_at)",
@@ -57,12 +57,12 @@ NEW: dict[str, dict[str, str]] = {
     "reminders": STORY
     | {"services": f"U({NEXT})", "emails": "SU(begun_at, sent_at)", "heartbeat": "S"},
     "provisioning": STORY | {"services": f"U(suspended_at, {NEXT})", "heartbeat": "S"},
-    "relay": {"heartbeat": "SIU", "lane_pauses": "I"},
+    "relay": {"heartbeat": "SIU", "lane_pauses": "IU(reason)"},
     "scheduler": LEDGER
     | CATALOGUE
     | STORY
     | {
-        "lane_pauses": "SI",
+        "lane_pauses": "SIU(reason)",
         "services": f"SU({NEXT})",
         "renewals": "SI",
         "notices": "SI",

@@ -117,8 +117,7 @@ CREATE TABLE renewals (
     declined_at TIMESTAMP WITH TIME ZONE,
     last_declined_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT renewals_pkey PRIMARY KEY (service_id, period_number),
-    CONSTRAINT renewals_service_id_fkey FOREIGN KEY(service_id) REFERENCES services (id),
-    CONSTRAINT renewals_request_id_fkey FOREIGN KEY(request_id) REFERENCES payment_requests (id)
+    CONSTRAINT renewals_service_id_fkey FOREIGN KEY(service_id) REFERENCES services (id)
 )
  WITH (fillfactor = 70);
 

@@ -1,0 +1,733 @@
+"""A customer's one click by every door: done once however often it is sent, or refused whole with
+the reason."""
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from autorenew.cli import main
+from producers.links import Links
+from tests import given
+from tests.conftest import Database
+from tests.given import line
+from tests.integration.test_renewals import accepts, declines, publish
+
+TERMS = {"contract": "terms", "version": 2}
+
+
+@pytest.fixture
+def cli(database: Database, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The commands, on a database that lives on a virtual clock."""
+    monkeypatch.setenv("AUTORENEW_DATABASE_URL", database.url)
+    monkeypatch.setenv("AUTORENEW_CLOCK", "virtual")
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    return run
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in result.stdout.splitlines()]
+
+
+def codes(answer: Any) -> list[str]:
+    return [problem.code for problem in answer.problems]
+
+
+def seen(world: Any, *services: Any, days: int = 0) -> list[dict[str, str]]:
+    """Services with the expiry their customer sees; days: with another one."""
+    by = timedelta(days=days)
+    return [{"id": str(s.id), "expires_on": (world.expiry(s) + by).isoformat()} for s in services]
+
+
+class TestEachCommand:
+    def test_stop_and_resume(self, life: Any) -> None:
+        world = life()
+        world.order(line(quantity=2))
+        one, other = world.services()
+
+        assert [world.click("stop", one).repeated for _ in range(2)] == [False, True]
+        assert [s.mode for s in world.services()] == ["stop", "automatic"]
+        assert [world.click("resume", one, other).repeated for _ in range(2)] == [False, True]
+
+        assert [s.mode for s in world.services()] == ["automatic", "automatic"]
+        changes = [(name, d["mode"]) for name, d in world.happened("mode.changed")]
+        assert changes == [("mode.changed", "stop"), ("mode.changed", "automatic")]
+
+    @pytest.mark.parametrize("mode", ["manual", "stop"])
+    def test_mode(self, life: Any, mode: str) -> None:
+        world = life()
+        world.order()
+
+        assert [world.click("mode", mode=mode).repeated for _ in range(2)] == [False, True]
+        assert world.service().mode == mode
+        assert world.click("mode", mode="automatic").repeated is False
+        assert world.service().mode == "automatic"
+
+    def test_renew(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        services = seen(world, first)
+
+        answers = [world.command("renew", services=services) for _ in range(3)]
+
+        assert [a.verdict for a in answers] == ["accepted"] * 3
+        assert [a.repeated for a in answers] == [False, True, True]
+        assert world.service().paid_periods == 2
+        world.clean()
+
+    def test_two_clicks_on_renew_before_the_first_is_done_are_one(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        document = {"command": "renew", "customer": "alice", "services": seen(world, first)}
+
+        answers = world.send(document, document)
+
+        assert [a.repeated for a in answers] == [False, True]
+        assert world.service().paid_periods == 2
+
+    def test_renew_pays_early_from_the_expiry_again_and_again(self, life: Any) -> None:
+        world = life()
+        world.order()
+
+        for _ in range(3):
+            assert world.renew().repeated is False
+
+        assert world.service().paid_periods == 4
+        world.clean()
+
+    def test_renew_of_several_is_one_payment(self, life: Any) -> None:
+        world = life()
+        world.order(line("site"), line("vm"))
+
+        world.renew()
+
+        assert [s.paid_periods for s in world.services()] == [2, 2]
+        renewals = "SELECT count(*) FROM payment_requests WHERE order_id IS NULL"
+        assert world.database.value(renewals) == 1
+
+    def test_renew_naming_a_service_twice_renews_it_once(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+
+        world.renew(first, first)
+
+        assert world.service().paid_periods == 2
+
+    def test_renew_of_what_is_stopped_or_manual_pays_for_one_period(self, life: Any) -> None:
+        world = life()
+        world.order(line(quantity=2))
+        one, other = world.services()
+        world.click("stop", one)
+        world.click("mode", other, mode="manual")
+
+        world.renew()
+
+        assert [(s.mode, s.paid_periods) for s in world.services()] == [("stop", 2), ("manual", 2)]
+
+    def test_renew_carries_a_contract(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        publish(world, 3)
+        assert codes(world.renew()) == ["contract_missing"]
+
+        answer = world.renew(first, contracts=[{"contract": "terms", "version": 3}])
+
+        assert (answer.verdict, answer.repeated) == ("accepted", False)
+        assert (world.service().paid_periods, world.service().agreed_version) == (2, 3)
+
+    def test_a_renew_that_is_refused_accepts_no_contract_either(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        publish(world, 3)
+        agreed = [{"contract": "terms", "version": 3}]
+
+        answer = world.command("renew", services=seen(world, first, days=40), contracts=agreed)
+
+        assert codes(answer) == ["expiry_unknown"]
+        assert world.database.value("SELECT max(version) FROM agreements") == 2
+
+    def test_accept(self, life: Any) -> None:
+        world = life()
+        world.order()
+        publish(world, 3)
+        contracts = [{"contract": "terms", "version": 3}]
+
+        answers = [world.command("accept", contracts=contracts) for _ in range(2)]
+
+        assert [(a.verdict, a.repeated) for a in answers] == [
+            ("accepted", False),
+            ("accepted", True),
+        ]
+        assert world.service().agreed_version == 3
+
+    def test_payment_method(self, life: Any) -> None:
+        world = life()
+        world.order(line(quantity=2))
+        fields = {"payment_method": "tok-new", "payment_method_expires": "2031-02"}
+
+        answers = [world.command("payment_method", **fields) for _ in range(2)]
+
+        assert [a.repeated for a in answers] == [False, True]
+        until = {(str(s.pays_until), s.payment_method_id) for s in world.services()}
+        assert {day for day, _ in until} == {"2031-02-28"}
+        assert len(until) == 1
+        token = "SELECT token FROM payment_methods JOIN customers ON id = payment_method_id"
+        token = (
+            "SELECT token FROM payment_methods AS m"
+            " JOIN customers AS c ON c.payment_method_id = m.id"
+        )
+        assert world.database.value(token) == "tok-new"
+
+    def test_a_payment_method_for_some_services_leaves_the_others_and_the_saved_one(
+        self, life: Any
+    ) -> None:
+        world = life()
+        first = world.order(line(quantity=2))
+        one, other = world.services()
+        saved = world.database.value("SELECT payment_method_id FROM customers")
+
+        world.click("payment_method", one, payment_method="tok-new")
+
+        new = {s.id: s.payment_method_id for s in world.services()}
+        assert new[other.id] == saved == other.payment_method_id
+        assert new[one.id] != saved
+        assert world.database.value("SELECT payment_method_id FROM customers") == saved
+        world.pass_until(first, -2.9)
+        assert {s.paid_periods for s in world.services()} == {2}
+        renewals = "SELECT count(*) FROM payment_requests WHERE order_id IS NULL"
+        assert world.database.value(renewals) == 2  # each is paid by its own method
+        world.clean()
+
+    def test_a_new_method_retries_what_was_declined_together_at_once(self, life: Any) -> None:
+        world = life()
+        first = world.order(line(quantity=3))
+        declines(world)
+        world.pass_until(first, -2.5)
+        accepts(world)
+
+        world.command("payment_method", payment_method="tok-new")
+
+        assert {s.paid_periods for s in world.services()} == {2}
+        world.clean()
+
+    def test_a_method_that_expires_in_the_month_it_would_be_charged_still_pays(
+        self, life: Any
+    ) -> None:
+        world = life()
+        first = world.order()
+        charged_on = world.expiry(first) - timedelta(days=3)
+        month = f"{charged_on:%Y-%m}"
+        world.command("payment_method", payment_method="tok-x", payment_method_expires=month)
+
+        world.pass_until(first, -2.9)
+
+        assert world.service().paid_periods == 2
+
+
+def about(world: Any, command: str, *services: Any, days: int = 0) -> Any:
+    """One of the commands about services, complete."""
+    if command == "renew":
+        return world.command("renew", services=seen(world, *services, days=days))
+    more = {"mode": {"mode": "manual"}, "payment_method": {"payment_method": "tok-2"}}
+    return world.click(command, *services, **more.get(command, {}))
+
+
+ABOUT_SERVICES = ["stop", "resume", "mode", "renew", "payment_method"]
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize("command", ABOUT_SERVICES)
+    def test_services_of_somebody_else_and_of_nobody(self, life: Any, command: str) -> None:
+        world = life()
+        world.order()
+        world.send(given.order("k-2", customer="bob"))
+        mine, theirs = sorted(world.services(), key=lambda s: s.customer_id)
+        nobodys = mine._replace(id=uuid.uuid4())
+        before = world.services()
+
+        answer = about(world, command, mine, theirs, nobodys)
+
+        assert answer.verdict == "refused"
+        assert [(p.code, p.path) for p in answer.problems] == [
+            ("service_unknown", "services.1"),
+            ("service_unknown", "services.2"),
+        ]
+        assert world.services() == before  # not even what is theirs
+
+    @pytest.mark.parametrize("command", ABOUT_SERVICES)
+    def test_what_has_ended(self, life: Any, command: str) -> None:
+        world = life()
+        first = world.order()
+        world.click("stop")
+        world.pass_until(first, 0.1)
+        assert world.service().state == "terminated"
+
+        assert codes(about(world, command, world.service())) == ["service_ended"]
+
+    @pytest.mark.parametrize("command", ABOUT_SERVICES)
+    def test_what_is_not_delivered(self, life: Any, command: str) -> None:
+        world = life()
+        world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('driver:web', 'test')")
+        world.send(given.order("k-1"))
+        service = world.service()._replace(expires_at=datetime.now(UTC))
+        assert service.state == "delivering"
+
+        assert codes(about(world, command, service)) == ["service_not_delivered"]
+
+    def test_an_expiry_that_nobody_can_have_seen(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+
+        answer = world.command("renew", services=seen(world, first, days=1))
+
+        assert answer.verdict == "refused"
+        assert [(p.code, p.path) for p in answer.problems] == [
+            ("expiry_unknown", "services.0.expires_on")
+        ]
+        assert world.expiry(first).isoformat() in answer.problems[0].message
+
+    def test_an_expiry_of_before_a_renewal_does_nothing(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        world.renew()
+
+        answer = world.command("renew", services=seen(world, first))
+
+        assert (answer.verdict, answer.repeated) == ("accepted", True)
+        assert world.service().paid_periods == 2
+
+    def test_a_date_that_is_none(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        wanted = [{"id": str(first.id), "expires_on": "2027-02-30"}]
+
+        answer = world.command("renew", services=wanted)
+
+        assert [(p.code, p.path) for p in answer.problems] == [
+            ("date_invalid", "services.0.expires_on")
+        ]
+
+    def test_contracts_that_are_unknown_or_outdated(self, life: Any) -> None:
+        world = life()
+        world.order()
+        contracts = [
+            TERMS, {"contract": "other", "version": 1}, {"contract": "terms", "version": 1},
+            {"contract": "terms", "version": 9},
+        ]  # fmt: skip
+
+        answer = world.command("accept", contracts=contracts)
+
+        assert [(p.code, p.path) for p in answer.problems] == [
+            ("contract_unknown", "contracts.1"),
+            ("contract_outdated", "contracts.2"),
+            ("contract_outdated", "contracts.3"),
+        ]
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            {"command": "accept", "contracts": [TERMS]},
+            {"command": "payment_method", "payment_method": "tok"},
+        ],
+    )
+    def test_a_customer_nobody_knows(self, life: Any, document: Any) -> None:
+        world = life()
+        (answer,) = world.send({**document, "customer": "stranger"})
+        assert codes(answer) == ["customer_unknown"]
+        assert world.database.value("SELECT count(*) FROM agreements") == 0
+
+    @pytest.mark.parametrize(
+        ("document", "code", "path"),
+        [
+            ({"command": "delete", "services": ["x"]}, "command_unknown", ""),
+            ({"command": None}, "command_unknown", ""),
+            ({"command": ["stop"]}, "command_unknown", ""),
+            ({"command": "stop"}, "field_missing", "services"),
+            ({"command": "stop", "services": []}, "field_invalid", "services"),
+            ({"command": "stop", "services": ["no"]}, "field_invalid", "services.0"),
+            (
+                {"command": "stop", "services": [str(uuid.uuid4()).upper()]},
+                "field_invalid",
+                "services.0",
+            ),
+            (
+                {"command": "stop", "services": [str(uuid.uuid4())], "when": "now"},
+                "field_unknown",
+                "when",
+            ),
+            (
+                {"command": "mode", "services": [str(uuid.uuid4())], "mode": "sometimes"},
+                "field_invalid",
+                "mode",
+            ),
+            (
+                {"command": "renew", "services": [{"id": str(uuid.uuid4()), "expires_on": "soon"}]},
+                "field_invalid",
+                "services.0.expires_on",
+            ),
+            (
+                {"command": "renew", "services": [str(uuid.uuid4())]},
+                "field_invalid",
+                "services.0",
+            ),
+            (
+                {"command": "payment_method", "payment_method": "t", "payment_method_expires": "x"},
+                "payment_method_expires_invalid",
+                "payment_method_expires",
+            ),
+            ({"command": "payment_method"}, "payment_method_missing", "payment_method"),
+            ({"command": "accept", "contracts": []}, "field_invalid", "contracts"),
+        ],
+    )
+    def test_a_document_of_the_wrong_shape_is_rejected_by_field(
+        self, database: Database, document: Any, code: str, path: str
+    ) -> None:
+        (answer,) = database.place({"customer": "alice", **document})
+
+        assert answer.verdict == "rejected"
+        assert [(p.code, p.path) for p in answer.problems] == [(code, path)]
+        kept = database.all("SELECT code, upstream, door, times FROM rejected_documents")
+        assert kept == [(code, "shop", "python", 1)]
+
+    def test_without_a_customer(self, database: Database) -> None:
+        (answer,) = database.place({"command": "stop", "services": [str(uuid.uuid4())]})
+        assert [(p.code, p.path) for p in answer.problems] == [("field_missing", "customer")]
+
+    def test_it_is_kept_where_a_person_finds_it_without_what_is_secret(self, life: Any) -> None:
+        world = life()
+        world.order()
+        other = str(uuid.uuid4())
+
+        for _ in range(2):
+            world.command("payment_method", payment_method="tok-secret", services=[other])
+
+        (kept,) = world.database.all("SELECT code, times, body FROM rejected_documents")
+        assert (kept.code, kept.times) == ("service_unknown", 2)
+        assert "tok-secret" not in kept.body
+        assert other in kept.body
+
+    def test_a_bad_one_harms_no_neighbour(self, life: Any) -> None:
+        world = life()
+        world.order(line(quantity=2))
+        one, other = (str(s.id) for s in world.services())
+        stop = {"command": "stop", "customer": "alice"}
+
+        answers = world.send(
+            {**stop, "services": [one]},
+            {**stop, "services": [str(uuid.uuid4())]},
+            {**stop, "services": "all"},
+            given.order("k-2", line("no-such-plan")),
+            {**stop, "services": [other]},
+        )
+
+        assert [a.verdict for a in answers] == [
+            "accepted", "refused", "rejected", "refused", "accepted",
+        ]  # fmt: skip
+        assert {s.mode for s in world.services()} == {"stop"}
+        kept = world.database.all("SELECT code FROM rejected_documents ORDER BY code")
+        assert [code for (code,) in kept] == ["field_invalid", "plan_unknown", "service_unknown"]
+
+
+class TestInOneBatch:
+    def test_a_command_sees_the_order_before_it(self, life: Any) -> None:
+        world = life()
+        method = {"command": "payment_method", "customer": "alice", "payment_method": "tok-2"}
+
+        early, answer, late = world.send(method, given.order("k-1"), method)
+
+        assert codes(early) == ["customer_unknown"]
+        assert (answer.verdict, late.verdict) == ("accepted", "accepted")
+        saved = "SELECT count(*) FROM customers AS c JOIN payment_methods AS m"
+        saved += " ON m.id = c.payment_method_id WHERE m.token = 'tok-2'"
+        assert world.database.value(saved) == 1
+
+    def test_an_order_after_a_command_pays_with_the_method_it_saved(self, life: Any) -> None:
+        world = life()
+        world.order()
+        bare = given.order("k-2", line("vm"))
+        del bare["payment_method"]
+        method = {"command": "payment_method", "customer": "alice", "payment_method": "tok-2"}
+
+        world.send(method, bare)
+
+        used = "SELECT m.token FROM orders AS o JOIN payment_methods AS m"
+        used += " ON m.id = o.payment_method_id WHERE o.key = 'k-2'"
+        assert world.database.value(used) == "tok-2"
+
+    def test_commands_are_done_in_their_order(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        about_it = {"customer": "alice", "services": [str(first.id)]}
+
+        world.send(
+            {"command": "stop", **about_it},
+            {"command": "resume", **about_it},
+            {"command": "mode", "mode": "manual", **about_it},
+        )
+
+        assert world.service().mode == "manual"
+
+
+class TestOnTheCommandLine:
+    def test_services_are_listed_and_shown_with_what_is_next(self, life: Any, cli: Any) -> None:
+        world = life()
+        first = world.order(line("site"), line("vm", quantity=2))
+
+        listed = rows(cli("service", "list", "--customer", "alice", "--json"))
+        (shown,) = rows(cli("service", "show", first.id, "--json"))
+
+        assert sorted(row["plan"] for row in listed) == ["site", "vm", "vm"]
+        assert {row["next_step"] for row in listed} == {"remind"}
+        assert {row["period"] for row in listed} == {"P1M"}
+        assert shown["service"] == str(first.id)
+        assert shown["expires_on"] == world.expiry(first).isoformat()
+        assert shown["renewing_now"].startswith("1 x P1M for 37.87 EUR net, until ")
+        assert "service.delivered" in [event["name"] for event in shown["history"]]
+        people = cli("service", "show", first.id)
+        assert people.exit_code == 0
+        assert f"service              {first.id}" in people.stdout
+        assert "service.delivered" in people.stdout
+        assert cli("service", "list", "--customer", "nobody").stdout.strip() == "services: none"
+        unknown = cli("service", "show", uuid.uuid4())
+        assert unknown.exit_code == 2
+        assert "there is no delivered service" in unknown.stderr
+
+    def test_paying_late_says_before_how_many_periods_it_buys(self, life: Any, cli: Any) -> None:
+        world = life(silence_seconds=86_400 * 90.0)
+        first = world.order()
+        world.click("mode", mode="manual")
+        world.fleet.leap(first.expires_at + timedelta(days=40) - world.fleet.clock.now())
+        world.fleet.settle(30)
+
+        (shown,) = rows(cli("service", "show", first.id, "--json"))
+
+        assert shown["renewing_now"].startswith("2 x P1M for 75.74 EUR net, until ")
+
+    def test_each_command_is_done_once_and_says_so(self, life: Any, cli: Any) -> None:
+        world = life()
+        first = world.order()
+        publish(world, 3)
+        cases: list[tuple[object, ...]] = [
+            ("stop", first.id),
+            ("resume", first.id),
+            ("mode", "manual", first.id),
+            ("accept", "alice", "terms"),
+            ("payment-method", "alice", "tok-new", "--expires", "2035-12"),
+            ("payment-method", "alice", "tok-one", "--service", first.id),
+            ("renew", first.id, "--expires-on", world.expiry(first).isoformat()),
+        ]
+        for words in cases:
+            once, twice = cli("service", *words), cli("service", *words)
+            assert (once.exit_code, once.stdout.strip()) == (0, "done"), words
+            assert (twice.exit_code, twice.stdout.strip()) == (0, "it was so already"), words
+        world.fleet.settle(30)
+
+        assert (world.service().mode, world.service().paid_periods) == ("manual", 2)
+        again = cli("service", "renew", first.id, "--expires-on", world.expiry(first).isoformat())
+        assert again.stdout.strip() == "it was so already"
+        world.clean()
+
+    def test_several_are_renewed_together(self, life: Any, cli: Any) -> None:
+        world = life()
+        world.order(line("site"), line("vm"))
+
+        result = cli("service", "renew", *(s.id for s in world.services()), "--json")
+        world.fleet.settle(30)
+
+        assert rows(result) == [{"verdict": "accepted", "repeated": False, "problems": []}]
+        assert {s.paid_periods for s in world.services()} == {2}
+
+    def test_what_is_refused_names_the_problem_and_ends_with_1(self, life: Any, cli: Any) -> None:
+        world = life()
+        world.order()
+        world.send(given.order("k-2", customer="bob"))
+        mine, theirs = sorted(world.services(), key=lambda s: s.customer_id)
+
+        result = cli("service", "stop", mine.id, theirs.id)
+        as_json = cli("service", "stop", mine.id, theirs.id, "--json")
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("refused: service_unknown at services.1: alice has no ")
+        assert as_json.exit_code == 1
+        (answer,) = rows(as_json)
+        assert (answer["verdict"], answer["problems"][0]["code"]) == ("refused", "service_unknown")
+        assert {s.mode for s in world.services()} == {"automatic"}
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("stop", str(uuid.uuid4())), "there is no service"),
+            (("renew", str(uuid.uuid4())), "there is no service"),
+            (("accept", "alice", "nothing"), "there is no contract 'nothing'"),
+            (("stop", "x"), "not a valid UUID"),
+            (("mode", "never", str(uuid.uuid4())), "'never' is not one of"),
+            (("stop",), "Missing argument"),
+        ],
+    )
+    def test_what_cannot_be_done_ends_with_2(
+        self, life: Any, cli: Any, words: Any, said: str
+    ) -> None:
+        life()
+        result = cli("service", *words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+    @pytest.mark.parametrize(
+        ("words", "code"),
+        [
+            (("accept", "stranger", "terms"), "customer_unknown"),
+            (("accept", "alice", "terms", "--version", "1"), "contract_outdated"),
+            (("payment-method", "stranger", "tok"), "customer_unknown"),
+        ],
+    )
+    def test_what_a_customer_may_not_ends_with_1(
+        self, life: Any, cli: Any, words: Any, code: str
+    ) -> None:
+        life().order()
+        result = cli("service", *words)
+        assert result.exit_code == 1
+        assert code in result.stderr
+
+    def test_a_bad_month_is_rejected(self, life: Any, cli: Any) -> None:
+        life().order()
+        result = cli("service", "payment-method", "alice", "tok", "--expires", "12/2030")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("rejected: payment_method_expires_invalid at")
+
+    def test_a_link_is_clicked(
+        self, life: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AUTORENEW_LINK_BASE_URL", "https://example.com")
+        monkeypatch.setenv("AUTORENEW_LINK_SECRET", "a secret of this test alone")
+        world = life()
+        first = world.order()
+        links = Links("https://example.com", "a secret of this test alone")
+        url = links.url({"command": "stop", "customer": "alice", "services": [str(first.id)]})
+
+        once, twice = cli("service", "click", url), cli("service", "click", url)
+
+        assert [once.stdout.strip(), twice.stdout.strip()] == ["done", "it was so already"]
+        assert world.service().mode == "stop"
+        changed = cli("service", "click", url[:-1])
+        assert changed.exit_code == 2
+        assert "not valid" in changed.stderr
+
+    def test_commands_by_the_command_line_are_kept_as_its_own(self, life: Any, cli: Any) -> None:
+        world = life()
+        first = world.order()
+        cli("service", "renew", first.id, "--expires-on", "2099-01-01")
+
+        (kept,) = world.database.all("SELECT upstream, door, code FROM rejected_documents")
+        assert kept == ("cli", "cli", "expiry_unknown")
+
+
+class TestRollout:
+    def test_it_is_listed_set_and_removed(self, life: Any, cli: Any) -> None:
+        world = life(brands=[])
+        world.order(line("site"), line("server"))
+        listed = rows(cli("rollout", "list", "--json"))
+        assert listed == [
+            {"brand": brand, "subsidiary": "FR", "starts_on": None, "services": 1}
+            for brand in ("kimsufi", "ovh")
+        ]
+        assert {s.next_step for s in world.services()} == {None}
+
+        result = cli("rollout", "set", "kimsufi", "FR", "2020-01-01")
+        world.fleet.settle(30)
+
+        assert result.exit_code == 0
+        assert "kimsufi in FR renews from 2020-01-01" in result.stdout
+        on = {row["brand"]: row["starts_on"] for row in rows(cli("rollout", "list", "--json"))}
+        assert on == {"kimsufi": "2020-01-01", "ovh": None}
+        assert {s.plan: s.next_step for s in world.services()} == {"server": "remind", "site": None}
+        assert cli("rollout", "remove", "kimsufi", "FR").exit_code == 0
+        world.fleet.settle(30)
+        assert {s.next_step for s in world.services()} == {None}
+
+    def test_a_day_to_come_waits_for_that_day(self, life: Any, cli: Any) -> None:
+        world = life(brands=[])
+        first = world.order()
+        day = world.expiry(first) - timedelta(days=2)
+        assert cli("rollout", "set", "ovh", "FR", day.isoformat()).exit_code == 0
+        world.fleet.settle(30)
+        assert world.service().next_step == "decide"
+
+        world.pass_until(first, -2.1)
+        assert world.service().paid_periods == 1
+        world.pass_until(first, -1.9)
+
+        assert world.service().paid_periods == 2
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("ovh", "XX", "2027-01-01"), "there is no subsidiary 'XX'"),
+            (("other", "FR", "2027-01-01"), "there is no brand 'other'"),
+            (("ovh", "FR", "tomorrow"), "does not match the format"),
+        ],
+    )
+    def test_what_is_not_there_is_not_switched_on(
+        self, cli: Any, words: tuple[str, ...], said: str
+    ) -> None:
+        result = cli("rollout", "set", *words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+
+class TestLanes:
+    def test_those_of_renewals_are_listed_before_anything_was_in_them(
+        self, life: Any, cli: Any
+    ) -> None:
+        life()
+        listed = {row["lane"]: row["queue"] for row in rows(cli("lanes", "list", "--json"))}
+        expected = {
+            "gateway": "billing", "destructive": "billing", "renewals": "billing",
+            "mail": "reminders",
+        }  # fmt: skip
+        assert listed.items() >= expected.items()
+
+    def test_a_paused_gateway_holds_charges_and_goes_on_when_resumed(
+        self, life: Any, cli: Any
+    ) -> None:
+        world = life()
+        first = world.order()
+        assert cli("lanes", "pause", "gateway", "--reason", "bank holiday").exit_code == 0
+
+        world.pass_until(first, -2.9)
+
+        assert world.service().paid_periods == 1
+        lane = next(r for r in rows(cli("lanes", "list", "--json")) if r["lane"] == "gateway")
+        assert (lane["tasks"], lane["reason"]) == (1, "bank holiday")
+        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway goes on"
+        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway was not paused"
+        world.fleet.settle(30)
+        assert world.service().paid_periods == 2
+        world.clean()
+
+    def test_what_was_stopped_while_its_charge_waited_is_not_charged(
+        self, life: Any, cli: Any
+    ) -> None:
+        world = life()
+        first = world.order(line(quantity=2))
+        cli("lanes", "pause", "gateway", "--reason", "test")
+        world.pass_until(first, -2.9)
+        one, other = world.services()
+
+        world.click("stop", one)
+        cli("lanes", "resume", "gateway")
+        world.fleet.settle(30)
+
+        assert {s.id: s.paid_periods for s in world.services()} == {one.id: 1, other.id: 2}
+        world.clean()
+
+    def test_a_lane_that_is_none_is_said_to_be_none(self, life: Any, cli: Any) -> None:
+        life()
+        result = cli("lanes", "pause", "nonsense", "--reason", "x")
+        assert result.exit_code == 2
+        assert "there is no lane 'nonsense'" in result.stderr
