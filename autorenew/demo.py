@@ -1,4 +1,5 @@
-"""The demo: orders for the sample catalogue, some of them bad, in a world that misbehaves."""
+"""The demo: orders for the sample catalogue, some of them bad, in a world that misbehaves; and then
+thirteen months of renewals."""
 
 import json
 import random
@@ -6,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sqlalchemy import Connection, text
 
 from autorenew.catalogues import bundled
 from autorenew.embedded import Embedded
+from autorenew.months import Months, summary
 from monitoring.audit import Finding, audit
 from producers import failed
 from producers.intake import Verdict
@@ -39,9 +42,23 @@ MISBEHAVIOUR: list[dict[str, Any]] = [
     {"fault": "duplicate", "rate": 0.02},
 ]
 
+# For months on end: nothing that takes its time.
+EVERYDAY: list[dict[str, Any]] = [
+    {"target": "gateway", "operation": "charge", "fault": "decline", "customer": "poor-*"},
+    {"target": "gateway", "operation": "charge", "fault": "decline", "rate": 0.02},
+    {"fault": "error", "rate": 0.01},
+    {"fault": "duplicate", "rate": 0.02},
+]
 
-def orders(catalogue: Catalogue, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Documents as upstream would send them; about one in twenty cannot be accepted."""
+
+def orders(
+    catalogue: Catalogue, count: int, seed: int, year: int = 2099
+) -> Iterator[dict[str, Any]]:
+    """Documents as upstream would send them; about one in twenty cannot be accepted.
+
+    Args:
+        year: in which some of the customers' cards run out.
+    """
     draw = random.Random(seed)
     by_subsidiary: dict[str, list[tuple[str, str]]] = {}
     for plan in catalogue.plans.values():
@@ -53,6 +70,7 @@ def orders(catalogue: Catalogue, count: int, seed: int) -> Iterator[dict[str, An
         code = draw.choices(subsidiaries, [weights.get(s, 1) for s in subsidiaries])[0]
         subsidiary = catalogue.subsidiary(code)
         poor = draw.random() < 0.03
+        card_ends = draw.random() < 0.15
         customer = f"{'poor' if poor else 'customer'}-{draw.randrange(count)}-{code}"
         chosen = draw.sample(by_subsidiary[code], min(draw.choices((1, 2, 3), (8, 2, 1))[0], 3))
         document: dict[str, Any] = {
@@ -73,6 +91,8 @@ def orders(catalogue: Catalogue, count: int, seed: int) -> Iterator[dict[str, An
                 for plan, period in chosen
             ],
         }
+        if card_ends:
+            document["payment_method_expires"] = f"{year}-{draw.randrange(1, 13):02}"
         if draw.random() < 0.05:
             _spoil(document, draw)
         yield document
@@ -114,7 +134,7 @@ def _spoil(document: dict[str, Any], draw: random.Random) -> None:
             customer["subsidiary"] = customer["country"] = "DE"
 
 
-def run(folder: Path, count: int, seed: int) -> int:
+def run(folder: Path, count: int, seed: int, months: int) -> int:
     """Run the demo; returns its exit code: 0 if every order came to its end and the books agree."""
     console = Console(width=None if sys.stdout.isatty() else 100)
     catalogue = bundled()
@@ -130,6 +150,9 @@ def run(folder: Path, count: int, seed: int) -> int:
         retry_base_seconds=0.2,
         retry_attempts=6,
         lease_seconds=30.0,
+        ahead=timedelta(),
+        silence_seconds=36 * 3600.0,
+        destructive_share=0.5,
     ) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, catalogue)
@@ -138,9 +161,16 @@ def run(folder: Path, count: int, seed: int) -> int:
         _work(console, fleet, catalogue, count, seed)
         given_up = _give_up_what_failed(fleet)
         fleet.wait_until_idle(TIMEOUT_SECONDS)
-        elapsed = time.perf_counter() - started
         with fleet.owner.connect() as tx:
             _summary(console, tx, given_up)
+        if months:
+            Months(console, fleet, catalogue, seed, EVERYDAY).run(months)
+            _retry_what_failed(fleet)
+            with fleet.owner.connect() as tx:
+                for title, columns, rows in summary(tx):
+                    _table(console, title, columns, rows)
+        elapsed = time.perf_counter() - started
+        with fleet.owner.connect() as tx:
             findings = audit(tx, fleet.simulator.url)
             left = tx.execute(text("SELECT count(*) FROM tasks")).scalar_one()
     return _verdict(console, findings, left, elapsed)
@@ -156,7 +186,8 @@ def _work(console: Console, fleet: Embedded, catalogue: Catalogue, count: int, s
     ) as progress:
         placing = progress.add_task("placed", total=count)
         ending = progress.add_task("ended", total=count)
-        documents = [json.dumps(d).encode() for d in orders(catalogue, count, seed)]
+        year = fleet.clock.now().year + 1
+        documents = [json.dumps(d).encode() for d in orders(catalogue, count, seed, year)]
         accepted = 0
         for i in range(0, count, BATCH):
             answers = fleet.intake.place("demo", "python", documents[i : i + BATCH])
@@ -183,6 +214,13 @@ def _give_up_what_failed(fleet: Embedded) -> int:
         for task in tasks:
             failed.cancel(tx, task.subject)
     return len(tasks)
+
+
+def _retry_what_failed(fleet: Embedded) -> None:
+    """As a person would with `autorenew failed retry --all`."""
+    with fleet.engine("api").begin() as tx:
+        failed.retry(tx, [task.subject for task in failed.list_failed(tx)])
+    fleet.settle(TIMEOUT_SECONDS)
 
 
 def _summary(console: Console, tx: Connection, given_up: int) -> None:

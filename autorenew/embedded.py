@@ -185,10 +185,13 @@ class Embedded:
         while self.scheduler.round():
             self.wait_until_idle(max(end - time.monotonic(), 0.0))
 
-    def pass_time(self, by: timedelta, timeout: float = 60.0) -> None:
+    def pass_time(
+        self, by: timedelta, timeout: float = 60.0, *, hop: timedelta | None = None
+    ) -> None:
         """Let virtual time pass, from one thing that falls due to the next.
 
-        In hops that a fleet which watches itself for silence does not take for one.
+        In hops that a fleet which watches itself for silence does not take for one; or in hops
+        of a length, each of which does what fell due within it.
 
         Raises:
             TimeoutError: what fell due at one moment took longer than ``timeout`` seconds.
@@ -198,9 +201,12 @@ class Embedded:
         self.settle(timeout)
         while (left := end - (now := self.clock.now())) > timedelta():
             with self.owner.begin() as tx:
-                due = tx.execute(text("SELECT min(next_step_at) FROM services")).scalar_one()
-                until_due = max(due - now, timedelta()) if due is not None else left
-                virtual_clock.advance(tx, min(left, until_due, longest))
+                if hop is None:
+                    due = tx.execute(text("SELECT min(next_step_at) FROM services")).scalar_one()
+                    next_ = max(due - now, timedelta()) if due is not None else left
+                else:
+                    next_ = hop
+                virtual_clock.advance(tx, min(left, next_, longest))
             self.settle(timeout)
 
     def leap(self, by: timedelta) -> None:

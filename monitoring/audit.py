@@ -44,8 +44,10 @@ CHECKS = {
         SELECT n.id FROM credit_notes AS n
         WHERE n.total > 0 AND NOT EXISTS (SELECT FROM refunds AS f
             WHERE f.credit_note_id = n.id AND f.state = 'succeeded' AND f.amount = n.total)
-          AND NOT EXISTS (SELECT FROM credit_note_lines AS c JOIN tasks AS t
-            ON t.name = 'refund' AND t.subject = c.service_id WHERE c.credit_note_id = n.id)""",
+          AND NOT EXISTS (SELECT FROM credit_note_lines AS c
+            JOIN invoices AS i ON i.id = c.invoice_id
+            JOIN tasks AS t ON t.name = 'refund' AND t.subject IN (c.service_id, i.request_id)
+            WHERE c.credit_note_id = n.id)""",
     "a payment request has at most one successful charge": """
         SELECT request_id FROM charges WHERE state = 'succeeded'
         GROUP BY request_id HAVING count(*) > 1""",
@@ -86,7 +88,9 @@ CHECKS = {
     "every paid period of a service is on one invoice line": """
         SELECT s.id FROM services AS s
         WHERE s.paid_periods - s.imported_periods <> (SELECT count(*) FROM invoice_lines AS l
-            WHERE l.service_id = s.id AND l.period_number > 0)""",
+            JOIN invoices AS i ON i.id = l.invoice_id
+            JOIN request_lines AS q ON q.request_id = i.request_id AND q.number = l.number
+            WHERE l.service_id = s.id AND l.period_number > 0 AND q.refused_at IS NULL)""",
     "a delivered service expires at its anchor plus its paid periods": """
         SELECT s.id FROM services AS s
         JOIN subsidiaries AS u ON u.code = s.subsidiary
@@ -110,8 +114,9 @@ CHECKS = {
         UNION ALL
         SELECT f.key FROM refunds AS f
         JOIN credit_note_lines AS l ON l.credit_note_id = f.credit_note_id
+        JOIN invoices AS i ON i.id = l.invoice_id
         WHERE f.state IN ('started', 'unknown') AND NOT EXISTS (SELECT FROM tasks AS t
-            WHERE t.name = 'refund' AND t.subject = l.service_id)
+            WHERE t.name = 'refund' AND t.subject IN (l.service_id, i.request_id))
         UNION ALL
         SELECT o.key FROM operations AS o WHERE o.state IN ('pending', 'unknown')
           AND NOT EXISTS (SELECT FROM tasks AS t
@@ -123,8 +128,59 @@ CHECKS = {
         SELECT o.id FROM orders AS o WHERE o.state = 'priced' AND NOT EXISTS (
             SELECT FROM payment_requests AS r WHERE r.order_id = o.id AND r.state = 'open')
         UNION ALL
-        SELECT r.id FROM payment_requests AS r WHERE r.state = 'open'
+        SELECT r.id FROM payment_requests AS r WHERE r.state = 'open' AND r.order_id IS NOT NULL
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'charge' AND t.subject = r.id)""",
+    "an open request of renewals is on services that are there, and they on it": """
+        SELECT l.request_id FROM request_lines AS l
+        JOIN payment_requests AS p ON p.id = l.request_id
+        JOIN services AS s ON s.id = l.service_id
+        LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
+        WHERE p.state = 'open' AND p.order_id IS NULL AND (r.request_id IS DISTINCT FROM p.id
+            OR s.desired = 'absent' OR s.state NOT IN ('active', 'suspended')
+            OR l.released_at IS NOT NULL)
+        UNION
+        SELECT r.request_id FROM renewals AS r
+        JOIN services AS s ON s.id = r.service_id AND r.period_number = s.paid_periods + 1
+        JOIN payment_requests AS p ON p.id = r.request_id
+        WHERE p.state <> 'open'""",
+    "what renews has a next step, or a task that is about it": """
+        SELECT s.id FROM services AS s JOIN rollouts USING (brand, subsidiary)
+        WHERE s.state IN ('active', 'suspended') AND s.desired <> 'absent'
+          AND s.next_step_at IS NULL
+          AND NOT EXISTS (SELECT FROM recomputations)
+          -- A service that was given up by its policy's last step waits for its customer.
+          AND (s.next_step IS NOT NULL OR s.mode = 'automatic')
+          AND NOT EXISTS (SELECT FROM tasks AS t
+            WHERE t.subject IN (s.id, s.next_subject) AND t.name <> 'price')
+          AND NOT EXISTS (SELECT FROM renewals AS r JOIN tasks AS t ON t.subject = r.request_id
+            WHERE r.service_id = s.id AND r.period_number = s.paid_periods + 1)
+          AND NOT EXISTS (SELECT FROM notices AS n JOIN tasks AS t ON t.subject = n.email_id
+            WHERE n.service_id = s.id AND n.expires_at = s.expires_at)""",
+    "what is not in the rollout was never reminded, charged or ended by itself": """
+        SELECT s.id FROM services AS s
+        WHERE NOT EXISTS (SELECT FROM rollouts AS o
+            WHERE (o.brand, o.subsidiary) = (s.brand, s.subsidiary))
+          AND s.next_step_at IS NOT NULL AND NOT EXISTS (SELECT FROM recomputations)""",
+    "an e-mail that was sent says what was claimed for it": """
+        SELECT e.id FROM emails AS e WHERE e.sent_at IS NOT NULL
+          AND NOT EXISTS (SELECT FROM notices AS n WHERE n.email_id = e.id)""",
+    "an e-mail that was begun was sent, or is being sent": """
+        SELECT e.id FROM emails AS e WHERE e.begun_at IS NOT NULL AND e.sent_at IS NULL
+          AND EXISTS (SELECT FROM notices AS n JOIN services AS s ON s.id = n.service_id
+            WHERE n.email_id = e.id AND s.expires_at = n.expires_at AND s.desired <> 'absent')
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'remind' AND t.subject = e.id)""",
+    "what was suspended or terminated for want of payment was told so before": """
+        SELECT s.id FROM services AS s WHERE s.state = 'suspended' AND s.imported_periods = 0
+          AND NOT EXISTS (SELECT FROM notices AS n JOIN emails AS e ON e.id = n.email_id
+            WHERE n.service_id = s.id AND n.expires_at = s.expires_at AND e.sent_at IS NOT NULL)""",
+    "what was paid for and refused is given back": """
+        SELECT l.request_id FROM request_lines AS l
+        JOIN invoices AS i ON i.request_id = l.request_id
+        WHERE l.refused_at IS NOT NULL
+          AND NOT EXISTS (SELECT FROM credit_note_lines AS c
+            WHERE c.invoice_id = i.id AND c.invoice_line = l.number)
+          AND NOT EXISTS (SELECT FROM tasks AS t
+            WHERE t.name = 'refund' AND t.subject = l.request_id)""",
 }  # fmt: skip
 
 

@@ -107,6 +107,7 @@ _ENQUEUE = text("""
         INSERT INTO routes (queue, name, lane)
         SELECT DISTINCT queue, :name, lane
         FROM json_to_recordset(CAST(:rows AS json)) AS r(queue text, lane text)
+        ORDER BY queue, lane
         ON CONFLICT DO NOTHING
     )
     INSERT INTO tasks AS t (name, subject, queue, lane, run_at)

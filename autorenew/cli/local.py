@@ -21,14 +21,24 @@ _folder = click.option(
 
 @click.command()
 @_folder
-@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=1500, show_default=True)
+@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=400, show_default=True)
+@click.option(
+    "--months",
+    type=click.IntRange(0, 120),
+    default=13,
+    show_default=True,
+    help="How long to go on after the first orders.",
+)
 @click.option("--seed", type=int, default=1, show_default=True)
-def demo(folder: Path, count: int, seed: int) -> None:
-    """Run the main job once, embedded, in a world that misbehaves; exit code 0 if all is well."""
+def demo(folder: Path, count: int, months: int, seed: int) -> None:
+    """Take orders and let months pass, embedded, in a world that misbehaves.
+
+    Exit code 0 if every order came to its end and the books agree.
+    """
     from autorenew.demo import run
 
     end_on_sigterm()
-    sys.exit(run(folder, count, seed))
+    sys.exit(run(folder, count, seed, months))
 
 
 @click.command()

@@ -30,8 +30,10 @@ CREDENTIALS: dict[str, tuple[str | None, str | None, set[str]]] = {
     "broker-setup": (None, "admin", set()),
     "intake": ("autorenew_api", "intake", set()),
     "relay": ("autorenew_relay", "relay", set()),
+    "scheduler": ("autorenew_scheduler", None, set()),
     "worker-orders": ("autorenew_orders", "orders", set()),
     "worker-billing": ("autorenew_billing", "billing", {"GATEWAY_TOKEN"}),
+    "worker-reminders": ("autorenew_reminders", "reminders", {"SMTP_URL", "LINK_SECRET"}),
     **{
         f"worker-{universe}": (
             "autorenew_provisioning",
@@ -50,15 +52,20 @@ PASSWORDS = {
     "autorenew_relay": "RELAY_PASSWORD",
     "autorenew_orders": "ORDERS_PASSWORD",
     "autorenew_billing": "BILLING_PASSWORD",
+    "autorenew_reminders": "REMINDERS_PASSWORD",
     "autorenew_provisioning": "PROVISIONING_PASSWORD",
+    "autorenew_scheduler": "SCHEDULER_PASSWORD",
     "autorenew_readonly": "READONLY_PASSWORD",
     "intake": "INTAKE_PASSWORD",
     "relay": "RELAY_PASSWORD",
     "orders": "ORDERS_PASSWORD",
     "billing": "BILLING_PASSWORD",
+    "reminders": "REMINDERS_PASSWORD",
     "provisioning": "PROVISIONING_PASSWORD",
 }
-FLEET = ("intake", "relay", *(name for name in CREDENTIALS if name.startswith("worker-")))
+FLEET = (
+    "intake", "relay", "scheduler", *(name for name in CREDENTIALS if name.startswith("worker-")),
+)  # fmt: skip
 OURS = tuple(CREDENTIALS)
 
 
@@ -72,12 +79,19 @@ SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 
 
 def environment(service: str) -> dict[str, str]:
-    """A service's environment, with every variable replaced by ``secret-of-`` its name."""
+    """A service's environment, with every secret replaced by ``secret-of-`` its name."""
     values = SERVICES[service].get("environment", {})
     return {
-        name: re.sub(r"\$\{(\w+):-[^}]*\}", r"secret-of-\1", str(value))
+        name: re.sub(r"\$\{(\w+):-([^}]*)\}", _stand_in, str(value))
         for name, value in values.items()
     }
+
+
+def _stand_in(variable: re.Match[str]) -> str:
+    name, default = variable.groups()
+    if name == "SMTP_URL":  # has the mail server's password in it
+        return f"smtp://secret-of-{name}"
+    return f"secret-of-{name}" if re.search("PASSWORD|TOKEN|SECRET", name) else default
 
 
 def secrets_of(service: str) -> set[str]:
@@ -164,7 +178,7 @@ def test_the_jobs_hand_out_the_passwords_that_the_processes_use() -> None:
     roles = json.loads(environment("migrate")["AUTORENEW_ROLE_PASSWORDS"])
     users = json.loads(environment("broker-setup")["AUTORENEW_BROKER_PASSWORDS"])
 
-    assert set(roles) <= set(ROLES)
+    assert set(roles) == set(ROLES)
     assert set(users) == set(PERMISSIONS)
     for service, (database_user, broker_user, _) in CREDENTIALS.items():
         if database_user and database_user != "autorenew":
@@ -180,7 +194,7 @@ def test_the_servers_know_the_passwords_of_their_administrators_only() -> None:
 
 
 def test_a_password_that_is_not_given_is_marked_as_one_for_development() -> None:
-    defaults = re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN)):-([^}]*)\}", COMPOSE.read_text())
+    defaults = re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN|SECRET)):-([^}]*)\}", COMPOSE.read_text())
 
     assert defaults
     assert {default for _, default in defaults} == {"development-only"}
@@ -194,6 +208,14 @@ def test_billing_knows_no_infrastructure_and_provisioning_no_gateway() -> None:
         assert not any("GATEWAY" in name for name in worker)
         assert set(json.loads(worker["AUTORENEW_DRIVER_URLS"])) == {universe}
         assert set(json.loads(worker["AUTORENEW_DRIVER_TOKENS"])) == {universe}
+
+
+def test_only_who_writes_to_customers_knows_the_mail_server() -> None:
+    for service in OURS:
+        knows = any(
+            name.startswith(("AUTORENEW_SMTP", "AUTORENEW_LINK")) for name in environment(service)
+        )
+        assert knows == (service == "worker-reminders")
 
 
 def test_every_queue_is_worked_by_a_user_who_may_read_it() -> None:
@@ -285,7 +307,9 @@ def test_the_outside_world_cannot_reach_database_or_broker() -> None:
     for name in ("postgres", "rabbitmq"):
         assert SERVICES[name]["networks"] == ["inside"]
     beyond = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
-    calling = {"worker-billing", *(f"worker-{universe}" for universe in Universe)}
+    calling = {
+        "worker-billing", "worker-reminders", *(f"worker-{universe}" for universe in Universe),
+    }  # fmt: skip
     assert beyond == {"simulator", "audit", *calling}
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -20,7 +21,9 @@ from autorenew.demo import orders as demo_orders
 from autorenew.private.ports import free_port
 from autorenew.private.postgres import PrivatePostgres
 from autorenew.private.rabbitmq import PrivateRabbitMQ
+from producers.links import Links
 from schemas.database import connect
+from simulator.mailbox import Mailbox
 from tests.e2e.test_compose import FLEET, SERVICES
 from tests.given import wait_until
 
@@ -33,7 +36,13 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples/orders.ndjson"
 class Deployment:
     """Every service of the file, on the private servers of the tests."""
 
-    def __init__(self, postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, folder: Path) -> None:
+    def __init__(
+        self,
+        postgres: PrivatePostgres,
+        rabbitmq: PrivateRabbitMQ,
+        mailbox: Mailbox,
+        folder: Path,
+    ) -> None:
         self._folder = folder
         roles = postgres.role_passwords()
         owner, admin = postgres.url(DATABASE), rabbitmq.url(vhost=DATABASE)
@@ -42,6 +51,7 @@ class Deployment:
             "BROKER_ADMIN_PASSWORD": re.split("[:@]", admin)[2],
             "INTAKE_PASSWORD": roles["api"],
             **{f"{role.upper()}_PASSWORD": password for role, password in roles.items()},
+            "SMTP_URL": mailbox.url,
         }
         self.ports = {name: free_port() for name in SERVICES}
         self._replacements = {
@@ -123,12 +133,18 @@ class Deployment:
 
 
 @pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as mailbox:
+        yield mailbox
+
+
+@pytest.fixture
 def deployment(
-    postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, tmp_path: Path
+    postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, mailbox: Mailbox, tmp_path: Path
 ) -> Iterator[Deployment]:
     postgres.ensure_database(DATABASE)
     rabbitmq.add_vhost(DATABASE)
-    deployment = Deployment(postgres, rabbitmq, tmp_path)
+    deployment = Deployment(postgres, rabbitmq, mailbox, tmp_path)
     yield deployment
     deployment.stop()
     rabbitmq.delete_vhost(DATABASE)
@@ -150,8 +166,20 @@ def publish(deployment: Deployment, documents: list[Any]) -> None:
     connection.close()
 
 
-def test_the_composed_fleet_delivers_orders_and_drains(
-    deployment: Deployment, postgres: PrivatePostgres
+def old_world(folder: Path) -> Path:
+    """A file with one service that exists already and expires tomorrow."""
+    expires_on = datetime.now(UTC).date() + timedelta(days=1)
+    file = folder / "old.csv"
+    file.write_text(
+        "customer,plan,period,resource_id,expires_on,payment_method,contract_version,"
+        "subsidiary,country,language,email\n"
+        f"jean,mail-pro,P1M,mail/4711,{expires_on},tok-jean,3,FR,FR,fr,jean@example.com\n"
+    )
+    return file
+
+
+def test_the_composed_fleet_delivers_renews_and_drains(
+    deployment: Deployment, postgres: PrivatePostgres, mailbox: Mailbox, tmp_path: Path
 ) -> None:
     for job in ("migrate", "broker-setup", "catalogue"):
         deployment.run(job)
@@ -177,7 +205,30 @@ def test_the_composed_fleet_delivers_orders_and_drains(
 
     # Documents whose shape is wrong under a good key are refused orders as well.
     wait_until(lambda: ended() == 65, "every order ends", 90)
+
+    deployment.run("catalogue", "rollout", "set", "ovh", "FR", "2020-01-01")
+    deployment.run("intake", "service", "import", str(old_world(tmp_path)))
+    query = "SELECT * FROM services WHERE customer_id = 'jean'"
+
+    def taken_over() -> Any:
+        with engine.connect() as tx:
+            return tx.exec_driver_sql(query).one()
+
+    wait_until(lambda: taken_over().paid_periods == 1, "what falls due is renewed", 30)
+    wait_until(lambda: mailbox.received > 0, "its customer is told", 30)
+    (mail,) = mailbox.messages
+    assert mail["To"] == "jean@example.com"
+    # A click, as the page behind the links makes a command of it.
+    given = deployment.environment("worker-reminders")
+    links = Links(given["AUTORENEW_LINK_BASE_URL"], given["AUTORENEW_LINK_SECRET"])
+    body = mail.get_body(("plain",))
+    assert body is not None
+    urls = re.findall(r"https?://\S+/do/\S+", body.get_content())
+    commands = [links.open(url) for url in urls]
+    publish(deployment, [command for command in commands if command["command"] == "stop"])
+    wait_until(lambda: taken_over().mode == "stop", "one click stops it", 30)
     engine.dispose()
+
     deployment.run("audit")
     timeline = deployment.run("intake", "order", "show", "example-1")
     for event in ("order.accepted", "order.priced", "order.paid", "service.delivered"):
@@ -188,6 +239,8 @@ def test_the_composed_fleet_delivers_orders_and_drains(
         "relay": "autorenew_relay_messages_total",
         "worker-orders": 'autorenew_tasks_total{outcome="done",queue="orders",task="price"}',
         "worker-billing": 'autorenew_calls_total{operation="charge",outcome="succeeded"',
+        "scheduler": 'autorenew_swept_services_total{step="request"}',
+        "worker-reminders": 'autorenew_calls_total{operation="send",outcome="sent",target="smtp"}',
         "worker-web": 'autorenew_calls_total{operation="create",outcome="done"',
     }
     for service, metric in expected.items():

@@ -10,7 +10,16 @@ import pytest
 from producers import dispatching, guard, lanes, ledger
 from producers.dispatching import Dispatch
 from producers.relay import Relay
-from producers.steps import CHARGE, DESTRUCTIVE, GATEWAY, RENEWAL, REQUEST, SUSPEND
+from producers.steps import (
+    CHARGE,
+    DESTRUCTIVE,
+    GATEWAY,
+    MAIL,
+    REMIND,
+    RENEWAL,
+    REQUEST,
+    SUSPEND,
+)
 from schemas.clock import FixedClock, SystemClock
 from schemas.settings import Settings
 from tests.conftest import Database
@@ -20,7 +29,7 @@ from tests.integration.test_renewals import declines
 
 HOUR = timedelta(hours=1)
 VIRTUAL = Settings(clock="virtual")
-GUARDED = ["destructive", "gateway"]
+GUARDED = sorted(ledger.GUARDED_LANES)
 
 
 def beat(database: Database, ahead: timedelta = timedelta(), settings: Settings = VIRTUAL) -> Any:
@@ -62,9 +71,7 @@ class TestHeartbeat:
         assert paused(database) == GUARDED
 
     @pytest.mark.parametrize(("hours", "is_silence"), [(5.9, False), (6.1, True)])
-    def test_silence_in_real_time(
-        self, database: Database, hours: float, is_silence: bool
-    ) -> None:
+    def test_silence_in_real_time(self, database: Database, hours: float, is_silence: bool) -> None:
         beat(database)
         database.run(
             "UPDATE heartbeat SET beat_at = beat_at - make_interval(secs => :secs)",
@@ -179,16 +186,20 @@ class TestHeartbeat:
 
         assert paused(database) == []
 
-    def test_a_lane_that_a_person_paused_keeps_that_reason(self, database: Database) -> None:
+    def test_a_lane_that_a_person_paused_keeps_that_reason_beside_the_new_one(
+        self, database: Database
+    ) -> None:
         beat(database)
         with database.owner.begin() as tx:
             lanes.pause(tx, "gateway", "maintenance")
         age(database, "7 hours")
 
-        beat(database)
+        for _ in range(2):
+            beat(database)
 
         assert paused(database) == GUARDED
-        assert "maintenance" in reasons(database)
+        both = "maintenance; guard: nothing was seen of the fleet for 7.0 h"
+        assert both in reasons(database)
 
 
 SERVICE = (
@@ -267,7 +278,7 @@ class Kept:
     def close(self) -> None: ...
 
 
-TASKS = {CHARGE: GATEWAY, SUSPEND: DESTRUCTIVE, REQUEST: RENEWAL}
+TASKS = {CHARGE: GATEWAY, SUSPEND: DESTRUCTIVE, REQUEST: RENEWAL, REMIND: MAIL}
 
 
 def enqueue_all(database: Database) -> dict[str, uuid.UUID]:
@@ -279,7 +290,7 @@ def enqueue_all(database: Database) -> dict[str, uuid.UUID]:
 
 
 class TestGuardedLanes:
-    @pytest.mark.parametrize(("seconds", "claimed"), [(-1, {REQUEST}), (60, set(TASKS))])
+    @pytest.mark.parametrize(("seconds", "claimed"), [(-1, {REMIND}), (60, set(TASKS))])
     def test_nothing_is_claimed_there_once_the_last_sign_of_life_is_too_old(
         self, database: Database, seconds: int, claimed: set[str]
     ) -> None:
@@ -294,7 +305,7 @@ class TestGuardedLanes:
         found = set()
         for name, subject in subjects.items():
             with database.engine("billing").begin() as tx:
-                claim = ledger.claim(tx, name, "billing", [subject], seconds=60)
+                claim = ledger.claim(tx, name, TASKS[name].queue, [subject], seconds=60)
             found |= {claim.name for _ in claim.tasks}
 
         assert found == claimed
@@ -308,7 +319,7 @@ class TestGuardedLanes:
 
         Relay(database.engine("relay"), kept, Settings(), SystemClock()).round()
 
-        assert [message.name for message in kept.batch] == [REQUEST]
+        assert [message.name for message in kept.batch] == [REMIND]
         assert paused(database) == GUARDED
         assert "24.0 h" in str(reasons(database))
 
@@ -319,7 +330,7 @@ class TestGuardedLanes:
         kept = Kept()
         relay = Relay(database.engine("relay"), kept, Settings(), SystemClock())
         relay.round()
-        assert len(kept.batch) == 3
+        assert len(kept.batch) == len(TASKS)
         age(database, "1 day")
         Relay(database.engine("relay"), kept, Settings(), SystemClock()).round()
 

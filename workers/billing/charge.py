@@ -290,6 +290,9 @@ class ChargeHandler:
             places = [(s.id, driver_place(s.universe, s.driver)) for s in services]
             ledger.enqueue(tx, CONVERGE, places)
         catalogue, now = self._catalogue.current(tx), self._clock.now()
+        renewals = {a.request_id: task for task, a in paid if a.order_id is None}
+        happened = renewed.settle(tx, renewals, catalogue, now) if renewals else []
+        # Its counters are locked last.
         numbers = issue_invoices(
             tx,
             [
@@ -301,9 +304,6 @@ class ChargeHandler:
                 for _, a in paid
             ],
         )
-        renewals = {a.request_id: task for task, a in paid if a.order_id is None}
-        if renewals:
-            renewed.settle(tx, renewals, numbers, catalogue, now)
         history.record(
             tx,
             (
@@ -320,6 +320,13 @@ class ChargeHandler:
                 )
                 for task, attempt in paid
                 if attempt.order_id is not None
+            ),
+        )
+        history.record(
+            tx,
+            (
+                event._replace(detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
+                for request_id, event in happened
             ),
         )
 

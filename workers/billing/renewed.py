@@ -4,12 +4,12 @@ import json
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from producers import history, ledger, next_steps
+from producers import ledger, next_steps
 from producers.history import Event, by_task
 from producers.ledger import ClaimedTask
 from producers.next_steps import Renewable
@@ -20,9 +20,6 @@ from schemas.clock import local_midnight
 from schemas.lifecycle import Cycle, Step
 from schemas.values import ResourceState
 from workers.billing import requests
-from workers.billing.numbering import Number
-
-LOOK_AGAIN = timedelta(hours=1)
 
 # As the request handler or the sweep left them: any change since would have decided anew.
 _UNDISTURBED = text("""
@@ -30,6 +27,12 @@ _UNDISTURBED = text("""
     WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
     GROUP BY l.request_id
     HAVING bool_and(s.next_step IN ('request', 'charge') AND s.next_step_at IS NULL)
+""")
+
+
+_ASK = text("""
+    UPDATE renewals AS r SET asked_at = :now FROM services AS s
+    WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
 """)
 
 
@@ -51,17 +54,12 @@ def still_wanted(
         if all(_is_payable(held[service], now) for service in services):
             wanted.add(request_id)
     left = [held[s] for request_id in on if request_id not in wanted for s in on[request_id]]
-    next_steps.store(tx, [_standing_by(service, now) for service in left])
+    # What is due beside what is not gets a request of its own, as if it was asked for.
+    due = [service.id for service in left if _is_payable(service, now)]
+    if due:
+        tx.execute(_ASK, {"ids": due, "now": now})
+    next_steps.decide_again(tx, [service.id for service in left], catalogue, now, charges=True)
     return wanted
-
-
-def _standing_by(service: Renewable, now: datetime) -> dict[str, Any]:
-    """What stands beside another that has to come off the request first is not swept again at
-    once; it is decided anew when that has happened."""
-    row = {"id": str(service.id), **next_steps.columns(service, now)}
-    if row["next_step"] == Step.CHARGE and service.is_due(Step.CHARGE, now):
-        row["next_step_at"] = (now + LOOK_AGAIN).isoformat()
-    return row
 
 
 def _is_payable(service: Renewable, now: datetime) -> bool:
@@ -118,12 +116,15 @@ _REFUSE = text("""
 def settle(
     tx: Connection,
     paid: Mapping[uuid.UUID, ClaimedTask],
-    invoices: Mapping[uuid.UUID, Number],
     catalogue: Catalogue,
     now: datetime,
-) -> None:
+) -> list[tuple[uuid.UUID, Event]]:
     """Requests were paid: each service lasts longer, from its old expiry on, and one that was
-    suspended is resumed. What has begun to end by then gets its money back."""
+    suspended is resumed. What has begun to end by then gets its money back.
+
+    Returns:
+        What happened, by request: to be written down with the number of its invoice.
+    """
     on = requests.periods_on(tx, paid)
     ids = {service for services in on.values() for service in services}
     next_steps.lock(tx, ids)
@@ -135,28 +136,24 @@ def settle(
             service = held[service_id]
             if service.view.desired is ResourceState.ABSENT:
                 refused.append({"request_id": str(request_id), "service_id": str(service_id)})
-                happened.append(Event(service_id, "renewal.refused", {"reason": "ended"}))
+                event = Event(service_id, "renewal.refused", {"reason": "ended"})
+                happened.append((request_id, event))
                 continue
             longer, row = _extend(service, periods, now)
             rows.append(row)
             extended.append(longer)
-            happened.append(
-                by_task(
-                    paid[request_id], CHARGE, service_id, "service.renewed",
-                    {
-                        "paid_until": longer.view.expires_on.isoformat(),
-                        "periods": periods,
-                        "invoice": str(invoices[request_id]),
-                    },
-                )
+            event = by_task(
+                paid[request_id], CHARGE, service_id, "service.renewed",
+                {"paid_until": longer.view.expires_on.isoformat(), "periods": periods},
             )  # fmt: skip
+            happened.append((request_id, event))
     tx.execute(_EXTEND, {"rows": json.dumps(rows)})
     ledger.enqueue(tx, CONVERGE, [(s.id, driver_place(s.universe, s.driver)) for s in extended])
     if refused:
         tx.execute(_REFUSE, {"rows": json.dumps(refused)})
         owed = {uuid.UUID(row["request_id"]) for row in refused}
         ledger.enqueue(tx, REFUND, [(request_id, GATEWAY) for request_id in owed])
-    history.record(tx, happened)
+    return happened
 
 
 def _extend(service: Renewable, periods: int, now: datetime) -> tuple[Renewable, dict[str, Any]]:

@@ -1,0 +1,311 @@
+"""The demo goes on: thirteen months in the life of what was ordered.
+
+Customers stop, change their minds, let cards expire and contracts lie; the scheduler is away for
+ten days, an infrastructure fails for a week; renewal is switched on step by step. What a person
+has to decide is decided here as a person would.
+"""
+
+import json
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+from rich.console import Console
+from sqlalchemy import Connection, text
+
+from autorenew.embedded import Embedded
+from producers import failed, lanes
+from producers.next_steps import load
+from producers.steps import CONVERGE
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import CatalogueCache, save, set_rollout
+from schemas.values import Money
+from workers.billing import reconcile
+from workers.billing.http_gateway import HttpGateway
+
+MONTHS = 13
+DAY = timedelta(days=1)
+# Renewal is switched on here from the start, and elsewhere later.
+FIRST_BRANDS = ("kimsufi", "soyoustart")
+LATER = ("CA", "AU", "US")
+LATER_MONTH = 3
+NEW_CONTRACT_MONTH = 4
+OUTAGE_MONTH = 7
+OUTAGE = timedelta(days=10)
+FAILING_MONTH = 9
+FAILING_DAYS = 7
+TIMEOUT_SECONDS = 120.0
+
+INFRASTRUCTURE_FAILS = {"target": "infrastructure", "fault": "error"}
+
+
+@dataclass
+class Months:
+    """Lets months pass over a fleet on a virtual clock."""
+
+    console: Console
+    fleet: Embedded
+    catalogue: Catalogue
+    seed: int
+    rules: Sequence[dict[str, Any]]
+    """How the outside world misbehaves all the time."""
+    draw: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draw = random.Random(self.seed)
+
+    def run(self, months: int) -> None:
+        self._behave()
+        self._roll_out(lambda brand, subsidiary: brand in FIRST_BRANDS or subsidiary not in LATER)
+        self.console.print("".join(f"{c:>10}" for c in _COLUMNS) + "  what happens")
+        for month in range(1, months + 1):
+            self._month(month)
+
+    def _month(self, month: int) -> None:
+        start = self.fleet.clock.now()
+        before = self._counts()
+        story = list(self._begin(month))
+        for day in range(30):
+            for happening in self._day(month, day):
+                story.append(happening)
+            self.fleet.pass_time(DAY, TIMEOUT_SECONDS, hop=DAY)
+        after = self._counts()
+        cells = [
+            after["active"], after["suspended"], *(after[k] - before[k] for k in _COUNTED),
+        ]  # fmt: skip
+        line = f"{start:%Y-%m}".rjust(10) + "".join(f"{cell:>10,}" for cell in cells)
+        self.console.print(line + "".join(f"  {happening}" for happening in story[:1]))
+        for happening in story[1:]:
+            self.console.print(" " * len(line) + f"  {happening}")
+
+    def _begin(self, month: int) -> Iterator[str]:
+        """What happens on the first day of a month."""
+        yield from self._decide_about_failures()
+        if month == LATER_MONTH:
+            self._roll_out(lambda brand, subsidiary: True)
+            yield f"renewal switched on in {', '.join(LATER)}"
+        if month == NEW_CONTRACT_MONTH:
+            self._publish("web")
+            yield "a new version of the web contract"
+        self._click("stop", self._some(0.01))
+        for mode in ("manual", "automatic"):
+            self._click("mode", self._some(0.01), mode=mode)
+
+    def _day(self, month: int, day: int) -> Iterator[str]:
+        if day == 10:
+            self._change_minds()
+        if day % 7 == 3:
+            self._pay_by_hand()
+        if day == 15:
+            self._renew_cards()
+        if month in (NEW_CONTRACT_MONTH, NEW_CONTRACT_MONTH + 1) and day in (5, 20):
+            self._accept("web")
+        if month == OUTAGE_MONTH and day == 12:
+            yield self._outage()
+        if month == FAILING_MONTH and day == 8:
+            self.fleet.simulator.simulator.faults.add(INFRASTRUCTURE_FAILS)
+            yield f"the infrastructure fails for {FAILING_DAYS} days"
+        if month == FAILING_MONTH and day == 8 + FAILING_DAYS:
+            self._behave()
+            yield from self._decide_about_failures()
+
+    def _behave(self) -> None:
+        """As on any other day."""
+        faults = self.fleet.simulator.simulator.faults
+        faults.clear()
+        for rule in self.rules:
+            faults.add(rule)
+
+    def _roll_out(self, where: Callable[[str, str], bool]) -> None:
+        brands = sorted({plan.brand for plan in self.catalogue.plans.values()})
+        with self.fleet.owner.begin() as tx:
+            for brand in brands:
+                for subsidiary in self.catalogue.subsidiaries:
+                    if where(brand, subsidiary):
+                        set_rollout(tx, brand, subsidiary, self._today())
+
+    def _today(self) -> date:
+        return self.fleet.clock.now().date()
+
+    def _publish(self, code: str) -> None:
+        """A contract gets its next version."""
+        contracts = [
+            replace(c, version=c.version + 1) if c.code == code else c
+            for c in self.catalogue.contracts.values()
+        ]
+        self.catalogue = Catalogue(
+            self.catalogue.subsidiaries.values(), contracts, self.catalogue.plans.values()
+        )
+        with self.fleet.owner.begin() as tx:
+            save(tx, self.catalogue)
+
+    def _some(self, share: float, where: str = "true") -> list[tuple[str, uuid.UUID]]:
+        """(customer, service) of a share of what is there."""
+        found = self._rows(
+            f"SELECT customer_id, id FROM services WHERE state IN ('active', 'suspended')"
+            f" AND desired <> 'absent' AND {where} ORDER BY id"
+        )
+        return [(row[0], row[1]) for row in found if self.draw.random() < share]
+
+    def _click(
+        self, command: str, services: Sequence[tuple[str, uuid.UUID]], **fields: Any
+    ) -> None:
+        self._send(
+            [
+                {"command": command, "customer": customer, "services": [str(service)], **fields}
+                for customer, service in services
+            ]
+        )
+
+    def _send(self, documents: Sequence[dict[str, Any]]) -> None:
+        bodies = [json.dumps(document).encode() for document in documents]
+        if bodies:
+            self.fleet.intake.place("demo", "python", bodies)
+
+    def _change_minds(self) -> None:
+        self._click("resume", self._some(0.4, "mode = 'stop'"))
+
+    def _pay_by_hand(self) -> None:
+        """Half of those who are asked to pay, or are suspended, do."""
+        chosen = self._some(
+            0.5,
+            "(mode = 'manual' AND expires_at < (SELECT now() + ahead FROM virtual_clock)"
+            " + interval '7 days' OR state = 'suspended')"
+            " AND customer_id NOT LIKE 'poor-%'",
+        )
+        with self.fleet.engine("api").connect() as tx:
+            held = load(tx, [service for _, service in chosen], CatalogueCache().current(tx))
+        self._send(
+            [
+                {
+                    "command": "renew",
+                    "customer": service.customer_id,
+                    "services": [
+                        {"id": str(service.id), "expires_on": service.view.expires_on.isoformat()}
+                    ],
+                }
+                for service in held
+            ]
+        )
+
+    def _renew_cards(self) -> None:
+        """Two in three of those whose card has run out notice it in time or after a reminder."""
+        rows = self._rows(
+            "SELECT DISTINCT customer_id FROM services WHERE state IN ('active', 'suspended')"
+            " AND pays_until < (SELECT now() + ahead FROM virtual_clock)::date ORDER BY 1"
+        )
+        year = self._today().year + 3
+        self._send(
+            [
+                {
+                    "command": "payment_method",
+                    "customer": row[0],
+                    "payment_method": f"tok-{row[0]}-{year}",
+                    "payment_method_expires": f"{year}-12",
+                }
+                for row in rows
+                if self.draw.random() < 0.67
+            ]
+        )
+
+    def _accept(self, code: str) -> None:
+        """Some of the customers who have not yet accept a contract."""
+        contract = self.catalogue.contracts[code]
+        rows = self._rows(
+            "SELECT DISTINCT s.customer_id FROM services AS s JOIN plans AS p ON p.code = s.plan"
+            f" WHERE p.contract = '{code}' AND s.state IN ('active', 'suspended')"
+            f" AND coalesce(s.agreed_version, 0) < {contract.version} ORDER BY 1"
+        )
+        self._send(
+            [
+                {
+                    "command": "accept",
+                    "customer": row[0],
+                    "contracts": [{"contract": code, "version": contract.version}],
+                }
+                for row in rows
+                if self.draw.random() < 0.5
+            ]
+        )
+
+    def _outage(self) -> str:
+        """Nobody looks for ten days; then the guard holds, and a person releases."""
+        logging.getLogger("producers.guard").setLevel(logging.CRITICAL)  # it is told below
+        self.fleet.leap(OUTAGE)
+        self.fleet.settle(TIMEOUT_SECONDS)
+        with self.fleet.engine("billing").connect() as tx:
+            gateway = HttpGateway(f"{self.fleet.simulator.url}/gateway", seconds=5)
+            catalogue, now = CatalogueCache().current(tx), self.fleet.clock.now()
+            differences = reconcile.compare(tx, gateway, catalogue, now)
+        with self.fleet.engine("api").begin() as tx:
+            paused = [row.lane for row in lanes.list_lanes(tx) if row.paused_at]
+            for lane in paused:
+                lanes.resume(tx, lane)
+        return (
+            f"10 days without a scheduler: the guard paused {len(paused)} lanes;"
+            f" the gateway's book differs in {len(differences)} places; resumed"
+        )
+
+    def _decide_about_failures(self) -> Iterator[str]:
+        """As a person would: what failed is tried again."""
+        with self.fleet.engine("api").begin() as tx:
+            waiting = [task.subject for task in failed.list_failed(tx) if task.name == CONVERGE]
+            retried = failed.retry(tx, waiting)
+        if retried:
+            yield f"{retried} failed operations tried again"
+
+    def _rows(self, query: str) -> Sequence[Any]:
+        with self.fleet.owner.connect() as tx:
+            return tx.execute(text(query)).all()
+
+    def _counts(self) -> dict[str, int]:
+        with self.fleet.owner.connect() as tx:
+            return counts(tx)
+
+
+_COLUMNS = ("month", "active", "suspended", "renewed", "ended", "e-mails", "declined")
+_COUNTED = ("renewed", "ended", "mails", "declined")
+
+
+def counts(tx: Connection) -> dict[str, int]:
+    """How things stand, and what has happened so far."""
+    row = tx.execute(
+        text("""SELECT
+            count(*) FILTER (WHERE state = 'active') AS active,
+            count(*) FILTER (WHERE state = 'suspended') AS suspended,
+            count(*) FILTER (WHERE state = 'terminated') AS ended,
+            (SELECT count(*) FROM invoice_lines WHERE period_number > 1) AS renewed,
+            (SELECT count(*) FROM emails WHERE sent_at IS NOT NULL) AS mails,
+            (SELECT count(*) FROM charges AS c JOIN payment_requests AS r ON r.id = c.request_id
+             WHERE c.state = 'declined' AND r.order_id IS NULL) AS declined
+            FROM services""")
+    ).one()
+    return dict(row._mapping)
+
+
+def summary(tx: Connection) -> list[tuple[str, tuple[str, ...], Sequence[Any]]]:
+    """Title, columns and rows of what the months came to."""
+    ended = tx.execute(
+        text("""SELECT detail->>'reason', count(*) FROM events WHERE name = 'service.ending'
+             GROUP BY 1 ORDER BY 2 DESC""")
+    ).all()
+    periods = tx.execute(
+        text("""SELECT 'P' || s.period_months || 'M', count(*), count(DISTINCT s.id), i.currency,
+                sum(l.net + l.tax)
+             FROM invoice_lines AS l JOIN invoices AS i ON i.id = l.invoice_id
+             JOIN services AS s ON s.id = l.service_id
+             WHERE l.period_number > 1
+             GROUP BY s.period_months, i.currency ORDER BY s.period_months, i.currency""")
+    ).all()
+    return [
+        (
+            "Renewed by period",
+            ("period", "renewals", "services", "money"),
+            [(p, n, s, Money(int(amount), currency)) for p, n, s, currency, amount in periods],
+        ),
+        ("Ended by reason", ("reason", "services"), ended),
+    ]
