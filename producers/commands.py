@@ -162,7 +162,7 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
             continue
         if expires_on < service.view.expires_on:
             continue  # a renewal past what the customer saw was made already
-        if found := list(_why_not(service, expires_on, path, catalogue)):
+        if found := list(_why_not(service, expires_on, path, catalogue, now)):
             problems += found
         elif service.view.cycle.asked_at is None:
             wanted.append(service)
@@ -171,12 +171,14 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
     return _ask(tx, wanted, catalogue, now)
 
 
-def _why_not(service: Renewable, seen: date, path: str, catalogue: Catalogue) -> Iterable[Problem]:
+def _why_not(
+    service: Renewable, seen: date, path: str, catalogue: Catalogue, now: datetime
+) -> Iterable[Problem]:
     view = service.view
     if seen != view.expires_on:
         message = f"it expires on {view.expires_on}"
         yield _problem("expiry_unknown", f"{path}.expires_on", message)
-    if view.starts_at is None:
+    if view.starts_at is None or view.starts_at > now:
         brand, subsidiary = service.plan.brand, service.subsidiary.code
         message = f"renewal is not switched on for {brand} in {subsidiary}"
         yield _problem("not_rolled_out", path, message)
@@ -282,8 +284,12 @@ def _change_method(
 
 
 def _is_unpaid(service: Renewable) -> bool:
-    """Whether its payment was asked for, by itself or by its customer, and has not come."""
+    """Whether its payment was asked for, by itself or by its customer, and has not come; and
+    its customer has not changed the mode since."""
     view = service.view
+    declined_at, changed_at = view.cycle.last_declined_at, view.mode_changed_at
+    if view.mode is RenewalMode.MANUAL and declined_at and changed_at and changed_at > declined_at:
+        return False
     alive = view.desired is not ResourceState.ABSENT and view.mode is not RenewalMode.STOP
     asked_for = service.request_id is not None or view.cycle.last_declined_at is not None
     may_be = view.missing_contract is None and view.starts_at is not None

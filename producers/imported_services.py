@@ -62,8 +62,9 @@ AGREEMENT_COLUMNS = ("customer_id", "contract", "version")
 SERVICE_COLUMNS = (
     "id", "customer_id", "subsidiary", "plan", "universe", "brand", "driver", "configuration",
     "period_months", "mode", "state", "anchor", "paid_periods", "imported_periods", "expires_at",
-    "desired", "confirmed", "confirmed_until", "resource_id", "suspended_at", "payment_method_id",
-    "pays_until", "agreed_version", "next_step", "next_step_at", "next_subject",
+    "desired", "confirmed", "confirmed_until", "resource_id", "suspended_at", "taken_over_at",
+    "payment_method_id", "pays_until", "agreed_version", "next_step", "next_step_at",
+    "next_subject",
 )  # fmt: skip
 _NEEDED = ("subsidiary", "country", "language", "email")
 
@@ -332,6 +333,7 @@ class _Views:
                 began_at=local_midnight(began_on, timezone),
                 starts_at=local_midnight(starts_on, timezone) if starts_on else None,
                 missing_contract=missing,
+                taken_over_at=self._now,
                 suspended_at=self._now if service.state == "suspended" else None,
             )
             found = view, lifecycle.next_step(view, plan.policy, self._now)
@@ -386,6 +388,6 @@ def _service(
         service_id, service.customer, subsidiary.code, plan.code, plan.universe.value, plan.brand,
         plan.driver, configuration, period.months, service.mode, service.state,
         service.anchor or service.expires_on, paid, paid, view.expires_at, service.state,
-        service.state, service.expires_on, service.resource_id, view.suspended_at, method_id,
+        service.state, service.expires_on, service.resource_id, view.suspended_at, now, method_id,
         pays_until, agreed, *next_steps.columns(arrival, now).values(),
     )  # fmt: skip

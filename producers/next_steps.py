@@ -56,7 +56,7 @@ class Renewable:
 
     def is_due(self, step: Step, now: datetime) -> bool:
         """Whether that is to be done now: facts may have changed since it was scheduled."""
-        next_ = self.next_step(now)
+        next_ = lifecycle.next_step(self.view, self.plan.policy, now, reminders=False)
         return next_ is not None and next_.step is step and next_.at <= now
 
     def with_cycle(self, **changes: Any) -> "Renewable":
@@ -92,7 +92,8 @@ def lock(tx: Connection, ids: Collection[uuid.UUID]) -> None:
 _LOAD = """
     SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
            s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
-           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.agreed_version,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
+           s.agreed_version,
            s.payment_method_id, s.pays_until, s.generation, s.next_subject,
            r.net, r.request_id, coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
@@ -191,6 +192,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             missing_contract=missing_contract(plan, row.agreed_version, catalogue),
             mode_changed_at=row.mode_changed_at,
             suspended_at=row.suspended_at,
+            taken_over_at=row.taken_over_at,
             cycle=Cycle(
                 notices=notices,
                 asked_at=row.asked_at,

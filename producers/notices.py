@@ -57,7 +57,8 @@ def fix_prices(tx: Connection, services: Sequence[Renewable]) -> None:
 def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) -> None:
     """Claim what is due to be said about services that are locked, and decide what is next.
 
-    A customer who got an e-mail today already gets the next one tomorrow morning.
+    A customer who got an e-mail today already gets the next one tomorrow morning; nobody is
+    written to before the morning.
     """
     email_of = {service.id: _email(service, now) for service in services}
     opened = {row["id"]: row for row in email_of.values()}
@@ -68,8 +69,10 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
     for service in services:
         email_id = email_of[service.id]["id"]
         kinds = lifecycle.due_notices(service.view, service.plan.policy, now)
-        if kinds and email_id not in waiting:
-            later = replace(service.view, quiet_until=_tomorrow(service, now))
+        morning = _morning(service, now)
+        if kinds and (email_id not in waiting or now < morning):
+            quiet_until = morning if now < morning else _morning(service, now + timedelta(days=1))
+            later = replace(service.view, quiet_until=quiet_until)
             columns = next_steps.columns(replace(service, view=later), now)
             decided.append({"id": str(service.id), **columns})
             continue
@@ -104,7 +107,7 @@ def _email(service: Renewable, now: datetime) -> dict[str, Any]:
     }
 
 
-def _tomorrow(service: Renewable, now: datetime) -> datetime:
+def _morning(service: Renewable, moment: datetime) -> datetime:
+    """When the customer's day begins as far as we are concerned."""
     timezone = service.subsidiary.timezone
-    day = local_date(now, timezone) + timedelta(days=1)
-    return datetime.combine(day, time(REMINDER_HOUR), zone(timezone))
+    return datetime.combine(local_date(moment, timezone), time(REMINDER_HOUR), zone(timezone))

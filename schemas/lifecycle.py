@@ -120,6 +120,7 @@ class Service:
         began_at: when its last paid period began.
         starts_at: when renewal is switched on for its brand and subsidiary; None: it is not.
         missing_contract: the version its customer has still to accept; None: nothing is missing.
+        taken_over_at: when it came from another system.
         quiet_until: its customer was written to today; the next e-mail is not before this.
     """
 
@@ -135,6 +136,7 @@ class Service:
     missing_contract: int | None = None
     mode_changed_at: datetime | None = None
     suspended_at: datetime | None = None
+    taken_over_at: datetime | None = None
     quiet_until: datetime | None = None
     cycle: Cycle = NOTHING_YET
 
@@ -162,11 +164,16 @@ class NextStep(NamedTuple):
     at: datetime
 
 
-def next_step(service: Service, policy: Policy, now: datetime) -> NextStep | None:
+def next_step(
+    service: Service, policy: Policy, now: datetime, *, reminders: bool = True
+) -> NextStep | None:
     """What happens to a service next, and when; a moment that has passed means now.
 
     None: nothing by itself. It is not there yet or not any more, its renewal is not switched on,
     or it waits for something that is under way, whose end asks again.
+
+    Args:
+        reminders: False: leave out what is only to be said; it stands in the way of nothing.
     """
     if service.state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
         return None
@@ -177,7 +184,7 @@ def next_step(service: Service, policy: Policy, now: datetime) -> NextStep | Non
             return NextStep(Step.WITHDRAW, service.began_at)
         return NextStep(Step.DECIDE, service.starts_at) if service.starts_at else None
     steps = [
-        *_reminders(service, policy),
+        *(_reminders(service, policy) if reminders else ()),
         *_payment(service, policy),
         *_end(service, policy),
     ]
@@ -273,7 +280,18 @@ def _payment(service: Service, policy: Policy) -> Iterator[NextStep]:
         moments = (service.day(days) for days in _charges(policy))
         at = next((moment for moment in moments if last is None or moment > last), None)
         if at is not None:
+            at = max(at, _announced(service, policy) or at)
             yield NextStep(Step.CHARGE if cycle.requested else Step.REQUEST, at)
+
+
+def _announced(service: Service, policy: Policy) -> datetime | None:
+    """What came too late to be announced by the policy's days, taken over or switched on, is not
+    charged by itself before its customer has had the days of a notice."""
+    reminders = policy.reminder_days(service.subsidiary, service.period)
+    since = max((at for at in (service.starts_at, service.taken_over_at) if at), default=None)
+    if since is None or since <= service.day(-reminders[0]):
+        return None
+    return since + timedelta(days=policy.notice)
 
 
 def _charges(policy: Policy) -> Iterator[int]:

@@ -123,7 +123,7 @@ def resume(services: Sequence[uuid.UUID], as_json: bool) -> None:
 
 
 @service.command()
-@click.argument("mode", type=click.Choice(list(RenewalMode)))
+@click.argument("mode", type=click.Choice([mode.value for mode in RenewalMode]))
 @_services
 @as_json
 def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:

@@ -53,6 +53,7 @@ services = Table(
     Column("confirmed_until", Date),
     Column("resource_id", Text),
     moment("suspended_at"),
+    moment("taken_over_at"),
     # What it was before its customer stopped it, so that this can be undone.
     Column("mode_before", Text, is_one_of("mode_before", RenewalMode)),
     moment("mode_changed_at"),

@@ -6,9 +6,11 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -18,13 +20,17 @@ from prometheus_client.metrics import MetricWrapperBase
 from autorenew.catalogues import bundled
 from autorenew.cli import main
 from monitoring import audit, metrics
-from producers import failpoints, topology
+from monitoring.forecast import Decision, Outcome
+from producers import failpoints, imported_rows, topology
+from producers.ledger import GUARDED_LANES
 from producers.steps import QUEUES
 from producers.validation import problems_of
 from schemas.catalogue import BUNDLED, load
-from schemas.messages import CustomerDocument, LineDocument, OrderDocument, parse
+from schemas.lifecycle import DEFAULT_POLICY, Step
+from schemas.messages import CommandDocument, CustomerDocument, LineDocument, OrderDocument, parse
 from schemas.settings import Settings
 from schemas.tables import ROLES
+from schemas.values import RenewalMode
 from simulator.faults import KINDS, Faults
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +38,17 @@ DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+COMMANDS = get_args(get_args(CommandDocument)[0])
 PACKAGES = ("autorenew", "monitoring", "producers", "schemas", "simulator", "workers")
+
+# Words in capitals that stand for something of a certain form.
+STANDING_FOR = {
+    "SERVICE": "4fe769c4-ead1-5229-bb05-0a94e6c3c81e",
+    "SUBJECT": "4fe769c4-ead1-5229-bb05-0a94e6c3c81e",
+    "FILE": str(DOCS / "examples/orders.ndjson"),
+    "DAY": "2026-12-01",
+    "MODE": "manual",
+}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
 
@@ -108,7 +124,7 @@ def test_every_command_is_accepted_by_the_command_line(page: Path) -> None:
 def _parse(arguments: list[str]) -> None:
     command: click.Command = main
     context = click.Context(main, info_name="autorenew")
-    left = list(arguments)
+    left = [STANDING_FOR.get(argument, argument) for argument in arguments]
     while isinstance(command, click.Group) and left and not left[0].startswith("-"):
         found = command.get_command(context, left.pop(0))
         assert found is not None, arguments
@@ -209,7 +225,7 @@ def test_every_setting_has_its_row_with_its_default() -> None:
 def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:
     documented = {row[0].strip("`"): row for row in rows(REFERENCE / "metrics.md")}
     ours = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
-    ours.append(metrics.relay_last_round())
+    ours += [metrics.relay_last_round(), metrics.scheduler_last_round(), metrics.lanes_paused()]
 
     assert ours
     for metric in ours:
@@ -233,7 +249,10 @@ def test_every_metric_in_a_query_exists() -> None:
 
     for page in PAGES:
         named = set(
-            re.findall(r"\bautorenew_(?:task|call|intake|relay|resc|ref)\w+", page.read_text())
+            re.findall(
+                r"\bautorenew_(?:task|call|intake|relay|resc|ref|swept|scheduler|guard|lane)\w+",
+                page.read_text(),
+            )
         )
         assert named <= known
 
@@ -246,30 +265,90 @@ def test_every_field_of_an_order_is_documented() -> None:
     assert fields - {"customer"} <= first_cells(REFERENCE / "order.md")
 
 
-def test_every_problem_code_is_documented_and_no_other() -> None:
+def test_every_field_of_a_command_is_documented() -> None:
+    assert {name for model in COMMANDS for name in model.model_fields} <= first_cells(
+        REFERENCE / "commands.md"
+    )
+
+
+def test_every_column_of_an_import_is_documented() -> None:
+    assert set(imported_rows.FIELDS) <= first_cells(REFERENCE / "import.md")
+
+
+def test_every_field_of_a_policy_is_documented_with_its_default() -> None:
+    table = rows(REFERENCE / "life-cycle.md")
+    documented = {row[0].strip("`"): row[1].strip("`") for row in table}
+
+    for name, default in asdict(DEFAULT_POLICY).items():
+        if name not in ("code", "reminders_for"):
+            assert documented[name] == str(list(default) if isinstance(default, tuple) else default)
+
+
+def test_every_decision_and_outcome_of_a_forecast_is_documented() -> None:
+    assert {*Decision, *Outcome} <= first_cells(REFERENCE / "forecast.md")
+
+
+def test_every_step_and_mode_is_documented() -> None:
+    assert {*Step, *RenewalMode} <= first_cells(REFERENCE / "life-cycle.md")
+
+
+def test_every_guarded_lane_is_documented() -> None:
+    assert set(GUARDED_LANES) <= first_cells(DOCS / "how-to/after-a-restore.md")
+
+
+@pytest.mark.parametrize(
+    ("page", "modules"),
+    [
+        (
+            "order",
+            (
+                *("schemas/messages", "schemas/tax"),
+                *("producers/validation", "producers/intake", "producers/amqp_intake"),
+            ),
+        ),
+        ("commands", ("producers/commands",)),
+        ("import", ("producers/imported_rows", "producers/imported_services", "schemas/tax")),
+    ],
+)
+def test_every_problem_code_is_documented_and_no_other(page: str, modules: tuple[str, ...]) -> None:
     documented = {
-        row[0].strip("`")
-        for row in rows(REFERENCE / "order.md")
-        if re.fullmatch(r"`[a-z_]+`", row[0])
-    } - set(OrderDocument.model_fields)
+        code
+        for row in codes_of(REFERENCE / f"{page}.md")
+        for code in re.findall(r"`([a-z_]+)`", row[0])
+    }
+    codes = {code for name in modules for code in _problem_codes(name)}
+    of_commands = {"command_unknown"}
+    match page:
+        case "order":
+            codes -= of_commands
+        case "commands":
+            codes |= {*of_commands, "payment_method_expires_invalid"}
+        case _:
+            codes.discard("header_invalid")  # of the file, not of a row
 
-    assert documented == _problem_codes()
+    assert documented == codes
 
 
-def _problem_codes() -> set[str]:
-    """The codes in the code: of calls, of `code = …`, and of the table of the shape's problems."""
-    codes: set[str] = set()
-    for name in (
-        *("schemas/messages", "schemas/tax"),
-        *("producers/validation", "producers/intake", "producers/amqp_intake"),
-    ):
-        text = (ROOT / f"{name}.py").read_text()
-        codes |= set(re.findall(r'\bcode=?\s*=?\s*"(\w+)"', text))
-        codes |= set(re.findall(r'\b_problem\(\s*"(\w+)"', text))
-        codes |= set(re.findall(r'"(field_\w+)"', text))
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_CODES":
-                codes |= set(ast.literal_eval(node.value).values())
+def codes_of(page: Path) -> list[list[str]]:
+    """The rows of the table whose first column is the code."""
+    table = rows(page)
+    start = next(number for number, row in enumerate(table) if row[0] == "code")
+    return table[start + 2 :]
+
+
+def _problem_codes(module: str) -> set[str]:
+    """The codes in the code: of calls, of `code = …`, and of the tables of the shape's problems."""
+    text = (ROOT / f"{module}.py").read_text()
+    codes = set(re.findall(r'\bcode=?\s*=?\s*"(\w+)"', text))
+    codes |= set(re.findall(r'\b_problem\(\s*"([a-z]+_[a-z_]+)"', text)) - set(imported_rows.FIELDS)
+    codes |= set(re.findall(r'"(field_\w+)"', text))
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign):
+            match ast.unparse(node.targets[0]):
+                case "_CODES":
+                    codes |= set(ast.literal_eval(node.value).values())
+                case "_ACCEPTED":
+                    codes |= {code for code, _ in ast.literal_eval(node.value).values()}
     return codes
 
 
@@ -330,7 +409,7 @@ class TestTheExamples:
         answers = {}
         for line in self.ORDERS.read_bytes().splitlines():
             _, order, problems = parse(line)
-            assert order is not None, problems
+            assert isinstance(order, OrderDocument), problems
             answers[order.key] = [p.code for p in problems_of(order, catalogue, now)]
 
         assert answers == {
@@ -356,8 +435,41 @@ class TestTheExamples:
         (block,) = fences(REFERENCE / "order.md", "json")
         _, order, problems = parse(block.encode())
 
-        assert order is not None, problems
+        assert isinstance(order, OrderDocument), problems
         assert problems_of(order, bundled(), datetime.now(UTC)) == []
+
+    def test_every_command_of_the_reference_is_one(self) -> None:
+        shown = [parse(block.encode())[1:] for block in fences(REFERENCE / "commands.md", "json")]
+
+        assert [problems for _, problems in shown if problems] == []
+        assert [type(command) for command, _ in shown] == list(COMMANDS)
+
+    def test_the_services_are_rows_that_an_import_takes(self) -> None:
+        header, *lines = (DOCS / "examples/services.csv").read_bytes().splitlines()
+        form = imported_rows.CsvRows(header)
+        catalogue = bundled()
+
+        for number, line in enumerate(lines, 2):
+            row, problems = imported_rows.parse(form, number, line)
+            assert problems == []
+            assert row is not None
+            plan = catalogue.plan(row.service.plan)
+            assert plan is not None
+            assert plan.renewal("FR", row.period) is not None
+
+    def test_the_policies_of_the_pages_are_ones_that_a_catalogue_takes(
+        self, tmp_path: Path
+    ) -> None:
+        for page in (REFERENCE / "life-cycle.md", DOCS / "how-to/change-a-policy.md"):
+            (block,) = fences(page, "toml")
+            (tmp_path / "policies.toml").write_text(block)
+
+            catalogue = load([BUNDLED, tmp_path])
+
+        plan = catalogue.plan("gift-card")
+        assert plan is not None
+        assert plan.policy.suspend is None
+        assert plan.policy.charges == (-2, -1)
 
     def test_the_faults_are_rules_that_the_simulator_takes(self) -> None:
         rules = json.loads((DOCS / "examples/faults.json").read_text())

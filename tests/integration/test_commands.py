@@ -650,14 +650,16 @@ class TestRollout:
     def test_a_day_to_come_waits_for_that_day(self, life: Any, cli: Any) -> None:
         world = life(brands=[])
         first = world.order()
-        day = world.expiry(first) - timedelta(days=2)
+        day = world.expiry(first) - timedelta(days=10)
         assert cli("rollout", "set", "ovh", "FR", day.isoformat()).exit_code == 0
         world.fleet.settle(30)
         assert world.service().next_step == "decide"
 
-        world.pass_until(first, -2.1)
-        assert world.service().paid_periods == 1
-        world.pass_until(first, -1.9)
+        world.pass_until(first, -10.1)
+        assert world.mails() == []
+        world.pass_until(first, -9.1)
+        assert len(world.mails()) == 1
+        world.pass_until(first, -2.9)
 
         assert world.service().paid_periods == 2
 

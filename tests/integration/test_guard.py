@@ -1,11 +1,14 @@
 """A fleet that lost track charges and ends nothing until a person has looked."""
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from producers import dispatching, guard, lanes, ledger
 from producers.dispatching import Dispatch
@@ -21,14 +24,14 @@ from producers.steps import (
     SUSPEND,
 )
 from schemas.clock import FixedClock, SystemClock
-from schemas.settings import Settings
+from schemas.settings import Settings, load_settings
 from tests.conftest import Database
 from tests.given import line, order, wait_until
 from tests.integration.test_billing import assert_clean
 from tests.integration.test_renewals import declines
 
 HOUR = timedelta(hours=1)
-VIRTUAL = Settings(clock="virtual")
+VIRTUAL = load_settings(clock="virtual")
 GUARDED = sorted(ledger.GUARDED_LANES)
 
 
@@ -157,19 +160,19 @@ class TestHeartbeat:
         clock = FixedClock(datetime.now(UTC) + timedelta(minutes=minutes))
 
         with database.engine("relay").begin() as tx:
-            found = guard.beat(tx, clock.now(), Settings())
+            found = guard.beat(tx, clock.now(), load_settings())
 
         assert found[0].startswith("this host's clock says ")
         assert paused(database) == GUARDED
         assert database.all("SELECT * FROM heartbeat") == before
 
     def test_a_first_heartbeat_of_a_wrong_clock_is_none(self, database: Database) -> None:
-        assert beat(database, timedelta(minutes=10), Settings())
+        assert beat(database, timedelta(minutes=10), load_settings())
         assert database.all("SELECT * FROM heartbeat") == []
         assert paused(database) == GUARDED
 
     def test_a_clock_that_is_a_little_off_is_right(self, database: Database) -> None:
-        assert beat(database, timedelta(minutes=4), Settings()) == []
+        assert beat(database, timedelta(minutes=4), load_settings()) == []
         assert paused(database) == []
 
     def test_what_a_person_resumed_is_not_paused_again_for_the_same_gap(
@@ -214,7 +217,7 @@ class TestCountOfEnds:
     def count(self, database: Database, more: int, at: timedelta, **settings: Any) -> bool:
         now = datetime(2027, 1, 1, 12, 30, tzinfo=UTC) + at
         with database.engine("scheduler").begin() as tx:
-            return guard.count_ends(tx, more, now, Settings(**(EVERY | settings)))
+            return guard.count_ends(tx, more, now, load_settings(**(EVERY | settings)))
 
     def test_more_than_so_many_pause_only_what_ends(self, database: Database) -> None:
         assert not self.count(database, 5, 0 * HOUR, destructive_most=5)
@@ -317,7 +320,7 @@ class TestGuardedLanes:
         age(database, "1 day")
         kept = Kept()
 
-        Relay(database.engine("relay"), kept, Settings(), SystemClock()).round()
+        Relay(database.engine("relay"), kept, load_settings(), SystemClock()).round()
 
         assert [message.name for message in kept.batch] == [REMIND]
         assert paused(database) == GUARDED
@@ -328,16 +331,44 @@ class TestGuardedLanes:
         subjects = enqueue_all(database)
         beat(database)
         kept = Kept()
-        relay = Relay(database.engine("relay"), kept, Settings(), SystemClock())
+        relay = Relay(database.engine("relay"), kept, load_settings(), SystemClock())
         relay.round()
         assert len(kept.batch) == len(TASKS)
         age(database, "1 day")
-        Relay(database.engine("relay"), kept, Settings(), SystemClock()).round()
+        Relay(database.engine("relay"), kept, load_settings(), SystemClock()).round()
 
         with database.engine("billing").begin() as tx:
             claim = ledger.claim(tx, CHARGE, "billing", [subjects[CHARGE]], seconds=60)
 
         assert claim.tasks == ()
+
+
+class Leaping:
+    """A clock that is moved, and looked at by another process, the moment after it was read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def now(self) -> datetime:
+        read = datetime.now(UTC)
+        with (
+            contextlib.suppress(OperationalError),  # a relay that holds the row already
+            self._database.engine("scheduler").begin() as tx,
+        ):
+            tx.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            guard.beat(tx, read + 5 * HOUR, VIRTUAL)
+        return read
+
+
+@pytest.mark.xfail(strict=True, reason="the clock is read before the heartbeat is held")
+def test_time_that_leaps_while_a_relay_is_about_to_beat_does_not_go_back(
+    database: Database,
+) -> None:
+    beat(database)
+
+    Relay(database.engine("relay"), Kept(), VIRTUAL, Leaping(database)).round()
+
+    assert paused(database) == []
 
 
 def test_a_fleet_on_a_database_of_yesterday_charges_nothing_until_a_person_says_so(

@@ -332,7 +332,7 @@ def test_ten_days_without_a_scheduler_do_each_thing_once_and_destroy_nothing(lif
     world.fleet.leap(timedelta(days=10))
     world.fleet.settle(30)
     lanes = world.database.all("SELECT lane FROM lane_pauses ORDER BY lane")
-    assert [lane for (lane,) in lanes] == ["destructive", "gateway"]
+    assert [lane for (lane,) in lanes] == ["destructive", "gateway", "renewals"]
     world.database.run("DELETE FROM lane_pauses")
     world.fleet.settle(30)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pika
 import pytest
+from sqlalchemy import text
 
 from autorenew.private.fleet import PrivateFleet
 from autorenew.private.rabbitmq import PrivateRabbitMQ
@@ -156,3 +157,28 @@ def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change
     assert cuts == 2
     assert fleet.scalar("SELECT count(*) FROM tasks") == 40
     assert rejected(fleet) == []
+
+
+def test_a_command_is_done_and_one_that_is_refused_is_kept(fleet: PrivateFleet) -> None:
+    with fleet.owner.begin() as tx:
+        service = tx.execute(DELIVERED).scalar_one()
+    stop = {"command": "stop", "customer": "alice", "services": [str(service)]}
+
+    send(fleet, body(stop), body(stop), body({**stop, "customer": "bob"}))
+
+    wait_until(lambda: rejected(fleet) == ["service_unknown"], "the one of a stranger is refused")
+    assert fleet.scalar("SELECT mode FROM services") == "stop"
+    changes = "SELECT count(*) FROM events WHERE name = 'mode.changed'"
+    assert fleet.scalar(changes) == 1
+    kept = fleet.scalar("SELECT upstream || ' ' || door FROM rejected_documents")
+    assert kept == "upstream amqp"
+    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+
+
+DELIVERED = text("""
+    INSERT INTO services (id, customer_id, subsidiary, plan, universe, brand, driver,
+        configuration, period_months, state, desired, anchor, paid_periods, expires_at)
+    VALUES (gen_random_uuid(), 'alice', 'FR', 'site', 'web', 'ovh', 'web', '{}', 1, 'active',
+        'active', '2026-01-01', 1, '2026-02-01')
+    RETURNING id
+""")

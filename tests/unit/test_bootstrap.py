@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from producers.steps import QUEUES, driver_place
+from producers.ledger import Place
+from producers.steps import QUEUES, STEP_PLACES, driver_place
 from schemas.clock import FixedClock
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings, load_settings
@@ -15,10 +16,17 @@ from workers.bootstrap import INSTANT, add_actors, check_queues, handlers
 
 CLOCK = FixedClock(datetime(2026, 3, 2, tzinfo=UTC))
 UNIVERSES = [universe.value for universe in Universe]
+MAIL: dict[str, Any] = {
+    "smtp_url": "smtp://mail.example.com:25",
+    "mail_from": "Hosting <billing@example.com>",
+    "link_base_url": "https://my.example.com",
+    "link_secret": "what signs the links",
+}
+BILLING = ["charge", "refund", "request", "withdraw", "suspend", "terminate"]
 
 
 def configured(**changes: Any) -> Settings:
-    nothing: dict[str, Any] = {"gateway_url": None, "driver_urls": {}}
+    nothing: dict[str, Any] = {"gateway_url": None, "driver_urls": {}} | dict.fromkeys(MAIL)
     return load_settings(**(nothing | changes))
 
 
@@ -29,8 +37,8 @@ def names(settings: Settings, *queues: str) -> dict[str, list[str]]:
     }
 
 
-def test_there_is_a_queue_for_orders_for_billing_and_for_each_universe() -> None:
-    assert set(QUEUES) == {"orders", "billing", *UNIVERSES}
+def test_there_is_a_queue_for_each_kind_of_work_and_for_each_universe() -> None:
+    assert set(QUEUES) == {"orders", "billing", "reminders", *UNIVERSES}
 
 
 @pytest.mark.parametrize("universe", UNIVERSES)
@@ -44,7 +52,20 @@ def test_orders_needs_neither_a_gateway_nor_drivers() -> None:
 
 
 def test_billing_needs_a_gateway_and_no_drivers() -> None:
-    assert names(configured(gateway_url=INSTANT), "billing") == {"billing": ["charge", "refund"]}
+    assert names(configured(gateway_url=INSTANT), "billing") == {"billing": BILLING}
+
+
+def test_reminders_need_a_mail_server_and_links_and_nothing_else() -> None:
+    assert names(configured(**MAIL), "reminders") == {"reminders": ["remind"]}
+
+
+@pytest.mark.parametrize("queue", [*STEP_PLACES.items()], ids=lambda item: item[0])
+def test_whatever_is_next_for_a_service_has_a_handler_where_it_is_sent(
+    queue: tuple[str, Place],
+) -> None:
+    step, place = queue
+    settings = configured(gateway_url=INSTANT)
+    assert step in names(settings, place.queue)[place.queue]
 
 
 @pytest.mark.parametrize("universe", UNIVERSES)
@@ -54,7 +75,7 @@ def test_provisioning_needs_drivers_and_no_gateway(universe: str) -> None:
 
 
 def test_one_process_may_work_on_all_queues() -> None:
-    settings = configured(gateway_url=INSTANT, driver_urls={"web": INSTANT})
+    settings = configured(gateway_url=INSTANT, driver_urls={"web": INSTANT}, **MAIL)
     assert set(names(settings, *QUEUES)) == set(QUEUES)
 
 
@@ -67,21 +88,54 @@ def test_what_is_missing_is_one_line_that_names_the_variable(queue: str, variabl
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("missing", MAIL)
+def test_no_reminder_can_be_written_without_any_one_of_what_it_takes(missing: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^AUTORENEW_{missing.upper()} is not set"):
+        handlers(configured(**MAIL | {missing: None}), ["reminders"], CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("smtp_url", "smtp://"),
+        ("smtp_url", "smtp://mail.example.com/path"),
+        ("smtp_url", "smtp://user:hunter2@mail.example.com"),  # in the clear
+        ("link_secret", "hunter2"),  # too short
+        ("link_base_url", "https://"),
+        ("link_base_url", "https://my.example.com?hunter2"),
+    ],
+)
+def test_what_no_reminder_can_be_sent_with_is_refused_in_one_line(field: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        handlers(configured(**MAIL | {field: value}), ["reminders"], CLOCK)
+    assert "\n" not in str(refused.value)
+    if field != "link_base_url":  # which is no secret
+        assert "hunter2" not in str(refused.value)
+
+
 def test_a_queue_named_twice_is_one() -> None:
     assert check_queues(["web", "orders", "web"]) == ["web", "orders"]
 
 
 @pytest.mark.parametrize("queues", [[], ["nonsense"], ["orders", "nonsense"], [""], ["Orders"]])
 def test_a_queue_that_does_not_exist_is_one_clear_line(queues: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match=r"there are orders, billing, web,") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"there are orders, billing, reminders, web,"
+    ) as refused:
         check_queues(queues)
     assert "\n" not in str(refused.value)
 
 
 def test_what_answers_at_once_is_called_without_threads() -> None:
-    settings = configured(gateway_url=INSTANT, driver_urls={"web": INSTANT, "cloud": "http://c"})
-    chosen = handlers(settings, ["billing", "web"], CLOCK)
-    assert all(handler.immediate for handler in chosen["billing"])  # type: ignore[union-attr]
+    settings = configured(
+        gateway_url=INSTANT,
+        driver_urls={"web": INSTANT, "cloud": "http://c"},
+        **MAIL | {"smtp_url": INSTANT},
+    )
+    chosen = handlers(settings, ["billing", "reminders", "web"], CLOCK)
+    outside = [*chosen["billing"][:2], *chosen["reminders"]]
+    assert [handler.name for handler in outside] == ["charge", "refund", "remind"]
+    assert all(handler.immediate for handler in outside)  # type: ignore[union-attr]
     # One driver that does not is enough for a batch to need threads.
     assert not chosen["web"][0].immediate  # type: ignore[union-attr]
 
@@ -99,7 +153,7 @@ def test_an_actor_hands_what_it_gets_to_its_runtime() -> None:
     settings = configured(gateway_url=INSTANT)
     add_actors(broker, handlers(settings, ["billing"], CLOCK), lambda _: kept)  # type: ignore[arg-type,return-value]
     # Then there is an actor for each step, named by its queue, and it decides nothing itself.
-    assert set(broker.actors) == {"billing.charge", "billing.refund"}
+    assert set(broker.actors) == {f"billing.{name}" for name in BILLING}
     broker.actors["billing.charge"](["a"])
     assert kept.asked == [("charge", "billing", ["a"])]
     broker.close()

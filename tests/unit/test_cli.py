@@ -59,10 +59,14 @@ ALL = list(_commands(main))
 class TestHelp:
     def test_the_commands_are_those_that_are_promised(self) -> None:
         promised = {
-            "demo", "up", "migrate", "intake", "relay", "worker", "simulator", "audit",
+            "demo", "up", "migrate", "intake", "relay", "scheduler", "worker", "simulator", "audit",
             "broker setup", "catalogue load", "catalogue check", "catalogue import-ovh",
             "order place", "order show", "rejected list", "failed list", "failed retry",
-            "failed cancel",
+            "failed cancel", "lanes list", "lanes pause", "lanes resume",
+            "service list", "service show", "service stop", "service resume", "service mode",
+            "service renew", "service accept", "service payment-method", "service click",
+            "service import", "rollout list", "rollout set", "rollout remove", "forecast",
+            "reconcile gateway",
         }  # fmt: skip
         assert promised <= {" ".join(path) for path in ALL}
 
@@ -99,6 +103,11 @@ class TestMissingSettings:
             "lanes list", "lanes pause x --reason y", "lanes resume x", "audit",
             "catalogue list", "catalogue load --bundled",
             f"catalogue import-ovh {BUNDLED / 'ovh-eco-IE.json.gz'}",
+            "service list --customer c", f"service show {SUBJECT}", f"service stop {SUBJECT}",
+            f"service resume {SUBJECT}", f"service mode manual {SUBJECT}",
+            f"service renew {SUBJECT}", "service accept c terms", "service payment-method c tok",
+            "rollout list", "rollout set ovh FR 2026-03-02", "rollout remove ovh FR", "forecast",
+            "scheduler", "reconcile gateway",
         ],
     )  # fmt: skip
     def test_the_database_is_one_line_that_names_the_variable(self, arguments: str) -> None:
@@ -110,17 +119,18 @@ class TestMissingSettings:
         line = one_line(run(*arguments.split()))
         assert line.startswith("AUTORENEW_BROKER_URL is not set")
 
-    @pytest.mark.parametrize(
-        ("queue", "variable"),
-        [
-            ("billing", "AUTORENEW_GATEWAY_URL"),
-            ("web", "AUTORENEW_DRIVER_URLS"),
-            ("orders", "AUTORENEW_DATABASE_URL"),
-        ],
-    )
-    def test_a_worker_needs_what_its_queue_needs(self, queue: str, variable: str) -> None:
+    # What its queue needs beside it is said once the database has been asked for its clock.
+    @pytest.mark.parametrize("queue", ["orders", "billing", "reminders", "web"])
+    def test_a_worker_needs_a_database_whatever_its_queue(self, queue: str) -> None:
         result = run("worker", queue, AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
-        assert one_line(result).startswith(f"{variable} is not set")
+        assert one_line(result).startswith("AUTORENEW_DATABASE_URL is not set")
+
+    @pytest.mark.parametrize("variable", ["LINK_BASE_URL", "LINK_SECRET"])
+    def test_a_click_on_a_link_needs_what_links_are_made_of(self, variable: str) -> None:
+        links = {"LINK_BASE_URL": "https://my.example.com", "LINK_SECRET": "what signs the links"}
+        known = {f"AUTORENEW_{name}": value for name, value in links.items() if name != variable}
+        line = one_line(run("service", "click", "https://my.example.com/do/x", **known))
+        assert line.startswith(f"AUTORENEW_{variable} is not set")
 
     def test_a_wrong_setting_is_one_line_too(self) -> None:
         line = one_line(run("audit", AUTORENEW_BATCH="many"))

@@ -83,6 +83,11 @@ def service(driver: Driver) -> Service:
     return Service(driver)
 
 
+def taken_over() -> str:
+    """A name that a far side has for something that nobody created there through us."""
+    return f"old-{uuid.uuid4().hex[:8]}"
+
+
 class TestEveryDriver:
     def test_it_says_whether_it_answers_at_once(self, driver: Driver) -> None:
         assert driver.immediate is isinstance(driver, InstantDriver)
@@ -264,6 +269,52 @@ class TestEveryDriver:
         assert service.does(CREATE, 3).state is DONE
         assert service.state is ACTIVE
 
+    @pytest.mark.parametrize(
+        ("kind", "state"),
+        [(SUSPEND, SUSPENDED), (RESUME, ACTIVE), (EXTEND, ACTIVE), (TERMINATE, ABSENT)],
+    )
+    def test_what_was_taken_over_is_adopted_by_its_first_operation(
+        self, service: Service, kind: OperationKind, state: ResourceState
+    ) -> None:
+        # Given a resource that the far side knows by its own name only
+        assert service.state is ABSENT
+        # When something is done to it by that name
+        answer = service.does(kind, 1, resource_id=taken_over(), paid_until=APRIL)
+        # Then it is done, and asked for by its service it is there.
+        assert answer.state is DONE
+        assert answer.resource == service.resource
+        assert service.state is state
+        assert service.resource.paid_until == (None if state is ABSENT else APRIL)
+
+    def test_from_then_on_it_is_a_service_like_any_other(self, service: Service) -> None:
+        adopted = service.does(SUSPEND, 1, resource_id=taken_over()).resource
+        assert adopted is not None
+        assert adopted.resource_id
+        # Whether its name is still said, or not.
+        for generation, changes in enumerate(({}, {"resource_id": adopted.resource_id}), 2):
+            assert service.does(RESUME, generation, **changes).state is DONE
+            assert service.resource.resource_id == adopted.resource_id
+        assert service.does(SUSPEND, 1, resource_id=adopted.resource_id).state is DriverState.STALE
+        assert service.does(TERMINATE, 4).state is DONE
+        assert service.state is ABSENT
+
+    @pytest.mark.parametrize("kind", [SUSPEND, RESUME, EXTEND])
+    def test_what_was_taken_over_and_terminated_is_not_adopted_once_more(
+        self, service: Service, kind: OperationKind
+    ) -> None:
+        name = taken_over()
+        service.does(TERMINATE, 1, resource_id=name)
+        assert service.does(kind, 2, resource_id=name).state is DriverState.REFUSED
+        assert service.state is ABSENT
+
+    def test_taking_over_sent_again_gives_the_same_answer(
+        self, driver: Driver, service: Service
+    ) -> None:
+        operation = service.operation(EXTEND, 1, resource_id=taken_over())
+        first = perform(driver, operation)
+        assert perform(driver, operation) == first
+        assert first.resource == service.resource
+
     def test_services_do_not_touch_each_other(self, driver: Driver) -> None:
         one, other = Service(driver), Service(driver)
         one.does(CREATE, 1)
@@ -367,6 +418,15 @@ class TestOverHttp:
     def test_what_the_far_side_does_not_know_is_absent(self) -> None:
         with FarSide(answers(404, {"code": "not_found"})) as far_side:
             assert Service(HttpDriver("web", far_side.url, seconds=1)).state is ABSENT
+
+    def test_the_far_sides_own_name_is_said_where_there_is_one(self) -> None:
+        with FarSide(answers(200, GOOD)) as far_side:
+            service = Service(HttpDriver("web", far_side.url, seconds=1))
+            service.does(SUSPEND, 1, resource_id="old-7")
+            service.does(SUSPEND, 1)
+            bodies = [body for *_, body in far_side.requests]
+            assert bodies[0]["resource_id"] == "old-7"
+            assert "resource_id" not in bodies[1]
 
     def test_a_call_says_what_the_infrastructure_needs_to_know(self) -> None:
         with FarSide(answers(200, GOOD)) as far_side:

@@ -417,12 +417,29 @@ class TestRest:
             for state in ServiceState
             if state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED)
         ]
-        + [{"desired": ResourceState.ABSENT}, {"starts_at": None}],
+        + [{"desired": ResourceState.ABSENT}],
         ids=str,
     )
-    def test_nothing_is_next_for_what_is_not_there_or_not_rolled_out(
-        self, changes: dict[str, Any]
-    ) -> None:
+    def test_nothing_is_next_for_what_is_not_there(self, changes: dict[str, Any]) -> None:
         for mode in RenewalMode:
             for cycle in (Cycle(), Cycle(asked_at=on(-1)), declined(on(-3))):
                 assert what(a_service(mode, cycle=cycle, **changes)) is None
+
+    def test_nothing_is_next_for_what_is_not_rolled_out(self) -> None:
+        for mode in RenewalMode:
+            for cycle in (Cycle(), Cycle(asked_at=on(-1)), declined(on(-3), requested=False)):
+                assert what(a_service(mode, cycle=cycle, starts_at=None)) is None
+
+    @pytest.mark.parametrize("starts_at", [None, on(10)])
+    def test_what_is_no_longer_rolled_out_comes_off_its_payment_request(
+        self, starts_at: datetime | None
+    ) -> None:
+        for mode in RenewalMode:
+            service = a_service(mode, cycle=declined(on(-3)), starts_at=starts_at)
+            assert next_step(service, DEFAULT_POLICY, on(-2)) == (Step.WITHDRAW, service.began_at)
+
+    def test_but_not_while_a_charge_of_it_is_not_decided(self) -> None:
+        service = a_service(cycle=declined(on(-3), charging=True), starts_at=None)
+        assert what(service) is None
+        later = replace(service, starts_at=on(10))
+        assert next_step(later, DEFAULT_POLICY, on(-2)) == (Step.DECIDE, on(10))

@@ -252,7 +252,17 @@ class TestWhateverTheFacts:
         self, service: Service, policy: Policy, now: datetime
     ) -> None:
         assume(service.starts_at is not None and service.starts_at > now)
+        # But for a payment request from before it was switched off, which it has to come off.
+        service = replace(service, cycle=replace(service.cycle, requested=False))
         assert next_step(service, policy, now) in (None, (Step.DECIDE, service.starts_at))
+
+    @given(services, policies, moments)
+    def test_where_it_is_not_switched_on_nothing_is_charged_and_nothing_ends(
+        self, service: Service, policy: Policy, now: datetime
+    ) -> None:
+        assume(service.starts_at is None or service.starts_at > now)
+        next_ = next_step(service, policy, now)
+        assert next_ is None or next_.step in (Step.WITHDRAW, Step.DECIDE)
 
     @given(services, policies, moments)
     def test_while_money_may_be_on_its_way_nothing_but_letters_is_next(

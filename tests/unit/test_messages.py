@@ -1,12 +1,25 @@
 import copy
 import json
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.messages import MAX_BODY_BYTES, OrderDocument, Problem, parse
+from schemas.messages import (
+    MAX_BODY_BYTES,
+    AcceptCommand,
+    ModeCommand,
+    OrderDocument,
+    PaymentMethodCommand,
+    Problem,
+    RenewCommand,
+    ResumeCommand,
+    StopCommand,
+    last_day,
+    parse,
+)
 
 # A document with everything in it.
 WHOLE: dict[str, Any] = {
@@ -32,6 +45,32 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+
+
+EXPIRES = "payment_method_expires_invalid", "payment_method_expires"
+
+SERVICE = "6f0a1e5c-2f5b-5d0e-9c53-6a7e0b1d9a42"
+SEEN = {"id": SERVICE, "expires_on": "2026-04-02"}
+TERMS = {"contract": "terms", "version": 2}
+
+# What each command takes, beside its name and the customer.
+COMMANDS: dict[str, tuple[type, dict[str, Any]]] = {
+    "stop": (StopCommand, {"services": [SERVICE]}),
+    "resume": (ResumeCommand, {"services": [SERVICE]}),
+    "mode": (ModeCommand, {"services": [SERVICE], "mode": "manual"}),
+    "renew": (RenewCommand, {"services": [SEEN], "contracts": [TERMS]}),
+    "accept": (AcceptCommand, {"contracts": [TERMS]}),
+    "payment_method": (
+        PaymentMethodCommand,
+        {"payment_method": "tok_1", "payment_method_expires": "2027-03", "services": [SERVICE]},
+    ),
+}
+
+
+def command(name: str, **changes: Any) -> dict[str, Any]:
+    """A command with everything in it that it takes; None removes a field."""
+    document = {"command": name, "customer": "c-1", **COMMANDS[name][1], **changes}
+    return {field: value for field, value in document.items() if value is not None}
 
 
 def encoded(value: Any) -> bytes:
@@ -73,12 +112,15 @@ def test_what_may_be_left_out_has_its_default() -> None:
         changed(
             contracts=None,
             customer__vat_number=None,
+            payment_method=None,
             lines__0__quantity=None,
             lines__0__configuration=None,
         )
     )
-    assert order is not None
+    assert isinstance(order, OrderDocument)
     assert (order.contracts, order.customer.vat_number) == ([], None)
+    # The customer's saved one.
+    assert (order.payment_method, order.payment_method_expires) == (None, None)
     assert (order.lines[0].quantity, order.lines[0].configuration) == (1, {})
 
 
@@ -110,9 +152,19 @@ def test_what_may_be_left_out_has_its_default() -> None:
         ({"customer__language": "German"}, "language_invalid", "customer.language"),
         ({"customer__vat_number": "'; --"}, "vat_number_invalid", "customer.vat_number"),
         ({"customer__phone": "1"}, "field_unknown", "customer.phone"),
-        ({"payment_method": None}, "payment_method_missing", "payment_method"),
         ({"payment_method": ""}, "payment_method_missing", "payment_method"),
         ({"payment_method": []}, "payment_method_missing", "payment_method"),
+        ({"payment_method": "a\nb"}, "payment_method_missing", "payment_method"),
+        ({"payment_method_expires": 202703}, *EXPIRES),
+        ({"payment_method_expires": "03/2027"}, *EXPIRES),
+        ({"payment_method_expires": "2027-13"}, *EXPIRES),
+        ({"payment_method_expires": "2027-00"}, *EXPIRES),
+        ({"payment_method_expires": "2027-3"}, *EXPIRES),
+        ({"payment_method_expires": "2027-03-01"}, *EXPIRES),
+        ({"payment_method_expires": "1999-12"}, *EXPIRES),
+        ({"payment_method_expires": "2027-03\n"}, *EXPIRES),
+        ({"payment_method_expires": "202٧-03"}, *EXPIRES),
+        ({"lines__0__payment_method": "t"}, "field_unknown", "lines.0.payment_method"),
         ({"contracts": {}}, "field_invalid", "contracts"),
         ({"contracts__0__version": "3"}, "field_invalid", "contracts.0.version"),
         ({"contracts__0__version": 0}, "field_invalid", "contracts.0.version"),
@@ -156,7 +208,7 @@ def test_a_problem_has_a_stable_code_and_the_path_of_its_field(
 
 def test_every_problem_is_said_at_once() -> None:
     body = changed(
-        key=None, customer__email="jane", customer__country="x", payment_method=None, extra=1
+        key=None, customer__email="jane", customer__country="x", payment_method="", extra=1
     )
     assert sorted(problems(body)) == [
         ("country_invalid", "customer.country"),
@@ -252,3 +304,126 @@ def test_whatever_stands_in_one_field_parse_answers(data: st.DataObject) -> None
     _, order, found = parse(encoded(document))
     assert (order is None) == bool(found)
     assert well_formed(found)
+
+
+class TestCommands:
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_a_good_one_is_what_it_says_it_is(self, name: str) -> None:
+        value, found, problems = parse(encoded(command(name)))
+        assert problems == []
+        assert value == command(name)
+        assert type(found) is COMMANDS[name][0]
+
+    @pytest.mark.parametrize(
+        ("name", "field"),
+        [("renew", "contracts"), ("payment_method", "payment_method_expires"),
+         ("payment_method", "services")],
+    )  # fmt: skip
+    def test_what_may_be_left_out(self, name: str, field: str) -> None:
+        assert problems(encoded(command(name, **{field: None}))) == []
+
+    @pytest.mark.parametrize(
+        ("name", "field"),
+        [(name, "customer") for name in COMMANDS]
+        + [(name, "services") for name in ("stop", "resume", "mode", "renew")]
+        + [("mode", "mode"), ("accept", "contracts")],
+    )
+    def test_what_may_not(self, name: str, field: str) -> None:
+        body = encoded(command(name, **{field: None}))
+        assert problems(body) == [("field_missing", field)]
+
+    def test_a_payment_method_that_is_missing_is_said_as_in_an_order(self) -> None:
+        body = encoded(command("payment_method", payment_method=None))
+        assert problems(body) == [("payment_method_missing", "payment_method")]
+
+    @pytest.mark.parametrize("name", ["", "Stop", "explode", None, 5, ["stop"], {"a": 1}])
+    def test_one_that_does_not_exist_is_said_to_be_unknown(self, name: Any) -> None:
+        body = encoded({"command": name, "customer": "c-1", "services": [SERVICE]})
+        assert [code for code, _ in problems(body)] == ["command_unknown"]
+
+    @pytest.mark.parametrize(
+        ("name", "change", "code", "path"),
+        [
+            ("stop", {"services": []}, "field_invalid", "services"),
+            ("stop", {"services": [SERVICE] * 1001}, "field_invalid", "services"),
+            ("stop", {"services": SERVICE}, "field_invalid", "services"),
+            ("stop", {"services": [SERVICE.upper()]}, "field_invalid", "services.0"),
+            ("stop", {"services": [SERVICE, "s-1"]}, "field_invalid", "services.1"),
+            ("stop", {"services": [f"{SERVICE}\n"]}, "field_invalid", "services.0"),
+            ("stop", {"services": [SEEN]}, "field_invalid", "services.0"),
+            ("stop", {"customer": ""}, "field_invalid", "customer"),
+            ("stop", {"customer": "a\x00"}, "field_invalid", "customer"),
+            ("stop", {"customer": {"id": "c-1"}}, "field_invalid", "customer"),
+            ("stop", {"key": "k"}, "field_unknown", "key"),
+            ("stop", {"mode": "stop"}, "field_unknown", "mode"),
+            # A name of a command is also that of a field, or stands within a path.
+            ("stop", {"stop": True}, "field_unknown", "stop"),
+            ("mode", {"mode": "later"}, "field_invalid", "mode"),
+            ("mode", {"mode": "Automatic"}, "field_invalid", "mode"),
+            ("mode", {"mode": ""}, "field_invalid", "mode"),
+            ("renew", {"services": [SERVICE]}, "field_invalid", "services.0"),
+            ("renew", {"services": [{"id": SERVICE}]}, "field_missing", "services.0.expires_on"),
+            ("renew", {"services": [SEEN | {"id": "s"}]}, "field_invalid", "services.0.id"),
+            ("renew", {"services": [SEEN | {"expires_on": "02/04/2026"}]}, "field_invalid",
+             "services.0.expires_on"),
+            ("renew", {"services": [SEEN | {"expires_on": "2026-04-02T00:00"}]}, "field_invalid",
+             "services.0.expires_on"),
+            ("renew", {"services": [SEEN | {"periods": 2}]}, "field_unknown",
+             "services.0.periods"),
+            ("accept", {"contracts": []}, "field_invalid", "contracts"),
+            ("accept", {"contracts": [TERMS | {"version": 0}]}, "field_invalid",
+             "contracts.0.version"),
+            ("payment_method", {"payment_method": ""}, "payment_method_missing",
+             "payment_method"),
+            ("payment_method", {"payment_method": 5}, "payment_method_missing", "payment_method"),
+            ("payment_method", {"payment_method_expires": "soon"}, *EXPIRES),
+            ("payment_method", {"services": []}, "field_invalid", "services"),
+        ],
+    )  # fmt: skip
+    def test_a_problem_has_a_stable_code_and_the_path_of_its_field(
+        self, name: str, change: dict[str, Any], code: str, path: str
+    ) -> None:
+        assert problems(encoded(command(name, **change))) == [(code, path)]
+
+    def test_no_problem_repeats_what_must_not_be_told(self) -> None:
+        body = encoded(command("payment_method", payment_method="tok_4242\n"))
+        said = " ".join(str(problem) for problem in parse(body)[2])
+        assert said
+        assert "tok_4242" not in said
+
+    def test_a_document_is_a_command_or_an_order_never_a_bit_of_both(self) -> None:
+        found = problems(encoded(WHOLE | {"command": "stop"}))
+        assert {code for code, _ in found} == {"field_invalid", "field_missing", "field_unknown"}
+        assert ("field_missing", "services") in found
+
+    @given(st.data())
+    def test_whatever_stands_in_one_field_parse_answers(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(COMMANDS)))
+        document = command(name)
+        field = data.draw(st.sampled_from(sorted(document)) | st.text(max_size=5))
+        document[field] = data.draw(_JSON)
+        _, found, problems = parse(encoded(document))
+        assert (found is None) == bool(problems)
+        assert well_formed(problems)
+
+
+@pytest.mark.parametrize(
+    ("month", "day"),
+    [
+        ("2027-01", date(2027, 1, 31)),
+        ("2027-02", date(2027, 2, 28)),
+        ("2028-02", date(2028, 2, 29)),
+        ("2027-04", date(2027, 4, 30)),
+        ("2026-12", date(2026, 12, 31)),
+        ("2099-12", date(2099, 12, 31)),
+    ],
+)
+def test_a_card_is_good_until_the_last_day_of_its_month(month: str, day: date) -> None:
+    assert last_day(month) == day
+
+
+@given(st.from_regex(r"\A20[0-9]{2}-(0[1-9]|1[0-2])\Z"))
+def test_the_day_after_the_last_one_begins_another_month(month: str) -> None:
+    day = last_day(month)
+    assert f"{day:%Y-%m}" == month
+    assert (day + timedelta(days=1)).day == 1

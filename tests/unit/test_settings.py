@@ -57,6 +57,10 @@ def test_what_a_test_or_the_demo_says_goes_before_the_environment(
         ("broker_management_url", "AUTORENEW_BROKER_MANAGEMENT_URL"),
         ("gateway_url", "AUTORENEW_GATEWAY_URL"),
         ("simulator_url", "AUTORENEW_SIMULATOR_URL"),
+        ("smtp_url", "AUTORENEW_SMTP_URL"),
+        ("mail_from", "AUTORENEW_MAIL_FROM"),
+        ("link_base_url", "AUTORENEW_LINK_BASE_URL"),
+        ("link_secret", "AUTORENEW_LINK_SECRET"),
     ],
 )
 def test_a_setting_that_is_missing_is_one_line_that_names_the_variable(
@@ -96,7 +100,19 @@ def test_a_setting_that_is_missing_is_one_line_that_names_the_variable(
         ("BROKER_URL", "amqp://h:port"), ("BROKER_URL", "amqp://[::1"),
         ("BROKER_MANAGEMENT_URL", "http://h:port"), ("BROKER_MANAGEMENT_URL", "h:15672"),
         ("GATEWAY_URL", "http://h:port"), ("SIMULATOR_URL", "http://h:-1"),
-        ("DRIVER_URLS", '{"web": "http://h:port"}'),
+        ("DRIVER_URLS", '{"web": "http://h:port"}'), ("SMTP_URL", "smtp://h:port"),
+        ("SMTP_URL", "smtp://h:65536"), ("SMTP_URL", "smtps://u:a/b@h"),
+        # What renewals need.
+        ("SMTP_URL", ""), ("SMTP_URL", "h:25"), ("SMTP_URL", "http://h"), ("SMTP_URL", "smtp:h"),
+        ("SMTP_URL", "instant"), ("LINK_BASE_URL", ""), ("LINK_BASE_URL", "my.example.com"),
+        ("LINK_BASE_URL", "ftp://my.example.com"), ("LINK_BASE_URL", "javascript:alert()"),
+        ("CLOCK", "fixed"), ("CLOCK", ""), ("CLOCK", "Virtual"),
+        ("SWEEP_SECONDS", "0"), ("SWEEP_SECONDS", "nan"), ("SWEEP_SECONDS", "often"),
+        ("SILENCE_SECONDS", "0"), ("SILENCE_SECONDS", "-1"), ("SILENCE_SECONDS", "inf"),
+        ("SILENCE_SECONDS", "1e300"), ("DESTRUCTIVE_WINDOW_SECONDS", "0"),
+        ("DESTRUCTIVE_WINDOW_SECONDS", "inf"), ("DESTRUCTIVE_MOST", "0"),
+        ("DESTRUCTIVE_MOST", "1.5"), ("DESTRUCTIVE_SHARE", "0"), ("DESTRUCTIVE_SHARE", "1.1"),
+        ("DESTRUCTIVE_SHARE", "2 %"), ("DESTRUCTIVE_SHARE", "nan"),
     ],
     ids=lambda value: value[:30],
 )  # fmt: skip
@@ -157,6 +173,9 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("BROKER_URL", "amqp://u:hunter2#@h"),
         ("BROKER_MANAGEMENT_URL", "http://u:hunter2?@h"),
         ("BROKER_MANAGEMENT_URL", "hunter2"),
+        ("SMTP_URL", "hunter2"),
+        ("SMTP_URL", "http://u:hunter2@h"),
+        ("SMTP_URL", "smtps://u:hunter2/@h"),
     ],
 )
 def test_no_message_repeats_a_secret(
@@ -171,6 +190,8 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
         broker_url="amqp://u:hunter2@h",
         broker_management_url="http://u:hunter2@h",
         gateway_token="hunter2",
+        smtp_url="smtps://u:hunter2@h",
+        link_secret="hunter2",
         driver_tokens={"web": "hunter2"},
         role_passwords={"api": "hunter2"},
         broker_passwords={"worker": "hunter2"},
@@ -178,6 +199,8 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.model_dump())
     assert settings.need("gateway_token") == "hunter2"
+    assert settings.need("smtp_url") == "smtps://u:hunter2@h"
+    assert settings.need("link_secret") == "hunter2"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +209,39 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
 )
 def test_the_usual_ways_to_write_a_database_url_are_accepted(url: str) -> None:
     assert load_settings(database_url=url).need("database_url") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["smtp://h", "smtp://h:25", "smtp+starttls://u:p%40@h:587", "smtps://u:p@h:465", "instant:"],
+)
+def test_a_mail_server_is_reached_in_the_clear_or_by_either_way_to_encrypt(url: str) -> None:
+    assert load_settings(smtp_url=url).need("smtp_url") == url
+
+
+@pytest.mark.parametrize("url", ["https://my.example.com", "http://localhost:8080/path"])
+def test_links_may_lead_anywhere_on_the_web(url: str) -> None:
+    assert load_settings(link_base_url=url).need("link_base_url") == url
+
+
+def test_what_renewals_need_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "mail_from": "Hosting <billing@example.com>", "clock": "virtual", "sweep_seconds": 0.5,
+        "silence_seconds": 93_600, "destructive_window_seconds": 3600, "destructive_most": 5,
+        "destructive_share": 1,
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(f"AUTORENEW_{name.upper()}", str(value))
+    settings = load_settings()
+    assert {name: getattr(settings, name) for name in given} == given
+
+
+def test_time_is_real_and_ends_are_few_if_nothing_else_is_said() -> None:
+    settings = load_settings()
+    assert settings.clock == "system"
+    assert settings.destructive_share < 0.1
+    # A scheduler that looks is not taken for one that is silent.
+    assert settings.sweep_seconds < settings.silence_seconds
 
 
 def test_settings_do_not_change_while_a_process_runs() -> None:

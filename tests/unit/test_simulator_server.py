@@ -242,6 +242,24 @@ def test_what_was_answered_before_is_stale_after_a_newer_generation(
     assert client.create("s", **create) == (409, {"code": "stale_generation"})
 
 
+def test_what_was_taken_over_is_adopted_once_however_often_it_is_sent(
+    far_side: Callable[..., Client],
+) -> None:
+    client = far_side({"fault": "duplicate"})
+    path = "/infrastructure/web/services/s"
+    body = {"key": "k", "generation": 1, "plan": "p", "customer": "c", "resource_id": "old-7"}
+    assert client.ask("GET", path) == (404, {"code": "not_found"})
+    first = client.ask("PUT", f"{path}/suspend", body)
+    assert client.ask("PUT", f"{path}/suspend", body) == first
+    assert first is not None
+    assert first[1]["resource_id"] == "old-7"
+    assert client.ask("GET", path) == (200, first[1])
+    assert [resource["resource_id"] for resource in client.resources] == ["old-7"]
+    # Another name is another body, and the key was taken.
+    other = client.ask("PUT", f"{path}/suspend", body | {"resource_id": "old-8"})
+    assert other == (422, {"code": "key_reused"})
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -275,6 +293,9 @@ def test_what_it_cannot_do_is_refused(far_side: Callable[..., Client]) -> None:
     assert client.ask("PUT", path, body) == (404, {"code": "no_such_operation"})
     path = "/infrastructure/web/services/s/create"
     assert client.ask("PUT", path, body | {"paid_until": 5}) == (400, {"code": "bad_paid_until"})
+    bad_name = (400, {"code": "bad_resource_id"})
+    assert client.ask("PUT", path, body | {"resource_id": 5}) == bad_name
+    assert client.ask("PUT", path, body | {"resource_id": "\ud800"}) == bad_name
     assert client.ask("PUT", path, body | {"generation": -1}) == (400, {"code": "bad_generation"})
     assert client.ask("GET", "/gateway/book?after=x") == (400, {"code": "bad_page"})
     assert client.ask("GET", f"/gateway/book?after={10**30}") == (200, {"entries": []})

@@ -153,6 +153,79 @@ class TestResources:
         assert store.resource("s") == before
 
 
+class TestTakenOver:
+    """What was there under its own name before anybody called it a service of ours."""
+
+    def taken_over(self, generation: int = 1, name: str = "old-7") -> dict[str, Any]:
+        return operation(generation) | {"resource_id": name}
+
+    @pytest.mark.parametrize(
+        ("kind", "state"), [("suspend", "suspended"), ("resume", "active"), ("extend", "active")]
+    )
+    def test_it_is_adopted_by_its_first_operation_under_its_name(
+        self, store: Store, kind: str, state: str
+    ) -> None:
+        adopted = store.operate("web", "s", kind, self.taken_over())
+        assert adopted == {
+            "resource_id": "old-7",
+            "state": state,
+            "paid_until": "2026-03-02",
+            "generation": 1,
+        }
+        assert store.resource("s") == adopted
+        assert [r["resource_id"] for r in store.resources(0, 10)] == ["old-7"]
+
+    def test_it_is_adopted_and_gone_at_once_when_it_is_terminated(self, store: Store) -> None:
+        gone = store.operate("web", "s", "terminate", self.taken_over())
+        assert (gone["state"], gone["resource_id"]) == ("absent", None)
+        assert store.resources(0, 10) == []
+
+    def test_creating_makes_a_new_one_whatever_name_is_said(self, store: Store) -> None:
+        created = store.operate("web", "s", "create", self.taken_over())
+        assert created["resource_id"] != "old-7"
+
+    def test_a_resource_is_adopted_by_one_service_only(self, store: Store) -> None:
+        store.operate("web", "s", "extend", self.taken_over())
+        with pytest.raises(Refused) as refused:
+            store.operate("web", "other", "extend", self.taken_over())
+        assert (refused.value.status, refused.value.code) == (409, "no_such_resource")
+        assert [r["service_id"] for r in store.resources(0, 10)] == ["s"]
+
+    def test_what_is_gone_is_not_adopted_again(self, store: Store) -> None:
+        store.operate("web", "s", "terminate", self.taken_over())
+        for service in ("s", "other"):
+            with pytest.raises(Refused, match="no_such_resource"):
+                store.operate("web", service, "resume", self.taken_over(2))
+        assert store.resources(0, 10) == []
+
+    def test_a_name_belongs_to_its_driver(self, store: Store) -> None:
+        store.operate("web", "a", "extend", self.taken_over())
+        store.operate("cloud", "b", "extend", self.taken_over())
+        assert len(store.resources(0, 10)) == 2
+
+    def test_a_service_that_has_a_resource_keeps_it(self, store: Store) -> None:
+        created = store.operate("web", "s", "create", operation(1))
+        extended = store.operate("web", "s", "extend", self.taken_over(2))
+        assert extended["resource_id"] == created["resource_id"]
+        assert len(store.resources(0, 10)) == 1
+
+    def test_one_that_was_ours_cannot_be_taken_over(self, store: Store) -> None:
+        created = store.operate("web", "s", "create", operation(1))
+        with pytest.raises(Refused, match="no_such_resource"):
+            store.operate("web", "other", "suspend", self.taken_over(1, created["resource_id"]))
+        assert store.resource("other") is None
+
+    @pytest.mark.parametrize("name", [None, ""])
+    def test_without_a_name_there_is_nothing_to_adopt(self, store: Store, name: Any) -> None:
+        with pytest.raises(Refused, match="no_such_resource"):
+            store.operate("web", "s", "suspend", operation(1) | {"resource_id": name})
+
+    def test_an_older_generation_is_refused_as_ever(self, store: Store) -> None:
+        store.operate("web", "s", "suspend", self.taken_over(3))
+        with pytest.raises(Refused, match="stale_generation"):
+            store.operate("web", "s", "resume", self.taken_over(2))
+
+
 def test_it_outlives_its_process(tmp_path: Path) -> None:
     # Given a store with a charge and a resource
     path = str(tmp_path / "far-side.sqlite")

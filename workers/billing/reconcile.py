@@ -19,6 +19,7 @@ from producers.next_steps import Renewable
 from producers.steps import BILLING, CHARGE
 from schemas import lifecycle
 from schemas.catalogue import Catalogue
+from schemas.errors import DataError
 from schemas.lifecycle import Step
 from schemas.values import ChargeState, Money, derived_id
 from workers.billing import requests
@@ -128,7 +129,10 @@ def _keys_of_drafts(
     customers = requests.customers(tx, (group[0] for group in groups.values()))
     keys: NextKeys = {}
     for group in groups.values():
-        drawn = requests.draft(group, customers[group[0].customer_id], now)
+        try:
+            drawn = requests.draft(group, customers[group[0].customer_id], now)
+        except DataError:
+            continue  # it cannot be asked for now; its neighbours can
         amount = Money(sum(line.net + line.tax for line in drawn.lines), drawn.currency)
         for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
             keys[str(derived_id("charge", drawn.id, amount, attempt))] = drawn.id, attempt, drawn

@@ -14,7 +14,6 @@ from producers.history import Event, by_task
 from producers.ledger import ClaimedTask
 from producers.next_steps import Renewable
 from producers.steps import CHARGE, CONVERGE, GATEWAY, REFUND, driver_place
-from schemas import lifecycle
 from schemas.catalogue import Catalogue
 from schemas.clock import local_midnight
 from schemas.lifecycle import Cycle, Step
@@ -27,6 +26,7 @@ _UNDISTURBED = text("""
     WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
     GROUP BY l.request_id
     HAVING bool_and(s.next_step IN ('request', 'charge') AND s.next_step_at IS NULL)
+       AND NOT EXISTS (SELECT FROM recomputations)
 """)
 
 
@@ -64,13 +64,9 @@ def still_wanted(
 
 def _is_payable(service: Renewable, now: datetime) -> bool:
     """Whether its renewal is to be charged now, whatever else is next for it."""
-    next_ = service.next_step(now)
-    if next_ is None or next_.step is Step.WITHDRAW:
-        return False
-    payment = lifecycle.next_payment(service.view, service.plan.policy)
-    if payment is None or payment.at > now:
-        return False
-    return payment.step is Step.CHARGE or service.view.is_asked
+    return service.is_due(Step.CHARGE, now) or (
+        service.view.is_asked and service.is_due(Step.REQUEST, now)
+    )
 
 
 _DECLINED = text("""

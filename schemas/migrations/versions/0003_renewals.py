@@ -48,6 +48,7 @@ NEW: dict[str, dict[str, str]] = {
     | {
         "customers": "S",
         "agreements": "S",
+        "recomputations": "S",
         "services": f"U(expires_at, agreed_version, {NEXT})",
         "payment_requests": "IU(payment_method_id)",
         "request_lines": "IU(refused_at)",

@@ -90,6 +90,7 @@ ALTER TABLE services
     ALTER COLUMN unit DROP NOT NULL,
     ADD COLUMN imported_periods INTEGER DEFAULT '0' NOT NULL,
     ADD COLUMN suspended_at TIMESTAMP WITH TIME ZONE,
+    ADD COLUMN taken_over_at TIMESTAMP WITH TIME ZONE,
     ADD COLUMN mode_before TEXT CONSTRAINT services_mode_before_check CHECK (mode_before IN ('automatic', 'manual', 'stop')),
     ADD COLUMN mode_changed_at TIMESTAMP WITH TIME ZONE,
     ADD COLUMN payment_method_id UUID,
