@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from monitoring import metrics
 from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
+from schemas.clock import Clock
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,16 @@ _PAUSE = text("""
 """)
 
 
-def beat(tx: Connection, business_now: datetime, settings: Settings) -> list[str]:
+def beat(tx: Connection, clock: Clock, settings: Settings) -> list[str]:
     """Leave a heartbeat; pause charging and ending if what came before it does not fit.
 
     Returns:
         What was found, in words; empty if all is well.
     """
-    now, identity = tx.execute(_NOW).one()
     last = tx.execute(_LAST).first()
+    # Read once the row is held: whoever beats later has the later time.
+    now, identity = tx.execute(_NOW).one()
+    business_now = clock.now()
     silence = timedelta(seconds=settings.silence_seconds)
     found = []
     wrong_clock = settings.clock == "system" and abs(business_now - now) > SKEW

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from monitoring import metrics
 from producers import commands, history, ledger
@@ -29,7 +30,7 @@ from producers.validation import problems_of
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.database import is_data_error
+from schemas.database import is_conflict, is_data_error
 from schemas.messages import CommandDocument, OrderDocument, Problem, last_day, parse
 from schemas.tables import customers, order_lines, orders, rejected_documents, rows_from_json
 from schemas.values import OrderState, Period, derived_id
@@ -70,6 +71,14 @@ class _Candidate:
     """The saved payment method, for an order that names none."""
 
 
+# What lost to another transaction has done nothing.
+_AGAIN = Retrying(
+    retry=retry_if_exception(is_conflict),
+    stop=stop_after_attempt(5),
+    wait=wait_random(0, 0.05),
+    reraise=True,
+)
+
 _Document = tuple[bytes, Any, OrderDocument | CommandDocument | None, list[Problem]]
 
 
@@ -93,7 +102,7 @@ class Intake:
                 answered as repeated.
         """
         try:
-            answers = self._place(upstream, door, bodies)
+            answers = _AGAIN(self._place, upstream, door, bodies)
         except SQLAlchemyError as error:
             if not is_data_error(error):
                 raise

@@ -90,7 +90,7 @@ class Relay:
         now = time.monotonic()
         if now >= self._next_beat:  # before anything is handed over
             with self._engine.begin() as tx:
-                guard.beat(tx, self._clock.now(), self._settings)
+                guard.beat(tx, self._clock, self._settings)
             self._next_beat = now + BEAT_EVERY_SECONDS
         if now >= self._next_rescue:
             self._next_rescue = now + RESCUE_EVERY_SECONDS

@@ -74,9 +74,9 @@ class Scheduler:
 
     def round(self) -> int:
         """Everything that is due at this moment; returns how many services that were."""
-        now = self._clock.now()
         with self._engine.begin() as tx:
-            guard.beat(tx, now, self._settings)
+            guard.beat(tx, self._clock, self._settings)
+            now = self._clock.now()
             due = set(tx.execute(_DUE_STEPS, {"steps": list(Step), "now": now}).scalars())
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
             paused = set(tx.execute(_PAUSED).scalars())

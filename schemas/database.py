@@ -59,6 +59,11 @@ def is_circumstance(error: BaseException) -> bool:
     return without_state or state == "25P03" or state[:2] in ("08", "40", "53", "55", "57", "58")
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether it was in another transaction's way, and may be done again at once (class 40)."""
+    return _sqlstate(error)[:2] == "40"
+
+
 def _sqlstate(error: BaseException) -> str:
     state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
     return state or ""

@@ -14,7 +14,8 @@ from aiosmtpd.controller import Controller
 
 class Printer:
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
-        mail = message_from_bytes(envelope.content, policy=policy.default)
+        content = envelope.content.replace(b"\r\n", b"\n")  # CRLF is how mails travel
+        mail = message_from_bytes(content, policy=policy.default)
         body = mail.get_body(("plain",))
         print(f"To: {mail['To']}\nSubject: {mail['Subject']}\n", flush=True)
         print(body.get_content() if body is not None else "", flush=True)

@@ -69,6 +69,7 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
     others = [code for code, (_, contract, _) in after.items()
               if code in before and before[code][1] != contract]  # fmt: skip
     if others:  # what was accepted of one contract says nothing about another
+        tx.execute(_LOCK_OF_PLANS, {"plans": others})
         tx.execute(_AGREED_OF_ANOTHER, {"plans": others})
     touched = sorted(code for code, terms in after.items() if before.get(code, terms) != terms)
     if touched:
@@ -96,6 +97,9 @@ def set_rollout(tx: Connection, brand: str, subsidiary: str, starts_on: date | N
     return _bump(tx)
 
 
+_LOCK_OF_PLANS = text(
+    "SELECT id FROM services WHERE plan = ANY(:plans) ORDER BY id FOR NO KEY UPDATE"
+)
 _AGREED_OF_ANOTHER = text("""
     UPDATE services AS s SET agreed_version = (
         SELECT max(a.version) FROM agreements AS a

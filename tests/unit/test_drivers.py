@@ -282,8 +282,9 @@ class TestEveryDriver:
         answer = service.does(kind, 1, resource_id=taken_over(), paid_until=APRIL)
         # Then it is done, and asked for by its service it is there.
         assert answer.state is DONE
-        assert answer.resource == service.resource
-        assert service.state is state
+        assert answer.resource is not None
+        assert answer.resource.state is service.state is state
+        assert answer.resource.resource_id == service.resource.resource_id
         assert service.resource.paid_until == (None if state is ABSENT else APRIL)
 
     def test_from_then_on_it_is_a_service_like_any_other(self, service: Service) -> None:

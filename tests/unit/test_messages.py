@@ -163,7 +163,7 @@ def test_what_may_be_left_out_has_its_default() -> None:
         ({"payment_method_expires": "2027-03-01"}, *EXPIRES),
         ({"payment_method_expires": "1999-12"}, *EXPIRES),
         ({"payment_method_expires": "2027-03\n"}, *EXPIRES),
-        ({"payment_method_expires": "202٧-03"}, *EXPIRES),
+        ({"payment_method_expires": "202٢-03"}, *EXPIRES),
         ({"lines__0__payment_method": "t"}, "field_unknown", "lines.0.payment_method"),
         ({"contracts": {}}, "field_invalid", "contracts"),
         ({"contracts__0__version": "3"}, "field_invalid", "contracts.0.version"),
@@ -354,7 +354,6 @@ class TestCommands:
             ("stop", {"customer": ""}, "field_invalid", "customer"),
             ("stop", {"customer": "a\x00"}, "field_invalid", "customer"),
             ("stop", {"customer": {"id": "c-1"}}, "field_invalid", "customer"),
-            ("stop", {"key": "k"}, "field_unknown", "key"),
             ("stop", {"mode": "stop"}, "field_unknown", "mode"),
             # A name of a command is also that of a field, or stands within a path.
             ("stop", {"stop": True}, "field_unknown", "stop"),
@@ -393,8 +392,8 @@ class TestCommands:
 
     def test_a_document_is_a_command_or_an_order_never_a_bit_of_both(self) -> None:
         found = problems(encoded(WHOLE | {"command": "stop"}))
-        assert {code for code, _ in found} == {"field_invalid", "field_missing", "field_unknown"}
         assert ("field_missing", "services") in found
+        assert ("field_unknown", "contracts") in found
 
     @given(st.data())
     def test_whatever_stands_in_one_field_parse_answers(self, data: st.DataObject) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from producers import history, ledger
+from producers import history, ledger, next_steps
 from producers.history import Event, by_task
 from producers.ledger import Claim, ClaimedTask, Outcome, Retry
 from producers.steps import CHARGE, CONVERGE, driver_place
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.values import ChargeState, Money, derived_id
-from workers.billing import renewed
+from workers.billing import renewed, requests
 from workers.billing.gateway import Charge, Gateway, GatewayAnswer, GatewayState
 from workers.billing.invoices import issue_invoices
 from workers.runtime import RetryPolicy
@@ -214,6 +214,7 @@ class ChargeHandler:
             if subject in still_open
         ]
         _decide(tx, answers)
+        _lock_renewals(tx, answers)
         paid, refused, declined = [], [], []
         for subject, attempt, answer in answers:
             task = tasks[subject]
@@ -329,6 +330,17 @@ class ChargeHandler:
                 for request_id, event in happened
             ),
         )
+
+
+def _lock_renewals(
+    tx: Connection, answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]]
+) -> None:
+    """The services of all of them at once: paid and declined lock in one order."""
+    decided = (GatewayState.SUCCEEDED, GatewayState.DECLINED)
+    renewals = {a.request_id for _, a, g in answers if a.order_id is None and g.state in decided}
+    if renewals:
+        on = requests.periods_on(tx, renewals)
+        next_steps.lock(tx, {service for services in on.values() for service in services})
 
 
 def _void(tx: Connection, refused: Sequence[Attempt]) -> None:

@@ -51,6 +51,8 @@ class HttpGateway:
     def book(self, after: int) -> list[BookEntry]:
         try:
             answer = self._calls.call("book", "GET", f"/book?after={after}&limit={BOOK_PAGE}", None)
+            if answer.status != 200:
+                raise BookUnavailable(f"HTTP status {answer.status}")
             entries = [_entry(entry) for entry in answer.body["entries"]]
         except (NotSent, InDoubt) as error:
             raise BookUnavailable(str(error)) from None

@@ -5,10 +5,11 @@ charge it with next: it is booked as paid instead.
 """
 
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import combinations
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -35,6 +36,9 @@ from workers.billing.requests import Draft
 
 # So many attempts of a request may have been forgotten.
 FORGOTTEN_ATTEMPTS = 12
+# Of a customer with few services, so many of them are tried together.
+CLICKED_TOGETHER = 3
+FEW_SERVICES = 20
 
 
 class Difference(StrEnum):
@@ -119,16 +123,14 @@ def _keys_of_drafts(
 ) -> NextKeys:
     """The same for the requests that are due to be made for these customers."""
     ids = tx.execute(_THEIRS, {"customers": sorted(c for c in whose if c)}).scalars().all()
-    groups: dict[uuid.UUID, list[Renewable]] = {}
-    for service in next_steps.load(tx, ids, catalogue, charges=True):
-        payment = lifecycle.next_payment(service.view, service.plan.policy)
-        if payment is None or payment.step is not Step.REQUEST or payment.at > now:
-            continue
-        if service.request_id is None and service.view.starts_at is not None:
-            groups.setdefault(next_steps.subject_of(service, payment), []).append(service)
-    customers = requests.customers(tx, (group[0] for group in groups.values()))
+    services = [
+        service
+        for service in next_steps.load(tx, ids, catalogue, charges=True)
+        if service.request_id is None and service.view.starts_at is not None
+    ]
+    customers = requests.customers(tx, services)
     keys: NextKeys = {}
-    for group in groups.values():
+    for group in _groups(services, now):
         try:
             drawn = requests.draft(group, customers[group[0].customer_id], now)
         except DataError:
@@ -137,6 +139,25 @@ def _keys_of_drafts(
         for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
             keys[str(derived_id("charge", drawn.id, amount, attempt))] = drawn.id, attempt, drawn
     return keys
+
+
+def _groups(services: Sequence[Renewable], now: datetime) -> Iterator[list[Renewable]]:
+    """What may have been asked for together: what is due together, and of each customer what may
+    have been clicked, a few services at a time."""
+    due: dict[uuid.UUID, list[Renewable]] = {}
+    by_customer: dict[tuple[object, ...], list[Renewable]] = {}
+    for service in services:
+        whose = service.customer_id, service.subsidiary.code, service.payment_method_id
+        by_customer.setdefault(whose, []).append(service)
+        payment = lifecycle.next_payment(service.view, service.plan.policy)
+        if payment is not None and payment.step is Step.REQUEST and payment.at <= now:
+            due.setdefault(next_steps.subject_of(service, payment), []).append(service)
+    yield from due.values()
+    for theirs in by_customer.values():
+        most = CLICKED_TOGETHER if len(theirs) <= FEW_SERVICES else 1
+        for size in range(1, most + 1):
+            yield from map(list, combinations(theirs, size))
+        yield theirs
 
 
 def _judge(entry: BookEntry, row: Any, next_keys: NextKeys) -> Found:

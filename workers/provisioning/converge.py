@@ -9,7 +9,7 @@ import json
 import random
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -126,6 +126,13 @@ _SUPERSEDE = text("""
       AND o.state IN ('pending', 'unknown')
 """)
 
+# Unless somebody's change of mind has gone beyond it already.
+_OVERTAKE = text("""
+    UPDATE services AS s SET generation = r.seen + 1
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, generation integer, seen integer)
+    WHERE s.id = r.id AND s.generation = r.generation
+""")
+
 _CONFIRM = text("""
     UPDATE services AS s SET confirmed = r.confirmed, confirmed_until = r.until,
         resource_id = coalesce(r.resource_id, s.resource_id),
@@ -233,6 +240,10 @@ class ConvergeHandler:
             if found.state is not DriverState.DONE or _is_as_asked(call, found.resource):
                 return found
         answer = perform(driver, operation)
+        if answer.state is DriverState.STALE:
+            seen = driver.get(operation.service_id).resource
+            ahead = seen is not None and seen.generation > operation.generation
+            return replace(answer, resource=seen if ahead else None)
         if answer.state is DriverState.DONE and not _is_as_asked(call, answer.resource):
             # Whatever was done there, it is not this.
             return DriverAnswer(DriverState.UNKNOWN, answer.resource, "answer_contradicts_request")
@@ -247,7 +258,7 @@ class ConvergeHandler:
         tasks = {task.subject: task for task in claim.tasks}
         outcome = Outcome()
         done: list[tuple[uuid.UUID, Call, DriverAnswer]] = []
-        ended = []
+        ended, overtaken = [], []
         happened = []
         for subject, call, answer in answers:
             match answer.state:
@@ -256,6 +267,17 @@ class ConvergeHandler:
                     state = OperationState.DONE
                 case DriverState.REFUSED:
                     outcome.failures.append(Failure(subject, "driver_refused", answer.reason or ""))
+                    state = OperationState.FAILED
+                case DriverState.STALE if answer.resource is not None:
+                    # The far side has seen a generation that we forgot: go on above it.
+                    overtaken.append(
+                        {
+                            "id": str(subject),
+                            "generation": call.operation.generation,
+                            "seen": answer.resource.generation,
+                        }
+                    )
+                    outcome.again.append(subject)
                     state = OperationState.FAILED
                 case _:
                     outcome.add(
@@ -276,6 +298,8 @@ class ConvergeHandler:
                 by_task(tasks[subject], CONVERGE, subject, f"operation.{answer.state}", detail)
             )
         tx.execute(_END, {"rows": json.dumps(ended)})
+        if overtaken:
+            tx.execute(_OVERTAKE, {"rows": json.dumps(overtaken)})
         if done:
             self._confirm(tx, done, outcome, happened)
         history.record(tx, happened)

@@ -57,7 +57,7 @@ NEW: dict[str, dict[str, str]] = {
     },
     "reminders": STORY
     | {"services": f"U({NEXT})", "emails": "SU(begun_at, sent_at)", "heartbeat": "S"},
-    "provisioning": STORY | {"services": f"U(suspended_at, {NEXT})", "heartbeat": "S"},
+    "provisioning": STORY | {"services": f"U(suspended_at, generation, {NEXT})", "heartbeat": "S"},
     "relay": {"heartbeat": "SIU", "lane_pauses": "IU(reason)"},
     "scheduler": LEDGER
     | CATALOGUE
