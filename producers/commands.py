@@ -132,8 +132,9 @@ def _change_mode(
         return False
     rows = [{"id": str(service), "mode": mode} for service, mode in new.items()]
     tx.execute(_MODE, {"rows": json.dumps(rows), "now": now})
-    if RenewalMode.STOP in new.values():  # the later click counts
-        tx.execute(_NOT_ASKED, {"ids": [s for s, mode in new.items() if mode == "stop"]})
+    # The later click counts: what was asked for before it is asked for again, or not.
+    quiet = [service for service, mode in new.items() if mode is not RenewalMode.AUTOMATIC]
+    tx.execute(_NOT_ASKED, {"ids": quiet})
     next_steps.decide_again(tx, new, catalogue, now)
     history.record(tx, (Event(s, "mode.changed", {"mode": mode}) for s, mode in new.items()))
     return True

@@ -65,10 +65,12 @@ class Scheduler:
                 pause = 0.1
                 if not found:
                     self._stopping.wait(self._settings.sweep_seconds)
-            except (SQLAlchemyError, AutorenewError) as error:
+            except Exception as error:  # one bad row must not end what all others wait for
                 metrics.scheduler_failures.inc()
-                line = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-                log.warning("%s; again in %.1f s", line, pause)
+                known = isinstance(error, SQLAlchemyError | AutorenewError)
+                line = str(getattr(error, "orig", None) or error).strip().splitlines()[0:1]
+                words = line[0] if line else repr(error)
+                log.warning("%s; again in %.1f s", words, pause, exc_info=not known)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, 5.0)
 

@@ -22,6 +22,7 @@ from autorenew.private.ports import free_port
 from autorenew.private.postgres import PrivatePostgres
 from autorenew.private.rabbitmq import PrivateRabbitMQ
 from producers.links import Links
+from schemas.clock import zone
 from schemas.database import connect
 from simulator.mailbox import Mailbox
 from tests.e2e.test_compose import FLEET, SERVICES
@@ -166,14 +167,22 @@ def publish(deployment: Deployment, documents: list[Any]) -> None:
     connection.close()
 
 
-def old_world(folder: Path) -> Path:
-    """A file with one service that exists already and expires tomorrow."""
-    expires_on = datetime.now(UTC).date() + timedelta(days=1)
+def where_it_is_day() -> str:
+    """A subsidiary whose customers may be written to now: nobody is before the morning."""
+    now = datetime.now(UTC)
+    zones = {"FR": "Europe/Paris", "CA": "America/Toronto", "AU": "Australia/Sydney"}
+    return next(code for code, name in zones.items() if 8 <= now.astimezone(zone(name)).hour < 23)
+
+
+def old_world(folder: Path, subsidiary: str) -> Path:
+    """A file with one service that exists already and soon expires."""
+    expires_on = datetime.now(UTC).date() + timedelta(days=2)
     file = folder / "old.csv"
     file.write_text(
         "customer,plan,period,resource_id,expires_on,payment_method,contract_version,"
         "subsidiary,country,language,email\n"
-        f"jean,mail-pro,P1M,mail/4711,{expires_on},tok-jean,3,FR,FR,fr,jean@example.com\n"
+        f"jean,mail-pro,P1M,mail/4711,{expires_on},tok-jean,3,{subsidiary},{subsidiary},fr,"
+        "jean@example.com\n"
     )
     return file
 
@@ -206,27 +215,29 @@ def test_the_composed_fleet_delivers_renews_and_drains(
     # Documents whose shape is wrong under a good key are refused orders as well.
     wait_until(lambda: ended() == 65, "every order ends", 90)
 
-    deployment.run("catalogue", "rollout", "set", "ovh", "FR", "2020-01-01")
-    deployment.run("intake", "service", "import", str(old_world(tmp_path)))
-    query = "SELECT * FROM services WHERE customer_id = 'jean'"
+    subsidiary = where_it_is_day()
+    deployment.run("catalogue", "rollout", "set", "ovh", subsidiary, "2020-01-01")
+    deployment.run("intake", "service", "import", str(old_world(tmp_path, subsidiary)))
+    wait_until(lambda: mailbox.received > 0, "the customer of what was taken over is told", 30)
+    (mail,) = mailbox.messages
+    assert mail["To"] == "jean@example.com"
+    body = mail.get_body(("plain",))
+    assert body is not None
+    # Clicks, as the page behind the links makes commands of them.
+    given = deployment.environment("worker-reminders")
+    links = Links(given["AUTORENEW_LINK_BASE_URL"], given["AUTORENEW_LINK_SECRET"])
+    urls = re.findall(r"https?://\S+/do/\S+", body.get_content())
+    commands = {(command := links.open(url))["command"]: command for url in urls}
 
     def taken_over() -> Any:
         with engine.connect() as tx:
-            return tx.exec_driver_sql(query).one()
+            return tx.exec_driver_sql("SELECT * FROM services WHERE customer_id = 'jean'").one()
 
-    wait_until(lambda: taken_over().paid_periods == 1, "what falls due is renewed", 30)
-    wait_until(lambda: mailbox.received > 0, "its customer is told", 30)
-    (mail,) = mailbox.messages
-    assert mail["To"] == "jean@example.com"
-    # A click, as the page behind the links makes a command of it.
-    given = deployment.environment("worker-reminders")
-    links = Links(given["AUTORENEW_LINK_BASE_URL"], given["AUTORENEW_LINK_SECRET"])
-    body = mail.get_body(("plain",))
-    assert body is not None
-    urls = re.findall(r"https?://\S+/do/\S+", body.get_content())
-    commands = [links.open(url) for url in urls]
-    publish(deployment, [command for command in commands if command["command"] == "stop"])
-    wait_until(lambda: taken_over().mode == "stop", "one click stops it", 30)
+    publish(deployment, [commands["renew"]])
+    wait_until(lambda: taken_over().paid_periods == 1, "one click renews it", 30)
+    publish(deployment, [commands["renew"], commands["stop"]])
+    wait_until(lambda: taken_over().mode == "stop", "and another one stops it", 30)
+    assert taken_over().paid_periods == 1
     engine.dispose()
 
     deployment.run("audit")

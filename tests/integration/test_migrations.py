@@ -1,14 +1,164 @@
 """The migrations and the tables in code describe the same database."""
 
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.database import check_schema, connect, migrate
+from schemas.database import MIGRATIONS, check_schema, connect, migrate
 from schemas.errors import ConfigurationError
 from schemas.tables import metadata
 from tests.conftest import Database
+
+# Ids of what the release before left behind.
+ORDERS, METHODS, SERVICES = ([uuid.UUID(int=16 * n + m) for m in range(4)] for n in (1, 2, 3))
+
+BEFORE = f"""
+INSERT INTO contracts VALUES ('terms', 3, '{{}}');
+INSERT INTO plans (code, universe, brand, driver, contract, definition) VALUES
+    ('site', 'web', 'ovh', 'web', 'terms', '{{}}'), ('free', 'web', 'ovh', 'web', NULL, '{{}}');
+INSERT INTO customers (id, subsidiary, country, language, email) VALUES
+    ('alice', 'FR', 'FR', 'fr', 'alice@example.com'), ('bob', 'FR', 'FR', 'fr', 'bob@example.com'),
+    ('carol', 'FR', 'FR', 'fr', 'carol@example.com');
+INSERT INTO payment_methods (id, customer_id, token) VALUES
+    ('{METHODS[0]}', 'alice', 'tok-old'), ('{METHODS[1]}', 'alice', 'tok-new'),
+    ('{METHODS[2]}', 'bob', 'tok-bob');
+INSERT INTO agreements (customer_id, contract, version) VALUES
+    ('alice', 'terms', 1), ('alice', 'terms', 2), ('alice', 'other', 9), ('bob', 'other', 9);
+INSERT INTO orders (id, upstream, key, body_hash, state, customer_id, subsidiary, country,
+    payment_method_id, accepted_at) VALUES
+    ('{ORDERS[0]}', 'shop', 'k-0', '', 'delivered', 'alice', 'FR', 'FR', '{METHODS[0]}',
+        '2026-01-01'),
+    ('{ORDERS[1]}', 'shop', 'k-1', '', 'paid', 'alice', 'FR', 'FR', '{METHODS[1]}', '2026-02-01'),
+    ('{ORDERS[2]}', 'shop', 'k-2', '', 'delivered', 'bob', 'FR', 'FR', '{METHODS[2]}',
+        '2026-01-01'),
+    ('{ORDERS[3]}', 'shop', 'k-3', '', 'refused', NULL, NULL, NULL, NULL, '2026-03-01');
+INSERT INTO services (id, order_id, line, unit, customer_id, subsidiary, plan, universe, brand,
+    driver, configuration, period_months, state, anchor, paid_periods, expires_at, desired,
+    confirmed) VALUES
+    ('{SERVICES[0]}', '{ORDERS[0]}', 1, 1, 'alice', 'FR', 'site', 'web', 'ovh', 'web', '{{}}', 1,
+        'active', '2026-01-01', 1, '2026-01-31 23:00Z', 'active', 'active'),
+    ('{SERVICES[1]}', '{ORDERS[1]}', 1, 1, 'alice', 'FR', 'free', 'web', 'ovh', 'web', '{{}}', 1,
+        'delivering', NULL, 1, NULL, 'active', 'absent'),
+    ('{SERVICES[2]}', '{ORDERS[2]}', 1, 1, 'bob', 'FR', 'site', 'web', 'ovh', 'web', '{{}}', 12,
+        'active', '2026-01-01', 1, '2026-12-31 23:00Z', 'active', 'active');
+INSERT INTO payment_requests (id, order_id, payment_method_id, customer_id, subsidiary, country,
+    currency, tax_mention, net, tax, total, state) VALUES
+    ('{uuid.UUID(int=64)}', '{ORDERS[0]}', '{METHODS[0]}', 'alice', 'FR', 'FR', 'EUR', 'VAT FR',
+        3787, 757, 4544, 'paid');
+INSERT INTO charges (key, request_id, attempt, amount, currency, state) VALUES
+    ('{uuid.UUID(int=65)}', '{uuid.UUID(int=64)}', 1, 4544, 'EUR', 'succeeded');
+"""
+
+
+def upgrade(engine: Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+@pytest.fixture
+def of_the_release_before(postgres: Any) -> Iterator[Engine]:
+    """A database at revision 0002, with what the release before left in it."""
+    name = f"before_{uuid.uuid4().hex[:8]}"
+    postgres.ensure_database(name)
+    engine = connect(postgres.url(name))
+    upgrade(engine, "0002")
+    with engine.begin() as tx:
+        tx.exec_driver_sql(BEFORE)
+    yield engine
+    engine.dispose()
+    postgres.drop_database(name)
+
+
+def rows(engine: Engine, query: str) -> list[Any]:
+    with engine.connect() as tx:
+        return list(tx.execute(text(query)))
+
+
+def test_services_of_the_release_before_are_paid_as_their_order_was_by_who_agreed(
+    of_the_release_before: Engine,
+) -> None:
+    migrate(of_the_release_before, {})
+
+    found = rows(
+        of_the_release_before,
+        "SELECT id, payment_method_id, agreed_version, pays_until FROM services ORDER BY id",
+    )
+    assert found == [
+        (SERVICES[0], METHODS[0], 2, None),
+        (SERVICES[1], METHODS[1], None, None),  # a plan without a contract
+        (SERVICES[2], METHODS[2], None, None),  # who accepted another one
+    ]
+
+
+def test_customers_of_the_release_before_have_their_newest_method_saved(
+    of_the_release_before: Engine,
+) -> None:
+    migrate(of_the_release_before, {})
+
+    found = rows(of_the_release_before, "SELECT id, payment_method_id FROM customers ORDER BY id")
+    assert found == [("alice", METHODS[1]), ("bob", METHODS[2]), ("carol", None)]
+
+
+def test_nothing_is_next_for_any_of_them_before_renewal_is_switched_on(
+    of_the_release_before: Engine,
+) -> None:
+    migrate(of_the_release_before, {})
+
+    states = (
+        "SELECT state, next_step, next_step_at, mode, imported_periods FROM services ORDER BY id"
+    )
+    assert rows(of_the_release_before, states) == [
+        ("active", None, None, "automatic", 0),
+        ("delivering", None, None, "automatic", 0),
+        ("active", None, None, "automatic", 0),
+    ]
+    for table in ("rollouts", "renewals", "notices", "emails", "recomputations", "virtual_clock"):
+        assert rows(of_the_release_before, f"SELECT 1 FROM {table}") == []
+    assert rows(of_the_release_before, "SELECT 1 FROM charges WHERE payment_method_id IS NULL")
+
+
+def test_a_database_of_the_release_before_becomes_the_one_in_code(
+    of_the_release_before: Engine,
+) -> None:
+    migrate(of_the_release_before, {})
+
+    with of_the_release_before.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_processes_of_the_release_before_go_on_after_the_migration(
+    of_the_release_before: Engine,
+) -> None:
+    """They know nothing of the new columns, and write rows without them."""
+    migrate(of_the_release_before, {})
+
+    order, service = uuid.uuid4(), uuid.uuid4()
+    with of_the_release_before.begin() as tx:
+        tx.exec_driver_sql(f"""
+            INSERT INTO orders (id, upstream, key, body_hash, state, customer_id, subsidiary,
+                country, payment_method_id)
+            VALUES ('{order}', 'shop', 'k-9', '', 'paid', 'bob', 'FR', 'FR', '{METHODS[2]}');
+            INSERT INTO services (id, order_id, line, unit, customer_id, subsidiary, plan,
+                universe, brand, driver, configuration, period_months)
+            VALUES ('{service}', '{order}', 1, 1, 'bob', 'FR', 'site', 'web', 'ovh', 'web',
+                '{{}}', 1);
+            UPDATE services SET state = 'delivering' WHERE id = '{service}';
+            INSERT INTO prices (plan, subsidiary, period_months, currency, setup, renewal)
+            SELECT 'site', code, 1, 'EUR', 0, 1 FROM subsidiaries;
+        """)
+    assert rows(of_the_release_before, "SELECT 1 FROM services WHERE state = 'delivering'")
 
 
 def test_migrations_lead_to_the_tables_in_code(database: Database) -> None:

@@ -168,9 +168,15 @@ def test_what_the_gateway_took_is_shown_booked_and_not_taken_again(
     assert forgotten["amount"] == "136.32 EUR"  # three times 45.44
     assert counts(world) == (1, 1, 0)  # it only looked
 
+    header, columns, row = reconcile(world).stdout.splitlines()  # for people
+    assert header == "differences between our books and the gateway's"
+    assert columns.split()[:4] == ["difference", "kind", "amount", "customer"]
+    assert row.split()[:5] == ["forgotten", "charge", "136.32", "EUR", "alice"]
+
     booked = reconcile(world, "--book", "--json")
     assert booked.exit_code == 0
     assert [row["difference"] for row in rows(booked)] == ["booked"]
+    assert reconcile(world, "--book").stdout.endswith(": none\n")  # once
     world.fleet.settle(30)
     assert {s.paid_periods for s in world.services()} == {2}
     assert counts(world) == (2, 2, 0)
@@ -186,30 +192,6 @@ def test_what_the_gateway_took_is_shown_booked_and_not_taken_again(
     assert book(simulator) == taken
     assert world.fleet.tasks() == {}
     clean(world, simulator)
-
-
-def test_booked_twice_at_once_it_is_booked_once(
-    restored: Any, simulator: Running, reconcile: Callable[..., Result]
-) -> None:
-    world = restored(line(), before=-5, days=3)
-    reconcile(world, "--book")
-
-    again = reconcile(world, "--book")
-
-    assert again.exit_code == 0
-    assert counts(world) == (2, 2, 0)
-
-
-def test_for_people_it_is_a_table(restored: Any, reconcile: Callable[..., Result]) -> None:
-    world = restored(line(), before=-5, days=3)
-
-    shown = reconcile(world)
-
-    assert shown.exit_code == 1
-    header, columns, row = shown.stdout.splitlines()
-    assert header == "differences between our books and the gateway's"
-    assert columns.split()[:4] == ["difference", "kind", "amount", "customer"]
-    assert row.split()[:5] == ["forgotten", "charge", "45.44", "EUR", "alice"]
 
 
 def test_even_unreconciled_nothing_is_taken_twice(restored: Any, simulator: Running) -> None:

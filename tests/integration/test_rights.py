@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from schemas.tables import ROLES
 from tests.conftest import Database
 
 
@@ -16,7 +17,7 @@ def refused(database: Database, role: str, statement: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("role", ["provisioning", "orders", "relay", "reminders", "readonly"])
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "billing"])
 def test_only_billing_reads_payment_methods(database: Database, role: str) -> None:
     assert refused(database, role, "SELECT token FROM payment_methods")
     assert not refused(database, "billing", "SELECT token FROM payment_methods")
@@ -26,6 +27,15 @@ def test_whoever_takes_orders_in_writes_payment_methods_and_cannot_read_them_bac
     database: Database,
 ) -> None:
     assert refused(database, "api", "SELECT token FROM payment_methods")
+
+
+@pytest.mark.parametrize("role", ["api", "readonly"])
+def test_whose_a_payment_method_is_and_how_long_it_is_good_is_no_secret(
+    database: Database, role: str
+) -> None:
+    known = "SELECT id, customer_id, expires_on FROM payment_methods"
+    assert not refused(database, role, known)
+    assert refused(database, role, "SELECT * FROM payment_methods")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +57,60 @@ def test_whoever_takes_orders_in_writes_payment_methods_and_cannot_read_them_bac
         ("relay", "DELETE FROM tasks"),
         ("api", "SELECT * FROM charges"),
         ("api", "UPDATE orders SET customer_id = 'x'"),
+        ("api", "UPDATE services SET state = 'terminated'"),
+        ("api", "UPDATE services SET paid_periods = 99"),
+        ("api", "UPDATE services SET expires_at = now()"),
+        ("api", "UPDATE renewals SET net = 0"),
+        ("api", "INSERT INTO notices DEFAULT VALUES"),
+        ("api", "INSERT INTO payment_requests DEFAULT VALUES"),
+        ("api", "UPDATE destructions SET services = 0"),
+        ("api", "UPDATE heartbeat SET beat_at = now()"),
+        ("orders", "SELECT * FROM renewals"),
+        ("orders", "UPDATE services SET next_step = 'terminate'"),
+        ("billing", "UPDATE services SET mode = 'stop'"),
+        ("billing", "UPDATE services SET payment_method_id = NULL"),
+        ("billing", "UPDATE services SET suspended_at = now()"),
+        ("billing", "UPDATE renewals SET net = 0"),
+        ("billing", "INSERT INTO notices DEFAULT VALUES"),
+        ("billing", "INSERT INTO emails DEFAULT VALUES"),
+        ("billing", "UPDATE customers SET email = 'x'"),
+        ("billing", "DELETE FROM lane_pauses"),
+        ("reminders", "SELECT * FROM charges"),
+        ("reminders", "SELECT * FROM payment_requests"),
+        ("reminders", "SELECT * FROM operations"),
+        ("reminders", "UPDATE services SET mode = 'stop'"),
+        ("reminders", "UPDATE services SET state = 'suspended'"),
+        ("reminders", "UPDATE renewals SET asked_at = now()"),
+        ("reminders", "INSERT INTO emails DEFAULT VALUES"),
+        ("reminders", "INSERT INTO notices DEFAULT VALUES"),
+        ("reminders", "DELETE FROM notices"),
+        ("provisioning", "SELECT * FROM customers"),
+        ("provisioning", "UPDATE services SET mode = 'stop'"),
+        ("provisioning", "UPDATE renewals SET asked_at = now()"),
+        ("provisioning", "INSERT INTO notices DEFAULT VALUES"),
+        ("relay", "SELECT * FROM services"),
+        ("relay", "DELETE FROM lane_pauses"),
+        ("relay", "SELECT * FROM emails"),
+        # It decides what is next; it neither does it nor resumes what was paused.
+        ("scheduler", "SELECT * FROM customers"),
+        ("scheduler", "SELECT * FROM orders"),
+        ("scheduler", "SELECT * FROM payment_requests"),
+        ("scheduler", "SELECT * FROM charges"),
+        ("scheduler", "SELECT * FROM invoices"),
+        ("scheduler", "SELECT * FROM operations"),
+        ("scheduler", "UPDATE services SET state = 'suspended'"),
+        ("scheduler", "UPDATE services SET desired = 'absent'"),
+        ("scheduler", "UPDATE services SET mode = 'stop'"),
+        ("scheduler", "UPDATE services SET paid_periods = 99"),
+        ("scheduler", "UPDATE services SET expires_at = now()"),
+        ("scheduler", "INSERT INTO services DEFAULT VALUES"),
+        ("scheduler", "UPDATE renewals SET net = 0"),
+        ("scheduler", "UPDATE emails SET sent_at = now()"),
+        ("scheduler", "DELETE FROM notices"),
+        ("scheduler", "DELETE FROM lane_pauses"),
+        ("scheduler", "UPDATE rollouts SET starts_on = now()"),
         ("readonly", "DELETE FROM tasks"),
+        ("readonly", "UPDATE virtual_clock SET ahead = '1 day'"),
         ("readonly", "UPDATE orders SET state = 'delivered'"),
     ],
 )  # fmt: skip
@@ -58,8 +121,45 @@ def test_what_a_role_has_no_business_with_is_refused(
 
 
 @pytest.mark.parametrize(
-    "role", ["api", "orders", "billing", "reminders", "provisioning", "relay", "readonly"]
-)
+    ("role", "statement"),
+    [
+        ("scheduler", "UPDATE services SET next_step = NULL, next_step_at = NULL"),
+        ("scheduler", "SELECT agreed_version, pays_until, suspended_at FROM services"),
+        ("scheduler", "UPDATE emails SET begun_at = now()"),
+        ("scheduler", "DELETE FROM recomputations"),
+        ("scheduler", "DELETE FROM destructions"),
+        ("scheduler", "INSERT INTO lane_pauses (lane, reason) VALUES ('renewals', 'x')"),
+        ("reminders", "UPDATE emails SET sent_at = now()"),
+        ("reminders", "SELECT email, language FROM customers"),
+        ("provisioning", "UPDATE services SET suspended_at = now()"),
+        ("billing", "UPDATE services SET expires_at = NULL"),
+        ("billing", "UPDATE renewals SET declines = declines + 1"),
+        ("relay", "INSERT INTO lane_pauses (lane, reason) VALUES ('renewals', 'x')"),
+        ("relay", "SELECT beat_at FROM heartbeat"),
+        ("api", "UPDATE services SET mode = 'stop', mode_changed_at = now()"),
+        ("api", "UPDATE renewals SET asked_at = now()"),
+        ("api", "DELETE FROM lane_pauses"),
+        ("readonly", "SELECT * FROM renewals, notices, emails, policies, rollouts, forecasts"),
+    ],
+)  # fmt: skip
+def test_what_its_work_needs_is_granted(database: Database, role: str, statement: str) -> None:
+    assert not refused(database, role, statement)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_everybody_reads_the_fleets_clock_and_nobody_moves_it(
+    database: Database, role: str
+) -> None:
+    assert not refused(database, role, "SELECT ahead FROM virtual_clock")
+    for statement in (
+        "INSERT INTO virtual_clock VALUES (true, '0')",
+        "UPDATE virtual_clock SET ahead = '1 day'",
+        "DELETE FROM virtual_clock",
+    ):
+        assert refused(database, role, statement)
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_no_role_can_change_the_schema_or_the_history(database: Database, role: str) -> None:
     assert refused(database, role, "CREATE TABLE mine (id int)")
     for statement in ("UPDATE events SET name = 'x'", "DELETE FROM events", "TRUNCATE events"):

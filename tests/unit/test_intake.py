@@ -65,6 +65,22 @@ def test_nothing_secret_is_kept_wherever_it_stands(body: bytes) -> None:
     assert "303 265" not in kept
 
 
+def test_of_a_command_is_kept_what_it_was_about_and_not_how_it_would_have_been_paid() -> None:
+    value = {
+        "command": "payment_method",
+        "customer": "c-1",
+        "payment_method": "tok_4242",
+        "payment_method_expires": "2027-03",
+        "services": [{"id": "s-1", "expires_on": "2026-04-02", "note": "tok_4242"}, "s-2"],
+        "mode": "manual",
+    }
+    assert json.loads(redact(b"", value)) == value | {
+        "payment_method": "***",
+        "payment_method_expires": "***",
+        "services": [{"id": "s-1", "expires_on": "2026-04-02", "note": "***"}, "s-2"],
+    }
+
+
 def test_the_document_itself_is_not_touched(document: dict[str, Any]) -> None:
     before = json.dumps(document)
     redact(b"", document)

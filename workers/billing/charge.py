@@ -94,6 +94,8 @@ _PAID = text("UPDATE payment_requests SET state = 'paid', closed_at = now() WHER
 _PAID_SERVICES = text("""
     UPDATE services AS s
     SET paid_periods = s.paid_periods + 1, state = 'delivering',
+        -- Priced by a process of the release before, it has none yet.
+        payment_method_id = coalesce(s.payment_method_id, o.payment_method_id),
         -- Here, and not when it was priced: what was accepted meanwhile is seen by now.
         agreed_version = greatest(s.agreed_version, (
             SELECT max(a.version) FROM plans AS p JOIN agreements AS a ON a.contract = p.contract

@@ -54,12 +54,14 @@ class RequestHandler:
         parameters = {"subjects": claim.subjects, "now": now}
         ids = tx.execute(_GROUP, parameters).scalars().all()
         held = requests.lock(tx, ids, self._catalogue.current(tx))
+        # Who moved to another group meanwhile is asked for with that one.
+        wanted = set(claim.subjects)
         groups: dict[uuid.UUID, list[Renewable]] = {}
         others = []
         for service_id in sorted(ids):
             service = held[service_id]
             subject = service.next_subject
-            if subject is not None and service.is_due(Step.REQUEST, now):
+            if subject is not None and subject in wanted and service.is_due(Step.REQUEST, now):
                 groups.setdefault(subject, []).append(service)
             else:
                 others.append(service)

@@ -21,11 +21,17 @@ from schemas.values import ResourceState
 from workers.billing import requests
 
 # As the request handler or the sweep left them: any change since would have decided anew.
+# The services are held: nobody decides that one goes while its charge begins.
 _UNDISTURBED = text("""
-    SELECT l.request_id FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
-    WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
-    GROUP BY l.request_id
-    HAVING bool_and(s.next_step IN ('request', 'charge') AND s.next_step_at IS NULL)
+    WITH held AS MATERIALIZED (
+        SELECT l.request_id, s.next_step, s.next_step_at
+        FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
+        WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
+        ORDER BY s.id FOR NO KEY UPDATE OF s
+    )
+    SELECT request_id FROM held
+    GROUP BY request_id
+    HAVING bool_and(next_step IN ('request', 'charge') AND next_step_at IS NULL)
        AND NOT EXISTS (SELECT FROM recomputations)
 """)
 

@@ -49,7 +49,7 @@ NEW: dict[str, dict[str, str]] = {
         "customers": "S",
         "agreements": "S",
         "recomputations": "S",
-        "services": f"U(expires_at, agreed_version, {NEXT})",
+        "services": f"U(expires_at, agreed_version, payment_method_id, {NEXT})",
         "payment_requests": "IU(payment_method_id)",
         "request_lines": "IU(refused_at)",
         "renewals": "SIU(request_id, requests, asked_at, declines, declined_at, last_declined_at)",
