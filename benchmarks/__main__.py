@@ -29,7 +29,7 @@ from autorenew.private import end_on_sigterm
 from autorenew.private.fleet import PrivateFleet
 from autorenew.private.postgres import PrivatePostgres
 from autorenew.private.rabbitmq import PrivateRabbitMQ
-from benchmarks import floor, latency, orders, ours
+from benchmarks import floor, importing, latency, many_services, orders, ours, renewals
 from benchmarks.peers import celery_peer, dramatiq_peer
 from monitoring.audit import audit
 from schemas.catalogue.store import save
@@ -40,6 +40,12 @@ RESULTS = Path("benchmarks/results")
 BATCH = 500
 MANY_PLANS = 1000
 SNAPSHOT_SECONDS = 60.0
+RENEWALS = 100_000
+IMPORTED = 200_000
+FEW_SERVICES, MANY_SERVICES = 100_000, 5_000_000
+DUE = 10_000
+FORECAST_SECONDS = 5.0
+LEAST = {"renewals": 2000, "import": 10_000}
 PEERS = {"celery": celery_peer, "dramatiq": dramatiq_peer}
 
 
@@ -51,8 +57,14 @@ class Results:
     started: str
     orders: int
     rates: dict[str, list[float]] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Of what is measured by its time, one entry a run."""
     worker_mb: list[float] = field(default_factory=list)
+
+    def median_seconds(self, case: str) -> float | None:
+        return statistics.median(self.seconds[case]) if self.seconds.get(case) else None
 
     def median(self, case: str) -> float | None:
         return statistics.median(self.rates[case]) if self.rates.get(case) else None
@@ -102,10 +114,28 @@ class Bench:
             engine.dispose()
             self.postgres.drop_database(name)
 
-    def note(self, case: str, count: int, seconds: float) -> None:
+    @contextmanager
+    def empty_database(self) -> Iterator[tuple[str, Engine]]:
+        """A migrated one without a catalogue; its name and its owner's engine."""
+        name = f"bench_{uuid.uuid4().hex[:8]}"
+        self.postgres.ensure_database(name)
+        engine = connect(self.postgres.url(name))
+        migrate(engine, self.postgres.role_passwords())
+        try:
+            yield name, engine
+        finally:
+            engine.dispose()
+            self.postgres.drop_database(name)
+
+    def note(self, case: str, count: int, seconds: float, what: str = "orders") -> None:
         rate = count / seconds
         self.results.rates.setdefault(case, []).append(round(rate, 1))
-        self.console.print(f"  {case}: {rate:,.0f} orders/s ({count:,} in {seconds:.1f} s)")
+        self.results.units[case] = what
+        self.console.print(f"  {case}: {rate:,.0f} {what}/s ({count:,} in {seconds:.1f} s)")
+
+    def note_seconds(self, case: str, seconds: float) -> None:
+        self.results.seconds.setdefault(case, []).append(round(seconds, 3))
+        self.console.print(f"  {case}: {seconds:.2f} s")
 
     def drain(self, fleet: PrivateFleet, case: str, plans: int) -> float:
         """Take orders in while the lanes are paused, then see how fast they are delivered."""
@@ -198,6 +228,64 @@ def run_latency(bench: Bench) -> None:
     bench.console.print("  one order at a time: measured")
 
 
+def run_renewals(bench: Bench) -> None:
+    """Services that fall due on one day, a few to a customer; and one to a customer."""
+    for case, per_customer in (("renewals", 4), ("renewals, one to a customer", 1)):
+        fleet = PrivateFleet(
+            bench.folder / "fleet",
+            bench.postgres,
+            bench.rabbitmq,
+            database=f"bench_{uuid.uuid4().hex[:8]}",
+            **ours.settings(BATCH),
+        )
+        fleet.prepare(orders.catalogue(1))
+        try:
+            renewals.fill(fleet.owner, RENEWALS, RENEWALS // per_customer)
+            renewals.start(fleet)
+            with Progress(console=bench.console, transient=True) as progress:
+                bar = progress.add_task(case, total=RENEWALS)
+                seconds = renewals.run(
+                    fleet, RENEWALS, lambda done, b=bar: progress.update(b, completed=done)
+                )
+            bench.note(case, RENEWALS, seconds, "services")
+            fleet.wait_until_idle(60)
+            _check(fleet.owner)
+        finally:
+            fleet.close()
+
+
+def run_many(bench: Bench) -> None:
+    """The cost of a sweep, and of a forecast, when there are millions."""
+    for count in (FEW_SERVICES, MANY_SERVICES):
+        with (
+            bench.empty_database() as (_, engine),
+            Progress(console=bench.console, transient=True) as progress,
+        ):
+            bar = progress.add_task(f"writing {count:,} services", total=count)
+            today = datetime.now(UTC).date()
+            many_services.fill(
+                engine, count, today=today,
+                watch=lambda done, b=bar: progress.update(b, completed=done),
+            )  # fmt: skip
+            for _ in range(3):
+                bench.note_seconds(
+                    f"a sweep of {DUE:,} among {count:,}", many_services.sweep(engine, DUE)
+                )
+            if count == MANY_SERVICES:
+                for _ in range(3):
+                    seconds = many_services.forecast(engine, today)
+                    bench.note_seconds(f"a forecast over {count:,} services", seconds)
+
+
+def run_import(bench: Bench) -> None:
+    with bench.empty_database() as (name, engine):
+        importing.prepare(engine)
+        api = connect(bench.postgres.role_url(name, "api"))
+        seconds = importing.run(api, IMPORTED)
+        api.dispose()
+        bench.note("import", IMPORTED, seconds, "rows")
+
+
 def _check(engine: Engine) -> None:
     """A fast run whose books do not agree is worth nothing."""
     with engine.connect() as tx:
@@ -215,14 +303,27 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "renewals": run_renewals,
+    "import": run_import,
+    "many": run_many,
 }
+ONCE = ("many",)
+"""Measured in the first run only: its database takes minutes to write."""
 
 
 def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
     """What, measured, at least or at most, and whether it is reached."""
     fleet = results.median("fleet")
     for case in results.rates:
-        yield case, f"{results.median(case):,.0f} orders/s", "", ""
+        rate = results.median(case) or 0.0
+        least = LEAST.get(case)
+        yield (
+            case,
+            f"{rate:,.0f} {results.units.get(case, 'orders')}/s",
+            f"at least {least:,}" if least else "",
+            _verdict(rate >= least) if least else "",
+        )
+    yield from _times(results)
     targets: Sequence[tuple[str, str, float]] = (
         ("celery", "x", 20.0),
         ("dramatiq", "x", 0.0),
@@ -259,6 +360,26 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
         yield "largest worker", f"{largest:.0f} MB", "under 120 MB", _verdict(largest < 120)
 
 
+def _times(results: Results) -> Iterator[tuple[str, str, str, str]]:
+    for case in results.seconds:
+        seconds = results.median_seconds(case) or 0.0
+        forecast = case.startswith("a forecast")
+        most = FORECAST_SECONDS if forecast else None
+        yield (
+            case,
+            f"{seconds:.2f} s",
+            f"under {most:g} s" if most else "",
+            _verdict(seconds < most) if most else "",
+        )
+    few, many = (
+        results.median_seconds(f"a sweep of {DUE:,} among {count:,}")
+        for count in (FEW_SERVICES, MANY_SERVICES)
+    )
+    if few and many:
+        ratio = many / few
+        yield "sweep, many / few", f"{ratio:.2f} x", "at most 1.3", _verdict(ratio <= 1.3)
+
+
 def _verdict(reached: bool) -> str:
     return "reached" if reached else "NOT REACHED"
 
@@ -292,7 +413,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in range(options.runs):
                 console.print(f"run {number + 1} of {options.runs}")
                 for case in options.only:
-                    CASES[case](bench)
+                    if number == 0 or case not in ONCE:
+                        CASES[case](bench)
         finally:
             rabbitmq.stop()
             postgres.remove()

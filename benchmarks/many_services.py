@@ -1,12 +1,18 @@
 """A database as it looks after years: millions of services, written without ordering them."""
 
+import time
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 
 from sqlalchemy import Engine, text
 
+import monitoring.forecast
+from monitoring.forecast import By
+from producers.scheduler import Scheduler
 from schemas.catalogue import Catalogue, Contract, Plan, Price, Subsidiary
-from schemas.catalogue.store import save, set_rollout
+from schemas.catalogue.store import CatalogueCache, save, set_rollout
+from schemas.clock import SystemClock
+from schemas.settings import Settings
 from schemas.values import Money, Period, Universe
 
 CHUNK = 250_000
@@ -171,4 +177,49 @@ _RENEWALS = text("""
     FROM services AS s JOIN prices AS p
       ON (p.plan, p.subsidiary, p.period_months) = (s.plan, s.subsidiary, s.period_months)
     WHERE s.state <> 'terminated' AND s.confirmed_until < CAST(:today AS date) + :days
+""")
+
+
+def make_due(engine: Engine, due: int) -> None:
+    """So many services, spread over all there are, are to be asked for payment now."""
+    with engine.begin() as tx:
+        tx.execute(text("DELETE FROM tasks"))
+        tx.execute(text("DELETE FROM lane_pauses"))
+        tx.execute(_MAKE_DUE, {"due": due})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM services"))
+        connection.execute(text("CHECKPOINT"))
+
+
+def sweep(engine: Engine, due: int) -> float:
+    """Seconds until a scheduler has handed over what is due, and nothing else."""
+    scheduler = Scheduler(engine, CatalogueCache(), SystemClock(), Settings())
+    scheduler.round()  # the first of a day takes the forecast's snapshot, too
+    make_due(engine, due)
+    started = time.perf_counter()
+    found = scheduler.round()
+    seconds = time.perf_counter() - started
+    if found != due:
+        raise RuntimeError(f"{found} services were handed over, not {due}")
+    return seconds
+
+
+def forecast(engine: Engine, today: date) -> float:
+    """Seconds for what falls due within a year, by month."""
+    started = time.perf_counter()
+    with engine.begin() as tx:
+        rows = monitoring.forecast.forecast(
+            tx, today=today, until=today + timedelta(days=365), by=By.MONTH
+        )
+    seconds = time.perf_counter() - started
+    if not rows:
+        raise RuntimeError("nothing falls due")
+    return seconds
+
+
+# By their ids, which say nothing about where they lie.
+_MAKE_DUE = text("""
+    UPDATE services SET next_step = 'request', next_step_at = now() - interval '1 hour',
+        next_subject = id
+    WHERE id IN (SELECT id FROM services WHERE state = 'active' ORDER BY id LIMIT :due)
 """)

@@ -33,8 +33,8 @@ def fill(engine: Engine, count: int, customers: int) -> None:
 def start(fleet: PrivateFleet, *, threads: int = 1) -> None:
     """Everything but the scheduler."""
     fleet.start_relay()
-    for queues in ((BILLING,), UNIVERSES):
-        fleet.start_worker(*queues, threads=threads)
+    fleet.start_worker(BILLING, threads=threads, processes=2)
+    fleet.start_worker(*UNIVERSES, threads=threads)
     fleet.wait_for_consumers()
 
 

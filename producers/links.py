@@ -57,7 +57,7 @@ class Links:
         Raises:
             LinkInvalid: it is not one of ours.
         """
-        token = url_or_token.rpartition("/")[2]  # a token has none
+        token = url_or_token.strip().rpartition("/")[2]  # a token has none
         try:
             command = self._serializer.loads(token)
         except (BadData, ValueError, RecursionError):

@@ -1,5 +1,6 @@
 """Commands that set things up: database, broker, catalogue."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from schemas.catalogue.store import read, save, set_rollout
 from schemas.database import connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
+from schemas.lifecycle import DEFAULT_POLICY
 from schemas.settings import load_settings
 from schemas.tables import ROLES
 
@@ -101,7 +103,10 @@ def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) ->
                 f"the catalogue in force lacks subsidiary {imported.subsidiary} or contract"
                 f" {contract}: load one first"
             )
-        plans = current.plans | {plan.code: plan for plan in imported.plans}
+        # They name no policy: the default is the one in force.
+        policies = {plan.policy.code: plan.policy for plan in current.known_plans()}
+        default = policies.get(DEFAULT_POLICY.code, DEFAULT_POLICY)
+        plans = current.plans | {p.code: replace(p, policy=default) for p in imported.plans}
         save(
             tx,
             Catalogue(current.subsidiaries.values(), current.contracts.values(), plans.values()),

@@ -52,8 +52,14 @@ def up(folder: Path) -> None:
 
     stopping = threading.Event()
     on_stop(stopping.set)
-    metrics.serve(load_settings())
-    with Embedded(folder, store=str(folder / "simulator.sqlite")) as fleet:
+    settings = load_settings()
+    mail = {
+        name: value
+        for name in ("smtp_url", "mail_from", "link_base_url", "link_secret")
+        if (value := getattr(settings, name)) is not None
+    }
+    metrics.serve(settings)
+    with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
         click.echo("up; stop with Ctrl-C. In another terminal:")

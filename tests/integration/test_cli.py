@@ -181,6 +181,40 @@ def test_a_plan_that_went_off_sale_is_refused_and_its_orders_are_kept(
 
 
 @pytest.mark.parametrize(
+    ("queue", "variable"),
+    [
+        ("billing", "AUTORENEW_GATEWAY_URL"),
+        ("web", "AUTORENEW_DRIVER_URLS"),
+        ("reminders", "AUTORENEW_SMTP_URL"),
+    ],
+)
+def test_a_worker_needs_what_its_queue_needs(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, queue: str, variable: str
+) -> None:
+    monkeypatch.setenv("AUTORENEW_BROKER_URL", "amqp://127.0.0.1:1")
+
+    result = cli("worker", queue)
+
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"autorenew: {variable} is not set")
+
+
+@pytest.mark.parametrize("words", [["worker", "orders"], ["relay"], ["scheduler"], ["intake"]])
+def test_no_process_starts_by_another_clock_than_its_database(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("AUTORENEW_BROKER_URL", "amqp://127.0.0.1:1")
+    monkeypatch.setenv("AUTORENEW_CLOCK", "virtual")
+
+    result = cli(*words)
+
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("this database lives on the real clock")
+
+
+@pytest.mark.parametrize(
     "words", [["audit"], ["failed", "list"], ["order", "show", "x"], ["catalogue", "list"]]
 )
 def test_a_database_that_is_away_is_one_line(words: list[str], monkeypatch: Any) -> None:

@@ -68,7 +68,6 @@ def test_whose_a_payment_method_is_and_how_long_it_is_good_is_no_secret(
         ("orders", "SELECT * FROM renewals"),
         ("orders", "UPDATE services SET next_step = 'terminate'"),
         ("billing", "UPDATE services SET mode = 'stop'"),
-        ("billing", "UPDATE services SET payment_method_id = NULL"),
         ("billing", "UPDATE services SET suspended_at = now()"),
         ("billing", "UPDATE renewals SET net = 0"),
         ("billing", "INSERT INTO notices DEFAULT VALUES"),

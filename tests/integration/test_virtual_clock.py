@@ -1,4 +1,4 @@
-"""A fleet's clock that can be moved: the same for every process, forwards only, never while busy."""
+"""A fleet's clock that can be moved: the same for everybody, forwards only, never while busy."""
 
 import threading
 import uuid

@@ -2,6 +2,7 @@
 
 import struct
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,6 +91,24 @@ def test_bad_documents_are_kept_and_do_not_loop(fleet: PrivateFleet) -> None:
     assert rejected(fleet) == ["not_json", "not_json", "not_json", "plan_unknown"]
     wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing is left")
     assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'accepted'") == 1
+
+
+def test_commands_come_by_the_same_door_and_are_done_after_what_came_before(
+    fleet: PrivateFleet,
+) -> None:
+    one_click = {"customer": "alice", "payment_method": "tok-new"}
+    send(
+        fleet,
+        body(order("k-1")),
+        body({"command": "payment_method"} | one_click),
+        body({"command": "stop", "customer": "alice", "services": [str(uuid.uuid4())]}),
+    )
+
+    wait_until(lambda: rejected(fleet) == ["service_unknown"], "what cannot be done is kept")
+    saved = """SELECT token FROM customers JOIN payment_methods AS m ON m.id = payment_method_id
+            WHERE customers.id = 'alice'"""
+    assert fleet.scalar(saved) == "tok-new"
+    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
 
 
 def test_a_document_that_nobody_signed_is_kept_and_not_taken(fleet: PrivateFleet) -> None:

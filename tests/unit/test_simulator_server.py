@@ -236,7 +236,7 @@ def test_what_was_answered_before_is_stale_after_a_newer_generation(
     far_side: Callable[..., Client],
 ) -> None:
     client = far_side()
-    create = {"key": "k-1", "generation": 1}
+    create: dict[str, Any] = {"key": "k-1", "generation": 1}
     client.create("s", **create)
     client.create("s", key="k-2", generation=2)
     assert client.create("s", **create) == (409, {"code": "stale_generation"})
