@@ -11,6 +11,20 @@ from tests.conftest import Database
 from tests.given import line, order
 from tests.integration.test_billing import assert_clean, run
 
+# Renewals that say they are on a payment request; one that is; an e-mail that was begun with a
+# notice in it.
+ASKED = """INSERT INTO renewals (service_id, period_number, expires_on, net, request_id)
+    SELECT s.id, s.paid_periods + 1, now(), 0, p.id
+    FROM services AS s CROSS JOIN payment_requests AS p"""
+REQUESTED = f"""UPDATE payment_requests SET order_id = NULL, state = 'open'; {ASKED};
+    DELETE FROM request_lines
+    WHERE service_id IN (SELECT id FROM services WHERE plan <> 'site')"""
+BEGUN = """WITH begun AS (INSERT INTO emails (id, customer_id, day, begun_at)
+        VALUES (gen_random_uuid(), 'alice', now(), now()) RETURNING id)
+    INSERT INTO notices (service_id, expires_at, kind, email_id)
+    SELECT s.id, s.expires_at, 'before-1', begun.id FROM services AS s, begun
+    WHERE s.plan = 'site'"""
+
 # What to break, by the invariant that has to notice. Triggers are off: the database itself would
 # refuse some of it.
 BREAKS = {
@@ -80,6 +94,28 @@ BREAKS = {
         "UPDATE orders SET state = 'priced'",
         "UPDATE payment_requests SET state = 'open'",
     ],
+    "an open request of renewals is on services that are there, and they on it": [
+        "UPDATE payment_requests SET order_id = NULL, state = 'open'",
+        ASKED,  # which is paid
+        f"{REQUESTED}; UPDATE services SET desired = 'absent' WHERE plan = 'site'",
+        f"{REQUESTED}; UPDATE request_lines SET released_at = now()",
+    ],
+    "what renews has a next step, or a task that is about it": [
+        "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site'",
+    ],
+    "what is not in the rollout was never reminded, charged or ended by itself": [
+        "UPDATE services SET next_step = 'remind', next_step_at = now() WHERE plan = 'site'",
+    ],
+    "an e-mail that was sent says what was claimed for it": [
+        "INSERT INTO emails (id, customer_id, day, sent_at)"
+        " VALUES (gen_random_uuid(), 'alice', now(), now())",
+    ],
+    "an e-mail that was begun was sent, or is being sent": [BEGUN],
+    "what was suspended or terminated for want of payment was told so before": [
+        "UPDATE services SET state = 'suspended' WHERE plan = 'site'",
+        f"UPDATE services SET state = 'suspended' WHERE plan = 'site'; {BEGUN}",
+    ],
+    "what was paid for and refused is given back": ["UPDATE request_lines SET refused_at = now()"],
 }
 
 

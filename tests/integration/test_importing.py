@@ -130,6 +130,7 @@ def test_a_service_is_taken_over_with_all_that_belongs_to_it(
         "confirmed_until": date(2026, 6, 30),
         "resource_id": "r-1",
         "suspended_at": None,
+        "taken_over_at": NOW,
         "mode_before": None,
         "mode_changed_at": None,
         "payment_method_id": method,
