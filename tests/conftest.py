@@ -164,7 +164,9 @@ def fleet_of(
     """Prepares a fleet of processes, none of them started, that gives up on nothing for long."""
     with ExitStack() as stack:
 
-        def prepare(**settings: str) -> PrivateFleet:
+        def prepare(
+            *, smtp_url: str | None = None, virtual: bool = False, **settings: str
+        ) -> PrivateFleet:
             quick = {
                 "call_seconds": "1",
                 "lease_seconds": "4",
@@ -180,6 +182,8 @@ def fleet_of(
                 rabbitmq,
                 database=f"fleet_{uuid.uuid4().hex[:8]}",
                 simulator_url=simulator.url,
+                smtp_url=smtp_url,
+                virtual=virtual,
                 **(quick | settings),
             )
             fleet.prepare(given.CATALOGUE)

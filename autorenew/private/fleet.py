@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from autorenew.private.postgres import PrivatePostgres
 from autorenew.private.rabbitmq import PrivateRabbitMQ
 from producers import topology
 from producers.steps import BILLING, ORDERS, REMINDERS
+from schemas import virtual_clock
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
 from schemas.database import connect, migrate
@@ -112,6 +114,7 @@ class PrivateFleet:
 
     Args:
         folder: for the processes' logs.
+        virtual: live on a virtual clock; see :meth:`leap`.
         settings: overrides as in the environment, without their prefix: ``lease_seconds="2"``.
     """
 
@@ -124,6 +127,7 @@ class PrivateFleet:
         database: str,
         simulator_url: str | None = None,
         smtp_url: str | None = None,
+        virtual: bool = False,
         **settings: str,
     ) -> None:
         self._folder = folder
@@ -133,6 +137,7 @@ class PrivateFleet:
         self.vhost = database
         self._simulator_url = simulator_url
         self._smtp_url = smtp_url
+        self._virtual = virtual
         self._settings = settings
         self.members: dict[str, Member] = {}
         atexit.register(self.stop)
@@ -145,6 +150,8 @@ class PrivateFleet:
         migrate(self.owner, self._postgres.role_passwords())
         with self.owner.begin() as tx:
             save(tx, catalogue)
+            if self._virtual:
+                virtual_clock.start(tx)
         self.rabbitmq.add_vhost(self.vhost)
         self.setup_broker()
 
@@ -166,6 +173,7 @@ class PrivateFleet:
             for name, value in {
                 "database_url": self.database_url(role),
                 "broker_url": self.broker_url(user),
+                "clock": "virtual" if self._virtual else "system",
                 **self._settings,
             }.items()
         }
@@ -286,6 +294,19 @@ class PrivateFleet:
                 text("SELECT name || ' ' || state, count(*) FROM tasks GROUP BY 1 ORDER BY 1")
             )
             return dict(rows.all())
+
+    def leap(self, by: timedelta, timeout: float) -> None:
+        """Move the virtual clock on, as soon as nothing is being worked on."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                with self.owner.begin() as tx:
+                    virtual_clock.advance(tx, by)
+                return
+            except virtual_clock.ClockBusy:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
 
     def wait_until_idle(self, timeout: float) -> None:
         """Until nothing is left to do but what waits for a person."""

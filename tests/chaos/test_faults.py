@@ -106,7 +106,8 @@ def test_every_failpoint_is_visited_and_nothing_is_lost(
         fleet.start_worker(*queues, threads=2, **armed)
 
     sent = 0
-    while missing := {name for name in NAMES if not (folder / name).exists()}:
+    names = [name for name in NAMES if not name.startswith("scheduler")]  # see test_renewals
+    while missing := {name for name in names if not (folder / name).exists()}:
         assert sent < 2000, f"never visited: {sorted(missing)}"
         send(fleet, 40, f"batch{sent}")
         sent += 40
@@ -116,7 +117,7 @@ def test_every_failpoint_is_visited_and_nothing_is_lost(
 
     finish(fleet, sent, simulator)
     deaths = sum(member.deaths for member in fleet.members.values())
-    assert deaths >= sum(name.startswith(("intake", "relay")) for name in NAMES)
+    assert deaths >= sum(name.startswith(("intake", "relay")) for name in names)
 
 
 PLANS_QUEUES = ("web", "dedicated", "cloud", "telecom")
@@ -288,7 +289,7 @@ def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Runni
     codes = busy.stop()
 
     assert codes == dict.fromkeys(codes, 0)
-    assert len(codes) == 5
+    assert len(codes) == 7
     assert busy.scalar("SELECT count(*) FROM tasks WHERE state = 'leased'") == 0
     busy.start_all()
     finish(busy, 300, simulator)

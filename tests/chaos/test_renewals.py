@@ -1,0 +1,174 @@
+"""A fleet of real processes in the middle of renewals, while things are killed.
+
+Each service renews once, nobody gets two letters about one thing, and every book agrees.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from autorenew.private.fleet import PrivateFleet
+from producers.failpoints import NAMES
+from producers.intake import Intake
+from schemas.catalogue.store import CatalogueCache, set_rollout
+from schemas.database import connect
+from schemas.virtual_clock import VirtualClock
+from simulator.mailbox import Mailbox
+from simulator.server import Running
+from tests.chaos.test_faults import PLANS, TIMEOUT_SECONDS, assert_clean, handler_processes, kill
+from tests.given import body, line, order
+
+pytestmark = pytest.mark.rabbitmq
+
+UNIVERSES = ("web", "dedicated", "cloud", "telecom")
+CUSTOMERS = 15
+MONTH = timedelta(days=30)
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(fleet_of: Callable[..., PrivateFleet], mailbox: Mailbox) -> PrivateFleet:
+    """With thirty delivered services of fifteen customers, renewal switched on, time still.
+
+    Time leaps by a month at once; that it is not taken for a silence is the tests' business.
+    """
+    fleet = fleet_of(
+        smtp_url=mailbox.url, virtual=True, silence_seconds=str(400 * 86_400), sweep_seconds="0.05"
+    )
+    fleet.start_relay()
+    start_workers(fleet)
+    place(fleet, *(order(f"k-{n}", line(PLANS[n % 4], quantity=2), customer=f"c-{n}")
+                   for n in range(CUSTOMERS)))  # fmt: skip
+    fleet.wait_until_idle(TIMEOUT_SECONDS)
+    with fleet.owner.begin() as tx:
+        for brand in ("ovh", "kimsufi", "soyoustart"):
+            set_rollout(tx, brand, "FR", date(2020, 1, 1))
+    return fleet
+
+
+def start_workers(fleet: PrivateFleet, **extra: str) -> None:
+    for queues in (("orders",), ("billing",), ("reminders",), UNIVERSES):
+        fleet.start_worker(*queues, threads=2, **extra)
+
+
+def place(fleet: PrivateFleet, *documents: Any) -> list[Any]:
+    engine = connect(fleet.database_url("api"))
+    intake = Intake(engine, CatalogueCache(), VirtualClock(fleet.owner))
+    answers = intake.place("shop", "python", [body(d) for d in documents])
+    engine.dispose()
+    return answers
+
+
+def paid(fleet: PrivateFleet) -> dict[int, int]:
+    with fleet.owner.connect() as tx:
+        query = "SELECT paid_periods, count(*) FROM services GROUP BY 1"
+        return dict(tx.exec_driver_sql(query).all())
+
+
+def settle(fleet: PrivateFleet, periods: int) -> None:
+    """Until all have so many periods, and nothing is left to do."""
+    fleet.wait_until(lambda: paid(fleet) == {periods: 2 * CUSTOMERS}, TIMEOUT_SECONDS, "renewed")
+    due = (
+        "SELECT count(*) FROM services"
+        " WHERE next_step_at <= now() + (SELECT ahead FROM virtual_clock)"
+    )
+    fleet.wait_until(lambda: fleet.scalar(due) == 0, TIMEOUT_SECONDS, "nothing is due")
+    fleet.wait_until_idle(TIMEOUT_SECONDS)
+
+
+def assert_told_once(fleet: PrivateFleet, mailbox: Mailbox) -> None:
+    """A crash after the mail was handed over sends it again, under the same Message-ID."""
+    sent = fleet.scalar("SELECT count(*) FROM emails WHERE sent_at IS NOT NULL")
+    assert sent == len(mailbox.message_ids)
+    assert fleet.scalar("SELECT count(*) FROM emails") == sent
+
+
+def test_every_failpoint_of_a_renewal_is_visited_and_each_service_renews_once(
+    fleet: PrivateFleet, simulator: Running, mailbox: Mailbox, tmp_path: Any
+) -> None:
+    folder = tmp_path / "failpoints"
+    folder.mkdir()
+    fleet.stop()
+    armed = {"failpoints": str(folder)}
+    fleet.start_relay(**armed)
+    fleet.start_scheduler(**armed)
+    start_workers(fleet, **armed)
+
+    names = [name for name in NAMES if not name.startswith("intake")]
+    periods = 1
+    while missing := [name for name in names if not (folder / name).exists()]:
+        assert periods < 6, f"never visited: {missing}"
+        periods += 1
+        fleet.leap(MONTH, TIMEOUT_SECONDS)
+        settle(fleet, periods)
+
+    assert fleet.members["scheduler"].deaths >= 2
+    assert_told_once(fleet, mailbox)
+    assert_clean(fleet, simulator)
+
+
+def test_processes_that_are_killed_in_the_middle_of_renewals(
+    fleet: PrivateFleet, simulator: Running, mailbox: Mailbox
+) -> None:
+    fleet.start_scheduler()
+    fleet.start_scheduler("scheduler-2")
+    for periods in (2, 3):
+        fleet.leap(MONTH, TIMEOUT_SECONDS)
+        for name in ("scheduler", "relay", "scheduler-2"):
+            fleet.members[name].kill()
+            kill(handler_processes(fleet))
+        settle(fleet, periods)
+
+    assert_told_once(fleet, mailbox)
+    assert_clean(fleet, simulator)
+
+
+def test_two_schedulers_and_a_click_at_the_same_second_renew_once(
+    fleet: PrivateFleet, simulator: Running
+) -> None:
+    with fleet.owner.connect() as tx:
+        services = tx.exec_driver_sql(
+            "SELECT id, customer_id, (expires_at AT TIME ZONE 'Europe/Paris')::date FROM services"
+        ).all()
+    clicks = [
+        {
+            "command": "renew",
+            "customer": customer,
+            "services": [{"id": str(service), "expires_on": expires_on.isoformat()}],
+        }
+        for service, customer, expires_on in services
+    ]
+    fleet.start_scheduler()
+    fleet.start_scheduler("scheduler-2")
+    fleet.leap(MONTH, TIMEOUT_SECONDS)
+    threads = [threading.Thread(target=place, args=(fleet, *clicks[n::3])) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    settle(fleet, 2)
+    assert all(answer.verdict == "accepted" for answer in place(fleet, *clicks))
+    settle(fleet, 2)
+    assert_clean(fleet, simulator)
+
+
+def test_a_database_that_is_killed_in_the_middle_of_renewals(
+    fleet: PrivateFleet, simulator: Running, postgres: Any
+) -> None:
+    fleet.start_scheduler()
+    fleet.leap(MONTH, TIMEOUT_SECONDS)
+    postgres.kill()
+    postgres.start()
+    fleet.owner.dispose()
+
+    settle(fleet, 2)
+    assert_clean(fleet, simulator)
