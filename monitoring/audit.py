@@ -160,7 +160,8 @@ CHECKS = {
         SELECT s.id FROM services AS s
         WHERE NOT EXISTS (SELECT FROM rollouts AS o
             WHERE (o.brand, o.subsidiary) = (s.brand, s.subsidiary))
-          AND s.next_step_at IS NOT NULL AND NOT EXISTS (SELECT FROM recomputations)""",
+          AND s.next_step_at IS NOT NULL AND s.next_step <> 'withdraw'
+          AND NOT EXISTS (SELECT FROM recomputations)""",
     "an e-mail that was sent says what was claimed for it": """
         SELECT e.id FROM emails AS e WHERE e.sent_at IS NOT NULL
           AND NOT EXISTS (SELECT FROM notices AS n WHERE n.email_id = e.id)""",

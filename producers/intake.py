@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from itertools import groupby
 from typing import Any
 
@@ -130,10 +130,12 @@ class Intake:
         metrics.documents.labels(door, answer.verdict.value).inc(len(bodies))
 
     def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
-        """Orders are taken many at a time; a command waits for those before it, as they came."""
+        """Orders are taken many at a time; a command, and an order that is paid with what its
+        customer has saved, waits for those before it, as they came."""
         answers: list[Answer] = []
         parsed = [(body, *parse(body)) for body in bodies]
-        for is_command, group in groupby(parsed, key=lambda document: _is_command(document[1])):
+        for kind, group in groupby(parsed, key=_kind):
+            is_command = kind is _Kind.COMMAND
             for documents in ([document] for document in group) if is_command else [list(group)]:
                 with self._engine.begin() as tx:
                     catalogue = self._catalogue.current(tx)
@@ -190,9 +192,6 @@ class Intake:
                 problems = problems_of(taken, catalogue, now)
                 if taken.payment_method is None and taken.customer.id not in saved:
                     problems.append(_NO_METHOD)
-                method = _method(taken)
-                if method is not None and not problems:
-                    saved.setdefault(method.customer_id, method.id)
             candidates.append(
                 _Candidate(
                     id=derived_id("order", upstream, key),
@@ -208,8 +207,19 @@ class Intake:
         return [answer or next(decided) for answer in answers]
 
 
-def _is_command(value: Any) -> bool:
-    return isinstance(value, dict) and "command" in value
+class _Kind(Enum):
+    COMMAND = 1
+    ORDER = 2
+    ORDER_ON_SAVED_METHOD = 3
+
+
+def _kind(document: _Document) -> _Kind:
+    _, value, parsed, _ = document
+    if isinstance(value, dict) and "command" in value:
+        return _Kind.COMMAND
+    if isinstance(parsed, OrderDocument) and parsed.payment_method is None:
+        return _Kind.ORDER_ON_SAVED_METHOD
+    return _Kind.ORDER
 
 
 _NO_METHOD = Problem(
@@ -290,7 +300,7 @@ def _take(
         return []
     # Asked first: what comes again must not touch what has changed since, such as a customer.
     known = {row.id: row for row in tx.execute(_KNOWN, {"ids": list(first)})}
-    unknown = [c for c in first.values() if c.id not in known]
+    unknown = [c for c in candidates if first[c.id] is c and c.id not in known]
     new = set(_write(tx, upstream, unknown, catalogue, now)) if unknown else set()
     if len(new) < len(unknown):  # taken at the same moment by somebody else
         raced = [c.id for c in unknown if c.id not in new]
@@ -329,11 +339,13 @@ def _write(
 ) -> list[uuid.UUID]:
     """Insert orders with all that belongs to them; returns those that nobody else inserted."""
     accepted = [(c, c.order) for c in candidates if c.order is not None and not c.problems]
-    people = {order.customer.id: (c, order.customer) for c, order in accepted}
+    # Of a customer's orders the last one knows the address, the first one saves its method.
+    people = {order.customer.id: order.customer for _, order in accepted}
+    methods = {order.customer.id: str(_method_id(c)) for c, order in reversed(accepted)}
     if people:
         rows = [
-            person.model_dump() | {"payment_method_id": str(_method_id(c))}
-            for c, person in people.values()
+            person.model_dump() | {"payment_method_id": methods[customer]}
+            for customer, person in people.items()
         ]
         tx.execute(_INSERT_CUSTOMERS, _rows(rows))
     order_rows = []

@@ -196,7 +196,7 @@ def _problem(error: Any, skip: Any = None) -> Problem:
         error["loc"] = error["loc"][1:]
     path = ".".join(re.sub(r"[^ -~]", "?", str(part))[:100] for part in error["loc"])
     field = tuple(part for part in error["loc"] if isinstance(part, str))  # whichever of a list
-    code = _CODES.get(field)
+    code = None if error["type"] == "extra_forbidden" else _CODES.get(field)
     if error["type"].startswith("union_tag"):
         code = "command_unknown"
     elif code is None:

@@ -1,6 +1,7 @@
 """Wiring: which handlers a process runs, on which broker, against which outside world."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
@@ -24,6 +25,7 @@ from workers.provisioning.converge import ConvergeHandler
 from workers.provisioning.driver import Driver
 from workers.provisioning.http_driver import HttpDriver
 from workers.provisioning.instant_driver import InstantDriver
+from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer
 from workers.runtime import Handler, RetryPolicy, Runtime
@@ -70,8 +72,8 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
             chosen[queue] = [
                 RemindHandler(
                     _mailer(settings),
-                    settings.need("mail_from"),
-                    Links(settings.need("link_base_url"), settings.need("link_secret")),
+                    _sender(settings),
+                    _links(settings),
                     catalogue,
                     clock,
                     policy=policy,
@@ -94,7 +96,32 @@ def _gateway(settings: Settings) -> Gateway:
 
 def _mailer(settings: Settings) -> Mailer:
     url = settings.need("smtp_url")
-    return InstantMailer() if url == INSTANT else SmtpMailer(url, seconds=settings.call_seconds)
+    if url == INSTANT:
+        return InstantMailer()
+    with _named("SMTP_URL"):
+        return SmtpMailer(url, seconds=settings.call_seconds)
+
+
+def _sender(settings: Settings) -> str:
+    sender = settings.need("mail_from")
+    with _named("MAIL_FROM"):
+        check_sender(sender)
+    return sender
+
+
+def _links(settings: Settings) -> Links:
+    url, secret = settings.need("link_base_url"), settings.need("link_secret")
+    with _named("LINK_BASE_URL or AUTORENEW_LINK_SECRET"):
+        return Links(url, secret)
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """What is wrong with a setting is said with its name."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"AUTORENEW_{setting}: {error}") from None
 
 
 def _drivers(settings: Settings) -> dict[str, Driver]:

@@ -62,14 +62,23 @@ class PrivatePostgres:
     Args:
         folder: where data, log and password are kept.
         fast: do not wait for the disk. For tests.
+        buffers: PostgreSQL's ``shared_buffers``; a quarter of the memory suits millions of rows.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, fast: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        fast: bool = False,
+        buffers: str = "256MB",
+    ) -> None:
         self._install = _install()
         self._user = self._unprivileged_user() if os.geteuid() == 0 else None
         self._folder = self._reachable(folder.absolute())
         self._port = port
         self._fast = fast
+        self._buffers = buffers
         self._process: subprocess.Popen[bytes] | None = None
         self._lock_file: IO[str] | None = None
 
@@ -164,7 +173,7 @@ class PrivatePostgres:
             "port": self._port,
             "unix_socket_directories": "",
             "max_connections": 200,
-            "shared_buffers": "256MB",
+            "shared_buffers": self._buffers,
             "max_wal_size": "4GB",
             "jit": "off",
         }

@@ -21,6 +21,7 @@ from producers.dispatching import Dispatch
 from producers.failpoints import NAMES
 from producers.relay import Relay
 from producers.transport import RabbitTransport
+from schemas.clock import SystemClock
 from schemas.database import connect
 from schemas.settings import Settings
 from simulator.server import Running
@@ -210,7 +211,7 @@ def test_every_message_is_delivered_twice(fleet: PrivateFleet, simulator: Runnin
         fleet.start_worker(*queues, threads=4)
     engine = connect(fleet.database_url("relay"))
     transport = Twice(fleet.broker_url("relay"))
-    relay = Relay(engine, transport, Settings(calls_at_once=3))
+    relay = Relay(engine, transport, Settings(calls_at_once=3), SystemClock())
     thread = threading.Thread(target=relay.run)
     thread.start()
     try:

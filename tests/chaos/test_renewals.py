@@ -41,7 +41,7 @@ def fleet(fleet_of: Callable[..., PrivateFleet], mailbox: Mailbox) -> PrivateFle
     Time leaps by a month at once; that it is not taken for a silence is the tests' business.
     """
     fleet = fleet_of(
-        smtp_url=mailbox.url, virtual=True, silence_seconds=str(400 * 86_400), sweep_seconds="0.05"
+        smtp_url=mailbox.url, virtual=True, silence_seconds=str(300 * 86_400), sweep_seconds="0.05"
     )
     fleet.start_relay()
     start_workers(fleet)
@@ -166,6 +166,7 @@ def test_a_database_that_is_killed_in_the_middle_of_renewals(
 ) -> None:
     fleet.start_scheduler()
     fleet.leap(MONTH, TIMEOUT_SECONDS)
+    fleet.wait_until(lambda: 2 in paid(fleet), TIMEOUT_SECONDS, "the first are renewed")
     postgres.kill()
     postgres.start()
     fleet.owner.dispose()

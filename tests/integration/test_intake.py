@@ -212,7 +212,6 @@ class TestPaymentMethods:
         assert [a.verdict for a in answers] == [Verdict.REFUSED, Verdict.REFUSED]
         assert database.value("SELECT count(*) FROM payment_methods") == 0
 
-    @pytest.mark.xfail(strict=True, reason="it is taken for saved before the key is looked at")
     def test_nor_is_that_of_one_whose_key_was_taken(self, database: Database) -> None:
         database.place(order("k-1", line("nothing")))
 
@@ -250,7 +249,6 @@ def test_a_customer_who_moved_is_known_by_the_newest_order(database: Database) -
     assert countries == [("FR",), ("BE",)]
 
 
-@pytest.mark.xfail(strict=True, reason="of a batch the first order's address is kept")
 def test_also_when_it_comes_in_one_batch_with_the_one_before(database: Database) -> None:
     moved = order("k-2")
     moved["customer"] |= {"country": "BE", "email": "new@example.com"}

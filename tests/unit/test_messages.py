@@ -384,7 +384,6 @@ class TestCommands:
     ) -> None:
         assert problems(encoded(command(name, **change))) == [(code, path)]
 
-    @pytest.mark.xfail(strict=True, reason="it is named as a key of an order that is wrong")
     @pytest.mark.parametrize("field", ["key", "payment_method"])
     def test_a_field_of_other_documents_is_unknown_to_it(self, field: str) -> None:
         body = encoded(command("stop", **{field: "x"}))

@@ -258,6 +258,11 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
 
 
 @lru_cache(16)
+def check_sender(sender: str) -> None:
+    """Raises ConfigurationError if it is no sender's address."""
+    _sender(sender)
+
+
 def _sender(sender: str) -> Address:
     try:
         if not sender.isprintable():
