@@ -202,7 +202,8 @@ class Embedded:
         while (left := end - (now := self.clock.now())) > timedelta():
             with self.owner.begin() as tx:
                 if hop is None:
-                    due = tx.execute(text("SELECT min(next_step_at) FROM services")).scalar_one()
+                    query = text("SELECT min(next_step_at) FROM services WHERE next_step_at > :now")
+                    due = tx.execute(query, {"now": now}).scalar_one()
                     next_ = max(due - now, timedelta()) if due is not None else left
                 else:
                     next_ = hop

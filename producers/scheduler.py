@@ -1,12 +1,13 @@
 """The scheduler: what is due now.
 
-It takes services whose next step has come, in chunks, and hands them over as tasks. Any number of
+It finds services whose next step has come, in chunks, and hands them over as tasks. Any number of
 schedulers may run, with no leader; a sweep costs what is due, not what exists; what fell due while
-none was running is done once, now.
+none was running is done once, now; what was handed over and lost is handed over again.
 """
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime
@@ -28,10 +29,14 @@ from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CHUNK = 5000
+CHUNK = 20_000
 # Notices are claimed one by one; a chunk is one transaction.
 NOTICE_CHUNK = 500
 RECOMPUTE_CHUNK = 2000
+# What is under way is still due, and looked at again: the more of it, the more seldom.
+REST = 5
+# Of PostgreSQL's advisory locks; any constant of ours will do.
+SWEEP_LOCK = 0x73776570
 
 
 class Scheduler:
@@ -61,10 +66,12 @@ class Scheduler:
         pause = 0.1
         while not self._stopping.is_set():
             try:
+                started = time.monotonic()
                 found = self.round()
                 pause = 0.1
                 if not found:
-                    self._stopping.wait(self._settings.sweep_seconds)
+                    took = time.monotonic() - started
+                    self._stopping.wait(max(self._settings.sweep_seconds, REST * took))
             except Exception as error:  # one bad row must not end what all others wait for
                 metrics.scheduler_failures.inc()
                 known = isinstance(error, SQLAlchemyError | AutorenewError)
@@ -114,16 +121,21 @@ class Scheduler:
         return taken
 
     def _sweep(self, tx: Connection, *, step: str, now: datetime) -> int:
-        """One task for each subject of what is due; from here on it is under way."""
-        parameters = {"step": step, "now": now, "limit": CHUNK}
-        subjects = tx.execute(_SWEEP, parameters).scalars().all()
-        if subjects:
+        """One task for each subject of what is due and has none yet.
+
+        Services are only read: they stay due until whoever does the step decides what is next.
+        """
+        if not tx.execute(_ALONE, {"key": SWEEP_LOCK}).scalar_one():
+            return 0  # another scheduler is at it
+        rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
+        services = sum(row.services for row in rows)
+        if rows:
             place = STEP_PLACES[step]
             if place is DESTRUCTIVE:
-                guard.count_ends(tx, len(subjects), now, self._settings)
-            ledger.enqueue(tx, step, [(subject, place) for subject in set(subjects)])
-            metrics.swept.labels(step).inc(len(subjects))
-        return len(subjects)
+                guard.count_ends(tx, services, now, self._settings)
+            ledger.enqueue(tx, step, [(row.next_subject, place) for row in rows])
+            metrics.swept.labels(step).inc(services)
+        return services
 
     def _claim_notices(self, tx: Connection, now: datetime) -> int:
         """Claim the notices that are due, into the one e-mail of each customer's day."""
@@ -193,14 +205,19 @@ _DUE_STEPS = text("""
 _IS_RECOMPUTING = text("SELECT EXISTS (SELECT FROM recomputations)")
 _PAUSED = text("SELECT lane FROM lane_pauses")
 
+_ALONE = text("SELECT pg_try_advisory_xact_lock(:key)")
+# Answered by the index alone, and nothing of a service is written: what a sweep costs depends on
+# what is due, wherever among however many that lies.
 _SWEEP = text("""
-    UPDATE services AS s SET next_step_at = NULL
+    SELECT next_subject, count(*) AS services
     FROM (
-        SELECT id FROM services WHERE next_step = :step AND next_step_at <= :now
-        ORDER BY next_step_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+        SELECT s.next_subject FROM services AS s
+        WHERE s.next_step = :step AND s.next_step_at <= :now
+          AND NOT EXISTS (
+            SELECT FROM tasks AS t WHERE t.name = :step AND t.subject = s.next_subject)
+        ORDER BY s.next_step_at LIMIT :limit
     ) AS due
-    WHERE s.id = due.id
-    RETURNING s.next_subject
+    GROUP BY next_subject
 """)
 _DUE = text("""
     SELECT id, customer_id FROM services WHERE next_step = :step AND next_step_at <= :now

@@ -62,13 +62,20 @@ services = Table(
     Column("pays_until", Date),
     # The newest version of its plan's contract that its customer accepted.
     Column("agreed_version", Integer),
-    # What schemas.lifecycle.next_step says; no moment: it is being done.
+    # What schemas.lifecycle.next_step says; it stays until whoever does it decides anew.
     Column("next_step", Text, is_one_of("next_step", Step)),
     moment("next_step_at"),
     # Whom its task is about, where that is not the service itself.
     Column("next_subject", Uuid),
     UniqueConstraint("order_id", "line", "unit"),
-    Index("services_due", "next_step", "next_step_at", postgresql_where="next_step_at IS NOT NULL"),
+    # A sweep is answered by it alone.
+    Index(
+        "services_due",
+        "next_step",
+        "next_step_at",
+        postgresql_include=["next_subject"],
+        postgresql_where="next_step_at IS NOT NULL",
+    ),
     Index("services_group", "next_subject", postgresql_where="next_step = 'request'"),
     **CHANGING,
 )

@@ -24,12 +24,13 @@ from workers.billing.requests import Draft
 _GROUP = text("""
     SELECT id FROM services
     WHERE next_subject = ANY(:subjects) AND next_step = 'request'
-      AND (next_step_at IS NULL OR next_step_at <= :now)
+      AND next_step_at <= :now
 """)
 
-# The charge is on its way: nothing is next until it is decided. Most were swept, and are so.
-_UNDER_WAY = text("""
-    UPDATE services SET next_step_at = NULL WHERE id = ANY(:ids) AND next_step_at IS NOT NULL
+# Its task is there already: what is next after it is decided with it.
+_CHARGED_NEXT = text("""
+    UPDATE services AS s SET next_step = 'charge', next_subject = r.request_id
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, request_id uuid) WHERE s.id = r.id
 """)
 
 _PAY_WITH = text("""
@@ -99,7 +100,10 @@ class RequestHandler:
             methods = [{"id": str(i), "method": _method(services)} for i, services in again.items()]
             tx.execute(_PAY_WITH, {"rows": json.dumps(methods)})
         charged = again | {drawn.id: list(drawn.services) for drawn in drafts}
-        tx.execute(_UNDER_WAY, {"ids": [s.id for group in charged.values() for s in group]})
+        rows = [
+            {"id": str(s.id), "request_id": str(i)} for i, group in charged.items() for s in group
+        ]
+        tx.execute(_CHARGED_NEXT, {"rows": json.dumps(rows)})
         ledger.enqueue(tx, CHARGE, [(request_id, GATEWAY) for request_id in charged])
         rest = set(moved) - {s.id for group in anew for s in group}
         next_steps.decide_again(tx, rest, self._catalogue.current(tx), now, charges=True)

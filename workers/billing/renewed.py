@@ -20,18 +20,19 @@ from schemas.lifecycle import Cycle, Step
 from schemas.values import ResourceState
 from workers.billing import requests
 
-# As the request handler or the sweep left them: any change since would have decided anew.
+# As they were left when it was handed over: any change since would have decided anew.
 # The services are held: nobody decides that one goes while its charge begins.
 _UNDISTURBED = text("""
     WITH held AS MATERIALIZED (
-        SELECT l.request_id, s.next_step, s.next_step_at
+        SELECT l.request_id, s.next_step = 'charge' AND s.next_step_at <= :now
+            AND s.next_subject = l.request_id AS as_left
         FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
         WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
         ORDER BY s.id FOR NO KEY UPDATE OF s
     )
     SELECT request_id FROM held
     GROUP BY request_id
-    HAVING bool_and(next_step IN ('request', 'charge') AND next_step_at IS NULL)
+    HAVING bool_and(as_left)
        AND NOT EXISTS (SELECT FROM recomputations)
 """)
 
@@ -49,7 +50,8 @@ def still_wanted(
 
     What is not is left to that step, which is decided again.
     """
-    wanted = set(tx.execute(_UNDISTURBED, {"ids": list(request_ids)}).scalars())
+    parameters = {"ids": list(request_ids), "now": now}
+    wanted = set(tx.execute(_UNDISTURBED, parameters).scalars())
     on = requests.periods_on(tx, set(request_ids) - wanted)
     ids = {service for services in on.values() for service in services}
     if not ids:

@@ -102,7 +102,7 @@ ALTER TABLE services
 
 CREATE INDEX services_customer_id_idx ON services (customer_id);
 
-CREATE INDEX services_due ON services (next_step, next_step_at) WHERE next_step_at IS NOT NULL;
+CREATE INDEX services_due ON services (next_step, next_step_at) INCLUDE (next_subject) WHERE next_step_at IS NOT NULL;
 
 CREATE INDEX services_group ON services (next_subject) WHERE next_step = 'request';
 
