@@ -32,12 +32,12 @@ def folder() -> Iterator[Path]:
 
 def test_the_demo_reports_and_ends_well(folder: Path) -> None:
     done = subprocess.run(
-        [*AUTORENEW, "demo", "--orders", "150", "--folder", str(folder / "var")],
+        [*AUTORENEW, "demo", "--orders", "60", "--folder", str(folder / "var")],
         env=clean_environment(),
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=150,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,6 +47,9 @@ def test_the_demo_reports_and_ends_well(folder: Path) -> None:
         "Services by universe",
         "Money by currency",
         "Refused orders by reason",
+        "Renewed by period",
+        "Ended by reason",
+        "10 days without a scheduler",
         "audit: clean",
     ):
         assert part in done.stdout
