@@ -128,7 +128,7 @@ class Scheduler:
         if not tx.execute(_ALONE, {"key": SWEEP_LOCK}).scalar_one():
             return 0  # another scheduler is at it
         rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
-        services = sum(row.services for row in rows)
+        services = sum(int(row.services) for row in rows)
         if rows:
             place = STEP_PLACES[step]
             if place is DESTRUCTIVE:

@@ -21,7 +21,7 @@ _folder = click.option(
 
 @click.command()
 @_folder
-@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=400, show_default=True)
+@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=250, show_default=True)
 @click.option(
     "--months",
     type=click.IntRange(0, 120),
