@@ -85,9 +85,14 @@ def settle(fleet: PrivateFleet, periods: int) -> None:
 
 
 def assert_told_once(fleet: PrivateFleet, mailbox: Mailbox) -> None:
-    """A crash after the mail was handed over sends it again, under the same Message-ID."""
-    sent = fleet.scalar("SELECT count(*) FROM emails WHERE sent_at IS NOT NULL")
-    assert sent == len(mailbox.message_ids)
+    """What counts as sent was received. What was received and does not count was overtaken: its
+    process died with the mail handed over, and by the next look there was nothing left to say."""
+    with fleet.owner.connect() as tx:
+        emails = tx.exec_driver_sql("SELECT id, sent_at FROM emails WHERE begun_at IS NOT NULL")
+        begun = {f"<{row.id}@example.com>": row.sent_at for row in emails}
+    received = set(mailbox.message_ids)
+    assert received <= set(begun)
+    assert {message_id for message_id, sent_at in begun.items() if sent_at} <= received
 
 
 def test_every_failpoint_of_a_renewal_is_visited_and_each_service_renews_once(
