@@ -17,10 +17,10 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from autorenew.catalogues import bundled
-from autorenew.embedded import Embedded
+from autorenew.local.embedded import Embedded
 from autorenew.months import Months, summary
 from monitoring.audit import Finding, audit
-from producers import failed
+from producers.control import failed
 from producers.intake import Verdict
 from producers.steps import CONVERGE
 from schemas.catalogue import Catalogue

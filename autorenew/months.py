@@ -17,15 +17,15 @@ from typing import Any
 from rich.console import Console
 from sqlalchemy import Connection, text
 
-from autorenew.embedded import Embedded
-from producers import failed, lanes
-from producers.next_steps import load
+from autorenew.local.embedded import Embedded
+from producers.control import failed, lanes
+from producers.renewals.next_steps import load
 from producers.steps import CONVERGE
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.values import Money
-from workers.billing import reconcile
-from workers.billing.http_gateway import HttpGateway
+from workers.billing.charges import reconcile
+from workers.billing.gateways.http import HttpGateway
 
 MONTHS = 13
 DAY = timedelta(days=1)
@@ -234,7 +234,7 @@ class Months:
 
     def _outage(self) -> str:
         """Nobody looks for ten days; then the guard holds, and a person releases."""
-        logging.getLogger("producers.guard").setLevel(logging.CRITICAL)  # it is told below
+        logging.getLogger("producers.control.guard").setLevel(logging.CRITICAL)  # it is told below
         self.fleet.leap(OUTAGE)
         self.fleet.settle(TIMEOUT_SECONDS)
         with self.fleet.engine("billing").connect() as tx:

@@ -25,10 +25,10 @@ from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from autorenew.private import end_on_sigterm
-from autorenew.private.fleet import PrivateFleet
-from autorenew.private.postgres import PrivatePostgres
-from autorenew.private.rabbitmq import PrivateRabbitMQ
+from autorenew.local import end_on_sigterm
+from autorenew.local.fleet import PrivateFleet
+from autorenew.local.postgres import PrivatePostgres
+from autorenew.local.rabbitmq import PrivateRabbitMQ
 from benchmarks import floor, importing, latency, many_services, orders, ours, renewals
 from benchmarks.peers import celery_peer, dramatiq_peer
 from monitoring.audit import audit

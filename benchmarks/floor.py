@@ -16,7 +16,7 @@ from schemas.database import connect
 from schemas.settings import Settings
 from schemas.values import Universe
 from workers.bootstrap import INSTANT, handlers
-from workers.runtime import DatabaseHandler, OutsideHandler
+from workers.runtime.runtime import DatabaseHandler, OutsideHandler
 
 PROCESSES = 2
 

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from sqlalchemy import Engine
 
 from benchmarks.orders import catalogue
-from producers.importing import import_services
+from producers.imports.importing import import_services
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.clock import SystemClock
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pika
 from sqlalchemy import text
 
-from autorenew.private.fleet import PrivateFleet
+from autorenew.local.fleet import PrivateFleet
 from benchmarks.orders import documents
 from producers.topology import INTAKE_EXCHANGE
 

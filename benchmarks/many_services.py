@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 import monitoring.forecast
 from monitoring.forecast import By
-from producers.scheduler import Scheduler
+from producers.scheduler.scheduler import Scheduler
 from schemas.catalogue import Catalogue, Contract, Plan, Price, Subsidiary
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.clock import SystemClock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from autorenew.private.fleet import UNIVERSES, PrivateFleet, descendants
+from autorenew.local.fleet import UNIVERSES, PrivateFleet, descendants
 from benchmarks.orders import delivered
 from producers.steps import BILLING, ORDERS, PRICING
 from workers.bootstrap import INSTANT

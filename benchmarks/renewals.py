@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from sqlalchemy import Engine, text
 
-from autorenew.private.fleet import UNIVERSES, PrivateFleet
+from autorenew.local.fleet import UNIVERSES, PrivateFleet
 from producers.steps import BILLING
 from schemas.catalogue.store import set_rollout
 from schemas.clock import SystemClock

@@ -7,8 +7,8 @@ import pika
 import urllib3
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from producers.relay.transport import TASKS_EXCHANGE
 from producers.steps import QUEUES
-from producers.transport import TASKS_EXCHANGE
 from schemas.errors import ConfigurationError
 from schemas.values import Universe
 

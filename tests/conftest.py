@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from autorenew.embedded import Embedded
-from autorenew.private import end_on_sigterm
-from autorenew.private import rabbitmq as private_rabbitmq
-from autorenew.private.fleet import PrivateFleet
-from autorenew.private.postgres import PrivatePostgres
-from autorenew.private.rabbitmq import PrivateRabbitMQ
+from autorenew.local import end_on_sigterm
+from autorenew.local import rabbitmq as private_rabbitmq
+from autorenew.local.embedded import Embedded
+from autorenew.local.fleet import PrivateFleet
+from autorenew.local.postgres import PrivatePostgres
+from autorenew.local.rabbitmq import PrivateRabbitMQ
 from producers.intake import Answer, Intake
 from schemas.catalogue.store import CatalogueCache, save
 from schemas.clock import SystemClock
 from schemas.database import connect, migrate
 from simulator.server import Running
-from tests import given
+from tests.support import given
 
 TEMPLATE = "template_autorenew"
 
@@ -126,7 +126,7 @@ def embedded(database: Database, postgres: PrivatePostgres, tmp_path: Any) -> It
 @pytest.fixture
 def life(embedded: Any, database: Database) -> Callable[..., Any]:
     """Starts a fleet on a virtual clock, with renewal switched on for some brands, or all."""
-    from tests.life import BRANDS, Life
+    from tests.support.life import BRANDS, Life
 
     def start(rules: Any = None, brands: Sequence[str] = BRANDS, **settings: Any) -> Life:
         # Time passes in hops of a day at most, and that is no silence.

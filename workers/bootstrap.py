@@ -6,29 +6,29 @@ from typing import Any
 
 import dramatiq
 
-from producers.links import Links
+from producers.intake.links import Links
 from producers.steps import BILLING, ORDERS, QUEUES, REMINDERS
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.values import Universe
-from workers.billing.charge import ChargeHandler
-from workers.billing.dunning import SuspendHandler, TerminateHandler
-from workers.billing.gateway import Gateway
-from workers.billing.http_gateway import HttpGateway
-from workers.billing.instant_gateway import InstantGateway
-from workers.billing.refund import RefundHandler
-from workers.billing.renew import RequestHandler, WithdrawHandler
+from workers.billing.charges.charge import ChargeHandler
+from workers.billing.charges.refund import RefundHandler
+from workers.billing.ends import SuspendHandler, TerminateHandler
+from workers.billing.gateways.http import HttpGateway
+from workers.billing.gateways.instant import InstantGateway
+from workers.billing.gateways.port import Gateway
+from workers.billing.payment_requests.handlers import RequestHandler, WithdrawHandler
 from workers.orders.price import PriceHandler
 from workers.provisioning.converge import ConvergeHandler
-from workers.provisioning.driver import Driver
-from workers.provisioning.http_driver import HttpDriver
-from workers.provisioning.instant_driver import InstantDriver
+from workers.provisioning.drivers.http import HttpDriver
+from workers.provisioning.drivers.instant import InstantDriver
+from workers.provisioning.drivers.port import Driver
 from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer
-from workers.runtime import Handler, RetryPolicy, Runtime
+from workers.runtime.runtime import Handler, RetryPolicy, Runtime
 
 # Instead of a URL: answers at once, in this process. For benchmarks.
 INSTANT = "instant:"

@@ -13,7 +13,7 @@ from schemas.virtual_clock import clock_of
 from workers.bootstrap import add_actors, handlers
 from workers.broker import ReadOnlyBroker
 from workers.launcher import die_with_parent
-from workers.runtime import Runtime
+from workers.runtime.runtime import Runtime
 
 
 def build() -> ReadOnlyBroker:

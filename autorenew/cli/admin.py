@@ -16,7 +16,7 @@ from schemas.catalogue.store import read, save, set_rollout
 from schemas.database import connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
-from schemas.lifecycle import DEFAULT_POLICY
+from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.settings import load_settings
 from schemas.tables import ROLES
 

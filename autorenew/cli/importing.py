@@ -11,9 +11,9 @@ import click
 from rich.progress import Progress
 
 from autorenew.cli.common import as_json, clock, database
-from producers.imported_rows import Form
-from producers.importing import Reject
-from producers.importing import import_services as import_rows
+from producers.imports.importing import Reject
+from producers.imports.importing import import_services as import_rows
+from producers.imports.rows import Form
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
 

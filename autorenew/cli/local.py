@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from autorenew.cli.common import on_stop
-from autorenew.private import end_on_sigterm
+from autorenew.local import end_on_sigterm
 from monitoring import metrics
 
 _folder = click.option(
@@ -46,7 +46,7 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
 def up(folder: Path) -> None:
     """Run everything in this process until stopped; other terminals can place orders."""
     from autorenew.catalogues import bundled
-    from autorenew.embedded import Embedded
+    from autorenew.local.embedded import Embedded
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
 

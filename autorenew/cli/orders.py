@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 
 from autorenew.cli.common import as_json, clock, database, show
 from monitoring import audit as auditing
-from producers import failed as failures
-from producers import lanes as all_lanes
+from producers.control import failed as failures
+from producers.control import lanes as all_lanes
 from producers.intake import Answer, Intake, Verdict
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError

@@ -17,8 +17,8 @@ from schemas.settings import load_settings
 @click.command()
 def intake() -> None:
     """Take orders from the AMQP queue `intake` until stopped."""
-    from producers.amqp_intake import AmqpIntake
     from producers.intake import Intake
+    from producers.intake.amqp import AmqpIntake
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
@@ -33,8 +33,8 @@ def intake() -> None:
 @click.command()
 def relay() -> None:
     """Carry ready tasks from the ledger to RabbitMQ until stopped."""
-    from producers.relay import Relay
-    from producers.transport import RabbitTransport
+    from producers.relay.relay import Relay
+    from producers.relay.transport import RabbitTransport
 
     settings = load_settings()
     url = settings.need("broker_url")
@@ -48,7 +48,7 @@ def relay() -> None:
 @click.command()
 def scheduler() -> None:
     """Hand over what is due to be renewed, reminded or ended until stopped; any number may run."""
-    from producers.scheduler import Scheduler
+    from producers.scheduler.scheduler import Scheduler
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()

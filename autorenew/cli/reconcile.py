@@ -26,9 +26,9 @@ def gateway(book: bool, as_json: bool) -> None:
     """
     from producers.steps import BILLING
     from schemas.catalogue.store import CatalogueCache
-    from workers.billing import reconcile as books
-    from workers.billing.charge import ChargeHandler
-    from workers.billing.gateway import BookUnavailable
+    from workers.billing.charges import reconcile as books
+    from workers.billing.charges.charge import ChargeHandler
+    from workers.billing.gateways.port import BookUnavailable
     from workers.bootstrap import handlers
 
     settings = load_settings()

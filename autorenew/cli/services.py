@@ -12,10 +12,10 @@ from sqlalchemy import Connection, Engine, text
 
 from autorenew.cli.common import as_json, clock, database, show
 from autorenew.cli.importing import import_services
-from producers import next_steps
 from producers.intake import Answer, Intake, Verdict
-from producers.links import Links
-from producers.next_steps import Renewable
+from producers.intake.links import Links
+from producers.renewals import next_steps
+from producers.renewals.next_steps import Renewable
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings

@@ -40,12 +40,12 @@ from schemas.values import (
     ServiceState,
     derived_id,
 )
-from workers.billing.gateway import Charge, GatewayState
-from workers.billing.instant_gateway import InstantGateway
-from workers.billing.numbering import Number, series_code
+from workers.billing.charges.numbering import Number, series_code
+from workers.billing.gateways.instant import InstantGateway
+from workers.billing.gateways.port import Charge, GatewayState
 from workers.orders.pricing import Order, OrderLine, price
-from workers.provisioning.driver import DriverState, Operation, OperationKind
-from workers.provisioning.instant_driver import InstantDriver
+from workers.provisioning.drivers.instant import InstantDriver
+from workers.provisioning.drivers.port import DriverState, Operation, OperationKind
 
 # One of each per process, shared by its threads.
 _catalogue = CatalogueCache()

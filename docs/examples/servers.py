@@ -12,8 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from autorenew.private.postgres import PrivatePostgres
-from autorenew.private.rabbitmq import PrivateRabbitMQ
+from autorenew.local.postgres import PrivatePostgres
+from autorenew.local.rabbitmq import PrivateRabbitMQ
 
 
 def main(folder: Path) -> None:

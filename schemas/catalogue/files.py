@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import CatalogueError
-from schemas.lifecycle import DEFAULT_POLICY as DEFAULT
-from schemas.lifecycle import Policy, ReminderRule
+from schemas.rules.lifecycle import DEFAULT_POLICY as DEFAULT
+from schemas.rules.lifecycle import Policy, ReminderRule
 from schemas.values import CURRENCY_DIGITS, Money, Period, Universe
 
 BUNDLED = Path(__file__).parent / "bundled"

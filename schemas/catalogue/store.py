@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import ConfigurationError
-from schemas.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
+from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.tables import contracts, plans, policies, prices, rows_from_json, subsidiaries
 from schemas.values import Money, Period, Universe
 

@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
-from schemas.lifecycle import Step
+from schemas.rules.lifecycle import Step
 from schemas.tables.base import CHANGING, is_one_of, metadata, moment, state
 from schemas.values import OperationState, RenewalMode, ResourceState, ServiceState, Universe
 

@@ -13,19 +13,19 @@ from typing import Any
 import pika
 import pytest
 
-from autorenew.private.fleet import Member, PrivateFleet, descendants
-from autorenew.private.postgres import PrivatePostgres
-from autorenew.private.rabbitmq import PrivateRabbitMQ
+from autorenew.local.fleet import Member, PrivateFleet, descendants
+from autorenew.local.postgres import PrivatePostgres
+from autorenew.local.rabbitmq import PrivateRabbitMQ
 from monitoring.audit import audit
-from producers.dispatching import Dispatch
 from producers.failpoints import NAMES
-from producers.relay import Relay
-from producers.transport import RabbitTransport
+from producers.ledger.dispatching import Dispatch
+from producers.relay.relay import Relay
+from producers.relay.transport import RabbitTransport
 from schemas.clock import SystemClock
 from schemas.database import connect
 from schemas.settings import Settings
 from simulator.server import Running
-from tests.given import body, line, order
+from tests.support.given import body, line, order
 
 pytestmark = pytest.mark.rabbitmq
 

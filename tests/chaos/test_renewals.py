@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autorenew.private.fleet import PrivateFleet
+from autorenew.local.fleet import PrivateFleet
 from producers.failpoints import NAMES
 from producers.intake import Intake
 from schemas.catalogue.store import CatalogueCache, set_rollout
@@ -19,7 +19,7 @@ from schemas.virtual_clock import VirtualClock
 from simulator.mailbox import Mailbox
 from simulator.server import Running
 from tests.chaos.test_faults import PLANS, TIMEOUT_SECONDS, assert_clean, handler_processes, kill
-from tests.given import body, line, order
+from tests.support.given import body, line, order
 
 pytestmark = pytest.mark.rabbitmq
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from autorenew.private.fleet import descendants
-from tests.given import wait_until
+from autorenew.local.fleet import descendants
+from tests.support.given import wait_until
 
 AUTORENEW = [sys.executable, "-m", "autorenew"]
 

@@ -21,13 +21,14 @@ from autorenew.catalogues import bundled
 from autorenew.cli import main
 from monitoring import audit, metrics
 from monitoring.forecast import Decision, Outcome
-from producers import failpoints, imported_rows, topology
+from producers import failpoints, topology
+from producers.imports import rows as imported_rows
+from producers.intake.validation import problems_of
 from producers.ledger import GUARDED_LANES
 from producers.steps import QUEUES
-from producers.validation import problems_of
 from schemas.catalogue import BUNDLED, load
-from schemas.lifecycle import DEFAULT_POLICY, Step
 from schemas.messages import CommandDocument, CustomerDocument, LineDocument, OrderDocument, parse
+from schemas.rules.lifecycle import DEFAULT_POLICY, Step
 from schemas.settings import Settings
 from schemas.tables import ROLES
 from schemas.values import RenewalMode

@@ -18,15 +18,15 @@ import pytest
 
 from autorenew.catalogues import bundled
 from autorenew.demo import orders as demo_orders
-from autorenew.private.ports import free_port
-from autorenew.private.postgres import PrivatePostgres
-from autorenew.private.rabbitmq import PrivateRabbitMQ
-from producers.links import Links
+from autorenew.local.ports import free_port
+from autorenew.local.postgres import PrivatePostgres
+from autorenew.local.rabbitmq import PrivateRabbitMQ
+from producers.intake.links import Links
 from schemas.clock import zone
 from schemas.database import connect
 from simulator.mailbox import Mailbox
 from tests.e2e.test_compose import FLEET, SERVICES
-from tests.given import wait_until
+from tests.support.given import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 

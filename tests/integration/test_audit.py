@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import text
 
 from monitoring.audit import CHECKS, audit
-from producers import failed
+from producers.control import failed
 from tests.conftest import Database
-from tests.given import line, order
 from tests.integration.test_billing import assert_clean, run
+from tests.support.given import line, order
 
 # Renewals that say they are on a payment request; one that is; an e-mail that was begun with a
 # notice in it.

@@ -10,11 +10,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from monitoring.audit import audit
-from producers import failed, ledger
+from producers import ledger
+from producers.control import failed
 from producers.steps import GATEWAY, REFUND
 from tests.conftest import Database
-from tests.given import line, order, wait_until
-from workers.billing.numbering import take_numbers
+from tests.support.given import line, order, wait_until
+from workers.billing.charges.numbering import take_numbers
 
 
 def run(fleet: Any, database: Database, *documents: Any) -> None:

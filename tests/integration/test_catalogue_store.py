@@ -9,9 +9,9 @@ import pytest
 
 from schemas.catalogue import Catalogue, Contract, Option, Plan, Price
 from schemas.catalogue.store import CatalogueCache, read, save, set_rollout
-from schemas.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
+from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.values import Money, Period, Universe
-from tests.given import CATALOGUE, FR, IE, TERMS
+from tests.support.given import CATALOGUE, FR, IE, TERMS
 
 MONTH, YEAR = Period(1), Period(12)
 GENTLE = Policy(

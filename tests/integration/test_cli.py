@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from autorenew.cli import main
 from tests.conftest import Database
-from tests.given import line, order, wait_until
+from tests.support.given import line, order, wait_until
 
 
 @pytest.fixture

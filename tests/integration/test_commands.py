@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from autorenew.cli import main
-from producers.links import Links
-from tests import given
+from producers.intake.links import Links
 from tests.conftest import Database
-from tests.given import line
 from tests.integration.test_renewals import accepts, declines, publish
+from tests.support import given
+from tests.support.given import line
 
 TERMS = {"contract": "terms", "version": 2}
 

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from producers import dispatching, guard, lanes, ledger
-from producers.dispatching import Dispatch
-from producers.relay import Relay
+from producers import ledger
+from producers.control import guard, lanes
+from producers.ledger import dispatching
+from producers.ledger.dispatching import Dispatch
+from producers.relay.relay import Relay
 from producers.steps import (
     CHARGE,
     DESTRUCTIVE,
@@ -26,9 +28,9 @@ from producers.steps import (
 from schemas.clock import FixedClock, SystemClock
 from schemas.settings import Settings, load_settings
 from tests.conftest import Database
-from tests.given import line, order, wait_until
 from tests.integration.test_billing import assert_clean
 from tests.integration.test_renewals import declines
+from tests.support.given import line, order, wait_until
 
 HOUR = timedelta(hours=1)
 VIRTUAL = load_settings(clock="virtual")

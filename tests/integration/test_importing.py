@@ -15,15 +15,15 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from autorenew.cli.importing import import_services as command
-from producers import next_steps
-from producers.imported_rows import REDACTED, Form
-from producers.importing import Counts, Reject, import_services
+from producers.imports.importing import Counts, Reject, import_services
+from producers.imports.rows import REDACTED, Form
+from producers.renewals import next_steps
 from schemas.catalogue.store import CatalogueCache, set_rollout
 from schemas.clock import FixedClock
 from schemas.errors import AutorenewError
 from schemas.values import derived_id
-from tests import given
 from tests.conftest import Database
+from tests.support import given
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SERVICE = derived_id("imported service", "web", "r-1")

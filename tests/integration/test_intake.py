@@ -10,7 +10,7 @@ from producers.intake import Intake, Verdict
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import SystemClock
 from tests.conftest import Database
-from tests.given import body, line, order
+from tests.support.given import body, line, order
 
 
 def test_an_accepted_order_is_written_down_with_its_first_task(database: Database) -> None:

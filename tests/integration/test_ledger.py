@@ -7,10 +7,19 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import text
 
-from producers import dispatching, ledger
-from producers.ledger import MAX_STARTS, Claim, Failure, LeaseLost, Outcome, Place, Retry
-from tests import given
+from producers import ledger
+from producers.ledger import (
+    MAX_STARTS,
+    Claim,
+    Failure,
+    LeaseLost,
+    Outcome,
+    Place,
+    Retry,
+    dispatching,
+)
 from tests.conftest import Database
+from tests.support import given
 
 HERE = Place("web", "driver:web")
 

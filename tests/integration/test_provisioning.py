@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from producers import failed, ledger
+from producers import ledger
+from producers.control import failed
 from producers.steps import CONVERGE, driver_place
 from tests.conftest import Database
-from tests.given import line, order, wait_until
 from tests.integration.test_billing import assert_clean, run
-from tests.unit.far_side import FarSide, answers
+from tests.support.far_side import FarSide, answers
+from tests.support.given import line, order, wait_until
 
 
 def want(database: Database, state: str) -> None:

@@ -13,22 +13,22 @@ import pytest
 from click.testing import CliRunner, Result
 
 from autorenew.cli import main
-from autorenew.embedded import Embedded
-from producers import lanes
+from autorenew.local.embedded import Embedded
+from producers.control import lanes
 from producers.ledger import GUARDED_LANES, RENEWAL_LANE
 from schemas.catalogue.store import CatalogueCache
 from schemas.values import Money, Universe
 from simulator.server import Running
-from tests import given
 from tests.conftest import Database
-from tests.given import line
 from tests.integration.test_billing import assert_clean
 from tests.integration.test_renewals import DECLINE
-from tests.life import BRANDS, Life
-from workers.billing.gateway import Charge
-from workers.billing.http_gateway import HttpGateway
-from workers.billing.instant_gateway import InstantGateway
-from workers.billing.reconcile import Difference, compare
+from tests.support import given
+from tests.support.given import line
+from tests.support.life import BRANDS, Life
+from workers.billing.charges.reconcile import Difference, compare
+from workers.billing.gateways.http import HttpGateway
+from workers.billing.gateways.instant import InstantGateway
+from workers.billing.gateways.port import Charge
 
 Start = Callable[[Database], Life]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from producers.links import Links
-from producers.scheduler import Scheduler
+from producers.intake.links import Links
+from producers.scheduler.scheduler import Scheduler
 from schemas.catalogue.store import CatalogueCache
 from schemas.values import derived_id
-from tests import given
-from tests.given import line, wait_until
 from tests.integration.test_renewals import accepts, declines, publish
+from tests.support import given
+from tests.support.given import line, wait_until
 from workers.reminders.remind import RemindHandler
 
 MONTHS = {

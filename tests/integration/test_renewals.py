@@ -6,8 +6,8 @@ from typing import Any
 from schemas.catalogue import Catalogue, Plan
 from schemas.catalogue.store import save
 from schemas.values import Money, Period
-from tests import given
-from tests.given import line
+from tests.support import given
+from tests.support.given import line
 
 DECLINE = {"target": "gateway", "operation": "charge", "fault": "decline"}
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from producers import dispatching, ledger
-from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry
+from producers import ledger
+from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry, dispatching
 from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
-from tests.given import wait_until
-from workers.runtime import RetryPolicy, Runtime
+from tests.support.given import wait_until
+from workers.runtime.runtime import RetryPolicy, Runtime
 
 HERE = Place("web", "driver:web")
 POLICY = RetryPolicy(base=0.001, cap=0.001, attempts=3)

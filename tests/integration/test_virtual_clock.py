@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from producers import lanes, ledger
+from producers import ledger
+from producers.control import lanes
 from producers.steps import GATEWAY
 from schemas import virtual_clock
 from schemas.clock import SystemClock
 from schemas.errors import ConfigurationError
 from schemas.virtual_clock import ClockBusy, VirtualClock, clock_of
 from tests.conftest import Database
-from tests.given import body, line, order
+from tests.support.given import body, line, order
 
 A_WEEK = timedelta(days=7)
 # Between two looks at the real clock on a busy machine.

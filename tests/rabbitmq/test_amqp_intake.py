@@ -10,16 +10,16 @@ import pika
 import pytest
 from sqlalchemy import text
 
-from autorenew.private.fleet import PrivateFleet
-from autorenew.private.rabbitmq import PrivateRabbitMQ
+from autorenew.local.fleet import PrivateFleet
+from autorenew.local.rabbitmq import PrivateRabbitMQ
 from monitoring import metrics
-from producers.amqp_intake import AmqpIntake
 from producers.intake import Intake
+from producers.intake.amqp import AmqpIntake
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import SystemClock
 from schemas.database import connect
-from tests.given import body, line, order, wait_until
 from tests.rabbitmq.test_transport import cut, depth
+from tests.support.given import body, line, order, wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -163,7 +163,7 @@ def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change
             cuts += 1
             cut(rabbitmq, fleet.vhost)
 
-    monkeypatch.setattr("producers.amqp_intake.failpoint", lose_the_connection)
+    monkeypatch.setattr("producers.intake.amqp.failpoint", lose_the_connection)
     repeated = metrics.documents.labels("amqp", "repeated")._value
     before = repeated.get()
 

@@ -9,11 +9,11 @@ import pytest
 from dramatiq import ConnectionClosed
 from pika.exceptions import ChannelClosedByBroker
 
-from autorenew.private.fleet import PrivateFleet
-from autorenew.private.rabbitmq import PrivateRabbitMQ
-from producers.transport import TASKS_EXCHANGE
-from tests.given import wait_until
+from autorenew.local.fleet import PrivateFleet
+from autorenew.local.rabbitmq import PrivateRabbitMQ
+from producers.relay.transport import TASKS_EXCHANGE
 from tests.rabbitmq.test_transport import cut, depth
+from tests.support.given import wait_until
 from workers.broker import ReadOnlyBroker
 
 pytestmark = pytest.mark.rabbitmq

@@ -5,11 +5,11 @@ import uuid
 import pika
 import pytest
 
-from autorenew.private.fleet import PrivateFleet
-from autorenew.private.rabbitmq import PrivateRabbitMQ
-from producers.dispatching import Dispatch
-from producers.transport import RabbitTransport, TransportLost
-from tests.given import wait_until
+from autorenew.local.fleet import PrivateFleet
+from autorenew.local.rabbitmq import PrivateRabbitMQ
+from producers.ledger.dispatching import Dispatch
+from producers.relay.transport import RabbitTransport, TransportLost
+from tests.support.given import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 

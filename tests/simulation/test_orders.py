@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from autorenew.catalogues import bundled
 from autorenew.demo import orders
-from producers import failed
+from producers.control import failed
 from producers.intake import Verdict
 from schemas.catalogue.store import save
 from tests.conftest import Database

@@ -12,7 +12,7 @@ import urllib3
 from click.testing import CliRunner, Result
 
 from autorenew.cli import COMMANDS, main
-from autorenew.private.ports import free_port
+from autorenew.local.ports import free_port
 from monitoring import metrics
 from schemas.catalogue import BUNDLED
 from schemas.catalogue.ovh import read_ovh

@@ -8,15 +8,15 @@ from schemas.catalogue.store import CatalogueCache
 from schemas.clock import FixedClock
 from schemas.values import Period, ResourceState, ServiceState
 from workers.provisioning.converge import Call, ConvergeHandler, missing_operation
-from workers.provisioning.driver import (
+from workers.provisioning.drivers.instant import InstantDriver
+from workers.provisioning.drivers.port import (
     DriverAnswer,
     DriverState,
     Operation,
     OperationKind,
     Resource,
 )
-from workers.provisioning.instant_driver import InstantDriver
-from workers.runtime import RetryPolicy
+from workers.runtime.runtime import RetryPolicy
 
 ABSENT, ACTIVE, SUSPENDED = ResourceState.ABSENT, ResourceState.ACTIVE, ResourceState.SUSPENDED
 EARLIER, LATER = date(2026, 3, 2), date(2026, 4, 2)

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from autorenew.private.ports import free_port
+from autorenew.local.ports import free_port
 from schemas.values import ResourceState
 from simulator.server import Running
-from workers.provisioning.driver import (
+from tests.support.far_side import FarSide, answers, drops, hangs
+from workers.provisioning.drivers.http import HttpDriver
+from workers.provisioning.drivers.instant import InstantDriver
+from workers.provisioning.drivers.port import (
     Driver,
     DriverAnswer,
     DriverState,
@@ -22,10 +25,6 @@ from workers.provisioning.driver import (
     Resource,
     perform,
 )
-from workers.provisioning.http_driver import HttpDriver
-from workers.provisioning.instant_driver import InstantDriver
-
-from .far_side import FarSide, answers, drops, hangs
 
 CREATE, SUSPEND, RESUME, EXTEND, TERMINATE = OperationKind
 ABSENT, ACTIVE, SUSPENDED = ResourceState

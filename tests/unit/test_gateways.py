@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from autorenew.private.ports import free_port
+from autorenew.local.ports import free_port
 from schemas.values import Money
 from simulator.server import Running
-from workers.billing.gateway import (
+from tests.support.far_side import FarSide, answers, drops, hangs
+from workers.billing.gateways.http import HttpGateway
+from workers.billing.gateways.instant import InstantGateway
+from workers.billing.gateways.port import (
     BookEntry,
     BookUnavailable,
     Charge,
@@ -20,10 +23,6 @@ from workers.billing.gateway import (
     GatewayState,
     Refund,
 )
-from workers.billing.http_gateway import HttpGateway
-from workers.billing.instant_gateway import InstantGateway
-
-from .far_side import FarSide, answers, drops, hangs
 
 SUCCEEDED, DECLINED = GatewayState.SUCCEEDED, GatewayState.DECLINED
 NOT_FOUND, UNKNOWN = GatewayState.NOT_FOUND, GatewayState.UNKNOWN

@@ -8,10 +8,9 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from prometheus_client import REGISTRY
 
-from autorenew.private.ports import free_port
-from workers.http_calls import Answer, HttpCalls, InDoubt, NotSent
-
-from .far_side import FarSide, answers, drops, hangs
+from autorenew.local.ports import free_port
+from tests.support.far_side import FarSide, answers, drops, hangs
+from workers.outside.http import Answer, HttpCalls, InDoubt, NotSent
 
 
 def calls(url: str, *, seconds: float = 5, token: str | None = None) -> HttpCalls:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given as examples_of
 from hypothesis import strategies as st
 
-from producers.imported_rows import (
+from producers.imports.rows import (
     FIELDS,
     MAX_ROW_BYTES,
     REDACTED,
@@ -19,12 +19,12 @@ from producers.imported_rows import (
     lines,
     parse,
 )
-from producers.imported_services import SERVICE_COLUMNS, Arrivals, Books, Customer, Judge
+from producers.imports.services import SERVICE_COLUMNS, Arrivals, Books, Customer, Judge
 from schemas.catalogue import Catalogue
 from schemas.errors import AutorenewError
 from schemas.messages import Problem
 from schemas.values import Period, derived_id
-from tests import given
+from tests.support import given
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CATALOGUE = Catalogue(

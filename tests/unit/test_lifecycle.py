@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from schemas.lifecycle import (
+from schemas.rules.lifecycle import (
     DEFAULT_POLICY,
     Cycle,
     NextStep,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.clock import local_midnight
-from schemas.lifecycle import DEFAULT_POLICY, Policy, Service, Step, due_notices, next_step
+from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, Service, Step, due_notices, next_step
 from schemas.values import RenewalMode, ResourceState, ServiceState
 from tests.unit.test_lifecycle import NO_GRACE, PAYS, a_service, on
 from tests.unit.test_lifecycle_time import (

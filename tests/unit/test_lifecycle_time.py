@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.clock import local_midnight
-from schemas.lifecycle import (
+from schemas.rules.lifecycle import (
     DEFAULT_POLICY,
     NOTHING_YET,
     Cycle,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 
-from producers.links import LinkInvalid, Links
+from producers.intake.links import LinkInvalid, Links
 from schemas.errors import AutorenewError, ConfigurationError
 
 SECRET = "a secret of tests"

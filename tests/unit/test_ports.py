@@ -1,6 +1,6 @@
 import socket
 
-from autorenew.private.ports import free_port
+from autorenew.local.ports import free_port
 
 
 def test_a_port_can_be_listened_on() -> None:

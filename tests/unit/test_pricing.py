@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.catalogue import Catalogue, Plan, Price, Subsidiary
 from schemas.errors import DataError
-from schemas.tax import TaxKind
+from schemas.rules.tax import TaxKind
 from schemas.values import Money, Period, Universe
 from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine
 
 from producers.ledger import ClaimedTask, Failure, Retry
 from schemas.settings import load_settings
-from workers.runtime import RetryPolicy, Runtime
+from workers.runtime.runtime import RetryPolicy, Runtime
 
 SUBJECT = uuid.UUID(int=1)
 

@@ -16,7 +16,7 @@ import pytest
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from prometheus_client import REGISTRY
 
-from autorenew.private.ports import free_port
+from autorenew.local.ports import free_port
 from schemas.errors import ConfigurationError
 from simulator.mailbox import Mailbox
 from workers.reminders import smtp

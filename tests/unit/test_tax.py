@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import tax
 from schemas.catalogue import BUNDLED, Subsidiary, load
 from schemas.errors import DataError
-from schemas.tax import TaxKind, Treatment, check_vat_number, determine, tax_on
+from schemas.rules import tax
+from schemas.rules.tax import TaxKind, Treatment, check_vat_number, determine, tax_on
 from schemas.values import round_half_up
 
 SUBSIDIARIES = load([BUNDLED]).subsidiaries

@@ -5,8 +5,8 @@ from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.dispatching import Dispatch
-from producers.transport import LocalTransport, encode
+from producers.ledger.dispatching import Dispatch
+from producers.relay.transport import LocalTransport, encode
 
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from producers.validation import problems_of
+from producers.intake.validation import problems_of
 from schemas.catalogue import Catalogue
 from schemas.messages import OrderDocument
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from schemas import tax
 from schemas.catalogue import Catalogue, Plan
 from schemas.errors import DataError
+from schemas.rules import tax
 from schemas.values import Period, derived_id
 
 

@@ -15,15 +15,16 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from producers import history, ledger, next_steps
+from producers import history, ledger
 from producers.history import Event, by_task
 from producers.ledger import Claim, Failure, Outcome
+from producers.renewals import next_steps
 from producers.steps import CONVERGE, GATEWAY, REFUND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date, local_midnight
 from schemas.values import OperationState, Period, ResourceState, ServiceState, derived_id
 from workers.orders.ending import end_orders
-from workers.provisioning.driver import (
+from workers.provisioning.drivers.port import (
     Driver,
     DriverAnswer,
     DriverState,
@@ -32,7 +33,7 @@ from workers.provisioning.driver import (
     Resource,
     perform,
 )
-from workers.runtime import RetryPolicy
+from workers.runtime.runtime import RetryPolicy
 
 
 def missing_operation(

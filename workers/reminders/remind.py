@@ -13,20 +13,21 @@ from email.message import EmailMessage
 
 from sqlalchemy import Connection, text
 
-from producers import history, next_steps
+from producers import history
 from producers.history import by_task
+from producers.intake.links import Links
 from producers.ledger import Claim, Failure, Outcome
-from producers.links import Links
-from producers.next_steps import Renewable
+from producers.renewals import next_steps
+from producers.renewals.next_steps import Renewable
 from producers.steps import REMIND
-from schemas import lifecycle, tax
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
+from schemas.rules import lifecycle, tax
 from schemas.values import Money, RenewalMode, ResourceState
 from workers.reminders.mail import Item, Mail, Situation, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState
-from workers.runtime import RetryPolicy
+from workers.runtime.runtime import RetryPolicy
 
 _EMAILS = text("""
     SELECT e.id, c.id AS customer_id, c.email, c.language, c.country, c.vat_number

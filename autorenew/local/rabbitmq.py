@@ -1,0 +1,194 @@
+"""A private RabbitMQ node: own ports, cookie and folder, never the machine's own broker."""
+
+import atexit
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import pika
+import urllib3
+from pika.exceptions import AMQPError
+
+from autorenew.local.ports import free_port
+from schemas.errors import ConfigurationError
+
+HINT = "rabbitmq-server is not installed: apt-get install rabbitmq-server"
+
+
+def find_server() -> Path | None:
+    """The folder of RabbitMQ's own scripts (not Debian's wrappers, which change the user)."""
+    found = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("rabbitmq-server")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+class PrivateRabbitMQ:
+    """A node that starts in 5 to 10 s, with the management API on the loopback interface."""
+
+    ADMIN = "admin"
+
+    def __init__(self, folder: Path) -> None:
+        sbin = find_server()
+        if sbin is None:
+            raise ConfigurationError(HINT)
+        self._sbin = sbin
+        self._folder = folder.absolute()
+        (self._folder / "log").mkdir(parents=True, exist_ok=True)
+        self.port, self._distribution, self._epmd_port, self.management_port = (
+            free_port() for _ in range(4)
+        )
+        self._admin_password = secrets.token_hex(8)
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write_files()
+
+    def _write_files(self) -> None:
+        cookie = self._folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(mode=0o400)
+            cookie.chmod(0o600)
+            cookie.write_text(secrets.token_hex(16))
+            cookie.chmod(0o400)
+        configuration = f"""
+            loopback_users = none
+            default_user = {self.ADMIN}
+            default_pass = {self._admin_password}
+            management.tcp.ip = 127.0.0.1
+            management.tcp.port = {self.management_port}
+            disk_free_limit.absolute = 50MB
+        """
+        lines = "\n".join(line.strip() for line in configuration.strip().splitlines())
+        for name, content in (
+            ("rabbitmq.conf", lines + "\n"),
+            ("enabled_plugins", "[rabbitmq_management].\n"),
+            ("empty", ""),
+        ):
+            (self._folder / name).write_text(content)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        folder = str(self._folder)
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "LANG": "C.UTF-8",
+            "HOME": folder,
+            "RABBITMQ_NODENAME": f"autorenew{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq",
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/empty",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+            "RABBITMQ_CTL_ERL_ARGS": loopback,
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def url(self, user: str = ADMIN, password: str = "", vhost: str = "/") -> str:
+        secret = password or self._admin_password
+        return f"amqp://{user}:{secret}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{self.ADMIN}:{self._admin_password}@127.0.0.1:{self.management_port}"
+
+    def start(self, timeout: float = 90.0) -> None:
+        """Start, or start again after a kill; returns when it can be used."""
+        if self._epmd is None or self._epmd.poll() is not None:
+            self._epmd = subprocess.Popen(
+                ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                env=self._environment,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        with (self._folder / "log/stdout").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._sbin / "rabbitmq-server"],
+                env=self._environment,
+                cwd=self._folder,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        atexit.register(self.stop)
+        end = time.monotonic() + timeout
+        while True:
+            if self._process.poll() is not None:
+                raise ConfigurationError(f"RabbitMQ did not start, see {self._folder / 'log'}")
+            try:
+                pika.BlockingConnection(pika.URLParameters(self.url())).close()
+            except (AMQPError, OSError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def kill(self) -> None:
+        """SIGKILL to the node and its helpers, as a power cut would."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def wipe(self) -> None:
+        """Delete what the broker keeps; only when it does not run."""
+        shutil.rmtree(self._folder / "mnesia", ignore_errors=True)
+
+    def stop(self) -> None:
+        """End the node, its helpers and its port mapper."""
+        self.kill()
+        self._process = None
+        if self._epmd is not None:
+            self._epmd.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._epmd.wait(5)
+            self._epmd = None
+
+    def add_vhost(self, name: str) -> None:
+        """A namespace of its own; safe to repeat."""
+        self._manage("PUT", f"/vhosts/{quote(name, safe='')}")
+        permissions = {"configure": ".*", "write": ".*", "read": ".*"}
+        self._manage("PUT", f"/permissions/{quote(name, safe='')}/{self.ADMIN}", permissions)
+
+    def delete_vhost(self, name: str) -> None:
+        self._manage("DELETE", f"/vhosts/{quote(name, safe='')}")
+
+    def _manage(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
+        answer = urllib3.request(
+            method,
+            f"http://127.0.0.1:{self.management_port}/api{path}",
+            headers=urllib3.make_headers(basic_auth=f"{self.ADMIN}:{self._admin_password}"),
+            json=body or {},
+            timeout=10,
+        )
+        if answer.status >= 300:
+            raise ConfigurationError(f"{method} {path}: {answer.status}")
+
+    def ctl(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [self._sbin / "rabbitmqctl", "-q", *arguments],
+            env=self._environment,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout

@@ -1,0 +1,1 @@
+"""What a person or the guard stops, starts and retries."""

@@ -1,0 +1,258 @@
+"""Taking over the old world: services that exist already, from a file, by COPY.
+
+A row is taken in once: its service's id follows from its driver and resource, so a file that is
+imported again, or was interrupted, changes nothing but what is missing. Bad rows go to whoever
+wants them, with every reason; good rows go in.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO, NamedTuple
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy.dialects.postgresql import dialect
+
+from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
+from producers.imports.services import (
+    AGREEMENT_COLUMNS,
+    CUSTOMER_COLUMNS,
+    METHOD_COLUMNS,
+    SERVICE_COLUMNS,
+    Arrivals,
+    Books,
+    Customer,
+    Judge,
+    known_plan,
+)
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock
+from schemas.errors import AutorenewError
+from schemas.messages import Problem
+from schemas.tables import agreements, customers, payment_methods, services
+from schemas.values import derived_id
+
+# Rows in one transaction: an interrupted import loses at most so many, twice over.
+CHUNK = 10_000
+
+
+class Reject(NamedTuple):
+    """A row that was not taken in.
+
+    Attributes:
+        row: as it was, without its payment method.
+    """
+
+    line: int
+    problems: list[Problem]
+    row: str
+
+
+@dataclass(slots=True)
+class Counts:
+    imported: int = 0
+    known: int = 0
+    rejected: int = 0
+
+
+def import_services(
+    engine: Engine,
+    catalogue: CatalogueCache,
+    clock: Clock,
+    source: BinaryIO,
+    form: Form,
+    rejects: Callable[[Reject], None],
+    progress: Callable[[int], None] = lambda rows: None,
+    *,
+    dry_run: bool = False,
+    chunk: int = CHUNK,
+) -> Counts:
+    """Take in the services of a file.
+
+    Args:
+        engine: as the database role ``api``.
+        source: one row a line; CSV begins with a header.
+        rejects: told of each row that is not taken in, in the order of the file.
+        progress: told how many more rows are done.
+        dry_run: only find out what would happen.
+        chunk: rows in one transaction.
+
+    Raises:
+        AutorenewError: ``header_invalid`` or ``import_running``: nothing was written;
+            ``import_disturbed``: what went before is in, import the file again.
+        SQLAlchemyError: the same.
+    """
+    numbered = lines(source)
+    rows: RowFormat = NdjsonRows()
+    if form == "csv":
+        _, header = next(numbered, (1, b""))
+        rows = CsvRows(header)
+    counts = Counts()
+    judge = Judge(clock.now(), keep=dry_run)
+    with _alone(engine) as tx, ThreadPoolExecutor(1, "import") as writer, _without_collector():
+        writing: Future[None] | None = None
+        # Rows are read and judged while those before them are written.
+        while batch := list(islice(numbered, chunk)):
+            good, refused = _parse(rows, batch)
+            with tx.begin():
+                current = catalogue.current(tx)
+                ids = _ids(good, current)
+                books = _read(tx, good, ids)
+            arrivals, unfit = judge.chunk(good, ids, books, current)
+            refused |= unfit
+            if writing is not None:
+                writing.result()
+            if not dry_run and arrivals.services:
+                writing = writer.submit(_write, engine, arrivals)
+            counts.imported += len(arrivals.services)
+            counts.rejected += len(refused)
+            counts.known += len(batch) - len(arrivals.services) - len(refused)
+            for line, raw in batch:
+                if line in refused:
+                    rejects(Reject(line, refused[line], rows.shown(raw)))
+            progress(len(batch))
+        if writing is not None:
+            writing.result()
+    return counts
+
+
+# Two imports at once could each take for new what the other is writing.
+_LOCK = 0x61757472
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as tx:
+        if not tx.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one():
+            raise AutorenewError("another import is running: wait for it", code="import_running")
+        tx.commit()
+        try:
+            yield tx
+        finally:
+            tx.invalidate()  # the lock is the session's: it ends with it, whatever has happened
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Rows make many objects and no cycles: looking for some took a fifth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _parse(
+    rows: RowFormat, batch: list[tuple[int, bytes]]
+) -> tuple[list[Row], dict[int, list[Problem]]]:
+    """The rows that have the right shape, and what is wrong with the others, by line."""
+    good = []
+    refused = {}
+    for line, raw in batch:
+        row, problems = parse(rows, line, raw)
+        if row is None:
+            refused[line] = problems
+        else:
+            good.append(row)
+    return good, refused
+
+
+def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
+    """Line -> its service, where the plan is known."""
+    return {
+        row.line: derived_id("imported service", plan.driver, row.service.resource_id)
+        for row in rows
+        if (plan := known_plan(catalogue, row.service.plan)) is not None
+    }
+
+
+_SERVICES = text("SELECT id, customer_id, plan FROM services WHERE id = ANY(:ids)")
+_CUSTOMERS = text("SELECT id, subsidiary, payment_method_id FROM customers WHERE id = ANY(:ids)")
+_METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
+_AGREED = text(
+    "SELECT customer_id, contract, max(version) FROM agreements WHERE customer_id = ANY(:ids)"
+    " GROUP BY customer_id, contract"
+)
+
+
+def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
+    people = {"ids": list({row.service.customer for row in rows})}
+    books = Books()
+    for row in tx.execute(_SERVICES, {"ids": list(set(ids.values()))}):
+        books.services[row.id] = row.customer_id, row.plan
+    for row in tx.execute(_CUSTOMERS, people):
+        books.customers[row.id] = Customer(row.subsidiary, row.payment_method_id)
+    if books.customers:
+        for customer, contract, version in tx.execute(_AGREED, people):
+            books.agreed[customer, contract] = version
+    named = {
+        derived_id("payment method", row.service.customer, row.service.payment_method)
+        for row in rows
+        if row.service.payment_method is not None and row.service.customer in books.customers
+    }
+    saved = {c.payment_method_id for c in books.customers.values() if c.payment_method_id}
+    if named | saved:
+        books.methods.update(
+            (row.id, row.expires_on) for row in tx.execute(_METHODS, {"ids": list(named | saved)})
+        )
+    return books
+
+
+def _write(engine: Engine, arrivals: Arrivals) -> None:
+    """Write a chunk down, in one transaction."""
+    with engine.begin() as tx:
+        written = _copy(tx, customers, CUSTOMER_COLUMNS, arrivals.customers)
+        if written < len(arrivals.customers):
+            _check_customers(tx, arrivals)
+        _copy(tx, payment_methods, METHOD_COLUMNS, arrivals.methods)
+        _copy(tx, agreements, AGREEMENT_COLUMNS, arrivals.agreements)
+        _copy(tx, services, SERVICE_COLUMNS, arrivals.services)
+        tx.execute(_EVENTS)
+
+
+_EVENTS = text(
+    "INSERT INTO events (subject, name) SELECT id, 'service.imported' FROM incoming_services"
+)
+
+
+def _check_customers(tx: Connection, arrivals: Arrivals) -> None:
+    """Some were created by an order in the meantime: the same ones, or others of that name."""
+    wanted = {row[0]: row[1] for row in arrivals.customers}
+    for row in tx.execute(_CUSTOMERS, {"ids": list(wanted)}):
+        if row.subsidiary != wanted[row.id]:
+            raise AutorenewError(
+                f"customer {row.id} appeared in {row.subsidiary} in the meantime: import again",
+                code="import_disturbed",
+            )
+
+
+def _copy(
+    tx: Connection, table: Table, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
+) -> int:
+    """Insert rows that are not there yet, in the order of their keys; returns how many."""
+    if not rows:
+        return 0
+    compiler = dialect()  # type: ignore[no-untyped-call]
+    names = ", ".join(columns)
+    types = ", ".join(f"{name} {table.c[name].type.compile(dialect=compiler)}" for name in columns)
+    key = ", ".join(column.name for column in table.primary_key)
+    connection: psycopg.Connection[Any] = tx.connection.driver_connection  # type: ignore[assignment]
+    with connection.cursor() as cursor:
+        incoming = f"incoming_{table.name}"
+        cursor.execute(f"CREATE TEMPORARY TABLE {incoming} ({types}) ON COMMIT DROP")
+        with cursor.copy(f"COPY {incoming} ({names}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(
+            f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {incoming}"
+            f" ORDER BY {key} ON CONFLICT DO NOTHING"
+        )
+        return int(cursor.rowcount)

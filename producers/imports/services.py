@@ -1,0 +1,393 @@
+"""Which rows of an import become services, what they become, and what keeps the others out.
+
+Rules on plain values: what the database knows is handed in, what is to be written is handed out.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from producers.imports.rows import Row
+from producers.renewals import next_steps
+from producers.renewals.next_steps import Renewable
+from schemas.catalogue import Catalogue, Plan, Subsidiary
+from schemas.clock import local_date, local_midnight
+from schemas.errors import DataError
+from schemas.messages import Problem
+from schemas.rules import lifecycle, tax
+from schemas.rules.lifecycle import NextStep
+from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
+
+
+class Customer(NamedTuple):
+    subsidiary: str
+    payment_method_id: UUID | None
+
+
+@dataclass(slots=True)
+class Books:
+    """What is known: of a chunk's rows in the database, or of what is not written yet."""
+
+    services: dict[UUID, tuple[str, str]] = field(default_factory=dict)
+    customers: dict[str, Customer] = field(default_factory=dict)
+    methods: dict[UUID, date | None] = field(default_factory=dict)
+    agreed: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def update(self, other: "Books") -> None:
+        self.services |= other.services
+        self.customers |= other.customers
+        self.methods |= other.methods
+        for key, version in other.agreed.items():
+            self.agreed[key] = max(version, self.agreed.get(key, 0))
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Rows of tables that are to be written, in the order of the columns below."""
+
+    customers: list[tuple[Any, ...]] = field(default_factory=list)
+    methods: list[tuple[Any, ...]] = field(default_factory=list)
+    agreements: list[tuple[Any, ...]] = field(default_factory=list)
+    services: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+CUSTOMER_COLUMNS = (
+    "id", "subsidiary", "country", "language", "email", "vat_number", "payment_method_id",
+)  # fmt: skip
+METHOD_COLUMNS = ("id", "customer_id", "token", "expires_on")
+AGREEMENT_COLUMNS = ("customer_id", "contract", "version")
+SERVICE_COLUMNS = (
+    "id", "customer_id", "subsidiary", "plan", "universe", "brand", "driver", "configuration",
+    "period_months", "mode", "state", "anchor", "paid_periods", "imported_periods", "expires_at",
+    "desired", "confirmed", "confirmed_until", "resource_id", "suspended_at", "taken_over_at",
+    "payment_method_id", "pays_until", "agreed_version", "next_step", "next_step_at",
+    "next_subject",
+)  # fmt: skip
+_NEEDED = ("subsidiary", "country", "language", "email")
+
+
+class Judge:
+    """Decides about the rows of one file, in their order.
+
+    Args:
+        keep: nothing is written, so nothing that was taken in is ever in the database.
+    """
+
+    def __init__(self, now: datetime, *, keep: bool = False) -> None:
+        self._now = now
+        self._keep = keep
+        # Service -> the line that brought it first, and a hash of that row.
+        self._seen: dict[UUID, tuple[int, int]] = {}
+        self._books = Books()
+        # What the chunk before brought, which may be being written.
+        self._unwritten = Books()
+        self._views = _Views(Catalogue([], [], []), now)
+
+    def chunk(
+        self, rows: list[Row], ids: Mapping[int, UUID], found: Books, catalogue: Catalogue
+    ) -> tuple[Arrivals, dict[int, list[Problem]]]:
+        """Decide about some more rows.
+
+        Args:
+            ids: line -> service, where the plan is known.
+            found: what the database knows of these rows; what the chunk before brought may be
+                missing, what came before that not.
+
+        Returns:
+            What is to be written, and what is wrong with the rows that are refused, by line.
+        """
+        if self._views.catalogue is not catalogue:
+            self._views = _Views(catalogue, self._now)
+        if self._keep:
+            self._books.update(found)
+        else:
+            found.update(self._unwritten)
+            self._books, self._unwritten = found, Books()
+        arrivals = Arrivals()
+        refused = {}
+        for row in rows:
+            if problems := self._take(row, ids.get(row.line), catalogue, arrivals):
+                refused[row.line] = problems
+        return arrivals, refused
+
+    def _take(
+        self, row: Row, service_id: UUID | None, catalogue: Catalogue, arrivals: Arrivals
+    ) -> list[Problem]:
+        """Take one row in, unless it is known; returns what is wrong with it."""
+        service = row.service
+        if service_id is not None and (owner := self._books.services.get(service_id)) is not None:
+            if owner != (service.customer, service.plan):
+                message = f"{service.resource_id} is a service of another customer or plan"
+                return [_problem("resource_taken", "resource_id", message)]
+            line, content = self._seen.setdefault(service_id, (row.line, hash(row.raw)))
+            if content != hash(row.raw):
+                message = f"line {line} says otherwise about {service.resource_id}"
+                return [_problem("duplicate_in_file", "resource_id", message)]
+            return []
+        problems = list(_problems(row, self._books, catalogue, self._now))
+        if not problems:
+            assert service_id is not None
+            self._seen[service_id] = row.line, hash(row.raw)
+            self._arrive(row, service_id, catalogue, arrivals)
+        return problems
+
+    def _arrive(self, row: Row, service_id: UUID, catalogue: Catalogue, arrivals: Arrivals) -> None:
+        service, person, news = row.service, row.person, self._unwritten
+        plan = catalogue.known_plan(service.plan)
+        method_id = None
+        if service.payment_method is not None:
+            method_id = derived_id("payment method", service.customer, service.payment_method)
+        customer = self._books.customers.get(service.customer)
+        if customer is None:
+            customer = Customer(person["subsidiary"], method_id)
+            self._books.customers[service.customer] = news.customers[service.customer] = customer
+            arrivals.customers.append(
+                (service.customer, *map(person.get, CUSTOMER_COLUMNS[1:6]), method_id)
+            )
+        if method_id is None:
+            method_id = customer.payment_method_id
+        elif method_id not in self._books.methods:
+            self._books.methods[method_id] = news.methods[method_id] = row.pays_until
+            arrivals.methods.append(
+                (method_id, service.customer, service.payment_method, row.pays_until)
+            )
+        agreed = None
+        if plan.contract is not None:
+            key = service.customer, plan.contract
+            agreed = self._books.agreed.get(key)
+            version = service.contract_version
+            if version is not None and version != agreed:
+                arrivals.agreements.append((*key, version))
+                agreed = max(agreed or 0, version)
+                self._books.agreed[key] = news.agreed[key] = agreed
+        self._books.services[service_id] = news.services[service_id] = (
+            service.customer,
+            service.plan,
+        )
+        arrivals.services.append(
+            _service(
+                row,
+                service_id,
+                plan,
+                catalogue.subsidiary(customer.subsidiary),
+                method_id,
+                self._books.methods.get(method_id) if method_id is not None else None,
+                agreed,
+                self._views,
+                self._now,
+            )
+        )
+
+
+def known_plan(catalogue: Catalogue, code: str) -> Plan | None:
+    """On sale or not; None: there never was one."""
+    try:
+        return catalogue.known_plan(code)
+    except KeyError:
+        return None
+
+
+def _problems(row: Row, books: Books, catalogue: Catalogue, now: datetime) -> Iterator[Problem]:
+    """What is wrong with a row that has the right shape and is not known."""
+    service, person = row.service, row.person
+    customer = books.customers.get(service.customer)
+    code = customer.subsidiary if customer is not None else person.get("subsidiary")
+    if customer is None:
+        yield from _of_new_customer(row, catalogue, now)
+    elif person.get("subsidiary", code) != code:
+        message = f"{service.customer} is a customer of {code}"
+        yield _problem("customer_mismatch", "subsidiary", message)
+    if code is not None and code not in catalogue.subsidiaries:
+        known = ", ".join(sorted(catalogue.subsidiaries))
+        yield _problem("subsidiary_unknown", "subsidiary", f"not one of {known}")
+        code = None
+    plan = known_plan(catalogue, service.plan)
+    if plan is None:
+        yield _problem("plan_unknown", "plan", f"there is no plan {service.plan}")
+    else:
+        if code is not None and plan.renewal(code, row.period) is None:
+            yield _of_period(plan, code, row.period)
+        yield from _of_contract(plan, service.contract_version, catalogue)
+    if row.anchor is not None:
+        yield from _of_anchor(row.anchor, row.expires_on, row.period)
+
+
+def _of_new_customer(row: Row, catalogue: Catalogue, now: datetime) -> Iterator[Problem]:
+    person = row.person
+    if not person:
+        message = f"{row.service.customer} is new: {', '.join(_NEEDED)} are needed"
+        yield _problem("customer_unknown", "customer", message)
+        return
+    missing = [name for name in _NEEDED if name not in person]
+    for name in missing:
+        yield _problem("field_missing", name, f"{row.service.customer} is new: {name} is needed")
+    subsidiary = catalogue.subsidiaries.get(person.get("subsidiary", ""))
+    if subsidiary is not None and "country" in person:
+        try:
+            tax.determine(
+                subsidiary=subsidiary,
+                customer_country=person["country"],
+                vat_number=person.get("vat_number"),
+                on=local_date(now, subsidiary.timezone),
+            )
+        except DataError as error:
+            about = "vat_number" if error.code == "vat_number_invalid" else "country"
+            yield _problem(error.code, about, str(error))
+
+
+def _of_period(plan: Plan, subsidiary: str, period: Period) -> Problem:
+    offers = plan.prices.keys() | plan.last_prices.keys()
+    offered = sorted(months for where, months in offers if where == subsidiary)
+    if not offered:
+        return _problem("plan_not_sold", "plan", f"{plan.code} is not sold in {subsidiary}")
+    message = f"{plan.code} has no price for {period} in {subsidiary}; it has for "
+    return _problem("period_not_offered", "period", message + ", ".join(map(str, offered)))
+
+
+def _of_contract(plan: Plan, version: int | None, catalogue: Catalogue) -> Iterator[Problem]:
+    if version is None:
+        return
+    contract = catalogue.contract(plan.contract) if plan.contract else None
+    if contract is None:
+        message = f"{plan.code} has no contract"
+    elif version > contract.version:
+        message = f"the newest version of {contract.code} is {contract.version}"
+    else:
+        return
+    yield _problem("contract_version_invalid", "contract_version", message)
+
+
+def _of_anchor(anchor: date, expires_on: date, period: Period) -> Iterator[Problem]:
+    count = _periods_between(anchor, expires_on, period)
+    if count >= 0 and period.end(anchor, count) == expires_on:
+        return
+    nearest = sorted({period.end(anchor, max(count + more, 0)) for more in (-1, 0, 1)})
+    before = [f"{end}" for end in nearest if end < expires_on][-1:]
+    after = [f"{end}" for end in nearest if end > expires_on][:1]
+    message = f"{period} from {anchor} ends on {' or '.join(before + after)}, not on {expires_on}"
+    yield _problem("expiry_off_anchor", "expires_on", message)
+
+
+def _periods_between(anchor: date, expires_on: date, period: Period) -> int:
+    months = (expires_on.year - anchor.year) * 12 + expires_on.month - anchor.month
+    return months // period.months
+
+
+def _problem(code: str, path: str, message: str) -> Problem:
+    return Problem(code=code, path=path, message=message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival(Renewable):
+    """A service that arrives, with what was decided about all that look like it."""
+
+    decided: NextStep | None
+
+    def next_step(self, now: datetime) -> NextStep | None:
+        return self.decided
+
+
+class _Views:
+    """What the rule sees and says of services nothing has happened to yet.
+
+    A few days, policies and modes make many services: deciding once for all that look alike
+    saved a quarter of the time.
+    """
+
+    LIMIT = 100_000
+
+    def __init__(self, catalogue: Catalogue, now: datetime) -> None:
+        self.catalogue = catalogue
+        self._now = now
+        self._known: dict[tuple[Any, ...], tuple[lifecycle.Service, NextStep | None]] = {}
+
+    def of(
+        self,
+        row: Row,
+        plan: Plan,
+        subsidiary: Subsidiary,
+        began_on: date,
+        agreed: int | None,
+    ) -> tuple[lifecycle.Service, NextStep | None]:
+        service = row.service
+        starts_on = self.catalogue.rollouts.get((plan.brand, subsidiary.code))
+        missing = next_steps.missing_contract(plan, agreed, self.catalogue)
+        key = (
+            plan.policy.code, subsidiary.code, starts_on, row.period.months, service.expires_on,
+            began_on, service.mode, service.state, missing,
+        )  # fmt: skip
+        found = self._known.get(key)
+        if found is None:
+            timezone = subsidiary.timezone
+            view = lifecycle.Service(
+                state=ServiceState(service.state),
+                desired=ResourceState(service.state),
+                mode=RenewalMode(service.mode),
+                subsidiary=subsidiary.code,
+                timezone=timezone,
+                period=row.period,
+                expires_at=local_midnight(row.expires_on, timezone),
+                began_at=local_midnight(began_on, timezone),
+                starts_at=local_midnight(starts_on, timezone) if starts_on else None,
+                missing_contract=missing,
+                taken_over_at=self._now,
+                suspended_at=self._now if service.state == "suspended" else None,
+            )
+            found = view, lifecycle.next_step(view, plan.policy, self._now)
+            if len(self._known) >= self.LIMIT:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+
+def _service(
+    row: Row,
+    service_id: UUID,
+    plan: Plan,
+    subsidiary: Subsidiary,
+    method_id: UUID | None,
+    pays_until: date | None,
+    agreed: int | None,
+    views: _Views,
+    now: datetime,
+) -> tuple[Any, ...]:
+    """A row of ``services``, its next step decided."""
+    service, period = row.service, row.period
+    anchor = row.anchor or row.expires_on
+    paid = _periods_between(anchor, row.expires_on, period)
+    # Without an anchor too its last period began one period before the expiry.
+    view, decided = views.of(row, plan, subsidiary, period.end(anchor, paid - 1), agreed)
+    arrival = _Arrival(
+        id=service_id,
+        order_id=None,
+        customer_id=service.customer,
+        subsidiary=subsidiary,
+        plan=plan,
+        universe=plan.universe,
+        driver=plan.driver,
+        detail=service.configuration.get("domain") or service.resource_id,
+        period=period,
+        anchor=anchor,
+        paid_periods=paid,
+        payment_method_id=method_id,
+        pays_until=pays_until,
+        net=None,
+        request_id=None,
+        requests=0,
+        generation=1,
+        next_subject=None,
+        view=view,
+        decided=decided,
+    )
+    configuration = json.dumps(service.configuration) if service.configuration else "{}"
+    # Days as the row has them: they are texts already.
+    return (
+        service_id, service.customer, subsidiary.code, plan.code, plan.universe.value, plan.brand,
+        plan.driver, configuration, period.months, service.mode, service.state,
+        service.anchor or service.expires_on, paid, paid, view.expires_at, service.state,
+        service.state, service.expires_on, service.resource_id, view.suspended_at, now, method_id,
+        pays_until, agreed, *next_steps.columns(arrival, now).values(),
+    )  # fmt: skip

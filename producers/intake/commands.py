@@ -1,0 +1,302 @@
+"""The customer's one click: stop, resume, renew now, change the mode, accept a contract, change
+the payment method.
+
+Commands change facts and have the next step decided again; the scheduler hands over what is due.
+Each may be repeated: what is so already stays so. A command is done whole or not at all.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+
+from sqlalchemy import Connection, text
+
+from producers import history
+from producers.history import Event
+from producers.intake.agreements import Agreement, Method, agree, save_methods
+from producers.renewals import next_steps
+from producers.renewals.next_steps import Renewable
+from schemas.catalogue import Catalogue
+from schemas.messages import (
+    AcceptCommand,
+    AgreementDocument,
+    CommandDocument,
+    ModeCommand,
+    PaymentMethodCommand,
+    Problem,
+    RenewCommand,
+    ResumeCommand,
+    StopCommand,
+    last_day,
+)
+from schemas.tables import renewals, rows_from_json
+from schemas.values import RenewalMode, ResourceState, ServiceState
+
+
+class Refused(Exception):
+    """Why a command cannot be done; nothing of it was."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(problems[0].message)
+        self.problems = problems
+
+
+def apply(tx: Connection, command: CommandDocument, catalogue: Catalogue, now: datetime) -> bool:
+    """Do what a customer asks for.
+
+    Returns:
+        Whether anything is different now; False: it was so already.
+
+    Raises:
+        Refused: it cannot be done; the caller rolls back.
+    """
+    match command:
+        case StopCommand():
+            return _change_mode(tx, command, command.services, RenewalMode.STOP, catalogue, now)
+        case ResumeCommand():
+            return _change_mode(tx, command, command.services, None, catalogue, now)
+        case ModeCommand():
+            mode = RenewalMode(command.mode)
+            return _change_mode(tx, command, command.services, mode, catalogue, now)
+        case RenewCommand():
+            return _renew(tx, command, catalogue, now)
+        case AcceptCommand():
+            return _accept(tx, command.customer, command.contracts, catalogue, now)
+        case PaymentMethodCommand():
+            return _change_method(tx, command, catalogue, now)
+
+
+_OWNED = text("""
+    SELECT id, state, desired FROM services
+    WHERE id = ANY(:ids) AND customer_id = :customer ORDER BY id FOR NO KEY UPDATE
+""")
+
+
+def _hold(
+    tx: Connection, customer: str, ids: Sequence[str], catalogue: Catalogue
+) -> list[Renewable]:
+    """The customer's services, locked; in the order asked for.
+
+    Raises:
+        Refused: one is not theirs, not delivered yet, or has ended.
+    """
+    wanted = [uuid.UUID(service) for service in ids]
+    found = {row.id: row for row in tx.execute(_OWNED, {"ids": wanted, "customer": customer})}
+    problems = []
+    for number, service in enumerate(wanted):
+        row, path = found.get(service), f"services.{number}"
+        if row is None:
+            problems.append(_problem("service_unknown", path, f"{customer} has no {service}"))
+        elif row.state in (ServiceState.PENDING, ServiceState.DELIVERING):
+            problems.append(_problem("service_not_delivered", path, f"{service} is on its way"))
+        elif row.desired == ResourceState.ABSENT or row.state not in ("active", "suspended"):
+            problems.append(_problem("service_ended", path, f"{service} has ended: order anew"))
+    if problems:
+        raise Refused(problems)
+    held = {service.id: service for service in next_steps.load(tx, wanted, catalogue)}
+    return [held[service] for service in dict.fromkeys(wanted)]
+
+
+_MODE = text("""
+    UPDATE services AS s SET mode = r.mode, mode_changed_at = :now,
+        mode_before = CASE WHEN r.mode = 'stop' THEN s.mode END
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, mode text) WHERE s.id = r.id
+""")
+_NOT_ASKED = text("""
+    UPDATE renewals AS r SET asked_at = NULL FROM services AS s
+    WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
+      AND r.asked_at IS NOT NULL
+""")
+_BEFORE = text("SELECT id, mode_before FROM services WHERE id = ANY(:ids)")
+
+
+def _change_mode(
+    tx: Connection,
+    command: StopCommand | ResumeCommand | ModeCommand,
+    ids: Sequence[str],
+    mode: RenewalMode | None,
+    catalogue: Catalogue,
+    now: datetime,
+) -> bool:
+    """To a mode, or (None) back to what it was before it was stopped."""
+    services = _hold(tx, command.customer, ids, catalogue)
+    if mode is None:
+        stopped = [s.id for s in services if s.view.mode is RenewalMode.STOP]
+        new = {
+            row.id: RenewalMode(row.mode_before or RenewalMode.AUTOMATIC)
+            for row in tx.execute(_BEFORE, {"ids": stopped})
+        }
+    else:
+        new = {s.id: mode for s in services if s.view.mode is not mode}
+    if not new:
+        return False
+    rows = [{"id": str(service), "mode": mode} for service, mode in new.items()]
+    tx.execute(_MODE, {"rows": json.dumps(rows), "now": now})
+    # The later click counts: what was asked for before it is asked for again, or not.
+    quiet = [service for service, mode in new.items() if mode is not RenewalMode.AUTOMATIC]
+    tx.execute(_NOT_ASKED, {"ids": quiet})
+    next_steps.decide_again(tx, new, catalogue, now)
+    history.record(tx, (Event(s, "mode.changed", {"mode": mode}) for s, mode in new.items()))
+    return True
+
+
+_RENEWAL = ("service_id", "period_number", "expires_on", "net", "asked_at")
+_ASK = text(
+    f"INSERT INTO renewals AS r ({', '.join(_RENEWAL)})"
+    f" SELECT * FROM {rows_from_json(renewals, *_RENEWAL)} ORDER BY 1"
+    " ON CONFLICT (service_id, period_number) DO UPDATE SET asked_at = excluded.asked_at"
+)
+
+
+def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: datetime) -> bool:
+    seen = {uuid.UUID(s.id): s.expires_on for s in command.services}
+    if command.contracts:
+        _accept(tx, command.customer, command.contracts, catalogue, now)
+    services = _hold(tx, command.customer, [s.id for s in command.services], catalogue)
+    problems, wanted = [], []
+    for number, service in enumerate(services):
+        path = f"services.{number}"
+        try:
+            expires_on = date.fromisoformat(seen[service.id])
+        except ValueError:
+            problems.append(_problem("date_invalid", f"{path}.expires_on", "not a date"))
+            continue
+        if expires_on < service.view.expires_on:
+            continue  # a renewal past what the customer saw was made already
+        if found := list(_why_not(service, expires_on, path, catalogue, now)):
+            problems += found
+        elif service.view.cycle.asked_at is None:
+            wanted.append(service)
+    if problems:
+        raise Refused(problems)
+    return _ask(tx, wanted, catalogue, now)
+
+
+def _why_not(
+    service: Renewable, seen: date, path: str, catalogue: Catalogue, now: datetime
+) -> Iterable[Problem]:
+    view = service.view
+    if seen != view.expires_on:
+        message = f"it expires on {view.expires_on}"
+        yield _problem("expiry_unknown", f"{path}.expires_on", message)
+    if view.starts_at is None or view.starts_at > now:
+        brand, subsidiary = service.plan.brand, service.subsidiary.code
+        message = f"renewal is not switched on for {brand} in {subsidiary}"
+        yield _problem("not_rolled_out", path, message)
+    contract = catalogue.contract(service.plan.contract) if service.plan.contract else None
+    if view.missing_contract is not None and contract is not None:
+        message = f"{contract.code} version {contract.version} has to be accepted ({contract.url})"
+        yield _problem("contract_missing", f"contracts.{contract.code}", message)
+    if service.price is None:
+        message = f"{service.plan.code} has no price for {service.period} any more"
+        yield _problem("price_gone", path, message)
+    if service.payment_method_id is None:
+        yield _problem("payment_method_missing", path, "there is no saved payment method")
+
+
+def _ask(
+    tx: Connection, services: Sequence[Renewable], catalogue: Catalogue, now: datetime
+) -> bool:
+    """Have services renewed and charged now, together; they are locked."""
+    if not services:
+        return False
+    rows = [
+        {
+            "service_id": str(service.id),
+            "period_number": service.paid_periods + 1,
+            "expires_on": service.view.expires_on.isoformat(),
+            "net": service.price,
+            "asked_at": now.isoformat(),
+        }
+        for service in services
+    ]
+    tx.execute(_ASK, {"rows": json.dumps(rows)})
+    next_steps.decide_again(tx, [service.id for service in services], catalogue, now)
+    history.record(tx, (Event(service.id, "renewal.asked") for service in services))
+    return True
+
+
+def _accept(
+    tx: Connection,
+    customer: str,
+    contracts: Sequence[AgreementDocument],
+    catalogue: Catalogue,
+    now: datetime,
+) -> bool:
+    problems = []
+    for number, agreed in enumerate(contracts):
+        contract, path = catalogue.contract(agreed.contract), f"contracts.{number}"
+        if contract is None:
+            problems.append(_problem("contract_unknown", path, f"no contract {agreed.contract!r}"))
+        elif contract.version != agreed.version:
+            message = f"{contract.code} is at version {contract.version} ({contract.url})"
+            problems.append(_problem("contract_outdated", path, message))
+    if not problems and tx.execute(_KNOWN, {"id": customer}).first() is None:
+        problems.append(_problem("customer_unknown", "customer", f"no customer {customer!r}"))
+    if problems:
+        raise Refused(problems)
+    accepted = [Agreement(customer, agreed.contract, agreed.version) for agreed in contracts]
+    return bool(agree(tx, accepted, catalogue, now))
+
+
+_KNOWN = text("SELECT 1 FROM customers WHERE id = :id")
+_SAVED = text("""
+    UPDATE customers SET payment_method_id = :method, updated_at = now()
+    WHERE id = :id AND payment_method_id IS DISTINCT FROM :method
+""")
+_PAYS = text("""
+    UPDATE services SET payment_method_id = :method, pays_until = CAST(:until AS date)
+    WHERE id = ANY(:ids)
+      AND (payment_method_id, pays_until)
+        IS DISTINCT FROM (CAST(:method AS uuid), CAST(:until AS date))
+    RETURNING id
+""")
+_PAID_BY = text("""
+    SELECT id FROM services WHERE customer_id = :customer
+      AND state IN ('pending', 'delivering', 'active', 'suspended')
+    ORDER BY id FOR NO KEY UPDATE
+""")
+
+
+def _change_method(
+    tx: Connection, command: PaymentMethodCommand, catalogue: Catalogue, now: datetime
+) -> bool:
+    customer, month = command.customer, command.payment_method_expires
+    if tx.execute(_KNOWN, {"id": customer}).first() is None:
+        raise Refused([_problem("customer_unknown", "customer", f"no customer {customer!r}")])
+    method = Method(customer, command.payment_method, last_day(month) if month else None)
+    save_methods(tx, [method])
+    if command.services is None:
+        ids = list(tx.execute(_PAID_BY, {"customer": customer}).scalars())
+        tx.execute(_SAVED, {"id": customer, "method": method.id})
+    else:
+        ids = [service.id for service in _hold(tx, customer, command.services, catalogue)]
+    parameters = {"ids": ids, "method": method.id, "until": method.expires_on}
+    changed = list(tx.execute(_PAYS, parameters).scalars())
+    if not changed:
+        return False
+    history.record(tx, (Event(service, "payment_method.changed") for service in changed))
+    services = next_steps.load(tx, changed, catalogue)
+    unpaid = [s for s in services if _is_unpaid(s)]
+    _ask(tx, unpaid, catalogue, now)
+    retried = {service.id for service in unpaid}
+    next_steps.decide(tx, [s for s in services if s.id not in retried], now)
+    return True
+
+
+def _is_unpaid(service: Renewable) -> bool:
+    """Whether its payment was asked for, by itself or by its customer, and has not come; and
+    its customer has not changed the mode since."""
+    view = service.view
+    declined_at, changed_at = view.cycle.last_declined_at, view.mode_changed_at
+    if view.mode is RenewalMode.MANUAL and declined_at and changed_at and changed_at > declined_at:
+        return False
+    alive = view.desired is not ResourceState.ABSENT and view.mode is not RenewalMode.STOP
+    asked_for = service.request_id is not None or view.cycle.last_declined_at is not None
+    may_be = view.missing_contract is None and view.starts_at is not None
+    return alive and asked_for and may_be and service.price is not None
+
+
+def _problem(code: str, path: str, message: str) -> Problem:
+    return Problem(code=code, path=path, message=message)

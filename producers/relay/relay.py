@@ -1,0 +1,160 @@
+"""The relay: from the ledger to the broker.
+
+One round: mark what is ready as dispatched, commit, *then* publish with confirms. No transaction
+is open while the broker is spoken to. Any number of relays may run. A relay that dies between
+the two leaves tasks that nobody claims; they are rescued.
+"""
+
+import logging
+import threading
+import time
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring import metrics
+from producers.control import guard
+from producers.failpoints import failpoint
+from producers.ledger.dispatching import Dispatch, dispatch, rescue, undispatch
+from producers.relay.transport import Transport, TransportLost
+from producers.steps import OUTSIDE
+from schemas.clock import Clock
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# After work was found it is looked for this often, for a while: the next step of the same
+# order is milliseconds away.
+EAGER_POLL_SECONDS = 0.003
+EAGER_FOR_SECONDS = 0.25
+# Under load there is no hurry: a little later there is a larger batch, and fewer polls.
+BUSY_POLL_SECONDS = 0.03
+BUSY_FROM_TASKS = 100
+RESCUE_EVERY_SECONDS = 1.0
+BEAT_EVERY_SECONDS = 5.0
+FULL_SCAN_EVERY_SECONDS = 2.0
+# A short poll looks back this far; enqueues whose transaction stays open longer wait for the
+# full scan.
+HORIZON_SECONDS = 5.0
+
+
+class Relay:
+    """Moves ready tasks to a transport until stopped.
+
+    Args:
+        engine: as the database role ``relay``.
+        transport: used by this relay's thread only.
+    """
+
+    def __init__(
+        self, engine: Engine, transport: Transport, settings: Settings, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._transport = transport
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._eager_until = 0.0
+        self._busy_until = 0.0
+        self._next_beat = 0.0
+        self._next_rescue = 0.0
+        self._next_full_scan = 0.0
+        self._last_round = metrics.relay_last_round()
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to return after the round it is in."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until :meth:`stop`; faults of either side are waited out, with backoff."""
+        pause = 0.1
+        while not self._stopping.is_set():
+            try:
+                found = self.round()
+                self._transport.idle(self._pause_after(found))
+                pause = 0.1
+            except TransportLost as error:
+                metrics.relay_failures.labels("broker").inc()
+                log.warning("broker: %s; again in %.1f s", error, pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 5.0)
+            except SQLAlchemyError as error:
+                metrics.relay_failures.labels("database").inc()
+                log.warning("database: %s; again in %.1f s", _first_line(error), pause)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 5.0)
+        self._transport.close()
+
+    def round(self) -> int:
+        """Rescue if it is time to, dispatch, publish; returns how many tasks were handed over."""
+        now = time.monotonic()
+        if now >= self._next_beat:  # before anything is handed over
+            with self._engine.begin() as tx:
+                guard.beat(tx, self._clock, self._settings)
+            self._next_beat = now + BEAT_EVERY_SECONDS
+        if now >= self._next_rescue:
+            self._next_rescue = now + RESCUE_EVERY_SECONDS
+            self._rescue()
+        horizon = HORIZON_SECONDS
+        if now >= self._next_full_scan:
+            self._next_full_scan = now + FULL_SCAN_EVERY_SECONDS
+            horizon = 1e9
+        failpoint("relay.before_dispatch")
+        with self._engine.begin() as tx:
+            batch = dispatch(
+                tx,
+                batch=self._batch,
+                cap=self._settings.dispatch_cap,
+                rescue_seconds=self._settings.rescue_seconds,
+                horizon=horizon,
+            )
+        failpoint("relay.before_publish")
+        self._publish(batch)
+        failpoint("relay.after_confirm")
+        if batch and horizon > HORIZON_SECONDS:
+            self._next_full_scan = now  # a backlog: go on without a horizon until it is gone
+        self._last_round.set_to_current_time()
+        return self._count(batch)
+
+    def _publish(self, batch: list[Dispatch]) -> None:
+        try:
+            unroutable = self._transport.publish(batch)
+        except TransportLost:
+            with self._engine.begin() as tx:
+                undispatch(tx, batch)
+            raise
+        if unroutable:
+            metrics.relay_failures.labels("unroutable").inc()
+            log.error("no queue %s: run `autorenew broker setup`", ", ".join(sorted(unroutable)))
+
+    def _batch(self, name: str) -> int:
+        return self._settings.calls_at_once if name in OUTSIDE else self._settings.batch
+
+    def _rescue(self) -> None:
+        with self._engine.begin() as tx:
+            dispatched, leased = rescue(tx)
+        if dispatched or leased:
+            log.info("rescued %d unclaimed and %d abandoned tasks", dispatched, leased)
+            metrics.rescued.labels("dispatched").inc(dispatched)
+            metrics.rescued.labels("leased").inc(leased)
+
+    def _pause_after(self, found: int) -> float:
+        now = time.monotonic()
+        if found >= BUSY_FROM_TASKS:
+            self._busy_until = now + EAGER_FOR_SECONDS
+        if now < self._busy_until:
+            return BUSY_POLL_SECONDS
+        if found:
+            self._eager_until = now + EAGER_FOR_SECONDS
+        return EAGER_POLL_SECONDS if now < self._eager_until else self._settings.poll_seconds
+
+    @staticmethod
+    def _count(batch: list[Dispatch]) -> int:
+        for message in batch:
+            metrics.messages.labels(message.queue).inc()
+            metrics.dispatched.labels(message.queue).inc(len(message.subjects))
+        return sum(len(message.subjects) for message in batch)
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,0 +1,1 @@
+"""A service's facts in, its next step out."""

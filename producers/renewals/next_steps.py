@@ -1,0 +1,277 @@
+"""Between services in the database and the rule that decides about them.
+
+Whoever changes anything that the rule looks at locks the service, changes it, and has its next
+step decided again, in one transaction.
+"""
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from schemas.catalogue import Catalogue, Plan, Subsidiary
+from schemas.clock import local_date, local_midnight
+from schemas.rules import lifecycle
+from schemas.rules.lifecycle import Cycle, NextStep, Step
+from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
+
+
+@dataclass(frozen=True, slots=True)
+class Renewable:
+    """A service with all that decides about its renewal.
+
+    Attributes:
+        net: of one period, as its first reminder fixed it; None: not fixed yet.
+        request_id: the open payment request its renewal is on.
+        requests: how many payment requests its renewal has been on.
+        pays_until: the last day on which its payment method can be charged.
+    """
+
+    id: uuid.UUID
+    order_id: uuid.UUID | None
+    customer_id: str
+    subsidiary: Subsidiary
+    plan: Plan
+    universe: str
+    driver: str
+    detail: str
+    period: Period
+    anchor: date
+    paid_periods: int
+    payment_method_id: uuid.UUID | None
+    pays_until: date | None
+    net: int | None
+    request_id: uuid.UUID | None
+    requests: int
+    generation: int
+    next_subject: uuid.UUID | None
+    view: lifecycle.Service
+
+    def next_step(self, now: datetime) -> NextStep | None:
+        return lifecycle.next_step(self.view, self.plan.policy, now)
+
+    def is_due(self, step: Step, now: datetime) -> bool:
+        """Whether that is to be done now: facts may have changed since it was scheduled."""
+        next_ = lifecycle.next_step(self.view, self.plan.policy, now, reminders=False)
+        return next_ is not None and next_.step is step and next_.at <= now
+
+    def with_cycle(self, **changes: Any) -> "Renewable":
+        cycle = replace(self.view.cycle, **changes)
+        return replace(self, view=replace(self.view, cycle=cycle))
+
+    def end(self, periods: int) -> date:
+        """The local date on which it expires with so many paid periods."""
+        return self.period.end(self.anchor, periods)
+
+    def periods_to_reach(self, now: datetime) -> int:
+        return lifecycle.periods_to_reach(
+            self.anchor, self.period, self.paid_periods, self.subsidiary.timezone, now
+        )
+
+    @property
+    def price(self) -> int | None:
+        """Net of one more period: as it was fixed, or by the catalogue; None: it has none."""
+        if self.net is not None:
+            return self.net
+        money = self.plan.renewal(self.subsidiary.code, self.period)
+        return money.amount if money else None
+
+
+_LOCK = text("SELECT id FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+
+
+def lock(tx: Connection, ids: Collection[uuid.UUID]) -> None:
+    """Hold services until the transaction ends; read them in a later statement only."""
+    tx.execute(_LOCK, {"ids": list(ids)})
+
+
+_LOAD = """
+    SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
+           s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
+           s.agreed_version,
+           s.payment_method_id, s.pays_until, s.generation, s.next_subject,
+           r.net, r.request_id, coalesce(r.requests, 0) AS requests, r.asked_at,
+           coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
+           {seen}
+    FROM services AS s
+    LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
+    LEFT JOIN LATERAL (
+        SELECT json_object_agg(n.kind, e.sent_at) AS notices
+        FROM notices AS n JOIN emails AS e ON e.id = n.email_id
+        WHERE n.service_id = s.id AND n.expires_at = s.expires_at
+    ) AS n ON true
+    {more}
+    WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
+    ORDER BY s.id
+"""
+# Without what has happened about a renewal: for those whose next one is all new.
+_LOAD_BARE = text("""
+    SELECT s.*, NULL AS net, NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines,
+           NULL AS declined_at, NULL AS last_declined_at, NULL AS notices, false AS charging,
+           false AS method_changed
+    FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
+""")
+_LOAD_BLIND = text(_LOAD.format(seen="false AS charging, false AS method_changed", more=""))
+_LOAD_SEEING = text(
+    _LOAD.format(
+        seen="""
+            r.request_id IS NOT NULL AND EXISTS (
+                SELECT FROM charges AS c
+                WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
+            ) AS charging,
+            p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
+                AS method_changed""",
+        more="LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'",
+    )
+)
+
+
+def load(
+    tx: Connection, ids: Collection[uuid.UUID], catalogue: Catalogue, *, charges: bool = False
+) -> list[Renewable]:
+    """Read delivered services, in the order of their ids.
+
+    Args:
+        charges: see charges that are under way and the method of an open request; for billing,
+            which may read them. Steps that depend on it are checked again there.
+    """
+    if not ids:
+        return []
+    rows = tx.execute(_LOAD_SEEING if charges else _LOAD_BLIND, {"ids": list(ids)})
+    return [_renewable(row, catalogue) for row in rows]
+
+
+def load_bare(tx: Connection, ids: Collection[uuid.UUID], catalogue: Catalogue) -> list[Renewable]:
+    """The same without anything that has happened about their next renewal so far."""
+    return [_renewable(row, catalogue) for row in tx.execute(_LOAD_BARE, {"ids": list(ids)})]
+
+
+def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
+    plan, subsidiary = catalogue.known_plan(row.plan), catalogue.subsidiary(row.subsidiary)
+    period = Period(row.period_months)
+    starts_on = catalogue.rollouts.get((row.brand, row.subsidiary))
+    timezone = subsidiary.timezone
+    began_on = period.end(row.anchor, row.paid_periods - 1)
+    notices = {
+        kind: datetime.fromisoformat(at) if at else None for kind, at in (row.notices or {}).items()
+    }
+    return Renewable(
+        id=row.id,
+        order_id=row.order_id,
+        customer_id=row.customer_id,
+        subsidiary=subsidiary,
+        plan=plan,
+        universe=row.universe,
+        driver=row.driver,
+        detail=row.configuration.get("domain") or row.resource_id or "",
+        period=period,
+        anchor=row.anchor,
+        paid_periods=row.paid_periods,
+        payment_method_id=row.payment_method_id,
+        pays_until=row.pays_until,
+        net=row.net,
+        request_id=row.request_id,
+        requests=row.requests,
+        generation=row.generation,
+        next_subject=row.next_subject,
+        view=lifecycle.Service(
+            state=ServiceState(row.state),
+            desired=ResourceState(row.desired),
+            mode=RenewalMode(row.mode),
+            subsidiary=row.subsidiary,
+            timezone=timezone,
+            period=period,
+            expires_at=row.expires_at,
+            began_at=local_midnight(began_on, timezone),
+            starts_at=local_midnight(starts_on, timezone) if starts_on else None,
+            missing_contract=missing_contract(plan, row.agreed_version, catalogue),
+            mode_changed_at=row.mode_changed_at,
+            suspended_at=row.suspended_at,
+            taken_over_at=row.taken_over_at,
+            cycle=Cycle(
+                notices=notices,
+                asked_at=row.asked_at,
+                requested=row.request_id is not None,
+                charging=row.charging,
+                method_changed=row.method_changed,
+                declines=row.declines,
+                declined_at=row.declined_at,
+                last_declined_at=row.last_declined_at,
+            ),
+        ),
+    )
+
+
+def missing_contract(plan: Plan, agreed_version: int | None, catalogue: Catalogue) -> int | None:
+    """The version of the plan's contract that is still to be accepted, if any."""
+    contract = catalogue.contract(plan.contract) if plan.contract else None
+    if contract is None or (agreed_version or 0) >= contract.version:
+        return None
+    return contract.version
+
+
+def columns(service: Renewable, now: datetime) -> dict[str, Any]:
+    """What is stored of a service's next step."""
+    next_ = service.next_step(now)
+    if next_ is None:
+        return {"next_step": None, "next_step_at": None, "next_subject": None}
+    return {
+        "next_step": next_.step.value,
+        "next_step_at": next_.at.isoformat(),
+        "next_subject": str(subject_of(service, next_)),
+    }
+
+
+def subject_of(service: Renewable, next_: NextStep) -> uuid.UUID:
+    """Whom the step's task is about: those who share it are worked on as one."""
+    if next_.step is Step.CHARGE and service.request_id is not None:
+        return service.request_id
+    if next_.step is not Step.REQUEST:
+        return service.id
+    whose = (
+        service.customer_id,
+        service.subsidiary.code,
+        service.subsidiary.currency,
+        service.payment_method_id,
+    )
+    asked_at = service.view.cycle.asked_at
+    if asked_at is not None:  # what is clicked together is paid together
+        return derived_id("asked", *whose, asked_at.isoformat())
+    return derived_id("renewal", *whose, local_date(next_.at, service.subsidiary.timezone))
+
+
+_STORE = text("""
+    UPDATE services AS s
+    SET next_step = r.next_step, next_step_at = r.next_step_at, next_subject = r.next_subject
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        id uuid, next_step text, next_step_at timestamptz, next_subject uuid)
+    WHERE s.id = r.id
+""")
+
+
+def store(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write next steps down: ``id`` and :func:`columns` of each."""
+    if rows:
+        tx.execute(_STORE, {"rows": json.dumps(rows)})
+
+
+def decide(tx: Connection, services: Iterable[Renewable], now: datetime) -> None:
+    """Decide and store what is next, of services as they are now."""
+    store(tx, [{"id": str(service.id), **columns(service, now)} for service in services])
+
+
+def decide_again(
+    tx: Connection,
+    ids: Collection[uuid.UUID],
+    catalogue: Catalogue,
+    now: datetime,
+    *,
+    charges: bool = False,
+) -> None:
+    """The same for services that this transaction has locked and changed."""
+    decide(tx, load(tx, ids, catalogue, charges=charges), now)

@@ -1,0 +1,247 @@
+"""The scheduler: what is due now.
+
+It finds services whose next step has come, in chunks, and hands them over as tasks. Any number of
+schedulers may run, with no leader; a sweep costs what is due, not what exists; what fell due while
+none was running is done once, now; what was handed over and lost is handed over again.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime
+from functools import partial
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring import forecast, metrics
+from producers import ledger
+from producers.control import guard
+from producers.failpoints import failpoint
+from producers.renewals import next_steps
+from producers.scheduler.notices import claim_notices
+from producers.steps import DESTRUCTIVE, STEP_PLACES
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock
+from schemas.errors import AutorenewError
+from schemas.rules.lifecycle import Step
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CHUNK = 20_000
+# Notices are claimed one by one; a chunk is one transaction.
+NOTICE_CHUNK = 500
+RECOMPUTE_CHUNK = 2000
+# What is under way is still due, and looked at again: the more of it, the more seldom.
+REST = 5
+# Of PostgreSQL's advisory locks; any constant of ours will do.
+SWEEP_LOCK = 0x73776570
+
+
+class Scheduler:
+    """Hands over what is due until stopped.
+
+    Args:
+        engine: as the database role ``scheduler``.
+    """
+
+    def __init__(
+        self, engine: Engine, catalogue: CatalogueCache, clock: Clock, settings: Settings
+    ) -> None:
+        self._engine = engine
+        self._catalogue = catalogue
+        self._clock = clock
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._snapshot_on: date | None = None
+        self._paused: set[str] = set()
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to return after the chunk it is in."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until :meth:`stop`; faults of the database are waited out, with backoff."""
+        pause = 0.1
+        while not self._stopping.is_set():
+            try:
+                started = time.monotonic()
+                found = self.round()
+                pause = 0.1
+                if not found:
+                    took = time.monotonic() - started
+                    self._stopping.wait(max(self._settings.sweep_seconds, REST * took))
+            except Exception as error:  # one bad row must not end what all others wait for
+                metrics.scheduler_failures.inc()
+                known = isinstance(error, SQLAlchemyError | AutorenewError)
+                line = str(getattr(error, "orig", None) or error).strip().splitlines()[0:1]
+                words = line[0] if line else repr(error)
+                log.warning("%s; again in %.1f s", words, pause, exc_info=not known)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 5.0)
+
+    def round(self) -> int:
+        """Everything that is due at this moment; returns how many services that were."""
+        with self._engine.begin() as tx:
+            guard.beat(tx, self._clock, self._settings)
+            now = self._clock.now()
+            due = set(tx.execute(_DUE_STEPS, {"steps": list(Step), "now": now}).scalars())
+            recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
+            paused = set(tx.execute(_PAUSED).scalars())
+        found = 0
+        for step in STEP_PLACES:
+            if step in due:
+                found += self._drain(CHUNK, partial(self._sweep, step=step, now=now))
+        if Step.REMIND in due:
+            found += self._drain(NOTICE_CHUNK, lambda tx: self._claim_notices(tx, now))
+        if Step.DECIDE in due:
+            found += self._drain(RECOMPUTE_CHUNK, lambda tx: self._decide_again(tx, now))
+        if recompute:
+            found += self._in_chunk(lambda tx: self._recompute(tx, now))
+        self._take_snapshot(now)
+        self._show(paused)
+        return found
+
+    def _drain(self, chunk: int, take: Callable[[Connection], int]) -> int:
+        """Chunk by chunk until one is not full."""
+        found = taken = self._in_chunk(take)
+        while taken >= chunk and not self._stopping.is_set():
+            taken = self._in_chunk(take)
+            found += taken
+        return found
+
+    def _in_chunk(self, take: Callable[[Connection], int]) -> int:
+        with self._engine.begin() as tx:
+            taken = take(tx)
+            if taken:
+                failpoint("scheduler.before_commit")
+        if taken:
+            failpoint("scheduler.after_commit")
+        return taken
+
+    def _sweep(self, tx: Connection, *, step: str, now: datetime) -> int:
+        """One task for each subject of what is due and has none yet.
+
+        Services are only read: they stay due until whoever does the step decides what is next.
+        """
+        if not tx.execute(_ALONE, {"key": SWEEP_LOCK}).scalar_one():
+            return 0  # another scheduler is at it
+        rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
+        services = sum(int(row.services) for row in rows)
+        if rows:
+            place = STEP_PLACES[step]
+            if place is DESTRUCTIVE:
+                guard.count_ends(tx, services, now, self._settings)
+            ledger.enqueue(tx, step, [(row.next_subject, place) for row in rows])
+            metrics.swept.labels(step).inc(services)
+        return services
+
+    def _claim_notices(self, tx: Connection, now: datetime) -> int:
+        """Claim the notices that are due, into the one e-mail of each customer's day."""
+        parameters = {"step": Step.REMIND.value, "now": now}
+        first = tx.execute(_DUE, {**parameters, "limit": NOTICE_CHUNK}).all()
+        if not first:
+            return 0
+        # With them what else is due to be said to the same customers, so that it is one e-mail.
+        customers = sorted({row.customer_id for row in first})
+        rest = tx.execute(_DUE_OF, {**parameters, "customers": customers}).scalars().all()
+        catalogue = self._catalogue.current(tx)
+        services = next_steps.load(tx, {row.id for row in first} | set(rest), catalogue)
+        claim_notices(tx, services, now)
+        metrics.swept.labels(Step.REMIND.value).inc(len(services))
+        return len(first)
+
+    def _decide_again(self, tx: Connection, now: datetime) -> int:
+        """Those of which nothing was due before now."""
+        parameters = {"step": Step.DECIDE.value, "now": now, "limit": RECOMPUTE_CHUNK}
+        ids = [row.id for row in tx.execute(_DUE, parameters)]
+        next_steps.decide_again(tx, ids, self._catalogue.current(tx), now)
+        return len(ids)
+
+    def _recompute(self, tx: Connection, now: datetime) -> int:
+        """A page of what a change of the catalogue or of the rollout touches."""
+        wanted = tx.execute(_RECOMPUTATION).first()
+        if wanted is None:
+            return 0
+        catalogue = self._catalogue.current(tx)
+        parameters = {
+            "after": wanted.after or uuid.UUID(int=0),
+            "plans": wanted.plans,
+            "brand": wanted.brand,
+            "subsidiary": wanted.subsidiary,
+            "limit": RECOMPUTE_CHUNK,
+        }
+        last, touched = tx.execute(_PAGE, parameters).one()
+        if last is None:
+            tx.execute(_RECOMPUTED, {"id": wanted.id})
+            return 0
+        ids = touched or []
+        next_steps.lock(tx, ids)
+        next_steps.decide_again(tx, ids, catalogue, now)
+        tx.execute(_TURN_PAGE, {"id": wanted.id, "after": last})
+        return max(len(ids), 1)
+
+    def _take_snapshot(self, now: datetime) -> None:
+        """What falls due as it looks today, once a day."""
+        today = now.date()
+        if today != self._snapshot_on:
+            with self._engine.begin() as tx:
+                forecast.take_snapshot(tx, today)
+            self._snapshot_on = today
+
+    def _show(self, paused: set[str]) -> None:
+        for lane in paused | self._paused:
+            metrics.lanes_paused().labels(lane).set(lane in paused)
+        self._paused = paused
+        metrics.scheduler_last_round().set_to_current_time()
+
+
+# One look, so that an idle round costs next to nothing.
+_DUE_STEPS = text("""
+    SELECT step FROM unnest(CAST(:steps AS text[])) AS step WHERE EXISTS (
+        SELECT FROM services WHERE next_step = step AND next_step_at <= :now)
+""")
+_IS_RECOMPUTING = text("SELECT EXISTS (SELECT FROM recomputations)")
+_PAUSED = text("SELECT lane FROM lane_pauses")
+
+_ALONE = text("SELECT pg_try_advisory_xact_lock(:key)")
+# Answered by the index alone, and nothing of a service is written: what a sweep costs depends on
+# what is due, wherever among however many that lies.
+_SWEEP = text("""
+    SELECT next_subject, count(*) AS services
+    FROM (
+        SELECT s.next_subject FROM services AS s
+        WHERE s.next_step = :step AND s.next_step_at <= :now
+          AND NOT EXISTS (
+            SELECT FROM tasks AS t WHERE t.name = :step AND t.subject = s.next_subject)
+        ORDER BY s.next_step_at LIMIT :limit
+    ) AS due
+    GROUP BY next_subject
+""")
+_DUE = text("""
+    SELECT id, customer_id FROM services WHERE next_step = :step AND next_step_at <= :now
+    ORDER BY next_step_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+""")
+_DUE_OF = text("""
+    SELECT id FROM services
+    WHERE customer_id = ANY(:customers) AND next_step = :step AND next_step_at <= :now
+    FOR NO KEY UPDATE SKIP LOCKED
+""")
+_RECOMPUTATION = text("SELECT * FROM recomputations ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED")
+_RECOMPUTED = text("DELETE FROM recomputations WHERE id = :id")
+_TURN_PAGE = text("UPDATE recomputations SET after = :after WHERE id = :id")
+# In the order of the ids, so that it can go on where it was; they are not looked up by plan.
+_PAGE = text("""
+    SELECT (array_agg(id ORDER BY id DESC))[1], array_agg(id) FILTER (
+        WHERE state IN ('active', 'suspended')
+          AND (CAST(:plans AS text[]) IS NULL OR plan = ANY(:plans))
+          AND (CAST(:brand AS text) IS NULL OR brand = :brand)
+          AND (CAST(:subsidiary AS text) IS NULL OR subsidiary = :subsidiary))
+    FROM (
+        SELECT id, state, plan, brand, subsidiary FROM services
+        WHERE id > :after ORDER BY id LIMIT :limit
+    ) AS page
+""")

@@ -1,0 +1,81 @@
+"""A fleet whose time passes when it is told to: for tests of what happens over months."""
+
+from datetime import date, timedelta
+from typing import Any
+
+from schemas.catalogue.store import set_rollout
+from tests.conftest import Database
+from tests.integration.test_billing import assert_clean
+from tests.support import given
+from tests.support.given import order
+
+BRANDS = ("ovh", "kimsufi", "soyoustart")
+
+
+class Life:
+    """One customer, ``alice``, if not said otherwise."""
+
+    def __init__(self, fleet: Any, database: Database) -> None:
+        self.fleet = fleet
+        self.database = database
+
+    def roll_out(self, *brands: str) -> None:
+        with self.fleet.owner.begin() as tx:
+            for brand in brands:
+                for subsidiary in ("FR", "IE"):
+                    set_rollout(tx, brand, subsidiary, date(2020, 1, 1))
+
+    def send(self, *documents: Any) -> list[Any]:
+        answers = self.fleet.intake.place("shop", "python", [given.body(d) for d in documents])
+        self.fleet.settle(30)
+        return answers
+
+    def order(self, *lines: Any, key: str = "k-1", **changes: Any) -> Any:
+        """Order, and have it delivered; returns the first service of all."""
+        (answer,) = self.send(order(key, *lines, **changes))
+        assert answer.verdict == "accepted", answer
+        return self.services()[0]
+
+    def command(self, command: str, **fields: Any) -> Any:
+        return self.send({"command": command, "customer": "alice", **fields})[0]
+
+    def click(self, command: str, *services: Any, **fields: Any) -> Any:
+        """A command about services, all of them if none is named."""
+        chosen = services or self.services()
+        return self.command(command, services=[str(s.id) for s in chosen], **fields)
+
+    def renew(self, *services: Any, **fields: Any) -> Any:
+        chosen = services or self.services()
+        wanted = [{"id": str(s.id), "expires_on": self.expiry(s).isoformat()} for s in chosen]
+        return self.command("renew", services=wanted, **fields)
+
+    def expiry(self, service: Any) -> date:
+        return (service.expires_at + timedelta(hours=3)).date()
+
+    def pass_days(self, days: float) -> None:
+        self.fleet.pass_time(timedelta(days=days))
+
+    def pass_until(self, service: Any, days: float) -> None:
+        """Until so many days after the expiry it had."""
+        self.fleet.pass_time(service.expires_at + timedelta(days=days) - self.fleet.clock.now())
+
+    def services(self) -> list[Any]:
+        return self.database.all(
+            "SELECT * FROM services ORDER BY order_id, line, unit, expires_at, id"
+        )
+
+    def service(self) -> Any:
+        (service,) = self.services()
+        return service
+
+    def happened(self, name: str = "%") -> list[Any]:
+        """Events by name, in their order."""
+        return self.database.all(
+            "SELECT name, detail FROM events WHERE name LIKE :name ORDER BY id", name=name
+        )
+
+    def mails(self) -> list[Any]:
+        return list(self.fleet.mailbox.messages)
+
+    def clean(self) -> None:
+        assert_clean(self.fleet, self.database)

@@ -1,0 +1,1 @@
+"""Money is taken, invoiced and given back."""

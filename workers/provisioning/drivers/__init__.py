@@ -1,0 +1,1 @@
+"""Infrastructure APIs, behind one port."""

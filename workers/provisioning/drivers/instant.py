@@ -1,0 +1,78 @@
+"""An infrastructure in memory that answers at once: for benchmarks and tests."""
+
+import threading
+import uuid
+
+from schemas.values import ResourceState
+from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation, Resource
+
+_ABSENT = Resource(None, ResourceState.ABSENT)
+
+
+class InstantDriver:
+    immediate = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._resources: dict[uuid.UUID, Resource] = {}
+        self._answers: dict[str, tuple[tuple[object, ...], DriverAnswer]] = {}  # by key
+
+    def create(self, operation: Operation) -> DriverAnswer:
+        return self._become(operation, ResourceState.ACTIVE)
+
+    def suspend(self, operation: Operation) -> DriverAnswer:
+        return self._become(operation, ResourceState.SUSPENDED)
+
+    def resume(self, operation: Operation) -> DriverAnswer:
+        return self._become(operation, ResourceState.ACTIVE)
+
+    def extend(self, operation: Operation) -> DriverAnswer:
+        return self._become(operation, None)
+
+    def terminate(self, operation: Operation) -> DriverAnswer:
+        return self._become(operation, ResourceState.ABSENT)
+
+    def get(self, service_id: uuid.UUID) -> DriverAnswer:
+        return DriverAnswer(DriverState.DONE, self._resources.get(service_id, _ABSENT))
+
+    def _become(self, operation: Operation, state: ResourceState | None) -> DriverAnswer:
+        body = _body(operation)
+        with self._lock:
+            now = self._resources.get(operation.service_id, _ABSENT)
+            if operation.generation < now.generation:
+                return DriverAnswer(DriverState.STALE, reason="stale_generation")
+            known = self._answers.get(operation.key)
+            if known is not None:
+                if known[0] != body:
+                    return DriverAnswer(DriverState.REFUSED, reason="key_reused")
+                return known[1]
+            if now is _ABSENT and operation.resource_id is not None:  # taken over
+                now = Resource(operation.resource_id, ResourceState.ACTIVE)
+            exists = now.state is not ResourceState.ABSENT
+            if operation.kind not in ("create", "terminate") and not exists:
+                return DriverAnswer(DriverState.REFUSED, reason="no_such_resource")
+            absent = state is ResourceState.ABSENT
+            resource = Resource(
+                None if absent else str(operation.service_id),
+                state or now.state,
+                operation.generation,
+                None if absent else operation.paid_until,
+            )
+            answer = DriverAnswer(DriverState.DONE, resource)
+            self._resources[operation.service_id] = resource
+            self._answers[operation.key] = body, answer
+        return answer
+
+
+def _body(operation: Operation) -> tuple[object, ...]:
+    """What tells operations apart; of a configuration, which may be large, its hash."""
+    configuration = operation.configuration
+    return (
+        operation.kind,
+        operation.generation,
+        operation.service_id,
+        operation.customer,
+        operation.plan,
+        operation.paid_until,
+        hash(str(sorted(configuration.items()))) if configuration else None,
+    )

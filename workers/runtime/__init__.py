@@ -1,0 +1,1 @@
+"""The handler protocol: claim, work, finish."""
