@@ -8,7 +8,7 @@
 
 A task is identified by its name and its subject; there is at most one of each. Messages carry
 subjects only: losing one delays, repeating one is harmless, forging one does nothing.
-All times in here are the database's. Dispatch and rescue are a relay's: :mod:`producers.ledger.dispatching`.
+All times in here are the database's. Dispatch and rescue are a relay's side: see ``dispatching``.
 """
 
 import json
