@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
+from typing import NewType
+
+# What must never meet: the type checker tells them apart, at run time they are what they are.
+CustomerId = NewType("CustomerId", str)
+OrderId = NewType("OrderId", uuid.UUID)
+ServiceId = NewType("ServiceId", uuid.UUID)
+RequestId = NewType("RequestId", uuid.UUID)  # of a payment request
+ChargeKey = NewType("ChargeKey", uuid.UUID)
 
 # ISO 4217 currencies that subsidiaries sell in, with the digits of their minor unit.
 CURRENCY_DIGITS = {

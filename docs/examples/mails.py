@@ -1,6 +1,6 @@
 """A mail server that delivers nothing: it prints the text of every mail it is given.
 
-    .venv/bin/python docs/examples/mails.py 8025
+.venv/bin/python docs/examples/mails.py 8025
 """
 
 import signal
