@@ -171,7 +171,7 @@ def run(folder: Path, count: int, seed: int, months: int) -> int:
                     _table(console, title, columns, rows)
         elapsed = time.perf_counter() - started
         with fleet.owner.connect() as tx:
-            findings = audit(tx, fleet.simulator.url)
+            findings = audit(tx, fleet.books())
             left = tx.execute(text("SELECT count(*) FROM tasks")).scalar_one()
     return _verdict(console, findings, left, elapsed)
 

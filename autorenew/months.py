@@ -25,7 +25,6 @@ from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.values import Money
 from workers.billing.charges import reconcile
-from workers.billing.gateways.http import HttpGateway
 
 MONTHS = 13
 DAY = timedelta(days=1)
@@ -238,9 +237,9 @@ class Months:
         self.fleet.leap(OUTAGE)
         self.fleet.settle(TIMEOUT_SECONDS)
         with self.fleet.engine("billing").connect() as tx:
-            gateway = HttpGateway(f"{self.fleet.simulator.url}/gateway", seconds=5)
+            books = self.fleet.books().money()
             catalogue, now = CatalogueCache().current(tx), self.fleet.clock.now()
-            differences = reconcile.compare(tx, gateway, catalogue, now)
+            differences = reconcile.compare(tx, books, catalogue, now)
         with self.fleet.engine("api").begin() as tx:
             paused = [row.lane for row in lanes.list_lanes(tx) if row.paused_at]
             for lane in paused:

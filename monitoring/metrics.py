@@ -50,6 +50,17 @@ call_seconds = Histogram(
     ["target", "operation"],
     buckets=_SECONDS,
 )
+calls_under_way = Gauge(
+    "autorenew_calls_under_way",
+    "Calls to gateways, drivers and mail servers that are not answered yet.",
+    ["task"],
+    multiprocess_mode="livesum",
+)
+handed_back = Counter(
+    "autorenew_handed_back_tasks_total",
+    "Tasks that a worker had no room to call for, dispatched again.",
+    ["queue", "task"],
+)
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
 )

@@ -44,3 +44,13 @@ def _one_line(text: str) -> str:
     """A problem quotes what stands in a file, which may be anything."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_LONGEST])
     return line if len(text) <= _LONGEST else f"{line}…"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line: of one that SQLAlchemy wraps, the database's own words.
+
+    >>> first_line(ValueError("no such day\\nfile, line 1"))
+    'no such day'
+    """
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return _one_line(lines[0]) if lines else repr(error)

@@ -42,7 +42,7 @@ class Simulator:
                 Route("/gateway/charges/{key}", self._safely(self._find_charge)),
                 Route("/gateway/refunds/{key}", self._safely(self._find_refund)),
                 Route("/gateway/book", self._safely(self._book)),
-                Route("/infrastructure/resources", self._safely(self._resources)),
+                Route("/infrastructure/{driver}/resources", self._safely(self._resources)),
                 Route(
                     "/infrastructure/{driver}/services/{service_id}/{kind}",
                     self._safely(self._operate),
@@ -73,7 +73,7 @@ class Simulator:
 
         def act() -> tuple[int, dict[str, Any]]:
             self.store.take(body)
-            return 201, {"state": "succeeded", "reference": f"ch-{body['key'][:8]}"}
+            return 201, _about(body, "succeeded", reference=f"ch-{body['key'][:8]}")
 
         return await self._once(Request("gateway", "charge", "", body["key"], body), act)
 
@@ -83,8 +83,8 @@ class Simulator:
         def act() -> tuple[int, dict[str, Any]]:
             refused = self.store.give_back(body)
             if refused:
-                return 402, {"state": "declined", "reason": refused}
-            return 201, {"state": "succeeded", "reference": f"re-{body['key'][:8]}"}
+                return 402, _about(body, "declined", reason=refused)
+            return 201, _about(body, "succeeded", reference=f"re-{body['key'][:8]}")
 
         return await self._once(Request("gateway", "refund", "", body["key"], body), act)
 
@@ -141,7 +141,7 @@ class Simulator:
     ) -> Response:
         match rule.fault:
             case "decline":
-                answer = {"state": "declined", "reason": rule.reason}
+                answer = _about(request.body, "declined", reason=rule.reason)
                 known = self.store.answer(request)
                 if known is None:
                     self.store.remember(request, 402, answer)
@@ -208,7 +208,8 @@ class Simulator:
         return JSONResponse({"entries": self.store.book(*_page(request))})
 
     async def _resources(self, request: HttpRequest) -> Response:
-        return JSONResponse({"entries": self.store.resources(*_page(request))})
+        driver = request.path_params["driver"]
+        return JSONResponse({"entries": self.store.resources(driver, *_page(request))})
 
     async def _change_faults(self, request: HttpRequest) -> Response:
         if request.method == "DELETE":
@@ -222,6 +223,12 @@ class Simulator:
 
     async def _health(self, _request: HttpRequest) -> Response:
         return JSONResponse({"state": "up"})
+
+
+def _about(body: dict[str, Any], state: str, **more: str) -> dict[str, Any]:
+    """An answer of the gateway: to what, how much, and how it ended."""
+    of = {name: body[name] for name in ("key", "amount", "currency")}
+    return {**of, "state": state, **more}
 
 
 async def _read(request: HttpRequest, fields: dict[str, type]) -> dict[str, Any]:

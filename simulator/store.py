@@ -182,11 +182,13 @@ class Store:
             )
             self._db.execute("INSERT OR IGNORE INTO generations VALUES (?, 0)", (service_id,))
 
-    def resources(self, after: int, limit: int) -> list[dict[str, Any]]:
+    def resources(self, driver: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """What exists of a driver, page by page."""
         names = ("number", "driver", "service_id", "resource_id", "state", "paid_until")
         rows = self._db.execute(
-            "SELECT * FROM resources WHERE number > ? AND state != 'gone' ORDER BY number LIMIT ?",
-            (after, limit),
+            "SELECT * FROM resources WHERE driver = ? AND number > ? AND state != 'gone'"
+            " ORDER BY number LIMIT ?",
+            (driver, after, limit),
         )
         return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -16,7 +16,7 @@ from producers.control import failed as failures
 from producers.control import lanes as all_lanes
 from producers.intake import Answer, Intake, Verdict
 from schemas.catalogue.store import CatalogueCache
-from schemas.errors import AutorenewError
+from schemas.errors import AutorenewError, ConfigurationError
 from schemas.settings import load_settings
 
 BATCH = 500
@@ -257,13 +257,28 @@ def resume(lane: str) -> None:
 
 
 @click.command()
-@click.option("--far-side", help="Base URL of a simulator whose books are compared with ours.")
+@click.option(
+    "--far-sides/--no-far-sides",
+    default=None,
+    help="Compare the books of gateways and drivers, too. By default: if any are configured.",
+)
 @as_json
-def audit(far_side: str | None, as_json: bool) -> None:
-    """Check the invariants; exit code 1, with the ids, if one is broken."""
+def audit(far_sides: bool | None, as_json: bool) -> None:
+    """Check the invariants; exit code 1, with the ids, if one is broken.
+
+    The gateways and drivers are those of AUTORENEW_GATEWAY_URL or AUTORENEW_GATEWAYS, and of
+    AUTORENEW_DRIVER_URLS or AUTORENEW_DRIVERS.
+    """
+    from workers.bootstrap import books_of
+
     settings = load_settings()
+    books = None if far_sides is False else books_of(settings)
+    if books is not None and books.is_empty:
+        if far_sides:
+            raise ConfigurationError("no gateway and no driver is configured")
+        books = None
     with database(settings).connect() as tx:
-        findings = auditing.audit(tx, far_side or settings.simulator_url)
+        findings = auditing.audit(tx, books)
     rows = [
         (f.invariant, "broken" if f.broken else "holds", f.broken, " ".join(f.ids))
         for f in findings

@@ -25,11 +25,12 @@ def gateway(book: bool, as_json: bool) -> None:
     something differs.
     """
     from producers.steps import BILLING
+    from schemas.books import BookUnavailable
     from schemas.catalogue.store import CatalogueCache
     from workers.billing.charges import reconcile as books
     from workers.billing.charges.charge import ChargeHandler
-    from workers.billing.gateways.port import BookUnavailable
-    from workers.bootstrap import handlers
+    from workers.bootstrap import gateways_of, handlers
+    from workers.outside.books import Books
 
     settings = load_settings()
     engine = database(settings)
@@ -39,10 +40,11 @@ def gateway(book: bool, as_json: bool) -> None:
         h for h in handlers(settings, [BILLING], time)[BILLING] if isinstance(h, ChargeHandler)
     )
     try:
+        theirs = Books(gateways_of(settings), {}).money()
         with engine.connect() as tx:
-            found = books.compare(tx, handler.gateway, catalogue.current(tx), time.now())
+            found = books.compare(tx, theirs, catalogue.current(tx), time.now())
     except BookUnavailable as error:
-        raise AutorenewError(f"cannot read the gateway's book: {error}") from None
+        raise AutorenewError(f"cannot read the book: {error}") from None
     rows, left = [], 0
     for difference in found:
         booked = False

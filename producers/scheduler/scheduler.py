@@ -22,7 +22,7 @@ from producers.control import guard
 from producers.failpoints import failpoint
 from producers.renewals import next_steps
 from producers.scheduler.notices import claim_notices
-from producers.steps import DESTRUCTIVE, STEP_PLACES
+from producers.steps import DESTRUCTIVE, STEPS
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import AutorenewError
@@ -92,9 +92,9 @@ class Scheduler:
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
             paused = set(tx.execute(_PAUSED).scalars())
         found = 0
-        for step in STEP_PLACES:
-            if step in due:
-                found += self._drain(CHUNK, partial(self._sweep, step=step, now=now))
+        for step in STEPS.values():
+            if step.scheduled and step.task in due:
+                found += self._drain(CHUNK, partial(self._sweep, step=step.task, now=now))
         if Step.REMIND in due:
             found += self._drain(NOTICE_CHUNK, lambda tx: self._claim_notices(tx, now))
         if Step.DECIDE in due:
@@ -132,7 +132,7 @@ class Scheduler:
         rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
         services = sum(int(row.services) for row in rows)
         if rows:
-            place = STEP_PLACES[step]
+            place = STEPS[step].place
             if place is DESTRUCTIVE:
                 guard.count_ends(tx, services, now, self._settings)
             ledger.enqueue(tx, step, [(row.next_subject, place) for row in rows])

@@ -36,6 +36,8 @@ payment_methods = Table(
     Column("id", Uuid, primary_key=True),
     Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
     Column("token", Text, nullable=False),
+    # Where the token is known: the name a gateway is configured under.
+    Column("gateway", Text, nullable=False, server_default="default"),
     # The last day on which it can be charged, if it says so.
     Column("expires_on", Date),
     moment("created_at", nullable=False, server_default=func.now()),

@@ -64,12 +64,12 @@ def finish(fleet: PrivateFleet, orders: int, simulator: Running) -> None:
     fleet.wait_until(lambda: fleet.scalar(query) == orders, TIMEOUT_SECONDS, "all are taken in")
     fleet.wait_until_idle(TIMEOUT_SECONDS)
     assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == orders
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
-def assert_clean(fleet: PrivateFleet, simulator: Running) -> None:
+def assert_clean(fleet: PrivateFleet) -> None:
     with fleet.owner.connect() as tx:
-        findings = audit(tx, simulator.url)
+        findings = audit(tx, fleet.books())
     assert [(f.invariant, f.ids) for f in findings if f.broken] == []
 
 
@@ -283,7 +283,7 @@ def test_a_subject_that_kills_its_process_fails_alone(
     assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == 60
     key = "SELECT key FROM orders JOIN tasks ON tasks.subject = orders.id"
     assert fleet.scalar(key) == "poison-0"
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
 def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Running) -> None:

@@ -116,7 +116,7 @@ def test_every_failpoint_of_a_renewal_is_visited_and_each_service_renews_once(
 
     assert fleet.members["scheduler"].deaths >= 2
     assert_told_once(fleet, mailbox)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
 def test_processes_that_are_killed_in_the_middle_of_renewals(
@@ -132,7 +132,7 @@ def test_processes_that_are_killed_in_the_middle_of_renewals(
         settle(fleet, periods)
 
     assert_told_once(fleet, mailbox)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
 def test_two_schedulers_and_a_click_at_the_same_second_renew_once(
@@ -162,7 +162,7 @@ def test_two_schedulers_and_a_click_at_the_same_second_renew_once(
     settle(fleet, 2)
     assert all(answer.verdict == "accepted" for answer in place(fleet, *clicks))
     settle(fleet, 2)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
 def test_a_database_that_is_killed_in_the_middle_of_renewals(
@@ -176,4 +176,4 @@ def test_a_database_that_is_killed_in_the_middle_of_renewals(
     fleet.owner.dispose()
 
     settle(fleet, 2)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)

@@ -170,7 +170,7 @@ def test_the_far_sides_books_are_compared(
     books.simulator.simulator.store._db.execute(statement)
 
     with database.owner.connect() as tx:
-        broken = [f.invariant for f in audit(tx, books.simulator.url) if f.broken]
+        broken = [f.invariant for f in audit(tx, books.books()) if f.broken]
 
     assert len(broken) == 1
     assert broken[0].startswith(invariant)

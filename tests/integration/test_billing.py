@@ -27,7 +27,7 @@ def run(fleet: Any, database: Database, *documents: Any) -> None:
 
 def assert_clean(fleet: Any, database: Database) -> None:
     with database.owner.connect() as tx:
-        findings = audit(tx, fleet.simulator.url)
+        findings = audit(tx, fleet.books())
     assert [(f.invariant, f.ids) for f in findings if f.broken] == []
 
 

@@ -1,5 +1,6 @@
 """The handler protocol: what becomes of a batch whose subjects, database or far side fail."""
 
+import asyncio
 import threading
 import time
 import uuid
@@ -15,7 +16,8 @@ from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
 from tests.support.given import wait_until
-from workers.runtime.runtime import RetryPolicy, Runtime
+from workers.runtime.retries import RetryPolicy
+from workers.runtime.runtime import Runtime
 
 HERE = Place("web", "driver:web")
 POLICY = RetryPolicy(base=0.001, cap=0.001, attempts=3)
@@ -47,8 +49,11 @@ class Outside:
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Any]], Outcome]:
         return [(subject, subject) for subject in claim.subjects], Outcome()
 
-    def call(self, call: uuid.UUID) -> str:
-        return self._call(call)
+    async def call(self, call: uuid.UUID) -> str:
+        return await asyncio.to_thread(self._call, call)
+
+    async def close(self) -> None:
+        pass
 
     def record(
         self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, uuid.UUID, str]]
@@ -59,7 +64,7 @@ class Outside:
             if answer == "done":
                 outcome.done.append(subject)
             else:
-                decision = POLICY.decide(tasks[subject], answer, "", 1.0)
+                decision = POLICY.decide(tasks[subject], answer, "")
                 kind = outcome.retries if isinstance(decision, Retry) else outcome.failures
                 kind.append(decision)  # type: ignore[arg-type]
         write(tx, outcome.done)
@@ -78,7 +83,7 @@ class World:
         database.run("CREATE TABLE done (id uuid)")  # no key: doing a thing twice would show
 
     def runtime(self, **settings: Any) -> Runtime:
-        return Runtime(self.database.owner, Settings(**settings), threads=2)
+        return Runtime(self.database.owner, Settings(**settings))
 
     def enqueue(self, count: int) -> list[uuid.UUID]:
         subjects = sorted(uuid.uuid4() for _ in range(count))
@@ -93,8 +98,10 @@ class World:
         return [[str(subject) for subject in message.subjects] for message in found]
 
     def deliver(self, handler: Any, runtime: Runtime) -> None:
+        """Hand over what is ready, and wait until it is done."""
         for message in self.messages():
             runtime.handle(handler, "web", message)
+        runtime.close()
 
     def done(self) -> list[uuid.UUID]:
         return sorted(row.id for row in self.database.all("SELECT id FROM done"))
