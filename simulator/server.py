@@ -42,6 +42,7 @@ class Simulator:
                 Route("/gateway/charges/{key}", self._safely(self._find_charge)),
                 Route("/gateway/refunds/{key}", self._safely(self._find_refund)),
                 Route("/gateway/book", self._safely(self._book)),
+                Route("/infrastructure/resources", self._safely(self._resources)),
                 Route("/infrastructure/{driver}/resources", self._safely(self._resources)),
                 Route(
                     "/infrastructure/{driver}/services/{service_id}/{kind}",
@@ -208,8 +209,8 @@ class Simulator:
         return JSONResponse({"entries": self.store.book(*_page(request))})
 
     async def _resources(self, request: HttpRequest) -> Response:
-        driver = request.path_params["driver"]
-        return JSONResponse({"entries": self.store.resources(driver, *_page(request))})
+        driver = request.path_params.get("driver")
+        return JSONResponse({"entries": self.store.resources(*_page(request), driver)})
 
     async def _change_faults(self, request: HttpRequest) -> Response:
         if request.method == "DELETE":

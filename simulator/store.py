@@ -182,13 +182,13 @@ class Store:
             )
             self._db.execute("INSERT OR IGNORE INTO generations VALUES (?, 0)", (service_id,))
 
-    def resources(self, driver: str, after: int, limit: int) -> list[dict[str, Any]]:
-        """What exists of a driver, page by page."""
+    def resources(self, after: int, limit: int, driver: str | None = None) -> list[dict[str, Any]]:
+        """What exists, of one driver or of all, page by page."""
         names = ("number", "driver", "service_id", "resource_id", "state", "paid_until")
         rows = self._db.execute(
-            "SELECT * FROM resources WHERE driver = ? AND number > ? AND state != 'gone'"
-            " ORDER BY number LIMIT ?",
-            (driver, after, limit),
+            "SELECT * FROM resources WHERE number > ? AND state != 'gone'"
+            " AND driver = coalesce(?, driver) ORDER BY number LIMIT ?",
+            (after, driver, limit),
         )
         return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -133,7 +133,7 @@ class Scheduler:
         services = sum(int(row.services) for row in rows)
         if rows:
             place = STEPS[step].place
-            if place is DESTRUCTIVE:
+            if place == DESTRUCTIVE:
                 guard.count_ends(tx, services, now, self._settings)
             ledger.enqueue(tx, step, [(row.next_subject, place) for row in rows])
             metrics.swept.labels(step).inc(services)

@@ -160,7 +160,8 @@ def test_a_service_whose_driver_nobody_configured_says_so(
     embedded: Any, database: Database
 ) -> None:
     fleet = embedded(driver_urls={"web": "http://127.0.0.1:1"})
-    run(fleet, database, order("k-1", line("vm")))
+    database.place(order("k-1", line("vm")))
+    fleet.wait_until_idle(30)
 
     (row,) = database.all("SELECT reason, error FROM tasks")
     assert row.reason == "no_such_driver"

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +28,9 @@ from workers.billing.charges.reconcile import Difference, compare
 from workers.billing.gateways.http import HttpGateway
 from workers.billing.gateways.instant import InstantGateway
 from workers.billing.gateways.port import Charge
+from workers.conformance.waiting import Waiting
+from workers.outside.books import Books
+from workers.outside.http import HttpSettings
 
 Start = Callable[[Database], Life]
 
@@ -134,7 +136,7 @@ def book(simulator: Running) -> list[Any]:
 
 
 def clean(world: Life, simulator: Running) -> None:
-    assert_clean(SimpleNamespace(simulator=simulator), world.database)
+    assert_clean(world.fleet, world.database)
 
 
 def test_a_restored_fleet_does_nothing_by_itself_that_costs_or_ends_anything(
@@ -323,20 +325,22 @@ def settled(life: Any, simulator: Running) -> Life:
 
 
 def differences(world: Life, gateway: Any) -> list[Any]:
+    books = Books({"default": gateway}, {}).money()
     with world.fleet.engine("billing").connect() as tx:
-        found = compare(tx, gateway, CatalogueCache().current(tx), world.fleet.clock.now())
+        found = compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
     return [(f.difference, f.kind, f.key, str(f.amount), f.customer) for f in found]
 
 
 def test_books_that_agree_do_not_differ_and_what_is_not_known_does(
     settled: Life, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
-    gateway = HttpGateway(f"{simulator.url}/gateway", seconds=5)
+    gateway = HttpGateway("default", HttpSettings(url=f"{simulator.url}/gateway"))
     assert differences(settled, gateway) == []
     assert reconcile(settled).exit_code == 0
 
     key = str(uuid.uuid4())
-    gateway.charge(Charge(key, Money(100, "EUR"), "tok", "bob"))
+    with Waiting(gateway) as waiting:
+        waiting.perform(Charge(key, Money(100, "EUR"), "tok", "bob"))
 
     assert differences(settled, gateway) == [(Difference.UNKNOWN, "charge", key, "1.00 EUR", "bob")]
     booked = reconcile(settled, "--book", "--json")
@@ -381,4 +385,4 @@ def test_a_book_that_cannot_be_read_is_one_line(
 
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1
-    assert "cannot read the gateway's book" in result.stderr
+    assert "cannot read the book: gateway default: cannot connect" in result.stderr

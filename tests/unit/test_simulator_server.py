@@ -111,7 +111,8 @@ class TestMisbehaviour:
         self, far_side: Callable[..., Client]
     ) -> None:
         client = far_side({"fault": "decline", "target": "gateway", "reason": "stolen_card"})
-        declined = (402, {"state": "declined", "reason": "stolen_card"})
+        answer = {"key": "k", "amount": 1000, "currency": "EUR", "state": "declined"}
+        declined = (402, answer | {"reason": "stolen_card"})
         assert client.charge() == declined
         assert client.ask("DELETE", "/faults") == (200, {"rules": 0})
         # Under this key it was declined for good; another key is another attempt.

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import shutil
 import smtplib
@@ -20,7 +21,13 @@ from autorenew.local.ports import free_port
 from schemas.errors import ConfigurationError
 from simulator.mailbox import Mailbox
 from workers.reminders import smtp
-from workers.reminders.smtp import InstantMailer, MailAnswer, MailState, SmtpMailer
+from workers.reminders.smtp import (
+    InstantMailer,
+    MailAnswer,
+    MailState,
+    SmtpMailer,
+    ThreadedMailer,
+)
 
 SENT = MailAnswer(MailState.SENT)
 USER, PASSWORD = "bill@ing", "p:a/s?s%w#rd"
@@ -70,9 +77,18 @@ class TestSending:
         with mailer(mailbox.url, seconds=2) as sending:
             assert sending.send(message) == SENT
 
-    def test_a_mailer_that_sends_waits_for_somebody(self, mailbox: Mailbox) -> None:
-        with mailer(mailbox.url) as sending:
+    def test_a_mailer_on_threads_sends_many_at_once(self, mailbox: Mailbox) -> None:
+        async def send() -> list[MailAnswer]:
+            sending = ThreadedMailer(SmtpMailer(mailbox.url, seconds=5), at_once=4)
             assert not sending.immediate
+            answers = await asyncio.gather(
+                *(sending.perform(mail(f"{number}@example.com")) for number in range(20))
+            )
+            await sending.close()
+            return answers
+
+        assert asyncio.run(send()) == [SENT] * 20
+        assert len(mailbox.messages) == 20
 
     def test_only_the_recipient_in_to_gets_it(self, mailbox: Mailbox) -> None:
         mailbox.refuse("bob@*")
@@ -115,7 +131,7 @@ class TestSending:
 
     def test_a_mailer_for_benchmarks_says_it_was_sent(self) -> None:
         assert InstantMailer().immediate
-        assert InstantMailer().send(mail()) == SENT
+        assert asyncio.run(InstantMailer().perform(mail())) == SENT
 
 
 class TestRefusals:

@@ -11,23 +11,24 @@ from producers.relay.transport import LocalTransport, encode
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 
 
-@given(names, names, st.lists(st.uuids(), min_size=1, max_size=20))
-def test_a_message_carries_nothing_but_its_subjects(
-    queue: str, name: str, subjects: list[uuid.UUID]
+@given(names, names, names, st.lists(st.uuids(), min_size=1, max_size=20))
+def test_a_message_carries_nothing_but_its_subjects_and_their_lane(
+    queue: str, name: str, lane: str, subjects: list[uuid.UUID]
 ) -> None:
     # When it has been over the wire
-    sent = encode(Dispatch(queue, name, tuple(subjects)))
+    sent = encode(Dispatch(queue, name, lane, tuple(subjects)))
     read = dramatiq.Message.decode(sent.encode())
     # Then a worker finds its queue, its actor and the subjects, and nothing to schedule by.
     assert read.queue_name == queue
     assert read.actor_name == f"{queue}.{name}"
     assert [uuid.UUID(subject) for subject in read.args[0]] == subjects
     assert len(read.args) == 1
-    assert (read.kwargs, read.options) == ({}, {})
+    assert (read.kwargs, read.options) == ({"lane": lane}, {})
 
 
 def test_a_full_message_is_small() -> None:
-    dispatch = Dispatch("dedicated", "converge", tuple(uuid.uuid4() for _ in range(500)))
+    subjects = tuple(uuid.uuid4() for _ in range(500))
+    dispatch = Dispatch("dedicated", "converge", "driver:metal", subjects)
     assert len(encode(dispatch).encode()) < 32_000
 
 
@@ -39,7 +40,10 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     transport = LocalTransport(broker, waited.append)
     subjects = (uuid.uuid4(), uuid.uuid4())
     # When
-    batch = [Dispatch("orders", "price", subjects), Dispatch("orders", "end", subjects)]
+    batch = [
+        Dispatch("orders", "price", "orders", subjects),
+        Dispatch("orders", "end", "orders", subjects),
+    ]
     # Then no queue is missing, and all of it is there.
     assert transport.publish(batch) == set()
     queue = broker.queues["orders"]
@@ -60,4 +64,6 @@ def test_within_a_process_idling_is_only_waiting() -> None:
 
 def test_a_queue_that_does_not_exist_is_named_and_not_made_up() -> None:
     transport = LocalTransport(StubBroker(middleware=[]), lambda _: None)
-    assert transport.publish([Dispatch("nonsense", "price", (uuid.uuid4(),))]) == {"nonsense"}
+    assert transport.publish([Dispatch("nonsense", "price", "orders", (uuid.uuid4(),))]) == {
+        "nonsense"
+    }

@@ -113,9 +113,8 @@ class Calls:
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._recorders = ThreadPoolExecutor(RECORDERS, thread_name_prefix="record")
-        self._loop = asyncio.new_event_loop()
         # Started by the first call: a process that makes none needs none.
-        self._thread: threading.Thread | None = None
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
     def reserve(self, lane: str, wanted: int) -> int:
         """Room for up to ``wanted`` tasks in a lane; waits a moment for it.
@@ -128,10 +127,11 @@ class Calls:
             found = self._lanes.get(lane)
             if found is None:
                 found = self._lanes[lane] = _Lane(asyncio.Semaphore(self._at_once))
-            if self._thread is None and not self._stopping:
-                run = self._loop.run_forever
-                self._thread = threading.Thread(target=run, name="calls", daemon=True)
-                self._thread.start()
+            if self._running is None and not self._stopping:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
+                thread.start()
+                self._running = loop, thread
             enough = min(wanted, max(1, int(self._most * REFILL_SHARE)))
             while not self._stopping and self._most - found.taken < enough:
                 now = time.monotonic()
@@ -162,7 +162,8 @@ class Calls:
         if handler not in self._handlers:
             self._handlers.append(handler)
         batch = Batch(handler, claim, len(calls))
-        self._loop.call_soon_threadsafe(self._begin, lane, batch, calls)
+        assert self._running is not None  # there is room only where it runs
+        self._running[0].call_soon_threadsafe(self._begin, lane, batch, calls)
 
     def stop(self) -> None:
         """Take nothing more; what is under way goes on."""
@@ -182,12 +183,13 @@ class Calls:
         """
         self.stop()
         drained = True
-        if self._thread is not None:
-            waiting = asyncio.run_coroutine_threadsafe(self._drain(seconds), self._loop)
-            drained = waiting.result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-        self._loop.close()
+        if self._running is not None:
+            loop, thread = self._running
+            drained = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+            self._running = None
         self._recorders.shutdown(wait=True)
         return drained
 
@@ -195,9 +197,12 @@ class Calls:
 
     def _begin(self, lane: str, batch: Batch, calls: Sequence[tuple[UUID, Any]]) -> None:
         for subject, call in calls:
-            task = self._loop.create_task(self._call(lane, batch, subject, call))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run(self._call(lane, batch, subject, call))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _call(self, lane: str, batch: Batch, subject: UUID, call: Any) -> None:
         place = self._lanes[lane]
@@ -218,16 +223,12 @@ class Calls:
         place.answered.append(answered)
         if not place.recording:
             place.recording = True
-            self._loop.call_later(RECORD_EVERY_SECONDS, self._record_soon, lane)
-
-    def _record_soon(self, lane: str) -> None:
-        task = self._loop.create_task(self._record_answers(lane))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._run(self._record_answers(lane))
 
     async def _record_answers(self, lane: str) -> None:
         """What has been answered so far, and what is answered meanwhile."""
-        place = self._lanes[lane]
+        place, loop = self._lanes[lane], asyncio.get_running_loop()
+        await asyncio.sleep(RECORD_EVERY_SECONDS)
         while place.answered:
             answered, place.answered = place.answered, []
             by_handler: dict[int, list[Answered]] = {}
@@ -235,7 +236,7 @@ class Calls:
                 by_handler.setdefault(id(one.batch.handler), []).append(one)
             for group in by_handler.values():
                 try:
-                    await self._loop.run_in_executor(
+                    await loop.run_in_executor(
                         self._recorders, self._record, group[0].batch.handler, group
                     )
                 except Exception as error:  # the leases will run out instead
@@ -250,8 +251,8 @@ class Calls:
         place.recording = False
 
     async def _drain(self, seconds: float) -> bool:
-        end = self._loop.time() + seconds
-        while any(lane.taken for lane in self._lanes.values()) and self._loop.time() < end:
+        end = time.monotonic() + seconds
+        while any(lane.taken for lane in self._lanes.values()) and time.monotonic() < end:
             await asyncio.sleep(0.01)
         left = list(self._tasks)
         for task in left:
