@@ -9,7 +9,7 @@ import json
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -330,7 +330,7 @@ class ChargeHandler:
         history.record(
             tx,
             (
-                event._replace(detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
+                replace(event, detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
                 for request_id, event in happened
             ),
         )

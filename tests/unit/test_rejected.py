@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.intake.intake import redact
+from producers.intake.rejected import redact
 from schemas.messages import parse
 
 MOST = 4000
