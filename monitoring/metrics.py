@@ -58,7 +58,11 @@ messages = Counter("autorenew_relay_messages_total", "Messages handed to the bro
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
 rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
-scheduler_failures = Counter("autorenew_scheduler_failures_total", "Rounds that failed.")
+loop_failures = Counter(
+    "autorenew_loop_failures_total",
+    "Rounds of a background loop that failed.",
+    ["loop", "cause"],
+)
 guard_trips = Counter(
     "autorenew_guard_trips_total", "Times the guard paused a lane.", ["lane", "reason"]
 )

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, first_line
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -96,7 +96,6 @@ def check_schema(engine: Engine) -> None:
         with engine.connect() as connection:
             found = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise ConfigurationError(f"cannot use the database: {reason}") from None
+        raise ConfigurationError(f"cannot use the database: {first_line(error)}") from None
     if found is None:
         raise ConfigurationError("the database is empty: run `autorenew migrate` first")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.errors import AutorenewError
+from schemas.errors import AutorenewError, first_line
 
 # Imported when used: a worker's launcher needs no simulator, `--help` needs nothing.
 COMMANDS = {
@@ -54,8 +54,7 @@ class _Lazy(click.Group):
                 click.echo(f"autorenew: {line}", err=True)
             sys.exit(2)
         except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
-            click.echo(f"autorenew: database: {cause[0] if cause else error!r}", err=True)
+            click.echo(f"autorenew: database: {first_line(error)}", err=True)
             sys.exit(2)
 
 

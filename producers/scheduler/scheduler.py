@@ -5,8 +5,6 @@ schedulers may run, with no leader; a sweep costs what is due, not what exists; 
 none was running is done once, now; what was handed over and lost is handed over again.
 """
 
-import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,22 +12,19 @@ from datetime import date, datetime
 from functools import partial
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import forecast, metrics
 from producers import ledger
 from producers.control import guard
 from producers.failpoints import failpoint
+from producers.loop import Loop
 from producers.renewals import next_steps
 from producers.scheduler.notices import claim_notices
 from producers.steps import DESTRUCTIVE, STEP_PLACES
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.errors import AutorenewError
 from schemas.rules.lifecycle import Step
 from schemas.settings import Settings
-
-log = logging.getLogger(__name__)
 
 CHUNK = 20_000
 # Notices are claimed one by one; a chunk is one transaction.
@@ -55,33 +50,25 @@ class Scheduler:
         self._catalogue = catalogue
         self._clock = clock
         self._settings = settings
-        self._stopping = threading.Event()
+        self._loop = Loop("scheduler", self._round)
         self._snapshot_on: date | None = None
         self._paused: set[str] = set()
 
     def stop(self) -> None:
-        """Ask :meth:`run` to return after the chunk it is in."""
-        self._stopping.set()
+        """Have :meth:`run` return after the chunk it is in."""
+        self._loop.stop()
 
     def run(self) -> None:
-        """Work until :meth:`stop`; faults of the database are waited out, with backoff."""
-        pause = 0.1
-        while not self._stopping.is_set():
-            try:
-                started = time.monotonic()
-                found = self.round()
-                pause = 0.1
-                if not found:
-                    took = time.monotonic() - started
-                    self._stopping.wait(max(self._settings.sweep_seconds, REST * took))
-            except Exception as error:  # one bad row must not end what all others wait for
-                metrics.scheduler_failures.inc()
-                known = isinstance(error, SQLAlchemyError | AutorenewError)
-                line = str(getattr(error, "orig", None) or error).strip().splitlines()[0:1]
-                words = line[0] if line else repr(error)
-                log.warning("%s; again in %.1f s", words, pause, exc_info=not known)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
+        """Work until :meth:`stop`."""
+        self._loop.run()
+
+    def _round(self) -> float:
+        """Hand over what is due; returns the seconds to wait."""
+        started = time.monotonic()
+        if self.round():
+            return 0.0
+        took = time.monotonic() - started
+        return max(self._settings.sweep_seconds, REST * took)
 
     def round(self) -> int:
         """Everything that is due at this moment; returns how many services that were."""
@@ -108,7 +95,7 @@ class Scheduler:
     def _drain(self, chunk: int, take: Callable[[Connection], int]) -> int:
         """Chunk by chunk until one is not full."""
         found = taken = self._in_chunk(take)
-        while taken >= chunk and not self._stopping.is_set():
+        while taken >= chunk and not self._loop.is_stopping:
             taken = self._in_chunk(take)
             found += taken
         return found

@@ -178,6 +178,43 @@ def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change
     assert rejected(fleet) == []
 
 
+def test_intake_goes_on_after_its_queue_was_deleted_and_declared_again(
+    fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deleting a queue cancels its consumers, which raises nothing by itself."""
+    send(fleet, body(order("k-1")))
+    wait_until(lambda: orders(fleet) == 1, "the intake is at work")
+
+    rabbitmq.ctl("delete_queue", "intake", "-p", fleet.vhost)
+    wait_until(lambda: "cancelled the consumer" in caplog.text, "the intake has noticed")
+    wait_until(lambda: "no queue 'intake'" in caplog.text, "it has looked for the queue")
+    fleet.setup_broker()
+
+    send(fleet, body(order("k-2")))
+    wait_until(lambda: orders(fleet) == 2, "it is taken in")
+    assert "Traceback" not in caplog.text
+
+
+def test_error_nobody_foresaw_stops_the_intake_only_for_a_moment(
+    fleet: PrivateFleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_once = iter([RuntimeError("a defect")])
+
+    def defect(name: str) -> None:
+        if name == "intake.before_ack" and (error := next(fail_once, None)):
+            raise error
+
+    monkeypatch.setattr("producers.intake.amqp.failpoint", defect)
+    repeated = metrics.documents.labels("amqp", "repeated")._value
+    before = repeated.get()
+
+    send(fleet, body(order("k-1")))
+
+    wait_until(lambda: repeated.get() > before, "the order comes again, as it was not acknowledged")
+    assert orders(fleet) == 1
+    assert "RuntimeError: a defect" in caplog.text
+
+
 def test_a_command_is_done_and_one_that_is_refused_is_kept(fleet: PrivateFleet) -> None:
     with fleet.owner.begin() as tx:
         service = tx.execute(DELIVERED).scalar_one()
