@@ -30,7 +30,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_the_demo_reports_and_ends_well(folder: Path) -> None:
+def test_demo_reports_and_ends_with_0(folder: Path) -> None:
     done = subprocess.run(
         [*AUTORENEW, "demo", "--orders", "60", "--folder", str(folder / "var")],
         env=clean_environment(),
@@ -57,7 +57,7 @@ def test_the_demo_reports_and_ends_well(folder: Path) -> None:
         assert universe in done.stdout
 
 
-def test_what_stays_up_can_be_used_from_another_terminal_and_stops_cleanly(
+def test_fleet_of_make_up_can_be_used_from_another_terminal_and_stops_cleanly(
     folder: Path,
 ) -> None:
     log = folder / "log"

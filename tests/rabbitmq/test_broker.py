@@ -115,7 +115,7 @@ def test_an_acknowledged_message_is_gone(broker: PrivateFleet) -> None:
         message(options=None),
     ],
 )
-def test_what_would_hurt_a_worker_is_refused_and_does_not_come_back(
+def test_message_that_would_hurt_a_worker_is_refused_and_not_redelivered(
     broker: PrivateFleet, body: bytes
 ) -> None:
     publish(broker, body, message(message_id="good"))

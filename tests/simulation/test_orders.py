@@ -49,9 +49,7 @@ def decide(fleet: Any, database: Database, decision: Callable[..., object]) -> N
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_every_order_comes_to_its_end_and_every_book_agrees(
-    embedded: Any, database: Database, seed: int
-) -> None:
+def test_every_order_ends_and_all_books_agree(embedded: Any, database: Database, seed: int) -> None:
     catalogue = bundled()
     with database.owner.begin() as tx:
         save(tx, catalogue)

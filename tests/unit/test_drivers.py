@@ -88,14 +88,16 @@ def taken_over() -> str:
 
 
 class TestEveryDriver:
-    def test_it_says_whether_it_answers_at_once(self, driver: Driver) -> None:
+    def test_driver_says_whether_it_answers_at_once(self, driver: Driver) -> None:
         assert driver.immediate is isinstance(driver, InstantDriver)
 
-    def test_what_was_never_created_is_absent(self, service: Service) -> None:
+    def test_service_that_was_never_created_is_absent(self, service: Service) -> None:
         assert service.state is ABSENT
         assert service.resource.resource_id is None
 
-    def test_a_service_lives_its_life(self, service: Service) -> None:
+    def test_service_is_created_suspended_resumed_extended_and_terminated(
+        self, service: Service
+    ) -> None:
         steps = [
             (CREATE, ACTIVE),
             (SUSPEND, SUSPENDED),
@@ -119,13 +121,13 @@ class TestEveryDriver:
             service.does(kind, generation)
             assert service.resource.resource_id == created.resource_id
 
-    def test_it_knows_until_when_it_is_paid(self, service: Service) -> None:
+    def test_resource_shows_until_when_it_is_paid(self, service: Service) -> None:
         service.does(CREATE, 1)
         assert service.resource.paid_until == MARCH
         service.does(EXTEND, 1, paid_until=APRIL)
         assert service.resource.paid_until == APRIL
 
-    def test_what_is_suspended_stays_so_when_it_is_extended(self, service: Service) -> None:
+    def test_suspended_service_stays_suspended_when_it_is_extended(self, service: Service) -> None:
         service.does(CREATE, 1)
         service.does(SUSPEND, 2)
         answer = service.does(EXTEND, 2, paid_until=APRIL)
@@ -133,7 +135,7 @@ class TestEveryDriver:
         assert service.state is SUSPENDED
 
     @pytest.mark.parametrize("kind", [CREATE, SUSPEND, RESUME, EXTEND, TERMINATE])
-    def test_an_operation_sent_again_gives_the_same_answer(
+    def test_repeated_operation_gives_the_same_answer(
         self, driver: Driver, service: Service, kind: OperationKind
     ) -> None:
         if kind is not CREATE:
@@ -178,7 +180,9 @@ class TestEveryDriver:
         assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
         assert other.state is ABSENT
 
-    def test_creating_what_exists_is_done_and_makes_no_second(self, service: Service) -> None:
+    def test_creating_an_existing_service_is_done_and_makes_no_second_resource(
+        self, service: Service
+    ) -> None:
         first = service.does(CREATE, 1).resource
         answer = service.does(CREATE, 2)
         assert first is not None
@@ -186,7 +190,7 @@ class TestEveryDriver:
         assert answer.resource is not None
         assert answer.resource.resource_id == first.resource_id
 
-    def test_terminating_what_does_not_exist_is_done(self, service: Service) -> None:
+    def test_terminating_an_absent_service_is_done(self, service: Service) -> None:
         answer = service.does(TERMINATE, 1)
         assert answer.state is DONE
         assert answer.resource is not None
@@ -199,9 +203,7 @@ class TestEveryDriver:
         assert service.state is ABSENT
 
     @pytest.mark.parametrize("kind", [SUSPEND, RESUME, EXTEND])
-    def test_what_does_not_exist_is_not_changed(
-        self, service: Service, kind: OperationKind
-    ) -> None:
+    def test_absent_service_cannot_be_changed(self, service: Service, kind: OperationKind) -> None:
         answer = service.does(kind, 1)
         assert answer.state is DriverState.REFUSED
         assert answer.reason
@@ -248,9 +250,7 @@ class TestEveryDriver:
         service.does(CREATE, 2)
         assert service.does(SUSPEND, 2).state is DONE
 
-    def test_an_old_operation_sent_again_does_not_come_back(
-        self, driver: Driver, service: Service
-    ) -> None:
+    def test_repeated_old_operation_has_no_effect(self, driver: Driver, service: Service) -> None:
         # Given a suspend, and a resume that came after it
         service.does(CREATE, 1)
         suspend = service.operation(SUSPEND, 2)
@@ -262,7 +262,7 @@ class TestEveryDriver:
         assert answer.state is DriverState.STALE
         assert service.state is ACTIVE
 
-    def test_after_a_termination_it_can_be_created_anew(self, service: Service) -> None:
+    def test_terminated_service_can_be_created_anew(self, service: Service) -> None:
         service.does(CREATE, 1)
         service.does(TERMINATE, 2)
         assert service.does(CREATE, 3).state is DONE
@@ -272,7 +272,7 @@ class TestEveryDriver:
         ("kind", "state"),
         [(SUSPEND, SUSPENDED), (RESUME, ACTIVE), (EXTEND, ACTIVE), (TERMINATE, ABSENT)],
     )
-    def test_what_was_taken_over_is_adopted_by_its_first_operation(
+    def test_imported_service_is_adopted_by_its_first_operation(
         self, service: Service, kind: OperationKind, state: ResourceState
     ) -> None:
         # Given a resource that the far side knows by its own name only
@@ -286,7 +286,7 @@ class TestEveryDriver:
         assert answer.resource.resource_id == service.resource.resource_id
         assert service.resource.paid_until == (None if state is ABSENT else APRIL)
 
-    def test_from_then_on_it_is_a_service_like_any_other(self, service: Service) -> None:
+    def test_adopted_service_is_like_any_other(self, service: Service) -> None:
         adopted = service.does(SUSPEND, 1, resource_id=taken_over()).resource
         assert adopted is not None
         assert adopted.resource_id
@@ -299,7 +299,7 @@ class TestEveryDriver:
         assert service.state is ABSENT
 
     @pytest.mark.parametrize("kind", [SUSPEND, RESUME, EXTEND])
-    def test_what_was_taken_over_and_terminated_is_not_adopted_once_more(
+    def test_imported_service_that_was_terminated_is_not_adopted_again(
         self, service: Service, kind: OperationKind
     ) -> None:
         name = taken_over()
@@ -307,7 +307,7 @@ class TestEveryDriver:
         assert service.does(kind, 2, resource_id=name).state is DriverState.REFUSED
         assert service.state is ABSENT
 
-    def test_taking_over_sent_again_gives_the_same_answer(
+    def test_repeated_adoption_gives_the_same_answer(
         self, driver: Driver, service: Service
     ) -> None:
         operation = service.operation(EXTEND, 1, resource_id=taken_over())
@@ -333,7 +333,7 @@ GOOD = {"resource_id": "web-1", "state": "active", "generation": 1, "paid_until"
 
 
 class TestOverHttp:
-    def test_a_far_side_that_hangs_leaves_it_unknown_in_time(self) -> None:
+    def test_infrastructure_that_hangs_is_unknown_within_the_deadline(self) -> None:
         with FarSide(hangs) as far_side:
             driver = HttpDriver("web", far_side.url, seconds=0.3)
             started = time.monotonic()
@@ -342,7 +342,7 @@ class TestOverHttp:
             assert answer.reason
             assert time.monotonic() - started < 1
 
-    def test_where_nothing_listens_it_was_certainly_not_done(self) -> None:
+    def test_unreachable_infrastructure_has_certainly_done_nothing(self) -> None:
         driver = HttpDriver("web", f"http://127.0.0.1:{free_port()}", seconds=0.2)
         assert {answer.state for answer in ask(driver)} == {DriverState.UNAVAILABLE}
 
@@ -365,38 +365,38 @@ class TestOverHttp:
             pytest.param(answers(404, b"<html>"), id="a page not found"),
         ],
     )
-    def test_nothing_is_concluded_from_what_is_no_answer(self, step: Any) -> None:
+    def test_malformed_answer_is_unknown(self, step: Any) -> None:
         with FarSide(step) as far_side:
             driver = HttpDriver("web", far_side.url, seconds=0.05)
             assert {answer.state for answer in ask(driver)} == {DriverState.UNKNOWN}
 
     @pytest.mark.parametrize("kind", list(OperationKind))
     @pytest.mark.parametrize("code", ["not_found", "no_such_plan"])
-    def test_not_found_is_the_answer_to_a_question_only(
+    def test_not_found_is_valid_only_as_the_answer_to_a_query(
         self, kind: OperationKind, code: str
     ) -> None:
         with FarSide(answers(404, {"code": code})) as far_side:
             answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(kind, 1)
             assert answer.state is DriverState.UNKNOWN
 
-    def test_a_page_that_is_not_there_says_nothing_about_a_service(self) -> None:
+    def test_missing_page_says_nothing_about_a_service(self) -> None:
         with FarSide(answers(404, {"code": "no_such_route"})) as far_side:
             answer = HttpDriver("web", far_side.url, seconds=1).get(uuid.uuid4())
             assert answer.state is DriverState.UNKNOWN
 
     @pytest.mark.parametrize("status", [401, 403, 425, 429])
-    def test_what_was_turned_away_was_certainly_not_done(self, status: int) -> None:
+    def test_rejected_call_has_certainly_done_nothing(self, status: int) -> None:
         with FarSide(answers(status, {"code": "no_entry"})) as far_side:
             driver = HttpDriver("web", far_side.url, seconds=1)
             assert {answer.state for answer in ask(driver)} == {DriverState.UNAVAILABLE}
 
     @pytest.mark.parametrize("status", [405, 408])
-    def test_what_never_reached_an_operation_leaves_it_unknown(self, status: int) -> None:
+    def test_http_405_and_408_leave_the_operation_unknown(self, status: int) -> None:
         with FarSide(answers(status, {})) as far_side:
             answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(CREATE, 1)
             assert answer.state is DriverState.UNKNOWN
 
-    def test_calls_are_counted_by_what_was_answered(self) -> None:
+    def test_calls_are_counted_by_outcome(self) -> None:
         def counted(outcome: str) -> float:
             labels = {"target": "driver:counted", "operation": "create", "outcome": outcome}
             return REGISTRY.get_sample_value("autorenew_calls_total", labels) or 0.0
@@ -410,16 +410,16 @@ class TestOverHttp:
         assert [counted(state) for state in DriverState] == [1] * len(steps)
 
     @pytest.mark.parametrize("status", [400, 409, 422])
-    def test_a_definite_no_is_refused_with_its_code(self, status: int) -> None:
+    def test_definite_refusal_keeps_its_code(self, status: int) -> None:
         with FarSide(answers(status, {"code": "out_of_stock"})) as far_side:
             answer = Service(HttpDriver("web", far_side.url, seconds=1)).does(CREATE, 1)
             assert (answer.state, answer.reason) == (DriverState.REFUSED, "out_of_stock")
 
-    def test_what_the_far_side_does_not_know_is_absent(self) -> None:
+    def test_service_unknown_to_the_infrastructure_is_absent(self) -> None:
         with FarSide(answers(404, {"code": "not_found"})) as far_side:
             assert Service(HttpDriver("web", far_side.url, seconds=1)).state is ABSENT
 
-    def test_the_far_sides_own_name_is_said_where_there_is_one(self) -> None:
+    def test_call_names_the_imported_resource_where_there_is_one(self) -> None:
         with FarSide(answers(200, GOOD)) as far_side:
             service = Service(HttpDriver("web", far_side.url, seconds=1))
             service.does(SUSPEND, 1, resource_id="old-7")

@@ -41,7 +41,7 @@ def test_a_catalogue_error_is_one_line_each_whatever_stands_in_a_file() -> None:
 
 
 @pytest.mark.parametrize("kind", [k for k in ALL if k is not CatalogueError])
-def test_an_error_says_its_sentence(kind: type[AutorenewError]) -> None:
+def test_error_shows_its_message(kind: type[AutorenewError]) -> None:
     assert str(kind("what was wrong")) == "what was wrong"
 
 
@@ -58,7 +58,7 @@ def test_an_error_says_its_sentence(kind: type[AutorenewError]) -> None:
         (OperationalError("SELECT 1", {}, psycopg.OperationalError()), "OperationalError()"),
     ],
 )
-def test_first_line_of_an_error(error: Exception, line: str) -> None:
+def test_first_line_shows_the_message_of_an_error_on_one_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
 
 

@@ -51,7 +51,7 @@ def refund_of(charge: Charge, amount: int) -> Refund:
 
 
 class TestEveryGateway:
-    def test_it_says_whether_it_answers_at_once(self, gateway: Gateway) -> None:
+    def test_gateway_says_whether_it_answers_at_once(self, gateway: Gateway) -> None:
         assert gateway.immediate is isinstance(gateway, InstantGateway)
 
     def test_a_charge_succeeds_and_has_a_reference(self, gateway: Gateway) -> None:
@@ -59,7 +59,7 @@ class TestEveryGateway:
         assert answer.state is SUCCEEDED
         assert answer.reference
 
-    def test_a_charge_sent_again_is_the_same_charge(self, gateway: Gateway) -> None:
+    def test_repeated_charge_is_the_same_charge(self, gateway: Gateway) -> None:
         # Given a charge that succeeded
         charge = charge_of(4544)
         first = gateway.charge(charge)
@@ -129,7 +129,7 @@ class TestEveryGateway:
         gateway.charge(charge)
         assert gateway.find_charge(charge.key).state is SUCCEEDED
 
-    def test_asking_charges_nothing(self, gateway: Gateway) -> None:
+    def test_asking_about_a_charge_takes_no_money(self, gateway: Gateway) -> None:
         charge = charge_of()
         gateway.find_charge(charge.key)
         gateway.find_charge(charge.key)
@@ -141,7 +141,7 @@ class TestEveryGateway:
         given = [gateway.refund(refund_of(charge, amount)).state for amount in (600, 400, 1)]
         assert given == [SUCCEEDED, SUCCEEDED, DECLINED]
 
-    def test_a_refund_sent_again_is_the_same_refund(self, gateway: Gateway) -> None:
+    def test_repeated_refund_is_the_same_refund(self, gateway: Gateway) -> None:
         charge = charge_of(1000)
         gateway.charge(charge)
         refund = refund_of(charge, 600)
@@ -158,12 +158,12 @@ class TestEveryGateway:
         gateway.refund(refund)
         assert gateway.find_refund(refund.key).state is SUCCEEDED
 
-    def test_what_was_never_taken_is_not_given_back(self, gateway: Gateway) -> None:
+    def test_refund_of_an_unknown_charge_is_declined(self, gateway: Gateway) -> None:
         answer = gateway.refund(refund_of(charge_of(), 1))
         assert answer.state is DECLINED
         assert answer.reason
 
-    def test_one_customers_money_is_not_given_back_for_anothers(self, gateway: Gateway) -> None:
+    def test_refund_is_never_larger_than_its_own_charge(self, gateway: Gateway) -> None:
         one, other = charge_of(100), charge_of(900)
         gateway.charge(one)
         gateway.charge(other)
@@ -191,11 +191,11 @@ def whole(gateway: Gateway) -> list[BookEntry]:
 
 
 class TestEveryBook:
-    def test_it_is_empty_before_anything_was_taken(self, new_gateway: Gateway) -> None:
+    def test_book_is_empty_before_the_first_charge(self, new_gateway: Gateway) -> None:
         assert new_gateway.book(0) == []
         assert new_gateway.book(1000) == []
 
-    def test_charges_and_refunds_are_in_it_in_their_order(self, new_gateway: Gateway) -> None:
+    def test_book_lists_charges_and_refunds_in_order(self, new_gateway: Gateway) -> None:
         one, other = charge_of(100, customer="c-1"), charge_of(900, customer="c-2")
         refund = refund_of(one, 30)
         new_gateway.charge(one)
@@ -211,7 +211,7 @@ class TestEveryBook:
         ]
         assert [e.customer for e in entries if e.kind == "charge"] == ["c-1", "c-2"]
 
-    def test_its_numbers_grow_and_a_page_follows_the_one_before(self, new_gateway: Gateway) -> None:
+    def test_book_is_numbered_and_read_page_by_page(self, new_gateway: Gateway) -> None:
         for _ in range(5):
             new_gateway.charge(charge_of())
         entries = whole(new_gateway)
@@ -220,7 +220,7 @@ class TestEveryBook:
         for place, entry in enumerate(entries):
             assert new_gateway.book(entry.number) == entries[place + 1 :]
 
-    def test_what_was_sent_twice_is_in_it_once(self, new_gateway: Gateway) -> None:
+    def test_repeated_charge_is_in_the_book_once(self, new_gateway: Gateway) -> None:
         charge = charge_of(100)
         refund = refund_of(charge, 10)
         for _ in range(2):
@@ -229,7 +229,7 @@ class TestEveryBook:
 
         assert [e.key for e in whole(new_gateway)] == [charge.key, refund.key]
 
-    def test_what_was_declined_or_only_asked_about_is_not_in_it(self, new_gateway: Gateway) -> None:
+    def test_declined_and_queried_charges_are_not_in_the_book(self, new_gateway: Gateway) -> None:
         charge = charge_of(100)
         new_gateway.find_charge(charge.key)
         new_gateway.refund(refund_of(charge, 1))  # of what was not taken yet
@@ -239,7 +239,7 @@ class TestEveryBook:
 
         assert [(e.key, e.amount.amount) for e in whole(new_gateway)] == [(charge.key, 100)]
 
-    def test_it_goes_on_where_it_was(self, new_gateway: Gateway) -> None:
+    def test_book_continues_after_the_last_page_read(self, new_gateway: Gateway) -> None:
         new_gateway.charge(charge_of())
         last = whole(new_gateway)[-1].number
         assert new_gateway.book(last) == []
@@ -255,7 +255,7 @@ def ask(gateway: HttpGateway) -> list[GatewayAnswer]:
 
 
 class TestOverHttp:
-    def test_a_far_side_that_hangs_leaves_it_unknown_in_time(self) -> None:
+    def test_gateway_that_hangs_is_unknown_within_the_deadline(self) -> None:
         with FarSide(hangs) as far_side:
             gateway = HttpGateway(far_side.url, seconds=0.3)
             started = time.monotonic()
@@ -264,7 +264,7 @@ class TestOverHttp:
             assert answer.reason
             assert time.monotonic() - started < 1
 
-    def test_where_nothing_listens_it_was_certainly_not_done(self) -> None:
+    def test_unreachable_gateway_has_certainly_not_charged(self) -> None:
         gateway = HttpGateway(f"http://127.0.0.1:{free_port()}", seconds=0.2)
         assert {answer.state for answer in ask(gateway)} == {GatewayState.UNAVAILABLE}
 
@@ -288,12 +288,12 @@ class TestOverHttp:
             pytest.param(answers(429, {}), id="429"),
         ],
     )
-    def test_nothing_is_concluded_from_what_is_no_answer(self, step: Any) -> None:
+    def test_malformed_answer_is_unknown(self, step: Any) -> None:
         with FarSide(step) as far_side:
             gateway = HttpGateway(far_side.url, seconds=0.05)
             assert {answer.state for answer in ask(gateway)} == {UNKNOWN}
 
-    def test_not_found_is_the_answer_to_a_question_only(self) -> None:
+    def test_not_found_is_valid_only_as_the_answer_to_a_query(self) -> None:
         with FarSide(answers(404, {"code": "not_found"})) as far_side:
             gateway = HttpGateway(far_side.url, seconds=1)
             assert [answer.state for answer in ask(gateway)] == [UNKNOWN, NOT_FOUND]
@@ -335,7 +335,7 @@ class TestOverHttp:
                 "customer": "c-1",
             }
 
-    def test_the_far_side_sees_the_same_key_however_often_a_call_is_tried(self) -> None:
+    def test_every_try_of_a_call_carries_the_same_key(self) -> None:
         with FarSide(answers(500, {}), drops, answers(201, {"state": "succeeded"})) as far_side:
             answer = HttpGateway(far_side.url, seconds=5).charge(charge_of())
             assert answer.state is SUCCEEDED
@@ -384,12 +384,12 @@ class TestOverHttp:
             ),
         ],
     )  # fmt: skip
-    def test_a_book_that_cannot_be_read_is_never_taken_for_an_empty_one(self, step: Any) -> None:
+    def test_unreadable_book_is_an_error_not_an_empty_book(self, step: Any) -> None:
         with FarSide(step) as far_side, pytest.raises(BookUnavailable) as caught:
             HttpGateway(far_side.url, seconds=0.05).book(0)
         assert str(caught.value)
 
-    def test_a_book_of_nobody_is_unavailable(self) -> None:
+    def test_book_of_an_unreachable_gateway_is_unavailable(self) -> None:
         gateway = HttpGateway(f"http://127.0.0.1:{free_port()}", seconds=0.1)
         with pytest.raises(BookUnavailable):
             gateway.book(0)

@@ -17,7 +17,7 @@ def calls(url: str, *, seconds: float = 5, token: str | None = None) -> HttpCall
     return HttpCalls("tested", url, token=token, seconds=seconds)
 
 
-def test_an_answer_is_its_status_and_its_object() -> None:
+def test_answer_has_a_status_and_a_json_object() -> None:
     with FarSide(answers(201, {"state": "done"})) as far_side:
         answer = calls(far_side.url).call("create", "POST", "/things", {"key": "k"})
         assert answer == Answer(201, {"state": "done"})
@@ -27,26 +27,26 @@ def test_an_answer_is_its_status_and_its_object() -> None:
         assert "authorization" not in headers
 
 
-def test_a_question_has_no_body() -> None:
+def test_get_request_has_no_body() -> None:
     with FarSide(answers(200, {})) as far_side:
         calls(far_side.url).call("find", "GET", "/things/k")
         assert far_side.requests[0][3] is None
 
 
-def test_a_token_goes_along() -> None:
+def test_request_carries_the_token() -> None:
     with FarSide(answers(200, {})) as far_side:
         calls(far_side.url, token="secret").call("find", "GET", "/")
         assert far_side.requests[0][2]["authorization"] == "Bearer secret"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 429])
-def test_a_no_is_an_answer_and_is_not_asked_for_again(status: int) -> None:
+def test_client_error_is_an_answer_and_is_not_retried(status: int) -> None:
     with FarSide(answers(status, {"code": "no"})) as far_side:
         assert calls(far_side.url).call("create", "PUT", "/") == Answer(status, {"code": "no"})
         assert len(far_side.requests) == 1
 
 
-def test_an_answer_that_is_no_object_has_nothing_in_it() -> None:
+def test_answer_that_is_not_an_object_is_empty() -> None:
     with FarSide(answers(200, ["x"])) as far_side:
         assert calls(far_side.url).call("find", "GET", "/") == Answer(200, {})
 
@@ -54,7 +54,7 @@ def test_an_answer_that_is_no_object_has_nothing_in_it() -> None:
 @pytest.mark.parametrize(
     "fault", [drops, answers(500, {}), answers(502, b"<html>"), answers(200, b"not JSON")]
 )
-def test_a_short_fault_is_tried_again(fault: object) -> None:
+def test_short_fault_is_retried(fault: object) -> None:
     with FarSide(fault, fault, answers(200, {"state": "done"})) as far_side:  # type: ignore[arg-type]
         assert calls(far_side.url).call("create", "PUT", "/").body == {"state": "done"}
         assert len(far_side.requests) == 3
@@ -63,14 +63,14 @@ def test_a_short_fault_is_tried_again(fault: object) -> None:
 @pytest.mark.parametrize(
     "fault", [drops, answers(500, {}), answers(503, b""), answers(200, b"not JSON")]
 )
-def test_a_fault_that_lasts_leaves_it_in_doubt(fault: object) -> None:
+def test_lasting_fault_leaves_the_call_in_doubt(fault: object) -> None:
     with FarSide(fault) as far_side:  # type: ignore[arg-type]
         with pytest.raises(InDoubt):
             calls(far_side.url, seconds=0.3).call("create", "PUT", "/")
         assert 2 <= len(far_side.requests) <= 5
 
 
-def test_where_nothing_listens_nothing_was_sent() -> None:
+def test_unreachable_host_means_nothing_was_sent() -> None:
     with pytest.raises(NotSent, match="refused"):
         calls(f"http://127.0.0.1:{free_port()}", seconds=0.3).call("create", "PUT", "/")
 
@@ -112,7 +112,7 @@ def test_the_deadline_holds_for_a_far_side_that_hangs() -> None:
         assert 0.25 < took < 0.5 + 0.4  # a busy machine may be late itself
 
 
-def test_a_try_that_hangs_leaves_time_for_another() -> None:
+def test_hanging_try_leaves_time_for_another() -> None:
     with FarSide(hangs, answers(200, {"state": "done"})) as far_side:
         answer = calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
         assert answer.body == {"state": "done"}
@@ -137,13 +137,13 @@ def test_the_deadline_holds_for_a_far_side_that_trickles() -> None:
         assert time.monotonic() - started < 0.5 + 0.4
 
 
-def test_an_answer_that_does_not_end_is_given_up() -> None:
+def test_endless_answer_is_given_up() -> None:
     endless = answers(200, b'"' + b"x" * 2_000_000 + b'"')
     with FarSide(endless) as far_side, pytest.raises(InDoubt, match="does not end"):
         calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
 
 
-def test_what_is_answered_can_be_shown_and_kept() -> None:
+def test_answer_is_printable_and_bounded() -> None:
     said = {"reason": "a\x00b\nc" + "d" * 1000, "generation": 2}
     with FarSide(answers(200, said)) as far_side:
         body = calls(far_side.url).call("find", "GET", "/").body

@@ -36,7 +36,7 @@ class TestRetryPolicy:
             assert decision.delay <= policy.base * 2.0 ** min(attempts, 64)
 
     @given(policies, uniform)
-    def test_it_gives_up_at_the_last_attempt_and_not_before(
+    def test_retries_end_after_the_last_attempt_and_not_before(
         self, policy: RetryPolicy, random: float
     ) -> None:
         # When it fails again and again
@@ -49,7 +49,7 @@ class TestRetryPolicy:
         assert isinstance(decisions[-1], Failure)
 
     @given(policies, st.integers(0, 200), uniform)
-    def test_what_failed_and_why_is_kept(
+    def test_failure_keeps_its_reason_and_error(
         self, policy: RetryPolicy, attempts: int, random: float
     ) -> None:
         decision = policy.decide(failed_before(attempts), "driver_unknown", "HTTP 500", random)
@@ -72,7 +72,7 @@ class TestRetryPolicy:
             assert isinstance(decision, Retry)
             assert decision.delay == delay
 
-    def test_a_failure_counts(self) -> None:
+    def test_failure_counts_an_attempt(self) -> None:
         decision = RetryPolicy(5, 60, 3).decide(failed_before(0), "r", "", 0.5)
         assert isinstance(decision, Retry)
         assert decision.counts
@@ -84,7 +84,7 @@ class TestMessages:
         [None, 5, "not-a-uuid", ["not-a-uuid"], [None], [5], [[]], [str(SUBJECT), "x"], {"a": 1}],
         ids=repr,
     )
-    def test_one_that_names_no_subjects_does_nothing(self, subjects: Any) -> None:
+    def test_message_without_subjects_does_nothing(self, subjects: Any) -> None:
         # Given a database that would fail if it were asked
         engine = create_engine("postgresql+psycopg://127.0.0.1:1/none", connect_args={})
         runtime = Runtime(engine, load_settings())
