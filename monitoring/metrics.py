@@ -1,4 +1,4 @@
-"""Prometheus metrics, and the port they are served on. Labels are bounded: never an id."""
+"""Prometheus metrics and their HTTP endpoint. No label is unbounded, such as an id."""
 
 import logging
 from functools import cache
@@ -70,13 +70,13 @@ guard_trips = Counter(
 
 @cache
 def lanes_paused() -> Gauge:
-    """Made by a scheduler only."""
+    """Created in a scheduler only, so that no other process shows it."""
     return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
 
 
 @cache
 def scheduler_last_round() -> Gauge:
-    """Made by a scheduler only."""
+    """Created in a scheduler only, so that no other process shows it."""
     return Gauge(
         "autorenew_scheduler_last_round_timestamp_seconds",
         "When the scheduler last finished a round.",
@@ -85,7 +85,7 @@ def scheduler_last_round() -> Gauge:
 
 @cache
 def relay_last_round() -> Gauge:
-    """Made by a relay only: elsewhere it would show a relay that has stood still since 1970."""
+    """Created in a relay only: any other process would show a relay that stopped in 1970."""
     return Gauge(
         "autorenew_relay_last_round_timestamp_seconds",
         "When the relay last finished a round.",
@@ -104,6 +104,9 @@ def serve(settings: Settings, *, children: str | None = None) -> int:
     Args:
         children: the folder (``PROMETHEUS_MULTIPROC_DIR``) in which child processes keep their
             metrics; their sum is served.
+
+    Raises:
+        ConfigurationError: the port is in use or may not be used.
     """
     registry = REGISTRY
     if children is not None:

@@ -1,7 +1,7 @@
-"""Starts a group of Dramatiq worker processes, and starts it again when it ends.
+"""Starts a group of Dramatiq worker processes, and restarts it when it ends.
 
-Dramatiq ends the whole group when one of its processes dies. SIGTERM goes to the group's master
-only: it lets running handlers finish; a second one, or one to every process, kills them.
+Dramatiq ends the whole group when one of its processes dies. SIGTERM is sent to the group's master
+only, which lets running handlers finish. A second SIGTERM, or one to every process, kills them.
 """
 
 import ctypes
@@ -21,16 +21,16 @@ from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A group that lived this long gets its next start after the shortest pause.
+# A group that lived this long is restarted after the shortest pause.
 HEALTHY_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 5.0
-# What Dramatiq may take, after its handlers had their time, to end its processes.
+# How long Dramatiq may take to end its processes once the handlers' time is over.
 EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(with_signal: int) -> None:
-    """Have the kernel end this process when its parent is gone (Linux; elsewhere nothing)."""
+    """Have the kernel signal this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, with_signal)
 
@@ -49,14 +49,18 @@ class Launcher:
         self._group: subprocess.Popen[bytes] | None = None
 
     def stop(self) -> None:
-        """Drain: the group finishes what it runs."""
+        """Drain: the group finishes the handlers that run."""
         if not self._stopping.is_set():
             self._stopping.set()
             if self._group is not None and self._group.poll() is None:
                 self._group.send_signal(signal.SIGTERM)
 
     def run(self) -> int:
-        """Until :meth:`stop`; returns an exit code: 0 if everything was drained in time."""
+        """Run until :meth:`stop`.
+
+        Returns:
+            An exit code: 0 if the group was drained in time, else 1.
+        """
         folder = tempfile.mkdtemp(prefix="autorenew-metrics-")
         try:
             metrics.serve(self._settings, children=folder)
