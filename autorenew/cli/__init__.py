@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.errors import AutorenewError, first_line
 
-# Imported when used: a worker's launcher needs no simulator, `--help` needs nothing.
+# Command -> the module that holds it, imported when the command runs: `--help` imports none.
 COMMANDS = {
     "demo": "local",
     "up": "local",
@@ -65,7 +65,7 @@ def main() -> None:
 
     \b
     Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).
-    Exit codes: 0 well, 1 something was found wrong, 2 it could not be done.
+    Exit codes: 0 success, 1 problems found, 2 failed.
     """
     from schemas.settings import load_settings
 

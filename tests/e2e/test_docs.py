@@ -303,12 +303,16 @@ def test_every_guarded_lane_is_documented() -> None:
         (
             "order",
             (
-                *("schemas/messages", "schemas/tax"),
-                *("producers/validation", "producers/intake", "producers/amqp_intake"),
+                *("schemas/messages", "schemas/rules/tax"),
+                *(f"producers/intake/{name}" for name in ("amqp", "intake", "orders")),
+                "producers/intake/validation",
             ),
         ),
-        ("commands", ("producers/commands",)),
-        ("import", ("producers/imported_rows", "producers/imported_services", "schemas/tax")),
+        ("commands", ("producers/intake/commands",)),
+        (
+            "import",
+            ("producers/imports/rows", "producers/imports/services", "schemas/rules/tax"),
+        ),
     ],
 )
 def test_every_problem_code_is_documented_and_no_other(page: str, modules: tuple[str, ...]) -> None:

@@ -163,7 +163,7 @@ def test_a_catalogue_is_loaded_imported_and_listed(cli: Any, database: Database)
 
     assert imported.exit_code == 0
     assert "146 plans of IE" in imported.stdout
-    assert "skipped, they bind the customer" in imported.stdout
+    assert "skipped commitments" in imported.stdout
     assert "not priced" in imported.stdout
     assert len(rows(cli("catalogue", "list", "--json"))) > 150
 

@@ -653,7 +653,7 @@ class TestRollout:
         world.fleet.settle(30)
 
         assert result.exit_code == 0
-        assert "kimsufi in FR renews from 2020-01-01" in result.stdout
+        assert "renewal is on for kimsufi in FR from 2020-01-01" in result.stdout
         on = {row["brand"]: row["starts_on"] for row in rows(cli("rollout", "list", "--json"))}
         assert on == {"kimsufi": "2020-01-01", "ovh": None}
         assert {s.plan: s.next_step for s in world.services()} == {"server": "remind", "site": None}
@@ -714,7 +714,7 @@ class TestLanes:
         assert world.service().paid_periods == 1
         lane = next(r for r in rows(cli("lanes", "list", "--json")) if r["lane"] == "gateway")
         assert (lane["tasks"], lane["reason"]) == (1, "bank holiday")
-        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway goes on"
+        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway is resumed"
         assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway was not paused"
         world.fleet.settle(30)
         assert world.service().paid_periods == 2

@@ -406,7 +406,7 @@ def test_rejected_rows_are_written_beside_the_file_and_can_be_imported_once_mend
 
     assert (first.exit_code, first.stdout.strip()) == (
         1,
-        f"1 imported, 0 known before, 1 rejected (see {rejects})",
+        f"1 imported, 0 already known, 1 rejected (see {rejects})",
     )
     (found,) = csv.DictReader(rejects.read_text().splitlines())
     assert (found["line"], found["code"]) == ("2", "email_invalid mode_invalid")
@@ -434,7 +434,7 @@ def test_standard_input_is_imported_and_its_rejected_rows_are_printed(
 
     said = cli("-", "--format", "ndjson", "--dry-run", stdin=body)
     assert said.exit_code == 1
-    assert said.stdout.strip() == "1 would be imported, 0 known before, 1 would be rejected"
+    assert said.stdout.strip() == "1 would be imported, 0 already known, 1 would be rejected"
     assert '2,mode_invalid,"mode must be' in said.stderr
 
     path = tmp_path / "rejects.csv"
@@ -448,7 +448,7 @@ def test_import_command_asks_for_the_options_it_needs(
 ) -> None:
     file = tmp_path / f"{uuid.uuid4().hex}.txt"
     file.write_bytes(ndjson(row()))
-    assert "Say --format" in cli(str(file)).stderr
+    assert "use --format" in cli(str(file)).stderr
     same = cli(str(file), "--format", "ndjson", "--rejects", str(file))
     assert "--rejects is FILE itself" in same.stderr
     assert file.read_bytes() == ndjson(row())

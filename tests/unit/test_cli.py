@@ -185,7 +185,7 @@ class TestCatalogueCheck:
         assert result.exit_code == 0
         plans, contracts = result.output.split(" plans, ")
         assert int(plans) > 150
-        assert contracts.endswith("contracts: good\n")
+        assert contracts.endswith("contracts: valid\n")
 
     def test_folder_and_files_can_be_checked(self) -> None:
         assert run("catalogue", "check", BUNDLED).exit_code == 0
@@ -332,4 +332,4 @@ class TestFailed:
     def test_cancelling_asks_for_confirmation(self) -> None:
         result = CliRunner().invoke(main, ["failed", "cancel", SUBJECT], input="n\n")
         assert result.exit_code == 1
-        assert "give the money back?" in result.output
+        assert "refund what was paid?" in result.output
