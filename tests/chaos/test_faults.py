@@ -39,7 +39,7 @@ def fleet(fleet_of: Callable[..., PrivateFleet]) -> PrivateFleet:
 
 
 def send(fleet: PrivateFleet, count: int, prefix: str = "k", customer: str = "") -> None:
-    """As upstream does: confirmed publishes to the exchange ``intake``."""
+    """Publish documents with confirms to the exchange ``intake``, as upstream does."""
     connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url("upstream")))
     channel = connection.channel()
     channel.confirm_delivery()
@@ -59,7 +59,7 @@ def ended(fleet: PrivateFleet) -> int:
 
 
 def finish(fleet: PrivateFleet, orders: int, simulator: Running) -> None:
-    """Everything sent is taken in and comes to its end, and every book agrees."""
+    """Wait until every order that was sent has ended; check that all books agree."""
     query = "SELECT count(*) FROM orders"
     fleet.wait_until(lambda: fleet.scalar(query) == orders, TIMEOUT_SECONDS, "all are taken in")
     fleet.wait_until_idle(TIMEOUT_SECONDS)
@@ -78,7 +78,7 @@ def workers(fleet: PrivateFleet) -> list[Member]:
 
 
 def handler_processes(fleet: PrivateFleet) -> list[int]:
-    """The processes that run handlers: the last of each launcher's line."""
+    """The processes that run handlers: the leaves below each launcher."""
     return [
         pid
         for member in workers(fleet)
@@ -196,7 +196,7 @@ def test_no_order_is_lost_when_connections_are_cut_again_and_again(
 
 
 class Twice(RabbitTransport):
-    """A transport that delivers every message two times."""
+    """A transport that delivers every message twice."""
 
     messages = 0
 

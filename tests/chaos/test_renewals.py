@@ -1,6 +1,6 @@
 """A fleet of real processes in the middle of renewals, while things are killed.
 
-Each service renews once, nobody gets two letters about one thing, and every book agrees.
+Each service renews once, no customer is told anything twice, and all books agree.
 """
 
 import threading
@@ -74,7 +74,7 @@ def paid(fleet: PrivateFleet) -> dict[int, int]:
 
 
 def settle(fleet: PrivateFleet, periods: int) -> None:
-    """Until all have so many periods, and nothing is left to do."""
+    """Wait until every service has so many paid periods and no task is left."""
     fleet.wait_until(lambda: paid(fleet) == {periods: 2 * CUSTOMERS}, TIMEOUT_SECONDS, "renewed")
     due = (
         "SELECT count(*) FROM services"

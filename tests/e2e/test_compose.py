@@ -1,4 +1,4 @@
-"""The container files, as far as they can be checked where no container engine runs."""
+"""The container files, as far as they can be checked without a container engine."""
 
 import json
 import re
@@ -253,7 +253,7 @@ def test_sigterm_reaches_the_launcher_alone(service: str) -> None:
 
 @pytest.mark.parametrize("service", FLEET)
 def test_any_number_of_a_process_can_run(service: str) -> None:
-    """A name or a port of the host can be had once only."""
+    """Only one container can have a fixed name or a port of the host."""
     assert "container_name" not in SERVICES[service]
     assert "ports" not in SERVICES[service]
     assert "volumes" not in SERVICES[service]

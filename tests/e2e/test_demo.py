@@ -1,4 +1,4 @@
-"""What somebody sees who has just cloned the project."""
+"""The demo and ``make up``, as after a fresh clone of the project."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that PostgreSQL's user can reach, unlike pytest's own."""
+    """A folder that PostgreSQL's user can read, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="autorenew-test-"))
     path.chmod(0o755)
     yield path

@@ -1,4 +1,4 @@
-"""What the documentation says is so: commands, settings, metrics, links, examples."""
+"""The documentation is true and complete: commands, settings, metrics, links, examples."""
 
 import ast
 import json

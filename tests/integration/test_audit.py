@@ -1,4 +1,4 @@
-"""Every invariant of the audit notices what breaks it."""
+"""The audit notices every broken invariant."""
 
 from typing import Any
 
@@ -121,7 +121,7 @@ BREAKS = {
 
 @pytest.fixture
 def books(embedded: Any, database: Database) -> Any:
-    """An order of two lines, of which one was delivered and one given its money back."""
+    """An order of two lines: one was delivered, one refunded."""
     fleet = embedded([{"fault": "refuse", "operation": "create", "plan": "vm"}])
     run(fleet, database, order("k-1", line("site"), line("vm")))
     with database.engine("api").begin() as tx:

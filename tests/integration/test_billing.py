@@ -1,4 +1,4 @@
-"""Money: taken once, invoiced when it was, given back when nothing was delivered for it."""
+"""Money is taken once, invoiced when it is taken, and refunded if nothing was delivered for it."""
 
 import threading
 import uuid
@@ -19,7 +19,7 @@ from workers.billing.charges.numbering import take_numbers
 
 
 def run(fleet: Any, database: Database, *documents: Any) -> None:
-    """Place orders and see them through; whatever happens, the books agree."""
+    """Place orders, wait until they have ended, and check that the books agree."""
     database.place(*documents)
     fleet.wait_until_idle(30)
     assert_clean(fleet, database)

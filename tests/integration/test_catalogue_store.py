@@ -1,4 +1,4 @@
-"""The catalogue in force: what a load changes, what it keeps, and what it has decided again."""
+"""The catalogue in force: what a load changes, what it keeps, and which services it recomputes."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -99,7 +99,7 @@ def in_force(database: Any) -> Catalogue:
 
 
 def recomputed(database: Any) -> list[Any]:
-    """What services are decided about again, since the last time this was asked."""
+    """The recomputations since the last call: (plans, brand, subsidiary)."""
     rows = database.all("SELECT plans, brand, subsidiary FROM recomputations ORDER BY id")
     database.run("DELETE FROM recomputations")
     return [tuple(row) for row in rows]

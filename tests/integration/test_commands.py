@@ -1,5 +1,5 @@
-"""A customer's one click by every door: done once however often it is sent, or refused whole with
-the reason."""
+"""Commands of customers: each is carried out once however often it is sent, or refused as a whole
+with its reasons."""
 
 import json
 import uuid
@@ -48,13 +48,13 @@ def codes(answer: Any) -> list[str]:
 
 
 def seen(world: Any, *services: Any, days: int = 0) -> list[dict[str, str]]:
-    """Services with the expiry their customer sees; days: with another one."""
+    """Services with the expiry their customer sees, moved by ``days``."""
     by = timedelta(days=days)
     return [{"id": str(s.id), "expires_on": (world.expiry(s) + by).isoformat()} for s in services]
 
 
 def delivered(database: Database, number: int = 1) -> list[str]:
-    """Services of alice's on a database without a fleet."""
+    """Delivered services of alice, on a database without a fleet."""
     with database.owner.begin() as tx:
         return [str(tx.execute(SERVICE).scalar_one()) for _ in range(number)]
 

@@ -1,4 +1,4 @@
-"""What falls due, counted by what customers decided, and compared with what happened."""
+"""The forecast: what falls due, by the customers' decisions, and compared with what happened."""
 
 import csv
 import json
@@ -79,7 +79,7 @@ def service(database: Database, due: date = DUE, **changes: Any) -> uuid.UUID:
 
 
 def fixed(database: Database, id: uuid.UUID, net: int, due: date = DUE, number: int = 4) -> None:
-    """Its first reminder told its customer what the next period costs."""
+    """Fix the price of a renewal, as its first reminder does."""
     database.run(
         "INSERT INTO renewals (service_id, period_number, expires_on, net)"
         " VALUES (:id, :number, :due, :net)",

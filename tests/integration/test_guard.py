@@ -1,4 +1,4 @@
-"""A fleet that lost track charges and ends nothing until a person has looked."""
+"""A fleet that lost track of what happened charges and ends nothing until a person resumes it."""
 
 import contextlib
 import uuid
@@ -51,7 +51,7 @@ def reasons(database: Database) -> set[str]:
 
 
 def age(database: Database, by: str) -> None:
-    """The last sign of life is so old by now."""
+    """Make the last heartbeat this old."""
     database.run(
         "UPDATE heartbeat SET beat_at = beat_at - CAST(:by AS interval),"
         " business_at = business_at - CAST(:by AS interval),"
@@ -360,7 +360,7 @@ class TestGuardedLanes:
 
 
 class Leaping:
-    """A clock that is moved, and looked at by another process, the moment after it was read."""
+    """A clock that is advanced, and read by another process, just after it was read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Services of the old world are taken over once, good rows whatever the bad ones are."""
+"""Services of another system are imported once; bad rows do not harm the good ones."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def bare(**changes: Any) -> dict[str, Any]:
-    """A row without what belongs to its customer."""
+    """A row without the fields that describe its customer."""
     return row(
         **dict.fromkeys(("subsidiary", "country", "language", "email", "contract_version"))
         | dict.fromkeys(("payment_method", "payment_method_expires"))
@@ -67,7 +67,7 @@ Take = Callable[..., tuple[Counts, list[Reject]]]
 
 @pytest.fixture
 def take(database: Database) -> Take:
-    """Imports rows, or bytes, as the role of whoever takes things in."""
+    """Imports rows, or bytes, as the role ``api``."""
     with database.owner.begin() as tx:
         set_rollout(tx, "ovh", "FR", date(2026, 1, 1))
 

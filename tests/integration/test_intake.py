@@ -1,4 +1,4 @@
-"""Orders are taken once per key, and one bad document never harms its neighbours."""
+"""Orders are taken once per key, and a bad document does not harm its neighbours."""
 
 import threading
 from datetime import date
@@ -151,7 +151,7 @@ def test_the_same_order_sent_through_many_doors_at_once_is_taken_once(database: 
 
 
 class TestPaymentMethods:
-    """An order that names none is paid with the one its customer saved, by their first order."""
+    """An order without a payment method is paid with the one that the first order saved."""
 
     def saved(self, database: Database) -> list[Any]:
         return database.all(

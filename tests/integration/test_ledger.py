@@ -25,7 +25,7 @@ HERE = Place("web", "driver:web")
 
 
 class Ledger:
-    """The protocol's steps, each in a transaction of its own."""
+    """The steps of the protocol, each in its own transaction."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -289,7 +289,7 @@ def test_subject_that_never_finishes_fails_as_crashed(book: Ledger) -> None:
 
 
 def test_subjects_that_were_lost_together_do_not_come_back_together(book: Ledger) -> None:
-    """Else whoever runs beside a subject that kills its process dies with it every time."""
+    """Otherwise subjects in the same process as one that kills it die with it every time."""
     many = subjects(50)
     book.enqueue(*many)
     book.take(*many, seconds=-1)

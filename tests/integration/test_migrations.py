@@ -68,7 +68,7 @@ def upgrade(engine: Engine, revision: str) -> None:
 
 @pytest.fixture
 def of_the_release_before(postgres: Any) -> Iterator[Engine]:
-    """A database at revision 0002, with what the release before left in it."""
+    """A database at revision 0002, with rows of the previous release."""
     name = f"before_{uuid.uuid4().hex[:8]}"
     postgres.ensure_database(name)
     engine = connect(postgres.url(name))

@@ -1,4 +1,4 @@
-"""Services are converged: what should be is compared with what was confirmed."""
+"""Services are converged: the desired state is compared with the confirmed one."""
 
 import uuid
 from typing import Any
@@ -15,7 +15,7 @@ from tests.support.given import line, order, wait_until
 
 
 def want(database: Database, state: str) -> None:
-    """Change one's mind about every service, as a command would."""
+    """Change the desired state of every service, as a command would."""
     with database.engine("api").begin() as tx:
         rows = tx.exec_driver_sql(
             f"UPDATE services SET desired = '{state}', generation = generation + 1"
@@ -103,7 +103,7 @@ def test_failed_service_cannot_be_cancelled_after_it_was_retried(
 def test_cancelled_service_whose_create_was_in_doubt_leaves_no_resource(
     embedded: Any, database: Database
 ) -> None:
-    """It arrives after the money went back; whatever came of it is taken down."""
+    """The create arrives after the refund; its resource is removed."""
     fleet = embedded([{"fault": "hang_after", "operation": "create", "seconds": 2, "times": 99}])
     database.place(order("k-1"))
     query = "SELECT count(*) FROM operations WHERE state = 'unknown'"

@@ -1,5 +1,5 @@
-"""A restored backup: the gateway knows of money that the books forgot. Nothing happens by itself,
-what was forgotten is found and booked, and nobody pays twice."""
+"""A restored backup: the gateway has charges that our books lack. Nothing happens automatically,
+the missing charges are found and booked, and no customer pays twice."""
 
 import json
 import uuid
@@ -37,7 +37,7 @@ Start = Callable[[Database], Life]
 def start(
     postgres: Any, simulator: Running, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Start]:
-    """Starts a fleet on a database, every one of them with the same outside world."""
+    """Starts fleets on databases, all with the same outside world."""
     with ExitStack() as stack:
 
         def begin(database: Database) -> Life:
@@ -64,8 +64,8 @@ def restored(
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Life]]:
-    """Lives up to a backup, then on for as many days as it is told; gives the life that goes on
-    from the backup, at the same moment and in the same world."""
+    """Lets time pass, makes a backup, and lets more days pass; returns the life that continues from
+    the backup, at the same moment and with the same outside world."""
     copy = Database(postgres, f"{database.name}_backup")
 
     def live(*lines: Any, before: float, days: float, after: Any = None) -> Life:
@@ -100,7 +100,7 @@ def stop(world: Life) -> None:
 
 @pytest.fixture
 def reconcile(simulator: Running, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command, as the role that may use it."""
+    """Runs the command as the role ``billing``."""
     monkeypatch.setenv("AUTORENEW_GATEWAY_URL", f"{simulator.url}/gateway")
     monkeypatch.setenv("AUTORENEW_CLOCK", "virtual")
 
@@ -354,7 +354,7 @@ def test_charge_missing_at_the_gateway_is_shown(settled: Life) -> None:
 def test_a_contradiction_is_shown_and_never_booked(
     settled: Life, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
-    """The gateway said no, and took the money."""
+    """The gateway declined a charge, and took the money all the same."""
     simulator.simulator.faults.add(DECLINE)
     settled.send(given.order("k-2", customer="bob"))
     key = str(

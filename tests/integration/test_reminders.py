@@ -1,5 +1,4 @@
-"""One e-mail per customer and day with everything that is due to be said, once, and never in the
-way of anything else."""
+"""One e-mail per customer and day holds all due notices, once, and delays nothing else."""
 
 import re
 import threading
@@ -36,7 +35,7 @@ def html(mail: EmailMessage) -> str:
 
 
 def content(mail: EmailMessage, kind: str) -> str:
-    """As a reader sees it: no-break spaces are spaces."""
+    """The text of a mail, with no-break spaces as spaces."""
     body = mail.get_body((kind,))
     assert body is not None
     return str(body.get_content()).replace("\xa0", " ").replace("\u202f", " ")
@@ -47,7 +46,7 @@ def letters(world: Any, customer: str = "alice") -> list[EmailMessage]:
 
 
 def links(world: Any, mail: EmailMessage) -> dict[str, dict[str, Any]]:
-    """What the links of a mail stand for, by command."""
+    """The links of a mail, by command."""
     settings = world.fleet.settings
     ours = Links(settings.need("link_base_url"), settings.need("link_secret"))
     found = [ours.open(url) for url in re.findall(r"https://example\.com/do/\S+", plain(mail))]
@@ -61,7 +60,7 @@ def written(day: date, language: str) -> str:
 
 
 def told(world: Any) -> Counter[Any]:
-    """How often each service was told of each kind of notice about each expiry."""
+    """How often each notice (service, expiry, kind) was sent."""
     rows = world.database.all(
         "SELECT e.subject, n.expires_at, n.kind FROM events AS e"
         " CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS told(kind)"

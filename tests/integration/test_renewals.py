@@ -1,4 +1,4 @@
-"""Services renew by themselves: requested, charged, invoiced and extended, period after period."""
+"""Services renew automatically: requested, charged, invoiced and extended, period after period."""
 
 from datetime import timedelta
 from typing import Any
@@ -257,7 +257,7 @@ def test_service_renews_at_once_when_its_contract_is_accepted(life: Any) -> None
 
 
 def publish(world: Any, version: int) -> None:
-    """A new version of the terms comes into force."""
+    """Publish a new version of the terms."""
     terms = given.TERMS.__class__("terms", version, "Terms", "https://example.com/terms")
     plans = given.CATALOGUE.plans.values()
     with world.fleet.owner.begin() as tx:

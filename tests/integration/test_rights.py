@@ -1,4 +1,4 @@
-"""Each kind of process has a database role that can do its work and nothing else."""
+"""Each kind of process has a database role with the rights that its work needs, and no others."""
 
 import pytest
 from sqlalchemy import text

@@ -1,4 +1,4 @@
-"""The handler protocol: what becomes of a batch whose subjects, database or far side fail."""
+"""The handler protocol: what becomes of a batch when a subject, database or far side fails."""
 
 import threading
 import time

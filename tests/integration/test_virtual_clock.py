@@ -1,4 +1,4 @@
-"""A fleet's clock that can be moved: the same for everybody, forwards only, never while busy."""
+"""The virtual clock of a fleet: the same for every process, forwards only, never while busy."""
 
 import threading
 import uuid

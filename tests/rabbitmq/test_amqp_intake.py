@@ -1,4 +1,4 @@
-"""The AMQP door: plain JSON on the exchange ``intake``, acknowledged after the commit."""
+"""Intake over AMQP: plain JSON on the exchange ``intake``, acknowledged after the commit."""
 
 import struct
 import threading
@@ -154,7 +154,7 @@ def test_document_with_undecodable_headers_does_not_stop_the_others(
 def test_redelivered_documents_change_nothing(
     fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is lost between the commit and the acknowledgement, two times."""
+    """The connection is lost between the commit and the acknowledgement, twice."""
     cuts = 0
 
     def lose_the_connection(name: str) -> None:

@@ -1,4 +1,4 @@
-"""How a relay hands messages to RabbitMQ, and what it is told."""
+"""The relay's transport: messages are published to RabbitMQ and confirmed."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Which handlers a process gets: only what its queues need has to be configured."""
+"""Which handlers a process gets, and that only the settings of its queues are needed."""
 
 from datetime import UTC, datetime
 from typing import Any

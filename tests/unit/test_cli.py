@@ -34,7 +34,7 @@ def run(*arguments: str | Path, **environment: str) -> Result:
 
 
 def one_line(result: Result) -> str:
-    """What it said on standard error, checked to be one line and an exit code of 2."""
+    """The line on standard error; checks that it is the only one and that the exit code is 2."""
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     assert result.stdout == ""

@@ -176,7 +176,7 @@ def call(operation: Operation, *, desired: ResourceState, ask_first: bool) -> Ca
 
 
 class Recording(InstantDriver):
-    """Keeps what it was asked to do."""
+    """A driver that records its operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,14 +188,14 @@ class Recording(InstantDriver):
 
 
 class Silent(Recording):
-    """Does not answer questions."""
+    """A driver that does not answer queries."""
 
     def get(self, service_id: uuid.UUID) -> DriverAnswer:
         return DriverAnswer(DriverState.UNKNOWN, reason="HTTP 503")
 
 
 class Mistaken(Recording):
-    """Says it is done, and shows something else."""
+    """A driver that reports success and shows another state."""
 
     def __init__(self, shows: Resource) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ for name in sys.argv[1:]:
 
 
 def passing(folder: Path | None, *names: str) -> subprocess.CompletedProcess[str]:
-    """A process that goes through failpoints and prints each it has survived."""
+    """A process that passes failpoints and prints each one it survives."""
     environment = {k: v for k, v in os.environ.items() if k != "AUTORENEW_FAILPOINTS"}
     if folder is not None:
         environment["AUTORENEW_FAILPOINTS"] = str(folder)

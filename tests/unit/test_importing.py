@@ -1,4 +1,4 @@
-"""A row of an import is right, or refused with every reason; nothing that is read raises."""
+"""A row of an import is valid, or rejected with all its problems; reading never raises."""
 
 import io
 import json
@@ -36,7 +36,7 @@ CATALOGUE = Catalogue(
 
 
 def fields(**changes: Any) -> dict[str, Any]:
-    """A row that is taken in as it is."""
+    """A valid row."""
     row = {
         "customer": "alice",
         "plan": "site",

@@ -1,4 +1,4 @@
-"""What is next, given the facts. What time does to it, and lateness, is in the file beside."""
+"""The next step of a service, given the facts. Time and lateness have files of their own."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,7 +34,7 @@ SUSPENDED: dict[str, Any] = {
 
 
 def on(day: int, hour: int = 0, minute: int = 0) -> datetime:
-    """So many days after the expiry, by a clock in Paris; there is summer time all along."""
+    """A moment so many days after the expiry, in Paris, where it is summer time throughout."""
     wall = datetime(2026, 6, 20, hour, minute, tzinfo=ZoneInfo("Europe/Paris"))
     return (wall + timedelta(days=day)).astimezone(UTC)
 
@@ -42,7 +42,7 @@ def on(day: int, hour: int = 0, minute: int = 0) -> datetime:
 def a_service(
     mode: RenewalMode = RenewalMode.AUTOMATIC, *, months: int = 1, **changes: Any
 ) -> Service:
-    """An active one of France that expires on 2026-06-20."""
+    """An active service in France that expires on 2026-06-20."""
     began_on = Period(months).end(EXPIRY, -1)
     facts: dict[str, Any] = {
         "state": ServiceState.ACTIVE,
@@ -77,12 +77,12 @@ def declined(*moments: datetime, **changes: Any) -> Cycle:
 
 
 def what(service: Service, policy: Policy = DEFAULT_POLICY) -> NextStep | None:
-    """What is next, seen from long before."""
+    """The next step, as decided long before."""
     return next_step(service, policy, on(-400))
 
 
 def reminded(service: Service, policy: Policy = DEFAULT_POLICY) -> Iterator[tuple[str, datetime]]:
-    """Its notices, each sent when it is due, until something else is next."""
+    """The notices of a service, each sent when it is due, until another step is next."""
     while (next_ := what(service, policy)) is not None and next_.step is Step.REMIND:
         for kind in due_notices(service, policy, next_.at):
             yield kind, next_.at

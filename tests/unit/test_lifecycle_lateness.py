@@ -1,4 +1,4 @@
-"""Being late destroys nothing: the rule is played by a fleet that is down at random times."""
+"""Being late ends no service: a simulated fleet that is down at random times follows the rule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ Click = Callable[[Service], Service]
 
 @dataclass
 class Fleet:
-    """Does what is next when it is due or, where it was down then, as soon as it is up again.
+    """Does each step when it is due or, if it is down then, as soon as it is up again.
 
     Attributes:
         accepted: the number of the charge that is accepted; None: every one is declined.
@@ -45,7 +45,7 @@ class Fleet:
     log: list[tuple[Step, datetime]] = field(default_factory=list)
 
     def play(self, now: datetime) -> str:
-        """Go on until it has come to an end, and say to which one."""
+        """Run until the service has ended or rests; returns how."""
         for _ in range(100):
             next_ = next_step(self.service, self.policy, now)
             due = self._up(max(now, next_.at)) if next_ is not None else None
@@ -158,7 +158,7 @@ def accept(service: Service) -> Service:
 
 
 def publish(service: Service) -> Service:
-    """A newer contract, whatever is under way."""
+    """Publish a newer contract."""
     return replace(service, missing_contract=(service.missing_contract or 0) + 1)
 
 

@@ -1,4 +1,4 @@
-"""What time does to the rule: clocks that change, months that end; and that it reads no clock."""
+"""The rule and time: daylight saving, ends of months; and that the rule reads no clock."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -61,7 +61,7 @@ def utc(text: str) -> datetime:
 
 
 def wall(moment: datetime, service: Service) -> datetime:
-    """What a clock on the customer's wall shows."""
+    """The local time of the customer."""
     return moment.astimezone(ZoneInfo(service.timezone)).replace(tzinfo=None)
 
 

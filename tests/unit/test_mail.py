@@ -47,7 +47,7 @@ MAIL = Mail(
 
 
 def composed(mail: Mail = MAIL, sender: str = SENDER) -> EmailMessage:
-    """As whoever gets it reads it."""
+    """A composed mail, parsed again."""
     sent = compose(mail, sender, at=AT).as_bytes()
     return BytesParser(_class=EmailMessage, policy=policy.default).parsebytes(sent)
 
@@ -287,7 +287,7 @@ class TestLanguages:
 
 
 class TestTexts:
-    """A translation that is missing, or does not fit, is found here."""
+    """Finds translations that are missing or do not fit."""
 
     @staticmethod
     def texts(language: str) -> dict[str, Any]:

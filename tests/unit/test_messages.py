@@ -68,7 +68,7 @@ COMMANDS: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def command(name: str, **changes: Any) -> dict[str, Any]:
-    """A command with everything in it that it takes; None removes a field."""
+    """A command with all its fields; None removes one."""
     document = {"command": name, "customer": "c-1", **COMMANDS[name][1], **changes}
     return {field: value for field, value in document.items() if value is not None}
 

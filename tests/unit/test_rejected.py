@@ -1,4 +1,4 @@
-"""What is kept of a document that was not accepted; taking it in needs a database."""
+"""Documents that are not accepted are kept with their secrets masked."""
 
 import json
 from typing import Any

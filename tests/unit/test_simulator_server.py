@@ -1,4 +1,4 @@
-"""The far side over HTTP: each way to misbehave does what its name says, and the books are true."""
+"""The simulator over HTTP: each fault does what its name says, and the books are right."""
 
 import json
 import time
@@ -15,7 +15,7 @@ Answered = tuple[int, Any] | None
 
 
 class Client:
-    """Asks once, and hears nothing if that takes too long."""
+    """A client that asks once, with a timeout."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -58,7 +58,7 @@ class Client:
 
 @pytest.fixture
 def far_side() -> Iterator[Callable[..., Client]]:
-    """Starts a simulator with rules; gives a client of it."""
+    """Starts a simulator with rules; returns a client of it."""
     running: list[tuple[Running, Client]] = []
 
     def start(*rules: dict[str, Any]) -> Client:
@@ -76,7 +76,7 @@ def far_side() -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture(scope="module")
 def well_behaved() -> Iterator[Client]:
-    """For tests that change nothing."""
+    """A simulator without faults, shared by tests that change nothing."""
     with Running() as simulator:
         client = Client(simulator.url)
         yield client

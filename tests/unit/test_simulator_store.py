@@ -160,7 +160,7 @@ class TestResources:
 
 
 class TestTakenOver:
-    """What was there under its own name before anybody called it a service of ours."""
+    """Resources that existed under their own names before they were imported."""
 
     def taken_over(self, generation: int = 1, name: str = "old-7") -> dict[str, Any]:
         return operation(generation) | {"resource_id": name}

@@ -1,4 +1,4 @@
-"""How the command line shows rows: whole for programs, readable for people."""
+"""Tables of the command line: one line per row for programs, folded for people."""
 
 import json
 import uuid
