@@ -1,7 +1,7 @@
-"""The AMQP door: orders as plain JSON on the exchange ``intake``, taken in batches.
+"""Takes documents from the AMQP queue ``intake``, in batches: plain JSON, one document a message.
 
-A document is acknowledged after the commit that took it in, accepted or not. The broker has
-verified the ``user_id`` property: it names the upstream.
+A document is acknowledged after the commit that took it, accepted or not. The property ``user_id``,
+which RabbitMQ verifies, names the upstream.
 """
 
 import logging
@@ -40,9 +40,9 @@ _NO_USER = [
 class TolerantProperties(pika.BasicProperties):  # type: ignore[misc]
     """Message properties that never fail to decode.
 
-    pika raises from within its connection for headers such as a timestamp in milliseconds: the
-    connection is lost, the broker delivers the message again, and so for ever. Here what cannot
-    be read is left out; without its ``user_id`` the document is rejected, and kept.
+    For headers such as a timestamp in milliseconds, pika raises inside its connection: it is lost,
+    the broker delivers the message again, and the same happens for ever. Here properties that
+    cannot be read are left out; a document without ``user_id`` is then rejected, and kept.
     """
 
     def decode(self, encoded: bytes, offset: int = 0) -> pika.BasicProperties:
