@@ -1,7 +1,7 @@
 """Orders against an outside world that takes its time: a process for the gateway, one for drivers.
 
-The far side is a process of its own that answers after a delay and does nothing else; what it serves
-by itself is measured first.
+The far side is a process of its own that answers after a delay and does nothing else; what it can
+serve by itself is measured first.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The one settings object: read from the environment, every name starts with AUTORENEW_."""
+"""The one settings object, read from environment variables that start with ``AUTORENEW_``."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import ConfigurationError
 
-# At most a year: what is longer is a slip, and no clock can be moved by 1e300 s.
+# At most a year: a longer time is a mistake, and a clock cannot be advanced by 1e300 s.
 _YEAR = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
 Delay = Annotated[float, Field(ge=0, le=_YEAR)]
@@ -28,7 +28,7 @@ Delay = Annotated[float, Field(ge=0, le=_YEAR)]
 def _check_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
-    except ValueError:  # whose words would repeat a part of what may be a password
+    except ValueError:  # its message could repeat part of a password
         raise ValueError(
             "not a URL with a port up to 65535 (in a password / : @ ? # are written as %2F …)"
         ) from None
@@ -54,7 +54,7 @@ class RetrySettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything a process can be told. A field a process needs and lacks is one clear line."""
+    """The settings of every process; :meth:`need` checks the ones a process cannot do without."""
 
     model_config = SettingsConfigDict(
         env_prefix="AUTORENEW_", extra="ignore", frozen=True, enable_decoding=False
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _time_to_drain(self) -> "Settings":
-        """A call may be a question, and then the call itself."""
+        """A task may take two calls: a query by key, then the operation itself."""
         if self.shutdown_seconds <= 2 * self.call_seconds:
             raise ValueError(
                 "AUTORENEW_SHUTDOWN_SECONDS must be more than twice AUTORENEW_CALL_SECONDS"
@@ -220,7 +220,14 @@ class Settings(BaseSettings):
         return options
 
     def need(self, field: str) -> str:
-        """The value of a setting this process cannot do without."""
+        """The value of a setting this process cannot do without.
+
+        Args:
+            field: its name in this class.
+
+        Raises:
+            ConfigurationError: it is not set; the message names the variable and what it is.
+        """
         value = getattr(self, field)
         if value is None:
             hint = type(self).model_fields[field].description
@@ -246,7 +253,14 @@ def _scheme(value: SecretStr | None, *allowed: str) -> SecretStr | None:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment; a wrong value is one line that names the variable."""
+    """Read the settings from the environment.
+
+    Args:
+        overrides: values that replace those of the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong; one line names every such variable.
+    """
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -256,7 +270,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _line(place: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
-    if not place:  # of several settings, which it names itself
+    if not place:  # a rule about several settings, whose message names them
         return message
     field, *inside = place
     return f"AUTORENEW_{str(field).upper()}{''.join(f'[{part!r}]' for part in inside)}: {message}"

@@ -1,6 +1,6 @@
-"""What Dramatiq imports in each process of a worker group: the broker with its actors.
+"""The module Dramatiq imports in each process of a worker group: it builds the broker and actors.
 
-Started by ``autorenew worker``; the queues come in ``AUTORENEW_QUEUES``.
+``autorenew worker`` starts it and passes the queues in ``AUTORENEW_QUEUES``.
 """
 
 import logging
@@ -51,7 +51,7 @@ def build() -> ReadOnlyBroker:
     return broker
 
 
-# Every lost connection is told by Dramatiq in one line; pika adds five tracebacks.
+# Dramatiq logs a lost connection in one line; pika would add five tracebacks.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 die_with_parent(signal.SIGKILL)
 broker = build()

@@ -1,4 +1,4 @@
-"""The handler protocol: what becomes of a batch whose subjects, database or far side fail."""
+"""The handler protocol: what becomes of a batch when a subject, database or far side fails."""
 
 import asyncio
 import threading
@@ -159,7 +159,7 @@ def test_one_bad_subject_of_a_batch_fails_alone(world: World, kind: str) -> None
         pytest.param("08006", id="connection failure"),
     ],
 )
-def test_circumstances_fail_no_task_and_count_no_attempt(world: World, state: str) -> None:
+def test_database_trouble_fails_no_task_and_counts_no_attempt(world: World, state: str) -> None:
     subjects = world.enqueue(5)
 
     for _ in range(MAX_STARTS + 1 if state == "53100" else 1):
@@ -184,7 +184,7 @@ def test_a_lost_connection_puts_the_batch_back(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["in Python", "in SQL"])
-def test_a_defect_is_tried_alone_and_then_set_aside(world: World, kind: str) -> None:
+def test_defect_is_tried_alone_and_then_fails_its_subject(world: World, kind: str) -> None:
     subjects = world.enqueue(4)
     bad = subjects[2]
 
@@ -261,7 +261,7 @@ def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
     assert world.done() == subjects
 
 
-def test_what_fails_at_the_far_side_is_tried_again_and_then_waits_for_a_person(
+def test_failed_call_is_retried_and_then_waits_for_a_person(
     world: World,
 ) -> None:
     subjects = world.enqueue(2)

@@ -47,15 +47,15 @@ def test_a_service_is_converged_on_its_universes_queue_in_its_drivers_lane(unive
     assert (place.queue, place.lane) == (universe, "driver:metal")
 
 
-def test_orders_needs_neither_a_gateway_nor_drivers() -> None:
+def test_queue_orders_needs_neither_a_gateway_nor_drivers() -> None:
     assert names(configured(), "orders") == {"orders": ["price"]}
 
 
-def test_billing_needs_a_gateway_and_no_drivers() -> None:
+def test_queue_billing_needs_a_gateway_and_no_drivers() -> None:
     assert names(configured(gateway_url=INSTANT), "billing") == {"billing": BILLING}
 
 
-def test_reminders_need_a_mail_server_and_links_and_nothing_else() -> None:
+def test_queue_reminders_needs_a_mail_server_and_links_only() -> None:
     assert names(configured(**MAIL), "reminders") == {"reminders": ["remind"]}
 
 
@@ -96,14 +96,14 @@ def test_one_process_may_work_on_all_queues() -> None:
 @pytest.mark.parametrize(
     ("queue", "variable"), [("billing", "AUTORENEW_GATEWAY_URL"), ("web", "AUTORENEW_DRIVER_URLS")]
 )
-def test_what_is_missing_is_one_line_that_names_the_variable(queue: str, variable: str) -> None:
+def test_missing_setting_is_one_line_that_names_the_variable(queue: str, variable: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{variable} is not set") as refused:
         handlers(configured(), [queue], CLOCK)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("missing", MAIL)
-def test_no_reminder_can_be_written_without_any_one_of_what_it_takes(missing: str) -> None:
+def test_every_setting_of_reminders_is_needed(missing: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^AUTORENEW_{missing.upper()} is not set"):
         handlers(configured(**MAIL | {missing: None}), ["reminders"], CLOCK)
 
@@ -119,7 +119,7 @@ def test_no_reminder_can_be_written_without_any_one_of_what_it_takes(missing: st
         ("link_base_url", "https://my.example.com?hunter2"),
     ],
 )
-def test_what_no_reminder_can_be_sent_with_is_refused_in_one_line(field: str, value: str) -> None:
+def test_wrong_setting_of_reminders_is_a_one_line_error(field: str, value: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         handlers(configured(**MAIL | {field: value}), ["reminders"], CLOCK)
     assert "\n" not in str(refused.value)
@@ -127,7 +127,7 @@ def test_what_no_reminder_can_be_sent_with_is_refused_in_one_line(field: str, va
         assert "hunter2" not in str(refused.value)
 
 
-def test_a_queue_named_twice_is_one() -> None:
+def test_queue_named_twice_is_worked_on_once() -> None:
     assert check_queues(["web", "orders", "web"]) == ["web", "orders"]
 
 
@@ -154,7 +154,7 @@ def test_what_answers_at_once_is_called_inline() -> None:
     assert not chosen["web"][0].immediate  # type: ignore[union-attr]
 
 
-def test_an_actor_hands_what_it_gets_to_its_runtime() -> None:
+def test_actor_hands_its_message_to_the_runtime() -> None:
     # Given a broker, and a runtime that keeps what it is asked for
     class Kept:
         def __init__(self) -> None:

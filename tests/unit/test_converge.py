@@ -59,20 +59,20 @@ def missing(
     )
 
 
-def test_the_table_is_whole() -> None:
+def test_every_desired_state_has_an_action_for_every_confirmed_state() -> None:
     assert set(TABLE) == set(product(ResourceState, ResourceState))
 
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
 @pytest.mark.parametrize("until", PAID_UP)
-def test_the_one_thing_that_is_missing_is_done(
+def test_missing_operation_is_chosen(
     desired: ResourceState, confirmed: ResourceState, until: tuple[date | None, date | None]
 ) -> None:
     assert missing(desired, confirmed, until) is TABLE[desired, confirmed]
 
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
-def test_what_is_as_it_should_be_and_paid_for_longer_is_extended(
+def test_service_in_its_desired_state_and_paid_for_longer_is_extended(
     desired: ResourceState, confirmed: ResourceState
 ) -> None:
     alive = desired is confirmed and desired is not ABSENT
@@ -82,7 +82,7 @@ def test_what_is_as_it_should_be_and_paid_for_longer_is_extended(
 
 @pytest.mark.parametrize("in_doubt", [None, *OperationKind])
 @pytest.mark.parametrize("until", [*PAID_UP, BEHIND])
-def test_what_may_exist_and_should_not_is_cleaned_up(
+def test_resource_that_may_exist_and_should_not_is_terminated(
     until: tuple[date | None, date | None], in_doubt: OperationKind | None
 ) -> None:
     # A create was begun, whatever came of it.
@@ -96,7 +96,7 @@ def test_what_may_exist_and_should_not_is_cleaned_up(
 @pytest.mark.parametrize(
     ("desired", "confirmed"), [pair for pair in TABLE if pair[0] is not pair[1]]
 )
-def test_doubt_does_not_change_what_is_missing_anyway(
+def test_operation_in_doubt_does_not_change_the_choice_of_a_missing_one(
     desired: ResourceState,
     confirmed: ResourceState,
     until: tuple[date | None, date | None],
@@ -110,7 +110,7 @@ def test_doubt_does_not_change_what_is_missing_anyway(
 @pytest.mark.parametrize(
     ("state", "again"), [(ACTIVE, OperationKind.RESUME), (SUSPENDED, OperationKind.SUSPEND)]
 )
-def test_what_may_be_undone_by_what_is_under_way_is_said_again(
+def test_operation_that_one_in_doubt_may_undo_is_repeated(
     state: ResourceState,
     again: OperationKind,
     until: tuple[date | None, date | None],
@@ -124,7 +124,7 @@ def test_what_may_be_undone_by_what_is_under_way_is_said_again(
     "in_doubt", [OperationKind.CREATE, OperationKind.EXTEND, OperationKind.TERMINATE]
 )
 @pytest.mark.parametrize("state", [ACTIVE, SUSPENDED])
-def test_any_other_doubt_adds_nothing_to_what_is_as_it_should_be(
+def test_other_doubt_adds_no_operation_to_a_service_in_its_desired_state(
     state: ResourceState, in_doubt: OperationKind
 ) -> None:
     assert missing(state, state, in_doubt=in_doubt) is None
@@ -133,7 +133,7 @@ def test_any_other_doubt_adds_nothing_to_what_is_as_it_should_be(
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
 @pytest.mark.parametrize("until", [EARLIER, LATER])
-def test_one_thing_after_another_leads_to_what_is_desired(
+def test_one_operation_after_another_leads_to_the_desired_state(
     desired: ResourceState, confirmed: ResourceState, until: date
 ) -> None:
     # Given an infrastructure that does what it is told
@@ -220,13 +220,13 @@ class TestCall:
             policy=RetryPolicy(1, 60, 3),
         )
 
-    def test_a_first_try_is_made_without_asking(self, driver: Recording) -> None:
+    def test_first_try_is_made_without_a_query(self, driver: Recording) -> None:
         create = operation(OperationKind.CREATE)
         answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=False)))
         assert answer.state is DriverState.DONE
         assert driver.done == [OperationKind.CREATE]
 
-    def test_what_was_done_after_all_is_not_done_again(self, driver: Recording) -> None:
+    def test_operation_that_turns_out_done_is_not_repeated(self, driver: Recording) -> None:
         # Given a create whose answer was lost
         create = operation(OperationKind.CREATE)
         run_now(driver.perform(create))
@@ -238,19 +238,21 @@ class TestCall:
         assert answer.resource.state is ACTIVE
         assert driver.done == [OperationKind.CREATE]
 
-    def test_what_was_not_done_is_tried_again_under_the_same_key(self, driver: Recording) -> None:
+    def test_operation_that_was_not_done_is_repeated_under_the_same_key(
+        self, driver: Recording
+    ) -> None:
         create = operation(OperationKind.CREATE)
         answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True)))
         assert answer.state is DriverState.DONE
         assert driver.done == [OperationKind.CREATE]
 
-    def test_what_is_there_of_an_older_generation_proves_nothing(self, driver: Recording) -> None:
+    def test_state_of_an_older_generation_proves_nothing(self, driver: Recording) -> None:
         run_now(driver.perform(operation(OperationKind.CREATE, key="key-1", generation=1)))
         resume = operation(OperationKind.RESUME)
         run_now(self.handler(driver).call(call(resume, desired=ACTIVE, ask_first=True)))
         assert driver.done == [OperationKind.CREATE, OperationKind.RESUME]
 
-    def test_what_cannot_be_asked_about_is_not_tried(self) -> None:
+    def test_operation_is_not_tried_when_the_query_fails(self) -> None:
         driver = Silent()
         create = operation(OperationKind.CREATE)
         answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True)))
@@ -284,7 +286,7 @@ class TestCall:
         ],
         ids=str,
     )
-    def test_an_answer_that_shows_something_else_is_not_believed(
+    def test_answer_that_shows_another_state_is_not_believed(
         self, kind: OperationKind, desired: ResourceState, shows: Resource
     ) -> None:
         handler = self.handler(Mistaken(shows))

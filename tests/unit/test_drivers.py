@@ -60,7 +60,7 @@ GOOD = {"resource_id": "web-1", "state": "active", "generation": 1, "paid_until"
 
 
 class TestOverHttp:
-    def test_a_far_side_that_hangs_leaves_it_unknown_in_time(self) -> None:
+    def test_gateway_that_hangs_is_unknown_within_the_deadline(self) -> None:
         with FarSide(hangs) as far_side:
             started = time.monotonic()
             with asking(far_side.url, seconds=0.3) as driver:
@@ -69,7 +69,7 @@ class TestOverHttp:
             assert answer.reason
             assert time.monotonic() - started < 1
 
-    def test_where_nothing_listens_it_was_certainly_not_done(self) -> None:
+    def test_unreachable_gateway_has_certainly_not_charged(self) -> None:
         with asking(f"http://127.0.0.1:{free_port()}", seconds=0.2) as driver:
             assert {answer.state for answer in ask(driver)} == {DriverState.UNAVAILABLE}
 
@@ -93,13 +93,13 @@ class TestOverHttp:
             pytest.param(answers(404, b"<html>"), id="a page not found"),
         ],
     )
-    def test_nothing_is_concluded_from_what_is_no_answer(self, step: Any) -> None:
+    def test_malformed_answer_is_unknown(self, step: Any) -> None:
         with FarSide(step) as far_side, asking(far_side.url, "web", seconds=0.05) as driver:
             assert {answer.state for answer in ask(driver)} == {DriverState.UNKNOWN}
 
     @pytest.mark.parametrize("kind", list(OperationKind))
     @pytest.mark.parametrize("code", ["not_found", "no_such_plan"])
-    def test_not_found_is_the_answer_to_a_question_only(
+    def test_not_found_is_valid_only_as_the_answer_to_a_query(
         self, kind: OperationKind, code: str
     ) -> None:
         with (
@@ -109,7 +109,7 @@ class TestOverHttp:
             answer = Service(driver).does(kind, 1)
             assert answer.state is DriverState.UNKNOWN
 
-    def test_a_page_that_is_not_there_says_nothing_about_a_service(self) -> None:
+    def test_missing_page_says_nothing_about_a_service(self) -> None:
         with (
             FarSide(answers(404, {"code": "no_such_route"})) as far_side,
             asking(far_side.url, seconds=1) as driver,
@@ -118,7 +118,7 @@ class TestOverHttp:
             assert answer.state is DriverState.UNKNOWN
 
     @pytest.mark.parametrize("status", [401, 403, 425, 429])
-    def test_what_was_turned_away_was_certainly_not_done(self, status: int) -> None:
+    def test_rejected_call_has_certainly_done_nothing(self, status: int) -> None:
         with (
             FarSide(answers(status, {"code": "no_entry"})) as far_side,
             asking(far_side.url, "web", seconds=1) as driver,
@@ -126,12 +126,12 @@ class TestOverHttp:
             assert {answer.state for answer in ask(driver)} == {DriverState.UNAVAILABLE}
 
     @pytest.mark.parametrize("status", [405, 408])
-    def test_what_never_reached_an_operation_leaves_it_unknown(self, status: int) -> None:
+    def test_http_405_and_408_leave_the_operation_unknown(self, status: int) -> None:
         with FarSide(answers(status, {})) as far_side, asking(far_side.url, seconds=1) as driver:
             answer = Service(driver).does(CREATE, 1)
             assert answer.state is DriverState.UNKNOWN
 
-    def test_calls_are_counted_by_what_was_answered(self) -> None:
+    def test_calls_are_counted_by_outcome(self) -> None:
         def counted(outcome: str) -> float:
             labels = {"target": "driver:counted", "operation": "create", "outcome": outcome}
             return REGISTRY.get_sample_value("autorenew_calls_total", labels) or 0.0
@@ -144,7 +144,7 @@ class TestOverHttp:
         assert [counted(state) for state in DriverState] == [1] * len(steps)
 
     @pytest.mark.parametrize("status", [400, 409, 422])
-    def test_a_definite_no_is_refused_with_its_code(self, status: int) -> None:
+    def test_definite_refusal_keeps_its_code(self, status: int) -> None:
         with (
             FarSide(answers(status, {"code": "out_of_stock"})) as far_side,
             asking(far_side.url, seconds=1) as driver,
@@ -152,14 +152,14 @@ class TestOverHttp:
             answer = Service(driver).does(CREATE, 1)
             assert (answer.state, answer.reason) == (DriverState.REFUSED, "out_of_stock")
 
-    def test_what_the_far_side_does_not_know_is_absent(self) -> None:
+    def test_service_unknown_to_the_infrastructure_is_absent(self) -> None:
         with (
             FarSide(answers(404, {"code": "not_found"})) as far_side,
             asking(far_side.url, seconds=1) as driver,
         ):
             assert Service(driver).state is ABSENT
 
-    def test_the_far_sides_own_name_is_said_where_there_is_one(self) -> None:
+    def test_call_names_the_imported_resource_where_there_is_one(self) -> None:
         with FarSide(answers(200, GOOD)) as far_side, asking(far_side.url, seconds=1) as driver:
             service = Service(driver)
             service.does(SUSPEND, 1, resource_id="old-7")

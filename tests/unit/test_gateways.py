@@ -74,7 +74,7 @@ SAID = said(CHARGE)
 
 
 class TestOverHttp:
-    def test_a_far_side_that_hangs_leaves_it_unknown_in_time(self) -> None:
+    def test_gateway_that_hangs_is_unknown_within_the_deadline(self) -> None:
         with FarSide(hangs) as far_side, asking(far_side.url, seconds=0.3) as gateway:
             started = time.monotonic()
             answer = gateway.perform(charge_of())
@@ -82,7 +82,7 @@ class TestOverHttp:
             assert answer.reason
             assert time.monotonic() - started < 1
 
-    def test_where_nothing_listens_it_was_certainly_not_done(self) -> None:
+    def test_unreachable_gateway_has_certainly_not_charged(self) -> None:
         with asking(f"http://127.0.0.1:{free_port()}", seconds=0.2) as gateway:
             assert {answer.state for answer in ask(gateway)} == {GatewayState.UNAVAILABLE}
 
@@ -113,19 +113,19 @@ class TestOverHttp:
             pytest.param(answers(429, {}), id="429"),
         ],
     )
-    def test_nothing_is_concluded_from_what_is_no_answer(self, step: Any) -> None:
+    def test_malformed_answer_is_unknown(self, step: Any) -> None:
         with FarSide(step) as far_side, asking(far_side.url, seconds=0.05) as gateway:
             assert gateway.perform(CHARGE).state is UNKNOWN
             assert gateway.ask(CHARGE).state is UNKNOWN
 
-    def test_not_found_is_the_answer_to_a_question_only(self) -> None:
+    def test_not_found_is_valid_only_as_the_answer_to_a_query(self) -> None:
         with (
             FarSide(answers(404, {"code": "not_found"})) as far_side,
             asking(far_side.url, seconds=1) as gateway,
         ):
             assert [answer.state for answer in ask(gateway)] == [UNKNOWN, NOT_FOUND]
 
-    def test_calls_are_counted_by_what_was_answered(self) -> None:
+    def test_calls_are_counted_by_outcome(self) -> None:
         def counted() -> list[float]:
             labels = [
                 {"target": "gateway:tested", "operation": "find_charge", "outcome": outcome}
@@ -173,7 +173,7 @@ class TestOverHttp:
                 "customer": "c-1",
             }
 
-    def test_the_far_side_sees_the_same_key_however_often_a_call_is_tried(self) -> None:
+    def test_every_try_of_a_call_carries_the_same_key(self) -> None:
         steps = answers(500, {}), drops, answers(201, SAID)
         with FarSide(*steps) as far_side, asking(far_side.url, seconds=5) as gateway:
             assert gateway.perform(CHARGE).state is SUCCEEDED
@@ -222,7 +222,7 @@ class TestOverHttp:
             ),
         ],
     )  # fmt: skip
-    def test_a_book_that_cannot_be_read_is_never_taken_for_an_empty_one(self, step: Any) -> None:
+    def test_unreadable_book_is_an_error_not_an_empty_book(self, step: Any) -> None:
         with (
             FarSide(step) as far_side,
             asking(far_side.url, seconds=0.05) as gateway,
@@ -231,7 +231,7 @@ class TestOverHttp:
             gateway.book(None)
         assert str(caught.value)
 
-    def test_a_book_of_nobody_is_unavailable(self) -> None:
+    def test_book_of_an_unreachable_gateway_is_unavailable(self) -> None:
         with (
             asking(f"http://127.0.0.1:{free_port()}", seconds=0.1) as gateway,
             pytest.raises(BookUnavailable),

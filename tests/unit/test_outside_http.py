@@ -50,20 +50,20 @@ def test_an_answer_is_its_status_and_its_body() -> None:
         assert "authorization" not in headers
 
 
-def test_a_question_has_no_body() -> None:
+def test_get_request_has_no_body() -> None:
     with FarSide(answers(200, {})) as far_side:
         calls(far_side.url).call("find", "GET", "/things/k")
         assert far_side.requests[0][3] is None
 
 
-def test_a_token_goes_along() -> None:
+def test_request_carries_the_token() -> None:
     with FarSide(answers(200, {})) as far_side:
         calls(far_side.url, token="secret").call("find", "GET", "/")
         assert far_side.requests[0][2]["authorization"] == "Bearer secret"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 429])
-def test_a_no_is_an_answer_and_is_not_asked_for_again(status: int) -> None:
+def test_client_error_is_an_answer_and_is_not_retried(status: int) -> None:
     with FarSide(answers(status, {"code": "no"})) as far_side:
         assert calls(far_side.url).call("create", "PUT", "/") == Answer(status, b'{"code": "no"}')
         assert len(far_side.requests) == 1
@@ -72,7 +72,7 @@ def test_a_no_is_an_answer_and_is_not_asked_for_again(status: int) -> None:
 @pytest.mark.parametrize(
     "fault", [drops, answers(500, {}), answers(502, b"<html>"), answers(200, b"not JSON")]
 )
-def test_a_short_fault_is_tried_again(fault: object) -> None:
+def test_short_fault_is_retried(fault: object) -> None:
     with FarSide(fault, fault, answers(200, {"state": "done"})) as far_side:  # type: ignore[arg-type]
         assert calls(far_side.url).call("create", "PUT", "/").body == b'{"state": "done"}'
         assert len(far_side.requests) == 3
@@ -81,7 +81,7 @@ def test_a_short_fault_is_tried_again(fault: object) -> None:
 @pytest.mark.parametrize(
     "fault", [drops, answers(500, {}), answers(503, b""), answers(200, b"not JSON")]
 )
-def test_a_fault_that_lasts_leaves_it_in_doubt(fault: object) -> None:
+def test_lasting_fault_leaves_the_call_in_doubt(fault: object) -> None:
     with FarSide(fault) as far_side:  # type: ignore[arg-type]
         with pytest.raises(InDoubt):
             calls(far_side.url, seconds=0.3).call("create", "PUT", "/")
@@ -89,7 +89,7 @@ def test_a_fault_that_lasts_leaves_it_in_doubt(fault: object) -> None:
         assert 2 <= len(far_side.requests) <= 10
 
 
-def test_where_nothing_listens_nothing_was_sent() -> None:
+def test_unreachable_server_means_nothing_was_sent() -> None:
     with pytest.raises(NotSent, match="cannot connect"):
         calls(f"http://127.0.0.1:{free_port()}", seconds=0.3).call("create", "PUT", "/")
 
@@ -131,7 +131,7 @@ def test_the_deadline_holds_for_a_far_side_that_hangs() -> None:
         assert 0.25 < took < 0.5 + 0.4  # a busy machine may be late itself
 
 
-def test_a_try_that_hangs_leaves_time_for_another() -> None:
+def test_hanging_try_leaves_time_for_another() -> None:
     with FarSide(hangs, answers(200, {"state": "done"})) as far_side:
         answer = calls(far_side.url, seconds=0.5).call("create", "PUT", "/")
         assert answer.body == b'{"state": "done"}'
@@ -231,7 +231,7 @@ def test_calls_that_trickle_leave_the_others_their_time() -> None:
             assert asyncio.run(run()) < 1.0
 
 
-def test_an_answer_that_does_not_end_is_given_up() -> None:
+def test_endless_answer_is_given_up() -> None:
     endless = answers(200, b'"' + b"x" * 2_000_000 + b'"')
     with FarSide(endless) as far_side, pytest.raises(InDoubt, match="does not end"):
         calls(far_side.url, seconds=0.5).call("create", "PUT", "/")

@@ -38,7 +38,7 @@ class TestRetryPolicy:
             assert delay <= policy.base * 2.0 ** min(attempts, 64)
 
     @given(policies)
-    def test_it_gives_up_at_the_last_attempt_and_not_before(self, policy: RetryPolicy) -> None:
+    def test_retries_end_after_the_last_attempt_and_not_before(self, policy: RetryPolicy) -> None:
         # When it fails again and again
         decisions = [
             policy.decide(failed_before(times), "declined", "") for times in range(policy.attempts)
@@ -48,7 +48,7 @@ class TestRetryPolicy:
         assert isinstance(decisions[-1], Failure)
 
     @given(policies, st.integers(0, 200))
-    def test_what_failed_and_why_is_kept(self, policy: RetryPolicy, attempts: int) -> None:
+    def test_failure_keeps_its_reason_and_error(self, policy: RetryPolicy, attempts: int) -> None:
         decision = policy.decide(failed_before(attempts), "driver_unknown", "HTTP 500")
         assert (decision.subject, decision.reason, decision.error) == (
             SUBJECT,
@@ -71,7 +71,7 @@ class TestRetryPolicy:
         retry = Retry(SUBJECT, "declined", delay=60.0, counts=False)
         assert jittered(retry, 0.5) == retry
 
-    def test_a_failure_counts(self) -> None:
+    def test_failure_counts_an_attempt(self) -> None:
         decision = RetryPolicy(5, 60, 3).decide(failed_before(0), "r", "")
         assert isinstance(decision, Retry)
         assert decision.counts
@@ -92,7 +92,7 @@ class TestMessages:
         [None, 5, "not-a-uuid", ["not-a-uuid"], [None], [5], [[]], [str(SUBJECT), "x"], {"a": 1}],
         ids=repr,
     )
-    def test_one_that_names_no_subjects_does_nothing(self, subjects: Any) -> None:
+    def test_message_without_subjects_does_nothing(self, subjects: Any) -> None:
         # Given a database that would fail if it were asked
         engine = create_engine("postgresql+psycopg://127.0.0.1:1/none", connect_args={})
         runtime = Runtime(engine, load_settings())

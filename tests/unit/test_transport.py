@@ -26,13 +26,13 @@ def test_a_message_carries_nothing_but_its_subjects_and_their_lane(
     assert (read.kwargs, read.options) == ({"lane": lane}, {})
 
 
-def test_a_full_message_is_small() -> None:
+def test_message_with_a_full_batch_is_small() -> None:
     subjects = tuple(uuid.uuid4() for _ in range(500))
     dispatch = Dispatch("dedicated", "converge", "driver:metal", subjects)
     assert len(encode(dispatch).encode()) < 32_000
 
 
-def test_within_a_process_a_message_goes_to_its_queue() -> None:
+def test_local_transport_sends_a_message_to_its_queue() -> None:
     # Given a broker in this process
     broker = StubBroker(middleware=[])
     broker.declare_queue("orders")
@@ -54,7 +54,7 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     broker.close()
 
 
-def test_within_a_process_idling_is_only_waiting() -> None:
+def test_local_transport_idles_by_waiting() -> None:
     waited: list[float] = []
     transport = LocalTransport(StubBroker(middleware=[]), waited.append)
     transport.idle(0.25)
@@ -62,7 +62,7 @@ def test_within_a_process_idling_is_only_waiting() -> None:
     assert waited == [0.25]
 
 
-def test_a_queue_that_does_not_exist_is_named_and_not_made_up() -> None:
+def test_unknown_queue_is_reported_and_not_created() -> None:
     transport = LocalTransport(StubBroker(middleware=[]), lambda _: None)
     assert transport.publish([Dispatch("nonsense", "price", "orders", (uuid.uuid4(),))]) == {
         "nonsense"

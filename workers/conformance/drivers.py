@@ -101,11 +101,13 @@ class DriverConformance:
     def service(self, used: Waiting) -> Service:
         return Service(used)
 
-    def test_what_was_never_created_is_absent(self, service: Service) -> None:
+    def test_service_that_was_never_created_is_absent(self, service: Service) -> None:
         assert service.state is ABSENT
         assert service.resource.resource_id is None
 
-    def test_a_service_lives_its_life(self, service: Service) -> None:
+    def test_service_is_created_suspended_resumed_extended_and_terminated(
+        self, service: Service
+    ) -> None:
         steps = [
             (CREATE, ACTIVE),
             (SUSPEND, SUSPENDED),
@@ -129,13 +131,13 @@ class DriverConformance:
             service.does(kind, generation)
             assert service.resource.resource_id == created.resource_id
 
-    def test_it_knows_until_when_it_is_paid(self, service: Service) -> None:
+    def test_resource_shows_until_when_it_is_paid(self, service: Service) -> None:
         service.does(CREATE, 1)
         assert service.resource.paid_until == MARCH
         service.does(EXTEND, 1, paid_until=APRIL)
         assert service.resource.paid_until == APRIL
 
-    def test_what_is_suspended_stays_so_when_it_is_extended(self, service: Service) -> None:
+    def test_suspended_service_stays_suspended_when_it_is_extended(self, service: Service) -> None:
         service.does(CREATE, 1)
         service.does(SUSPEND, 2)
         answer = service.does(EXTEND, 2, paid_until=APRIL)
@@ -143,7 +145,7 @@ class DriverConformance:
         assert service.state is SUSPENDED
 
     @pytest.mark.parametrize("kind", [CREATE, SUSPEND, RESUME, EXTEND, TERMINATE])
-    def test_an_operation_sent_again_gives_the_same_answer(
+    def test_repeated_operation_gives_the_same_answer(
         self, used: Waiting, service: Service, kind: OperationKind
     ) -> None:
         if kind is not CREATE:
@@ -188,7 +190,9 @@ class DriverConformance:
         assert (answer.state, answer.reason) == (DriverState.REFUSED, "key_reused")
         assert other.state is ABSENT
 
-    def test_creating_what_exists_is_done_and_makes_no_second(self, service: Service) -> None:
+    def test_creating_an_existing_service_is_done_and_makes_no_second_resource(
+        self, service: Service
+    ) -> None:
         first = service.does(CREATE, 1).resource
         answer = service.does(CREATE, 2)
         assert first is not None
@@ -196,7 +200,7 @@ class DriverConformance:
         assert answer.resource is not None
         assert answer.resource.resource_id == first.resource_id
 
-    def test_terminating_what_does_not_exist_is_done(self, service: Service) -> None:
+    def test_terminating_an_absent_service_is_done(self, service: Service) -> None:
         answer = service.does(TERMINATE, 1)
         assert answer.state is DONE
         assert answer.resource is not None
@@ -209,9 +213,7 @@ class DriverConformance:
         assert service.state is ABSENT
 
     @pytest.mark.parametrize("kind", [SUSPEND, RESUME, EXTEND])
-    def test_what_does_not_exist_is_not_changed(
-        self, service: Service, kind: OperationKind
-    ) -> None:
+    def test_absent_service_cannot_be_changed(self, service: Service, kind: OperationKind) -> None:
         answer = service.does(kind, 1)
         assert answer.state is DriverState.REFUSED
         assert answer.reason
@@ -258,9 +260,7 @@ class DriverConformance:
         service.does(CREATE, 2)
         assert service.does(SUSPEND, 2).state is DONE
 
-    def test_an_old_operation_sent_again_does_not_come_back(
-        self, used: Waiting, service: Service
-    ) -> None:
+    def test_repeated_old_operation_has_no_effect(self, used: Waiting, service: Service) -> None:
         # Given a suspend, and a resume that came after it
         service.does(CREATE, 1)
         suspend = service.operation(SUSPEND, 2)
@@ -272,7 +272,7 @@ class DriverConformance:
         assert answer.state is DriverState.STALE
         assert service.state is ACTIVE
 
-    def test_after_a_termination_it_can_be_created_anew(self, service: Service) -> None:
+    def test_terminated_service_can_be_created_anew(self, service: Service) -> None:
         service.does(CREATE, 1)
         service.does(TERMINATE, 2)
         assert service.does(CREATE, 3).state is DONE
@@ -282,7 +282,7 @@ class DriverConformance:
         ("kind", "state"),
         [(SUSPEND, SUSPENDED), (RESUME, ACTIVE), (EXTEND, ACTIVE), (TERMINATE, ABSENT)],
     )
-    def test_what_was_taken_over_is_adopted_by_its_first_operation(
+    def test_imported_service_is_adopted_by_its_first_operation(
         self, service: Service, kind: OperationKind, state: ResourceState
     ) -> None:
         # Given a resource that the far side knows by its own name only
@@ -296,7 +296,7 @@ class DriverConformance:
         assert answer.resource.resource_id == service.resource.resource_id
         assert service.resource.paid_until == (None if state is ABSENT else APRIL)
 
-    def test_from_then_on_it_is_a_service_like_any_other(self, service: Service) -> None:
+    def test_adopted_service_is_like_any_other(self, service: Service) -> None:
         adopted = service.does(SUSPEND, 1, resource_id=taken_over()).resource
         assert adopted is not None
         assert adopted.resource_id
@@ -309,7 +309,7 @@ class DriverConformance:
         assert service.state is ABSENT
 
     @pytest.mark.parametrize("kind", [SUSPEND, RESUME, EXTEND])
-    def test_what_was_taken_over_and_terminated_is_not_adopted_once_more(
+    def test_imported_service_that_was_terminated_is_not_adopted_again(
         self, service: Service, kind: OperationKind
     ) -> None:
         name = taken_over()
@@ -317,9 +317,7 @@ class DriverConformance:
         assert service.does(kind, 2, resource_id=name).state is DriverState.REFUSED
         assert service.state is ABSENT
 
-    def test_taking_over_sent_again_gives_the_same_answer(
-        self, used: Waiting, service: Service
-    ) -> None:
+    def test_repeated_adoption_gives_the_same_answer(self, used: Waiting, service: Service) -> None:
         operation = service.operation(EXTEND, 1, resource_id=taken_over())
         first = used.perform(operation)
         assert used.perform(operation) == first

@@ -73,7 +73,7 @@ class GatewayConformance:
         assert answer.state is SUCCEEDED
         assert answer.reference
 
-    def test_a_charge_sent_again_is_the_same_charge(self, used: Waiting) -> None:
+    def test_repeated_charge_is_the_same_charge(self, used: Waiting) -> None:
         # Given a charge that succeeded
         charge = charge_of(4544)
         first = used.perform(charge)
@@ -148,7 +148,7 @@ class GatewayConformance:
         used.perform(charge)
         assert used.ask(charge_of(900, key=charge.key)).state is UNKNOWN
 
-    def test_asking_charges_nothing(self, used: Waiting) -> None:
+    def test_asking_about_a_charge_takes_no_money(self, used: Waiting) -> None:
         charge = charge_of()
         used.ask(charge)
         used.ask(charge)
@@ -160,7 +160,7 @@ class GatewayConformance:
         given = [used.perform(refund_of(charge, amount)).state for amount in (600, 400, 1)]
         assert given == [SUCCEEDED, SUCCEEDED, DECLINED]
 
-    def test_a_refund_sent_again_is_the_same_refund(self, used: Waiting) -> None:
+    def test_repeated_refund_is_the_same_refund(self, used: Waiting) -> None:
         charge = charge_of(1000)
         used.perform(charge)
         refund = refund_of(charge, 600)
@@ -177,22 +177,22 @@ class GatewayConformance:
         used.perform(refund)
         assert used.ask(refund).state is SUCCEEDED
 
-    def test_what_was_never_taken_is_not_given_back(self, used: Waiting) -> None:
+    def test_refund_of_an_unknown_charge_is_declined(self, used: Waiting) -> None:
         answer = used.perform(refund_of(charge_of(), 1))
         assert answer.state is DECLINED
         assert answer.reason
 
-    def test_one_customers_money_is_not_given_back_for_anothers(self, used: Waiting) -> None:
+    def test_refund_is_never_larger_than_its_own_charge(self, used: Waiting) -> None:
         one, other = charge_of(100), charge_of(900)
         used.perform(one)
         used.perform(other)
         assert used.perform(refund_of(one, 101)).state is DECLINED
         assert used.perform(refund_of(other, 900)).state is SUCCEEDED
 
-    def test_it_is_empty_before_anything_was_taken(self, unused: Waiting) -> None:
+    def test_book_is_empty_before_the_first_charge(self, unused: Waiting) -> None:
         assert whole(unused) == []
 
-    def test_charges_and_refunds_are_in_it_in_their_order(self, unused: Waiting) -> None:
+    def test_book_lists_charges_and_refunds_in_order(self, unused: Waiting) -> None:
         one, other = charge_of(100, customer="c-1"), charge_of(900, customer="c-2")
         refund = refund_of(one, 30)
         unused.perform(one)
@@ -217,7 +217,7 @@ class GatewayConformance:
         for place, entry in enumerate(entries):
             assert unused.book(entry.cursor) == entries[place + 1 :]
 
-    def test_what_was_sent_twice_is_in_it_once(self, unused: Waiting) -> None:
+    def test_repeated_charge_is_in_the_book_once(self, unused: Waiting) -> None:
         charge = charge_of(100)
         refund = refund_of(charge, 10)
         for _ in range(2):
@@ -226,7 +226,7 @@ class GatewayConformance:
 
         assert [e.key for e in whole(unused)] == [charge.key, refund.key]
 
-    def test_what_was_declined_or_only_asked_about_is_not_in_it(self, unused: Waiting) -> None:
+    def test_declined_and_queried_charges_are_not_in_the_book(self, unused: Waiting) -> None:
         charge = charge_of(100)
         unused.ask(charge)
         unused.perform(refund_of(charge, 1))  # of what was not taken yet
@@ -236,7 +236,7 @@ class GatewayConformance:
 
         assert [(e.key, e.amount.amount) for e in whole(unused)] == [(charge.key, 100)]
 
-    def test_it_goes_on_where_it_was(self, unused: Waiting) -> None:
+    def test_book_continues_after_the_last_page_read(self, unused: Waiting) -> None:
         unused.perform(charge_of())
         last = whole(unused)[-1].cursor
         assert unused.book(last) == []

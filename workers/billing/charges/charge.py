@@ -7,7 +7,7 @@ asked about, by its key, before anything is tried again; a new key only after a 
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
 
@@ -301,7 +301,7 @@ class ChargeHandler:
         history.record(
             tx,
             (
-                event._replace(detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
+                replace(event, detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
                 for request_id, event in happened
             ),
         )
