@@ -16,6 +16,7 @@ import click
 import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
+from pydantic_core import to_jsonable_python
 
 from autorenew.catalogues import bundled
 from autorenew.cli import main
@@ -209,9 +210,11 @@ def test_every_command_has_its_row_with_all_its_options() -> None:
         row = next((r for cell, r in documented.items() if f"{cell} ".startswith(f"{name} ")), None)
         assert row is not None, name
         options = {
-            max(parameter.opts, key=len)
+            max(names, key=len)
             for parameter in command.params
             if isinstance(parameter, click.Option)
+            for names in (parameter.opts, parameter.secondary_opts)
+            if names
         }
         assert set(re.findall(r"`(--[\w-]+)`", row[1])) == options, name
 
@@ -227,7 +230,9 @@ def test_every_setting_has_its_row_with_its_default() -> None:
         elif isinstance(default, str):
             assert said == f"`{default}`", name
         else:
-            assert json.loads(said.strip("`")) == default, name
+            assert json.loads(said.strip("`")) == to_jsonable_python(default, exclude_none=True), (
+                name
+            )
 
 
 def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:

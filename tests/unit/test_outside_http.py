@@ -257,14 +257,14 @@ def test_how_a_call_ended_is_counted_in_the_words_of_its_port() -> None:
 
 
 def test_many_calls_are_under_way_at_once() -> None:
-    def takes_a_moment(side: FarSide, handler: BaseHTTPRequestHandler) -> None:
-        side.over.wait(0.3)
+    together = threading.Barrier(40)
+
+    def waits_for_the_others(side: FarSide, handler: BaseHTTPRequestHandler) -> None:
+        together.wait(20)
         answers(200, {})(side, handler)
 
-    with FarSide(takes_a_moment) as far_side:
-        started = time.monotonic()
-        assert len(calls(far_side.url).together(40, "find", "GET", "/")) == 40
-        assert time.monotonic() - started < 40 * 0.3 / 4
+    with FarSide(waits_for_the_others) as far_side:
+        assert len(calls(far_side.url, seconds=30).together(40, "find", "GET", "/")) == 40
 
 
 def test_no_more_connections_are_opened_than_a_far_side_allows() -> None:
