@@ -1,6 +1,5 @@
 """Renewing the leases of what is still being worked on, from one thread per process."""
 
-import logging
 import threading
 import time
 import uuid
@@ -11,9 +10,7 @@ from sqlalchemy import Engine
 
 from producers import ledger
 from producers.ledger import Claim
-from schemas.errors import first_line
-
-log = logging.getLogger(__name__)
+from producers.loop import Loop
 
 
 class Heartbeat:
@@ -28,11 +25,11 @@ class Heartbeat:
         # Claim -> itself, and when its lease was last known to be ours.
         self._held: dict[uuid.UUID, tuple[Claim, float]] = {}
         self._lock = threading.Lock()
+        self._loop = Loop("heartbeat", self.round)
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._loop.stop()
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[None]:
@@ -47,7 +44,9 @@ class Heartbeat:
         with self._lock:
             self._held[claim.token] = claim, time.monotonic()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._loop.run, name="heartbeat", daemon=True
+                )
                 self._thread.start()
 
     def drop(self, claim: Claim) -> None:
@@ -60,20 +59,18 @@ class Heartbeat:
             _, renewed_at = self._held.get(claim.token, (None, float("-inf")))
         return time.monotonic() - renewed_at < self._lease
 
-    def _loop(self) -> None:
-        while not self._stopping.wait(self._lease / 4):
+    def round(self) -> float:
+        """Renew what was not renewed for a beat; returns the seconds until the next one."""
+        beat = self._lease / 4
+        with self._lock:
+            held = list(self._held.values())
+        for claim, renewed_at in held:
+            started = time.monotonic()
+            if started - renewed_at < beat:
+                continue
+            with self._engine.begin() as tx:
+                ledger.renew(tx, claim, seconds=self._lease)
             with self._lock:
-                held = list(self._held.values())
-            for claim, renewed_at in held:
-                started = time.monotonic()
-                if started - renewed_at < self._lease / 4:
-                    continue  # younger than one beat
-                try:
-                    with self._engine.begin() as tx:
-                        ledger.renew(tx, claim, seconds=self._lease)
-                except Exception as error:  # the next beat may succeed; a dead thread would not
-                    log.warning("heartbeat: %s", first_line(error))
-                    continue
-                with self._lock:
-                    if claim.token in self._held:
-                        self._held[claim.token] = claim, started
+                if claim.token in self._held:
+                    self._held[claim.token] = claim, started
+        return beat / 2
