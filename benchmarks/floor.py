@@ -16,6 +16,7 @@ from schemas.database import connect
 from schemas.settings import Settings
 from schemas.values import Universe
 from workers.bootstrap import INSTANT, handlers
+from workers.garbage import collect_seldom
 from workers.runtime.runtime import DatabaseHandler, OutsideHandler
 
 PROCESSES = 2
@@ -54,6 +55,7 @@ def _work(database_url: str, ids: Sequence[uuid.UUID], batch: int, ready: Barrie
     price, charge, converge = chosen[ORDERS][0], chosen[BILLING][0], chosen[Universe.WEB][0]
     engine = connect(database_url)
     engine.connect().close()
+    collect_seldom()  # as every worker does
     ready.wait()
     for i in range(0, len(ids), batch):
         orders = list(ids[i : i + batch])

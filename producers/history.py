@@ -1,6 +1,5 @@
 """Writing history: one line for what happened to a subject, in the transaction that did it."""
 
-import json
 import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from producers.ledger import ClaimedTask
 from schemas.tables import events, rows_from_json
+from schemas.tables.bulk import rows_as_json
 
 
 class Event(NamedTuple):
@@ -40,6 +40,6 @@ _RECORD = text(
 
 def record(tx: Connection, happened: Iterable[Event]) -> None:
     """Append to the history; order is kept per subject."""
-    rows = [{**event._asdict(), "subject": str(event.subject)} for event in happened]
+    rows = [event._asdict() for event in happened]
     if rows:
-        tx.execute(_RECORD, {"rows": json.dumps(rows)})
+        tx.execute(_RECORD, {"rows": rows_as_json(rows)})

@@ -5,7 +5,6 @@ it, and a stale one is refused, so that a suspend still under way cannot undo th
 overtook it.
 """
 
-import json
 import random
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from producers.renewals import next_steps
 from producers.steps import CONVERGE, GATEWAY, REFUND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date, local_midnight
+from schemas.tables.bulk import rows_as_json
 from schemas.values import OperationState, Period, ResourceState, ServiceState, derived_id
 from workers.orders.ending import end_orders
 from workers.provisioning.drivers.port import (
@@ -212,14 +212,14 @@ class ConvergeHandler:
             begun = [
                 {
                     "key": call.operation.key,
-                    "service_id": str(subject),
+                    "service_id": subject,
                     "kind": call.operation.kind,
                     "generation": call.operation.generation,
-                    "paid_until": call.operation.paid_until.isoformat(),
+                    "paid_until": call.operation.paid_until,
                 }
                 for subject, call in calls
             ]
-            tx.execute(_BEGIN, {"rows": json.dumps(begun)})
+            tx.execute(_BEGIN, {"rows": rows_as_json(begun)})
         return calls, outcome
 
     @staticmethod
@@ -298,9 +298,9 @@ class ConvergeHandler:
             happened.append(
                 by_task(tasks[subject], CONVERGE, subject, f"operation.{answer.state}", detail)
             )
-        tx.execute(_END, {"rows": json.dumps(ended)})
+        tx.execute(_END, {"rows": rows_as_json(ended)})
         if overtaken:
-            tx.execute(_OVERTAKE, {"rows": json.dumps(overtaken)})
+            tx.execute(_OVERTAKE, {"rows": rows_as_json(overtaken)})
         if done:
             self._confirm(tx, done, outcome, happened)
         history.record(tx, happened)
@@ -326,9 +326,9 @@ class ConvergeHandler:
             assert resource is not None  # what is done was seen
             until = resource.paid_until or operation.paid_until
             row: dict[str, Any] = {
-                "id": str(subject),
+                "id": subject,
                 "confirmed": confirmed,
-                "until": until.isoformat(),
+                "until": until,
                 "resource_id": resource.resource_id,
             }
             if operation.kind is OperationKind.CREATE and call.state is ServiceState.DELIVERING:
@@ -337,15 +337,15 @@ class ConvergeHandler:
                 expires = call.period.end(anchor, call.paid_periods)
                 row |= {
                     "state": ServiceState.ACTIVE,
-                    "anchor": anchor.isoformat(),
-                    "expires_at": local_midnight(expires, timezone).isoformat(),
+                    "anchor": anchor,
+                    "expires_at": local_midnight(expires, timezone),
                 }
                 delivered[subject] = {
                     "resource": row["resource_id"],
                     "paid_until": expires.isoformat(),
                 }
             elif operation.kind in _STATES and call.state in _DELIVERED:
-                row |= {"state": _STATES[operation.kind], "at": now.isoformat()}
+                row |= {"state": _STATES[operation.kind], "at": now}
                 changed[subject] = _STATES[operation.kind]
             rows.append(row)
             if call.ask_first or operation.kind is OperationKind.TERMINATE:
@@ -356,7 +356,7 @@ class ConvergeHandler:
                         "key": operation.key,
                     }
                 )
-        now_is = {row.id: row for row in tx.execute(_CONFIRM, {"rows": json.dumps(rows)})}
+        now_is = {row.id: row for row in tx.execute(_CONFIRM, {"rows": rows_as_json(rows)}).all()}
         happened += (
             Event(subject, "service.delivered", detail)
             for subject, detail in delivered.items()
@@ -369,7 +369,7 @@ class ConvergeHandler:
         if catalogue.rollouts:
             next_steps.decide_again(tx, [*delivered, *changed], catalogue, now)
         if supersede:
-            tx.execute(_SUPERSEDE, {"rows": json.dumps(supersede)})
+            tx.execute(_SUPERSEDE, {"rows": rows_as_json(supersede)})
         for (subject, call, _), row in zip(done, rows, strict=True):
             service = now_is[subject]
             same = service.generation == call.operation.generation
@@ -384,7 +384,7 @@ def _is_paid_up(service: Any, call: Call, row: Mapping[str, Any]) -> bool:
     if service.desired == ResourceState.ABSENT:
         return True
     paid_until = call.period.end(service.anchor, service.paid_periods)
-    return bool(row["until"] >= paid_until.isoformat())
+    return bool(row["until"] >= paid_until)
 
 
 def _is_as_asked(call: Call, resource: Resource | None) -> bool:

@@ -5,7 +5,6 @@ The attempt and its key are committed before the gateway is called. What may hav
 asked about, by its key, before anything is tried again; a new key only after a decline.
 """
 
-import json
 import random
 import uuid
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from producers.renewals import next_steps
 from producers.steps import CHARGE, CONVERGE, driver_place
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
+from schemas.tables.bulk import rows_as_json
 from schemas.values import ChargeState, Money, derived_id
 from workers.billing.charges import renewals as renewed
 from workers.billing.charges.invoices import issue_invoices
@@ -176,15 +176,15 @@ class ChargeHandler:
             fields = [
                 {
                     "key": a.charge.key,
-                    "request_id": str(a.request_id),
+                    "request_id": a.request_id,
                     "attempt": a.number,
                     "amount": a.charge.amount.amount,
                     "currency": a.charge.amount.currency,
-                    "payment_method_id": a.method_id and str(a.method_id),
+                    "payment_method_id": a.method_id,
                 }
                 for a in started
             ]
-            tx.execute(_START, {"rows": json.dumps(fields)})
+            tx.execute(_START, {"rows": rows_as_json(fields)})
         open_requests = {a.request_id for a in attempts}
         done = [subject for subject in claim.subjects if subject not in open_requests]
         return [(a.request_id, a) for a in attempts], Outcome(done=done)
@@ -388,4 +388,4 @@ def _decide(tx: Connection, answers: Sequence[tuple[uuid.UUID, Attempt, GatewayA
         for _, attempt, answer in answers
     ]
     if rows:
-        tx.execute(_DECIDE, {"rows": json.dumps(rows)})
+        tx.execute(_DECIDE, {"rows": rows_as_json(rows)})
