@@ -27,19 +27,23 @@ class Transport(Protocol):
         """
         ...
 
-    def idle(self, seconds: float) -> None:
-        """Wait, and meanwhile keep the connection alive."""
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        """Wait, and meanwhile keep the connection alive.
+
+        Args:
+            wake: a file descriptor; what becomes readable there ends the wait.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 def encode(dispatch: Dispatch) -> dramatiq.Message[Any]:
-    """The message of a dispatch: actor ``queue.task``, its only argument the subjects."""
+    """The message of a dispatch: actor ``queue.task``, its only argument the ids of batches."""
     return dramatiq.Message(
         queue_name=dispatch.queue,
         actor_name=f"{dispatch.queue}.{dispatch.name}",
-        args=([str(subject) for subject in dispatch.subjects],),
+        args=([str(dispatch.batch)],),
         kwargs={},
         options={},
     )
@@ -61,7 +65,8 @@ class LocalTransport:
                 unroutable.add(dispatch.queue)
         return unroutable
 
-    def idle(self, seconds: float) -> None:
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        # It has to end when its process is told to stop, which no file descriptor says.
         self._wait(seconds)
 
     def close(self) -> None:
@@ -87,8 +92,8 @@ class RabbitTransport:
     def publish(self, batch: Sequence[Dispatch]) -> set[str]:
         return self._on_link(lambda link: link.publish(batch)) if batch else set()
 
-    def idle(self, seconds: float) -> None:
-        self._on_link(lambda link: link.idle(seconds))
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        self._on_link(lambda link: link.idle(seconds, wake))
 
     def close(self) -> None:
         link, self._link = self._link, None
@@ -153,10 +158,16 @@ class _Link:
             raise TransportLost(f"the broker refused {self._refused} messages")
         return set(self._unroutable)
 
-    def idle(self, seconds: float) -> None:
+    def idle(self, seconds: float, wake: int | None) -> None:
         timer = self._loop.call_later(seconds, self._loop.stop)
-        self._loop.start()
-        self._loop.remove_timeout(timer)
+        if wake is not None:
+            self._loop.add_handler(wake, lambda _fd, _events: self._loop.stop(), self._loop.READ)
+        try:
+            self._loop.start()
+        finally:
+            if wake is not None:
+                self._loop.remove_handler(wake)
+            self._loop.remove_timeout(timer)
         if self._closed:
             raise TransportLost(str(self._closed))
 

@@ -132,7 +132,7 @@ class TestBusy:
     def test_and_while_it_is_on_its_way_or_being_done(self, database: Database, state: str) -> None:
         start(database)
         task(database)
-        database.run("UPDATE tasks SET state = :state", state=state)
+        database.run("UPDATE batches SET state = :state", state=state)
         with pytest.raises(ClockBusy):
             advance(database)
 

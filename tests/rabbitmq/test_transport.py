@@ -15,7 +15,7 @@ pytestmark = pytest.mark.rabbitmq
 
 
 def messages(count: int, queue: str = "web") -> list[Dispatch]:
-    return [Dispatch(queue, "converge", (uuid.uuid4(),)) for _ in range(count)]
+    return [Dispatch(queue, "converge", uuid.uuid4(), 1) for _ in range(count)]
 
 
 def depth(url: str, queue: str) -> int:
