@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 
+import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -80,7 +81,7 @@ class Relay:
                 log.warning("broker: %s; again in %.1f s", error, pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, 5.0)
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, psycopg.Error) as error:
                 metrics.relay_failures.labels("database").inc()
                 self._waker.close()
                 log.warning("database: %s; again in %.1f s", _first_line(error), pause)
@@ -167,5 +168,5 @@ class Relay:
         return sum(message.size for message in batch)
 
 
-def _first_line(error: SQLAlchemyError) -> str:
+def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,5 +1,6 @@
 """How a relay hands messages over: to RabbitMQ with confirms, or to a broker in this process."""
 
+import select
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -66,8 +67,10 @@ class LocalTransport:
         return unroutable
 
     def idle(self, seconds: float, wake: int | None = None) -> None:
-        # It has to end when its process is told to stop, which no file descriptor says.
-        self._wait(seconds)
+        if wake is None:
+            self._wait(seconds)
+        else:
+            select.select([wake], [], [], seconds)
 
     def close(self) -> None:
         pass
