@@ -16,6 +16,7 @@ from schemas.database import connect
 from schemas.settings import INSTANT, Settings
 from schemas.values import Universe
 from workers.bootstrap import handlers
+from workers.garbage import collect_seldom
 from workers.outside.calls import run_now
 from workers.runtime.handlers import DatabaseHandler, OutsideHandler
 
@@ -55,6 +56,7 @@ def _work(database_url: str, ids: Sequence[uuid.UUID], batch: int, ready: Barrie
     price, charge, converge = chosen[ORDERS][0], chosen[BILLING][0], chosen[Universe.WEB][0]
     engine = connect(database_url)
     engine.connect().close()
+    collect_seldom()  # as every worker does
     ready.wait()
     for i in range(0, len(ids), batch):
         orders = list(ids[i : i + batch])

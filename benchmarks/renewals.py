@@ -14,8 +14,12 @@ from schemas.clock import SystemClock
 TIMEOUT_SECONDS = 600.0
 
 
-def fill(engine: Engine, count: int, customers: int) -> None:
-    """So many services that expire in three days; their customers were told so."""
+def fill(engine: Engine, count: int, customers: int, *, billed: int = 0) -> None:
+    """So many services that expire in three days; their customers were told so.
+
+    Args:
+        billed: periods that were billed since they were taken over.
+    """
     expires_on = SystemClock().now().date() + timedelta(days=3)
     while expires_on.day > 28:  # every month has that day: the period before is a whole one
         expires_on -= timedelta(days=1)
@@ -23,6 +27,7 @@ def fill(engine: Engine, count: int, customers: int) -> None:
         set_rollout(tx, "ovh", "FR", date(2020, 1, 1))
         tx.execute(text("DELETE FROM recomputations"))
         parameters = {"count": count, "customers": customers, "expires_on": expires_on}
+        parameters["billed"] = billed
         for statement in (_CUSTOMERS, _METHODS, _SERVICES, _EMAILS, _NOTICES):
             tx.execute(statement, parameters)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -38,11 +43,11 @@ def start(fleet: PrivateFleet, *, threads: int = 1) -> None:
     fleet.wait_for_consumers()
 
 
-def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None]) -> float:
+def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None], *, billed: int = 0) -> float:
     """Start the scheduler; seconds until every service is paid, extended and confirmed."""
     started = time.perf_counter()
     fleet.start_scheduler()
-    while (done := renewed(fleet.owner)) < count:
+    while (done := renewed(fleet.owner, billed)) < count:
         watch(done)
         if time.perf_counter() - started > TIMEOUT_SECONDS:
             raise TimeoutError(f"{done} of {count} services after {TIMEOUT_SECONDS:g} s")
@@ -51,11 +56,12 @@ def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None]) -> float:
     return time.perf_counter() - started
 
 
-def renewed(engine: Engine) -> int:
+def renewed(engine: Engine, billed: int = 0) -> int:
     query = """SELECT count(*) FROM services
-        WHERE paid_periods = 2 AND confirmed_until > now() + interval '20 days'"""
+        WHERE paid_periods = :paid AND period_months = 1
+          AND confirmed_until > now() + interval '20 days'"""
     with engine.connect() as tx:
-        return int(tx.execute(text(query)).scalar_one())
+        return int(tx.execute(text(query), {"paid": billed + 2}).scalar_one())
 
 
 _CUSTOMERS = text("""
@@ -83,7 +89,8 @@ _SERVICES = text("""
         desired, confirmed, confirmed_until, resource_id, payment_method_id, agreed_version,
         next_step, next_step_at, next_subject)
     SELECT md5('service ' || n)::uuid, 'renews-' || n % :customers, 'FR', 'plan-0', 'web', 'ovh',
-        'web', '{}', 1, 'active', CAST(:expires_on AS date) - interval '1 month', 1, 1,
+        'web', '{}', 1, 'active', CAST(:expires_on AS date) - make_interval(months => 1 + :billed),
+        1 + :billed, 1,
         CAST(:expires_on AS timestamp) AT TIME ZONE 'Europe/Paris', 'active', 'active',
         :expires_on, 'web-' || n, md5('method ' || n % :customers)::uuid, 1, 'request',
         now() - interval '1 hour', md5('group ' || n % :customers)::uuid

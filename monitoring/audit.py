@@ -129,6 +129,12 @@ CHECKS = {
         UNION ALL
         SELECT r.id FROM payment_requests AS r WHERE r.state = 'open' AND r.order_id IS NOT NULL
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'charge' AND t.subject = r.id)""",
+    "a task is in exactly one batch, or waits for its time or for a person": """
+        SELECT t.subject FROM tasks AS t
+        LEFT JOIN (SELECT name, unnest(subjects) AS subject FROM batches) AS b
+            ON b.name = t.name AND b.subject = t.subject
+        GROUP BY t.name, t.subject, t.batched
+        HAVING count(b.subject) <> CAST(t.batched AS integer)""",
     "an open request of renewals is on services that are there, and they on it": """
         SELECT l.request_id FROM request_lines AS l
         JOIN payment_requests AS p ON p.id = l.request_id

@@ -173,7 +173,7 @@ def add_actors(
 
 
 def _body(runtime: Runtime, handler: Handler, queue: str) -> Callable[..., None]:
-    def run(subjects: Any, lane: str | None = None) -> None:
-        runtime.handle(handler, queue, subjects, lane)
+    def run(batches: Any, lane: str | None = None, size: int = 1) -> None:
+        runtime.handle(handler, queue, batches, lane, size)
 
     return run

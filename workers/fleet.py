@@ -15,6 +15,7 @@ from schemas.settings import load_settings
 from schemas.virtual_clock import clock_of
 from workers.bootstrap import add_actors, handlers
 from workers.broker import ReadOnlyBroker
+from workers.garbage import collect_seldom
 from workers.launcher import die_with_parent
 from workers.outside.calls import RECORDERS
 from workers.runtime.runtime import Runtime
@@ -55,3 +56,4 @@ def build() -> ReadOnlyBroker:
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 die_with_parent(signal.SIGKILL)
 broker = build()
+collect_seldom()

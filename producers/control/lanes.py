@@ -54,7 +54,7 @@ def resume(tx: Connection, lane: str) -> bool:
     gone = tx.execute(text("DELETE FROM lane_pauses WHERE lane = :lane"), {"lane": lane})
     # What was handed over when the pause came was turned down: it is due again now.
     tx.execute(
-        text("UPDATE tasks SET rescue_at = now() WHERE lane = :lane AND state = 'dispatched'"),
+        text("UPDATE batches SET until = now() WHERE lane = :lane AND state = 'dispatched'"),
         {"lane": lane},
     )
     if lane == DESTRUCTIVE_LANE:

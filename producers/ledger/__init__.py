@@ -1,8 +1,9 @@
 """The task ledger. Knows no business.
 
-``tasks`` is the protocol of whoever asks for work or does it; ``dispatching`` is a relay's side.
+``tasks`` asks for work, ``claims`` is a worker's side of the protocol, ``dispatching`` a relay's.
 """
 
+from producers.ledger.claims import abandon, check_held, claim, finish, release, renew
 from producers.ledger.tasks import (
     DESTRUCTIVE_LANE,
     GATEWAY_LANE,
@@ -16,13 +17,7 @@ from producers.ledger.tasks import (
     Outcome,
     Place,
     Retry,
-    abandon,
-    check_held,
-    claim,
     enqueue,
-    finish,
-    release,
-    renew,
 )
 
 __all__ = [

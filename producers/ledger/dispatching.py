@@ -5,45 +5,53 @@ dispatched and not claimed, or leased and not finished, in time is made ready ag
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from sqlalchemy import Connection, text
 
-from producers.ledger.tasks import MAX_STARTS, TELL_WHO_FAILED
+from producers.ledger.claims import TELL_WHO_FAILED
+from producers.ledger.tasks import MAX_STARTS
+from schemas.tables.bulk import Bulk
 
-# From its second unfinished start a task is dispatched alone.
-ALONE_FROM_STARTS = 1
-# From its fourth it is a suspect: a queue has one suspect under way at a time, so that no two
-# die of each other until one is set aside.
+# From its fourth start without an end a task is a suspect: a queue has one suspect under way at
+# a time, so that no two die of each other until one is set aside.
 SUSPECT_FROM_STARTS = 3
 # Of PostgreSQL's advisory locks; any constant of ours will do.
 DISPATCH_LOCK = 0x6175746F
 
 _RESCUE_DISPATCHED = text("""
-    UPDATE tasks AS t SET state = 'ready' FROM (
-        SELECT name, subject FROM tasks
-        WHERE state = 'dispatched' AND rescue_at < now() AND queue = :queue
-        ORDER BY rescue_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    ) AS late
-    WHERE t.name = late.name AND t.subject = late.subject
+    WITH late AS (
+        SELECT id FROM batches WHERE state = 'dispatched' AND until < now()
+        ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), rescued AS (
+        UPDATE batches AS b SET state = 'ready' FROM late WHERE b.id = late.id RETURNING b.size
+    )
+    SELECT coalesce(sum(size), 0) FROM rescued
 """)
 
 _RESCUE_LEASED = text(f"""
-    WITH ended AS (
-    UPDATE tasks AS t SET
-        state = CASE WHEN t.starts >= :max_starts THEN 'failed' ELSE 'ready' END,
-        reason = CASE WHEN t.starts >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
-        -- Spread, so that who ran beside a subject that kills its process does so only once.
-        run_at = now() + make_interval(secs => random() * 2 ^ t.starts),
-        lease_token = NULL, lease_until = NULL
-    FROM (
-        SELECT name, subject FROM tasks
-        WHERE state = 'leased' AND lease_until < now()
-        ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
-    ) AS late
-    WHERE t.name = late.name AND t.subject = late.subject
-    RETURNING t.*
+    WITH late AS (
+        DELETE FROM batches WHERE id IN (
+            SELECT id FROM batches WHERE state = 'leased' AND until < now()
+            ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED
+        )
+        RETURNING name, subjects
+    ), held AS MATERIALIZED (
+        SELECT t.name, t.subject FROM tasks AS t
+        JOIN (SELECT name, unnest(subjects) AS subject FROM late) AS l USING (name, subject)
+        ORDER BY t.name, t.subject FOR UPDATE OF t
+    ), ended AS (
+        UPDATE tasks AS t SET
+            batched = false,
+            starts = t.starts + 1,
+            state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
+            reason = CASE WHEN t.starts + 1 >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
+            -- Spread, so that who ran beside a subject that kills its process does so only once.
+            run_at = now() + make_interval(secs => random() * 2 ^ (t.starts + 1))
+        FROM held WHERE t.name = held.name AND t.subject = held.subject
+        RETURNING t.*
     ), lost AS (
         INSERT INTO events (subject, name, task)
         SELECT subject, 'task.lease_lost', name FROM ended WHERE state = 'ready'
@@ -52,78 +60,209 @@ _RESCUE_LEASED = text(f"""
 """)
 
 
-def rescue(tx: Connection, *, limit: int = 10_000) -> tuple[int, int]:
+def rescue(tx: Connection, *, limit: int = 1000) -> tuple[int, int]:
     """Make ready again what was dispatched and not claimed, and what lost its lease.
 
     A subject whose process died :data:`MAX_STARTS` times is failed as ``crashed`` instead.
 
+    Args:
+        limit: most batches of either kind.
+
     Returns:
-        How many were rescued: from ``dispatched``, and from ``leased``.
+        How many tasks were rescued: from ``dispatched``, and from ``leased``.
     """
-    queues = tx.execute(text("SELECT DISTINCT queue FROM routes")).scalars().all()
-    dispatched = sum(
-        tx.execute(_RESCUE_DISPATCHED, {"queue": queue, "limit": limit}).rowcount
-        for queue in queues
-    )
+    dispatched = tx.execute(_RESCUE_DISPATCHED, {"limit": limit}).scalar_one()
     parameters = {"max_starts": MAX_STARTS, "limit": limit}
     leased = tx.execute(_RESCUE_LEASED, parameters).scalar_one()
     return dispatched, leased
 
 
-_DISPATCH = text("""
-    WITH room AS (
-        SELECT q.queue, CASE WHEN d.waiting * 2 <= :cap THEN :cap - d.waiting ELSE 0 END AS free
+# Whose time has come is put into batches; whose start came to no end is alone in its own.
+_GATHER = text("""
+    WITH due AS (
+        SELECT name, subject FROM tasks
+        WHERE state = 'ready' AND NOT batched AND run_at <= now()
+          AND run_at > now() - make_interval(secs => :horizon)
+        ORDER BY run_at LIMIT 5000 FOR UPDATE SKIP LOCKED
+    ), gathered AS (
+        UPDATE tasks AS t SET batched = true FROM due
+        WHERE t.name = due.name AND t.subject = due.subject
+        RETURNING t.queue, t.name, t.lane, t.subject, t.run_at, t.starts
+    )
+    INSERT INTO batches (id, queue, name, lane, subjects, size, run_at, starts)
+    SELECT gen_random_uuid(), queue, name, lane, array_agg(subject ORDER BY subject), count(*),
+        min(run_at), starts
+    FROM gathered
+    GROUP BY queue, name, lane, starts, CASE WHEN starts > 0 THEN subject END
+""")
+
+_READY = text("""
+    WITH queues AS (
+        SELECT q.queue, h.has_suspect,
+            CASE WHEN h.waiting * 2 <= :cap THEN :cap - h.waiting ELSE 0 END AS room
         FROM (SELECT DISTINCT queue FROM routes) AS q
         CROSS JOIN LATERAL (
-            SELECT count(*) AS waiting FROM tasks AS d
-            WHERE d.state = 'dispatched' AND d.queue = q.queue AND d.rescue_at > now()
-        ) AS d
-    ), picked AS MATERIALIZED (
-        SELECT t.name, t.subject, t.queue, t.lane, t.starts, t.place
-        FROM routes AS r
-        JOIN room ON room.queue = r.queue AND room.free > 0
-        CROSS JOIN LATERAL (
-            SELECT t.name, t.subject, t.queue, t.lane, t.starts, t.run_at AS place
-            FROM tasks AS t
-            WHERE t.state = 'ready' AND t.queue = r.queue AND t.name = r.name
-              AND t.lane = r.lane AND t.run_at <= now()
-              AND t.run_at > now() - make_interval(secs => :horizon)
-            ORDER BY t.run_at
-            LIMIT room.free
-            FOR UPDATE SKIP LOCKED
-        ) AS t
-        WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
-    ), fair AS (
-        SELECT p.*, row_number() OVER (PARTITION BY p.queue ORDER BY p.turn) AS position,
-            row_number() OVER (PARTITION BY p.queue, p.starts >= :suspect ORDER BY p.place) AS nth
-        FROM (
-            SELECT *, row_number() OVER (PARTITION BY queue, name, lane ORDER BY place) AS turn
-            FROM picked
-        ) AS p
+            SELECT coalesce(sum(b.size) FILTER (
+                    WHERE b.state = 'dispatched' AND b.until > now()), 0) AS waiting,
+                coalesce(bool_or(b.starts >= :suspect), false) AS has_suspect
+            FROM batches AS b
+            WHERE b.state IN ('dispatched', 'leased') AND b.queue = q.queue
+        ) AS h
     )
-    UPDATE tasks AS t SET
-        state = 'dispatched',
-        rescue_at = now() + make_interval(
-            secs => least(:rescue * 2 ^ least(t.dispatches, 10), 3600)),
-        dispatches = least(t.dispatches + 1, 100)
-    FROM fair JOIN room ON room.queue = fair.queue
-    WHERE t.name = fair.name AND t.subject = fair.subject AND fair.position <= room.free
-      AND (fair.starts < :suspect OR fair.nth = 1 AND NOT EXISTS (
-        -- The number, not the parameter: so the index tasks_suspect will do.
-        SELECT FROM tasks AS s WHERE s.starts >= 3 AND s.queue = fair.queue
-          AND s.state IN ('dispatched', 'leased')))
-    RETURNING t.queue, t.name, t.lane, t.subject, t.starts
+    SELECT r.queue, r.name, r.lane, b.id, b.size, b.starts, q.room, q.has_suspect
+    FROM routes AS r
+    JOIN queues AS q ON q.queue = r.queue AND q.room > 0
+    CROSS JOIN LATERAL (
+        SELECT id, size, starts, run_at FROM batches AS b
+        WHERE b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
+          AND b.run_at <= now() AND b.run_at > now() - make_interval(secs => :horizon)
+        ORDER BY b.run_at LIMIT q.room
+    ) AS b
+    WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
+    ORDER BY r.queue, r.name, r.lane, b.run_at
 """)
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatch:
-    """One message to be: tasks of the same queue, name and lane."""
+class Ready:
+    """A batch that may go out."""
 
     queue: str
     name: str
     lane: str
-    subjects: tuple[uuid.UUID, ...]
+    id: uuid.UUID
+    size: int
+    starts: int
+    room: int
+    """How many tasks its queue has room for."""
+    has_suspect: bool
+    """Whether a suspect of its queue is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Subjects ``first`` to ``last`` of a batch, counted from 1."""
+
+    batch: Ready
+    first: int
+    last: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.last - self.first + 1 == self.batch.size
+
+
+def share(room: int, sizes: Sequence[int]) -> list[int]:
+    """How much of ``room`` each lane gets: equal parts, and what one leaves over the others get."""
+    granted = [0] * len(sizes)
+    by_size = sorted(range(len(sizes)), key=sizes.__getitem__)
+    for position, lane in enumerate(by_size):
+        granted[lane] = min(sizes[lane], room // (len(sizes) - position))
+        room -= granted[lane]
+    return granted
+
+
+def compose(ready: Iterable[Ready], most: Callable[[str], int]) -> list[list[Part]]:
+    """What goes out, message by message.
+
+    Args:
+        ready: of each lane together, the oldest first.
+        most: tasks in one message, by the task's name.
+    """
+    messages: list[list[Part]] = []
+    for _, of_queue in groupby(ready, key=lambda batch: batch.queue):
+        lanes = [
+            list(group)
+            for _, group in groupby(
+                _one_suspect(of_queue), key=lambda batch: (batch.name, batch.lane)
+            )
+        ]
+        if lanes:
+            granted = share(lanes[0][0].room, [sum(b.size for b in lane) for lane in lanes])
+            for lane, room in zip(lanes, granted, strict=True):
+                messages += _fill(lane, room, most(lane[0].name))
+    return messages
+
+
+def _one_suspect(of_queue: Iterable[Ready]) -> Iterable[Ready]:
+    busy = False
+    for batch in of_queue:
+        if batch.starts < SUSPECT_FROM_STARTS:
+            yield batch
+        elif not (busy or batch.has_suspect):
+            busy = True
+            yield batch
+
+
+def _fill(lane: Sequence[Ready], room: int, most: int) -> Iterable[list[Part]]:
+    """Batches stay whole where they can: that costs nothing to write."""
+    message: list[Part] = []
+    free = most
+    for batch in lane:
+        left = min(batch.size, room)
+        room -= left
+        if message and (left > free or batch.starts):
+            yield message
+            message, free = [], most
+        first = 1
+        while left > 0:
+            taken = min(left, free)
+            message.append(Part(batch, first, first + taken - 1))
+            first, left, free = first + taken, left - taken, free - taken
+            if free == 0 or batch.starts:
+                yield message
+                message, free = [], most
+    if message:
+        yield message
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    id: uuid.UUID
+    state: str
+    batch: uuid.UUID
+    first: int
+    last: int
+
+
+_SEND = text("""
+    UPDATE batches SET state = 'dispatched', dispatches = least(dispatches + 1, 100),
+        until = now() + make_interval(secs => least(:rescue * 2 ^ least(dispatches, 10), 3600))
+    WHERE id = ANY(:ids)
+""")
+
+_RECUT = Bulk(
+    _Piece,
+    """
+    WITH pieces AS (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
+            id uuid, state text, batch uuid, first integer, last integer)
+    ), cut AS (
+        DELETE FROM batches WHERE id IN (SELECT batch FROM pieces) RETURNING *
+    )
+    INSERT INTO batches (id, queue, name, lane, subjects, size, state, run_at, starts, dispatches,
+        until)
+    SELECT p.id, c.queue, c.name, c.lane, array_agg(s.subject ORDER BY s.subject), count(*),
+        p.state, min(c.run_at), max(c.starts),
+        CASE p.state WHEN 'ready' THEN max(c.dispatches)
+            ELSE least(max(c.dispatches) + 1, 100) END,
+        now() + make_interval(secs => least(:rescue * 2 ^ least(max(c.dispatches), 10), 3600))
+    FROM pieces AS p JOIN cut AS c ON c.id = p.batch
+    CROSS JOIN LATERAL unnest(c.subjects[p.first:p.last]) AS s(subject)
+    GROUP BY p.id, p.state, c.queue, c.name, c.lane
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One message to be: a batch of tasks of the same queue, name and lane."""
+
+    queue: str
+    name: str
+    lane: str
+    batch: uuid.UUID
+    size: int
 
 
 def dispatch(
@@ -144,58 +283,93 @@ def dispatch(
         horizon: look only at tasks that became ready so many seconds ago or later. Keeps a
             poll cheap while an old snapshot makes dead index entries pile up.
     """
-    parameters = {
-        "cap": cap,
-        "rescue": rescue_seconds,
-        "horizon": horizon,
-        "suspect": SUSPECT_FROM_STARTS,
-    }
     # One relay at a time counts what is dispatched, so that the cap is the fleet's, not each's.
-    tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": DISPATCH_LOCK})
-    groups: dict[tuple[str, str, str], list[uuid.UUID]] = {}
-    alone: list[Dispatch] = []
-    for queue, name, lane, subject, starts in tx.execute(_DISPATCH, parameters):
-        if starts >= ALONE_FROM_STARTS:
-            alone.append(Dispatch(queue, name, lane, (subject,)))
-        else:
-            groups.setdefault((queue, name, lane), []).append(subject)
-    return alone + [
-        Dispatch(queue, name, lane, tuple(subjects[i : i + batch(name)]))
-        for (queue, name, lane), subjects in groups.items()
-        for i in range(0, len(subjects), batch(name))
+    # Nor need it reach the disk: after a crash of the database it is dispatched again.
+    tx.execute(_ALONE, {"lock": DISPATCH_LOCK})
+    tx.execute(_GATHER, {"horizon": horizon})
+    rows = tx.execute(_READY, {"cap": cap, "suspect": SUSPECT_FROM_STARTS, "horizon": horizon})
+    messages = compose([Ready(*row) for row in rows.all()], batch)
+    if not messages:
+        return []
+    whole = [parts[0].batch.id for parts in messages if len(parts) == 1 and parts[0].is_whole]
+    if whole:
+        tx.execute(_SEND, {"ids": whole, "rescue": rescue_seconds})
+    names = [
+        parts[0].batch.id if len(parts) == 1 and parts[0].is_whole else uuid.uuid4()
+        for parts in messages
+    ]
+    pieces = [
+        _Piece(name, "dispatched", part.batch.id, part.first, part.last)
+        for name, parts in zip(names, messages, strict=True)
+        for part in parts
+        if name != part.batch.id
+    ]
+    if pieces:
+        _RECUT(tx, pieces + _left_over(messages), rescue=rescue_seconds)
+    return [
+        Dispatch(
+            parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,
+            sum(part.last - part.first + 1 for part in parts),
+        )
+        for name, parts in zip(names, messages, strict=True)
+    ]  # fmt: skip
+
+
+_ALONE = text("""
+    SELECT set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock(:lock)
+""")
+
+
+def _left_over(messages: Sequence[Sequence[Part]]) -> list[_Piece]:
+    """What of a batch that is cut does not go out."""
+    last: dict[uuid.UUID, Part] = {}
+    for parts in messages:
+        for part in parts:
+            last[part.batch.id] = part
+    return [
+        _Piece(uuid.uuid4(), "ready", part.batch.id, part.last + 1, part.batch.size)
+        for part in last.values()
+        if part.last < part.batch.size
     ]
 
 
 _UNDISPATCH = text("""
-    UPDATE tasks AS t SET state = 'ready', dispatches = greatest(t.dispatches - 1, 0)
-    FROM (
-        SELECT name, subject FROM tasks
-        WHERE name = :name AND subject = ANY(:subjects) AND state = 'dispatched'
-        ORDER BY subject FOR UPDATE SKIP LOCKED
-    ) AS unsent
-    WHERE t.name = unsent.name AND t.subject = unsent.subject
+    UPDATE batches SET state = 'ready', dispatches = greatest(dispatches - 1, 0)
+    WHERE id = ANY(:ids) AND state = 'dispatched'
 """)
 
 
 def undispatch(tx: Connection, unsent: Iterable[Dispatch]) -> None:
     """Take back what the broker may not have got, so that its outage does not put off the rescue
     of what it does lose. A message that was sent after all finds nothing to claim, or claims."""
-    for message in unsent:
-        tx.execute(_UNDISPATCH, {"name": message.name, "subjects": list(message.subjects)})
+    tx.execute(_UNDISPATCH, {"ids": [message.batch for message in unsent]})
 
 
 _HAND_BACK = text("""
-    UPDATE tasks AS t SET state = 'ready', dispatches = 0,
-        run_at = greatest(t.run_at, now() + make_interval(secs => :delay))
-    FROM (
-        SELECT name, subject FROM tasks
-        WHERE name = :name AND subject = ANY(:subjects) AND state || '' = 'dispatched'
-        ORDER BY subject FOR UPDATE SKIP LOCKED
-    ) AS untouched
-    WHERE t.name = untouched.name AND t.subject = untouched.subject
+    UPDATE batches SET state = 'ready', dispatches = 0,
+        run_at = greatest(run_at, now() + make_interval(secs => :delay))
+    WHERE id = ANY(:ids) AND state = 'dispatched'
 """)
 
 
-def hand_back(tx: Connection, name: str, subjects: Iterable[uuid.UUID], *, delay: float) -> None:
+def hand_back(tx: Connection, batches: Sequence[uuid.UUID], *, delay: float) -> None:
     """What a worker got and has no room for: dispatch it again, ``delay`` seconds from now."""
-    tx.execute(_HAND_BACK, {"name": name, "subjects": list(subjects), "delay": delay})
+    tx.execute(_HAND_BACK, {"ids": list(batches), "delay": delay})
+
+
+_SLEEP = text("""
+    INSERT INTO sleeping_relays (id, until) VALUES (:relay, now() + make_interval(secs => :seconds))
+    ON CONFLICT (id) DO UPDATE SET until = excluded.until
+""")
+_AWAKE = text("DELETE FROM sleeping_relays WHERE id = :relay OR until < now() - interval '1 hour'")
+
+
+def sleep(tx: Connection, relay: uuid.UUID, seconds: float) -> None:
+    """From its commit on an enqueue wakes this relay; look once more before sleeping."""
+    tx.execute(_SLEEP, {"relay": relay, "seconds": seconds})
+    tx.execute(text("SET LOCAL synchronous_commit = off"))
+
+
+def awake(tx: Connection, relay: uuid.UUID) -> None:
+    """It looks by itself again: enqueues need not wake it."""
+    tx.execute(_AWAKE, {"relay": relay})

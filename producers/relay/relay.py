@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 
+import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,18 +18,19 @@ from producers.control import guard
 from producers.failpoints import failpoint
 from producers.ledger.dispatching import Dispatch, dispatch, rescue, undispatch
 from producers.relay.transport import Transport, TransportLost
+from producers.relay.waking import Waker
 from producers.steps import STEPS
 from schemas.clock import Clock
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# After work was found it is looked for this often, for a while: the next step of the same
-# order is milliseconds away.
+# Found so many times in a row, work is looked for this often and nobody need wake this relay.
 EAGER_POLL_SECONDS = 0.003
-EAGER_FOR_SECONDS = 0.25
+EAGER_FROM_ROUNDS = 10
 # Under load there is no hurry: a little later there is a larger batch, and fewer polls.
 BUSY_POLL_SECONDS = 0.03
+BUSY_FOR_SECONDS = 0.25
 BUSY_FROM_TASKS = 100
 RESCUE_EVERY_SECONDS = 1.0
 BEAT_EVERY_SECONDS = 5.0
@@ -54,7 +56,9 @@ class Relay:
         self._transport = transport
         self._settings = settings
         self._stopping = threading.Event()
-        self._eager_until = 0.0
+        self._waker = Waker(engine)
+        self._found_at = 0.0
+        self._found_in_a_row = 0
         self._busy_until = 0.0
         self._next_beat = 0.0
         self._next_rescue = 0.0
@@ -70,19 +74,20 @@ class Relay:
         pause = 0.1
         while not self._stopping.is_set():
             try:
-                found = self.round()
-                self._transport.idle(self._pause_after(found))
+                self._rest_after(self.round())
                 pause = 0.1
             except TransportLost as error:
                 metrics.relay_failures.labels("broker").inc()
                 log.warning("broker: %s; again in %.1f s", error, pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, 5.0)
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, psycopg.Error) as error:
                 metrics.relay_failures.labels("database").inc()
+                self._waker.close()
                 log.warning("database: %s; again in %.1f s", _first_line(error), pause)
                 self._stopping.wait(pause)
                 pause = min(pause * 2, 5.0)
+        self._waker.close()
         self._transport.close()
 
     def round(self) -> int:
@@ -140,23 +145,30 @@ class Relay:
             metrics.rescued.labels("dispatched").inc(dispatched)
             metrics.rescued.labels("leased").inc(leased)
 
-    def _pause_after(self, found: int) -> float:
+    def _rest_after(self, found: int) -> None:
+        """Wait for a larger batch if there is plenty to do, else for whoever enqueues next."""
         now = time.monotonic()
-        if found >= BUSY_FROM_TASKS:
-            self._busy_until = now + EAGER_FOR_SECONDS
-        if now < self._busy_until:
-            return BUSY_POLL_SECONDS
         if found:
-            self._eager_until = now + EAGER_FOR_SECONDS
-        return EAGER_POLL_SECONDS if now < self._eager_until else self._settings.poll_seconds
+            in_a_row = now - self._found_at < 2 * EAGER_POLL_SECONDS
+            self._found_in_a_row = self._found_in_a_row + 1 if in_a_row else 0
+            self._found_at = now
+        if found >= BUSY_FROM_TASKS:
+            self._busy_until = now + BUSY_FOR_SECONDS
+        is_busy = now < self._busy_until
+        if is_busy or (found and self._found_in_a_row >= EAGER_FROM_ROUNDS):
+            self._waker.stop_asking()
+            self._transport.idle(BUSY_POLL_SECONDS if is_busy else EAGER_POLL_SECONDS)
+        elif not self._waker.ask(now):
+            self._transport.idle(self._settings.poll_seconds, wake=self._waker.fileno())
+            self._waker.drain()
 
     @staticmethod
     def _count(batch: list[Dispatch]) -> int:
         for message in batch:
             metrics.messages.labels(message.queue).inc()
-            metrics.dispatched.labels(message.queue).inc(len(message.subjects))
-        return sum(len(message.subjects) for message in batch)
+            metrics.dispatched.labels(message.queue).inc(message.size)
+        return sum(message.size for message in batch)
 
 
-def _first_line(error: SQLAlchemyError) -> str:
+def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

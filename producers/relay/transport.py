@@ -1,5 +1,6 @@
 """How a relay hands messages over: to RabbitMQ with confirms, or to a broker in this process."""
 
+import select
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -27,20 +28,24 @@ class Transport(Protocol):
         """
         ...
 
-    def idle(self, seconds: float) -> None:
-        """Wait, and meanwhile keep the connection alive."""
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        """Wait, and meanwhile keep the connection alive.
+
+        Args:
+            wake: a file descriptor; what becomes readable there ends the wait.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 def encode(dispatch: Dispatch) -> dramatiq.Message[Any]:
-    """The message of a dispatch: actor ``queue.task``, told its subjects and their lane."""
+    """The message of a dispatch: actor ``queue.task``, told a batch, its lane and its size."""
     return dramatiq.Message(
         queue_name=dispatch.queue,
         actor_name=f"{dispatch.queue}.{dispatch.name}",
-        args=([str(subject) for subject in dispatch.subjects],),
-        kwargs={"lane": dispatch.lane},
+        args=([str(dispatch.batch)],),
+        kwargs={"lane": dispatch.lane, "size": dispatch.size},
         options={},
     )
 
@@ -61,8 +66,11 @@ class LocalTransport:
                 unroutable.add(dispatch.queue)
         return unroutable
 
-    def idle(self, seconds: float) -> None:
-        self._wait(seconds)
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        if wake is None:
+            self._wait(seconds)
+        else:
+            select.select([wake], [], [], seconds)
 
     def close(self) -> None:
         pass
@@ -87,8 +95,8 @@ class RabbitTransport:
     def publish(self, batch: Sequence[Dispatch]) -> set[str]:
         return self._on_link(lambda link: link.publish(batch)) if batch else set()
 
-    def idle(self, seconds: float) -> None:
-        self._on_link(lambda link: link.idle(seconds))
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        self._on_link(lambda link: link.idle(seconds, wake))
 
     def close(self) -> None:
         link, self._link = self._link, None
@@ -153,10 +161,16 @@ class _Link:
             raise TransportLost(f"the broker refused {self._refused} messages")
         return set(self._unroutable)
 
-    def idle(self, seconds: float) -> None:
+    def idle(self, seconds: float, wake: int | None) -> None:
         timer = self._loop.call_later(seconds, self._loop.stop)
-        self._loop.start()
-        self._loop.remove_timeout(timer)
+        if wake is not None:
+            self._loop.add_handler(wake, lambda _fd, _events: self._loop.stop(), self._loop.READ)
+        try:
+            self._loop.start()
+        finally:
+            if wake is not None:
+                self._loop.remove_handler(wake)
+            self._loop.remove_timeout(timer)
         if self._closed:
             raise TransportLost(str(self._closed))
 

@@ -4,7 +4,6 @@ Whoever changes anything that the rule looks at locks the service, changes it, a
 step decided again, in one transaction.
 """
 
-import json
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
 from schemas.rules import lifecycle
 from schemas.rules.lifecycle import Cycle, NextStep, Step
+from schemas.tables.bulk import rows_as_json
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
 
 
@@ -222,8 +222,8 @@ def columns(service: Renewable, now: datetime) -> dict[str, Any]:
         return {"next_step": None, "next_step_at": None, "next_subject": None}
     return {
         "next_step": next_.step.value,
-        "next_step_at": next_.at.isoformat(),
-        "next_subject": str(subject_of(service, next_)),
+        "next_step_at": next_.at,
+        "next_subject": subject_of(service, next_),
     }
 
 
@@ -257,12 +257,12 @@ _STORE = text("""
 def store(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write next steps down: ``id`` and :func:`columns` of each."""
     if rows:
-        tx.execute(_STORE, {"rows": json.dumps(rows)})
+        tx.execute(_STORE, {"rows": rows_as_json(rows)})
 
 
 def decide(tx: Connection, services: Iterable[Renewable], now: datetime) -> None:
     """Decide and store what is next, of services as they are now."""
-    store(tx, [{"id": str(service.id), **columns(service, now)} for service in services])
+    store(tx, [{"id": service.id, **columns(service, now)} for service in services])
 
 
 def decide_again(

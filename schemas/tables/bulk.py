@@ -154,13 +154,19 @@ def _encoder(row: type[R]) -> Any:
             shown[name] = money.amount
         return shown
 
-    def encode(rows: list[R]) -> str:
-        try:
-            return to_json([plain(one) for one in rows] if amounts else rows).decode()
-        except PydanticSerializationError as error:
-            raise DataError(str(error), code="text_invalid") from None
+    return lambda rows: rows_as_json([plain(one) for one in rows])
 
-    return encode
+
+def rows_as_json(rows: Sequence[Any]) -> str:
+    """Rows as ``json_to_recordset`` reads them; ids, dates and enums as they are.
+
+    Raises:
+        DataError: ``text_invalid``: a text cannot be written as UTF-8.
+    """
+    try:
+        return to_json(rows).decode()
+    except PydanticSerializationError as error:
+        raise DataError(str(error), code="text_invalid") from None
 
 
 def _split(columns: str) -> list[str]:

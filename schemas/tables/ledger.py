@@ -1,11 +1,24 @@
 """The task ledger: what is still to be done, and who is doing it."""
 
-from sqlalchemy import Column, Index, Integer, PrimaryKeyConstraint, SmallInteger, Table, Text, Uuid
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import func
 
 from schemas.tables.base import metadata, moment, state
-from schemas.values import TaskState
+from schemas.values import BatchState, TaskState
 
+# Written when it is enqueued, deleted when it is done. What becomes of it in between is written of
+# the batch that it is in.
 tasks = Table(
     "tasks",
     metadata,
@@ -21,21 +34,19 @@ tasks = Table(
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     # Starts that never came to an end: what tells a subject that kills its process.
     Column("starts", SmallInteger, nullable=False, server_default="0"),
-    # Dispatches since the last claim: doubles the time to rescue.
+    # Of the release before, whose enqueue writes the first one; a later migration drops them.
     Column("dispatches", SmallInteger, nullable=False, server_default="0"),
     moment("rescue_at"),
     Column("lease_token", Uuid),
     moment("lease_until"),
     Column("reason", Text),
     Column("error", Text),
+    # It is in exactly one batch; otherwise it waits for its time, or for a person.
+    Column("batched", Boolean, nullable=False, server_default="false"),
     PrimaryKeyConstraint("name", "subject"),
-    Index("tasks_ready", "queue", "name", "lane", "run_at", postgresql_where="state = 'ready'"),
-    Index("tasks_dispatched", "queue", "rescue_at", postgresql_where="state = 'dispatched'"),
-    Index("tasks_leased", "lease_until", postgresql_where="state = 'leased'"),
-    # Almost always empty: subjects that may be what kills their process.
-    Index("tasks_suspect", "queue", postgresql_where="starts >= 3"),
+    Index("tasks_unbatched", "run_at", postgresql_where="state = 'ready' AND NOT batched"),
     Index("tasks_failed", "queue", "name", postgresql_where="state = 'failed'"),
-    # Every row is written four times and then deleted: vacuum by count, not by share.
+    # Rows live for seconds: vacuum by count, not by share.
     postgresql_with={
         "autovacuum_vacuum_scale_factor": "0",
         "autovacuum_vacuum_threshold": "20000",
@@ -43,6 +54,47 @@ tasks = Table(
         "autovacuum_analyze_threshold": "100000",
         "autovacuum_vacuum_cost_delay": "0",
     },
+)
+
+# Tasks of one queue, name and lane that are handed over together: what a message carries the id of,
+# and what a worker leases. Whoever claims one gives it a new id, its lease token.
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("queue", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    # Sorted. Those that came to an end are taken out.
+    Column("subjects", ARRAY(Uuid), nullable=False),
+    Column("size", Integer, nullable=False),
+    state("state", BatchState, server_default=BatchState.READY),
+    # Since when the first of its tasks has been ready.
+    moment("run_at", nullable=False),
+    # Of its task, which is alone in it from the first start without an end on.
+    Column("starts", SmallInteger, nullable=False, server_default="0"),
+    # Since the last claim: doubles the time to rescue.
+    Column("dispatches", SmallInteger, nullable=False, server_default="0"),
+    # Dispatched: when it is rescued. Leased: when the lease ends.
+    moment("until"),
+    Index("batches_ready", "queue", "name", "lane", "run_at", postgresql_where="state = 'ready'"),
+    Index("batches_held", "state", "queue", "until", postgresql_where="state <> 'ready'"),
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": "0",
+        "autovacuum_vacuum_threshold": "2000",
+        "autovacuum_analyze_scale_factor": "0",
+        "autovacuum_analyze_threshold": "20000",
+        "autovacuum_vacuum_cost_delay": "0",
+    },
+)
+
+# Relays that wait to be woken by an enqueue. Emptied by a crash: they look by themselves, too.
+sleeping_relays = Table(
+    "sleeping_relays",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    moment("until", nullable=False),
+    prefixes=["UNLOGGED"],
 )
 
 # Which (queue, task, lane) exist, so that a relay can visit them one by one.

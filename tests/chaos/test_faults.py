@@ -293,6 +293,6 @@ def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Runni
 
     assert codes == dict.fromkeys(codes, 0)
     assert len(codes) == 7
-    assert busy.scalar("SELECT count(*) FROM tasks WHERE state = 'leased'") == 0
+    assert busy.scalar("SELECT count(*) FROM batches WHERE state = 'leased'") == 0
     busy.start_all()
     finish(busy, 300, simulator)

@@ -226,7 +226,7 @@ def test_late_charge_of_a_cancelled_order_is_refunded(embedded: Any, database: D
     database.place(order("k-1"))
     wait_for_charge = "SELECT count(*) FROM charges WHERE state = 'unknown'"
     wait_until(lambda: database.value(wait_for_charge) == 1, "the charge is in doubt")
-    database.run("UPDATE tasks SET state = 'failed', lease_token = NULL WHERE name = 'charge'")
+    database.run("UPDATE tasks SET state = 'failed', batched = false WHERE name = 'charge'")
 
     with database.engine("api").begin() as tx:
         failed.cancel(tx, failed.list_failed(tx)[0].subject)

@@ -292,7 +292,7 @@ class Kept:
         self.batch += batch
         return set()
 
-    def idle(self, seconds: float) -> None: ...
+    def idle(self, seconds: float, wake: int | None = None) -> None: ...
 
     def close(self) -> None: ...
 
@@ -313,18 +313,18 @@ class TestGuardedLanes:
     def test_guarded_task_is_not_claimed_once_the_last_heartbeat_is_too_old(
         self, database: Database, seconds: int, claimed: set[str]
     ) -> None:
-        subjects = enqueue_all(database)
+        enqueue_all(database)
         beat(database)
         with database.engine("relay").begin() as tx:
-            dispatching.dispatch(tx, batch=lambda _: 10, cap=100, rescue_seconds=30)
+            sent = dispatching.dispatch(tx, batch=lambda _: 10, cap=100, rescue_seconds=30)
         database.run(
             "UPDATE heartbeat SET trusted_until = now() + make_interval(secs => :s)", s=seconds
         )
 
         found = set()
-        for name, subject in subjects.items():
+        for message in sent:
             with database.engine("billing").begin() as tx:
-                claim = ledger.claim(tx, name, TASKS[name].queue, [subject], seconds=60)
+                claim = ledger.claim(tx, message.name, message.queue, [message.batch], seconds=60)
             found |= {claim.name for _ in claim.tasks}
 
         assert found == claimed
@@ -344,17 +344,18 @@ class TestGuardedLanes:
 
     def test_tasks_dispatched_before_the_fleet_died_wait_too(self, database: Database) -> None:
         """Messages may be left on the broker: they are older than the guard's look."""
-        subjects = enqueue_all(database)
+        enqueue_all(database)
         beat(database)
         kept = Kept()
         relay = Relay(database.engine("relay"), kept, load_settings(), SystemClock())
         relay.round()
         assert len(kept.batch) == len(TASKS)
+        (charge,) = [message for message in kept.batch if message.name == CHARGE]
         age(database, "1 day")
         Relay(database.engine("relay"), kept, load_settings(), SystemClock()).round()
 
         with database.engine("billing").begin() as tx:
-            claim = ledger.claim(tx, CHARGE, "billing", [subjects[CHARGE]], seconds=60)
+            claim = ledger.claim(tx, CHARGE, "billing", [charge.batch], seconds=60)
 
         assert claim.tasks == ()
 

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from sqlalchemy import text
@@ -25,7 +25,7 @@ HERE = Place("web", "driver:web")
 
 
 class Ledger:
-    """The steps of the protocol, each in its own transaction."""
+    """The protocol's steps, each in a transaction of its own."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -35,18 +35,50 @@ class Ledger:
         with self.engine.begin() as tx:
             ledger.enqueue(tx, "step", [(s, place) for s in subjects], delay=delay)
 
+    def send(
+        self, *, batch: int = 100, cap: int = 1000, horizon: float = 1e9
+    ) -> list[tuple[uuid.UUID, list[uuid.UUID]]]:
+        """Dispatch; the id of each message's batch, and the subjects in it."""
+        with self.engine.begin() as tx:
+            messages = dispatching.dispatch(
+                tx, batch=lambda _: batch, cap=cap, rescue_seconds=30, horizon=horizon
+            )
+        query = "SELECT subjects FROM batches WHERE id = :id"
+        sent = [(m.batch, list(self.database.value(query, id=m.batch) or [])) for m in messages]
+        assert [m.size for m in messages] == [len(subjects) for _, subjects in sent]
+        return sent
+
     def dispatch(self, *, batch: int = 100, cap: int = 1000) -> list[list[uuid.UUID]]:
-        with self.engine.begin() as tx:
-            messages = dispatching.dispatch(tx, batch=lambda _: batch, cap=cap, rescue_seconds=30)
-        return [list(message.subjects) for message in messages]
+        return [subjects for _, subjects in self.send(batch=batch, cap=cap)]
 
-    def claim(self, *subjects: uuid.UUID, seconds: float = 60.0) -> Claim:
-        with self.engine.begin() as tx:
-            return ledger.claim(tx, "step", "web", subjects, seconds=seconds)
+    def batch_of(self, subject: uuid.UUID) -> uuid.UUID:
+        query = "SELECT id FROM batches WHERE :subject = ANY(subjects)"
+        return uuid.UUID(str(self.database.value(query, subject=subject)))
 
-    def take(self, *subjects: uuid.UUID, seconds: float = 60.0) -> Claim:
+    def claim(self, *batches: uuid.UUID, seconds: float = 60.0) -> Claim:
+        with self.engine.begin() as tx:
+            return ledger.claim(tx, "step", "web", batches, seconds=seconds)
+
+    def take(self, subject: uuid.UUID, *_: uuid.UUID, seconds: float = 60.0) -> Claim:
+        """Dispatch and claim the batch of ``subject``."""
         self.dispatch()
-        return self.claim(*subjects, seconds=seconds)
+        return self.claim(self.batch_of(subject), seconds=seconds)
+
+    def state(self, subject: uuid.UUID) -> str | None:
+        """Of its batch, or of the task if it is in none."""
+        query = """SELECT coalesce(b.state, t.state) FROM tasks AS t
+                LEFT JOIN batches AS b ON t.subject = ANY(b.subjects) WHERE t.subject = :s"""
+        value = self.database.value(query, s=subject)
+        return str(value) if value else None
+
+    def misplaced(self) -> list[uuid.UUID]:
+        """Tasks that are not in exactly one batch while they say so, or in one otherwise."""
+        query = """
+            SELECT t.subject FROM tasks AS t LEFT JOIN batches AS b
+              ON b.name = t.name AND t.subject = ANY(b.subjects)
+            GROUP BY t.name, t.subject, t.batched
+            HAVING count(b.id) <> CAST(t.batched AS integer)"""
+        return [row[0] for row in self.database.all(query)]
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
         with self.engine.begin() as tx:
@@ -64,8 +96,10 @@ class Ledger:
 
 
 @pytest.fixture
-def book(database: Database) -> Ledger:
-    return Ledger(database)
+def book(database: Database) -> Iterator[Ledger]:
+    book = Ledger(database)
+    yield book
+    assert book.misplaced() == []
 
 
 def subjects(count: int) -> list[uuid.UUID]:
@@ -85,9 +119,9 @@ def test_a_subject_has_a_task_once_however_often_it_is_enqueued(book: Ledger) ->
 def test_a_task_can_be_claimed_once(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
-    book.dispatch()
+    ((message, _),) = book.send()
 
-    first, second = book.claim(one), book.claim(one)
+    first, second = book.claim(message), book.claim(message)
 
     assert first.subjects == [one]
     assert second.tasks == ()
@@ -97,8 +131,8 @@ def test_forged_message_cannot_claim_a_task_that_was_not_dispatched(book: Ledger
     (one,) = subjects(1)
     book.enqueue(one)
 
+    assert book.claim(book.batch_of(one)).tasks == ()
     assert book.claim(one).tasks == ()
-    assert book.claim(uuid.uuid4()).tasks == ()
 
 
 def test_a_finished_task_is_gone(book: Ledger) -> None:
@@ -172,17 +206,20 @@ def test_an_enqueue_makes_a_failed_task_ready_now(book: Ledger) -> None:
     assert (row["state"], row["attempts"], row["starts"], row["reason"]) == ("ready", 0, 0, None)
 
 
-def test_an_enqueue_sends_a_dispatched_task_out_again(book: Ledger) -> None:
-    """Its message may have come while the enqueue held the row, and been skipped."""
+def test_an_enqueue_leaves_a_dispatched_task_to_the_message_that_is_under_way(
+    book: Ledger,
+) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
-    book.dispatch()
+    ((message, _),) = book.send()
 
     book.enqueue(one)
 
-    assert book.dispatch() == [[one]]
-    assert book.claim(one).subjects == [one]
-    assert book.claim(one).tasks == ()
+    assert book.dispatch() == []
+    claim = book.claim(message)
+    assert [task.wanted for task in claim.tasks] == [2]
+    book.finish(claim, Outcome(done=[one]))
+    assert book.row(one) is None
 
 
 def test_a_later_enqueue_does_not_put_off_an_earlier_one(book: Ledger) -> None:
@@ -203,19 +240,49 @@ def test_task_without_a_valid_lease_cannot_be_finished(book: Ledger) -> None:
     with pytest.raises(LeaseLost):
         book.finish(late, Outcome(done=[one, two]))
 
-    assert book.row(one)["state"] == "ready"
+    assert book.state(one) == "ready"
 
 
 def test_one_lost_lease_undoes_the_whole_finish(book: Ledger) -> None:
     one, two = subjects(2)
     book.enqueue(one, two)
     claim = book.take(one, two)
-    book.database.run("UPDATE tasks SET lease_token = NULL WHERE subject = :s", s=one)
+    book.finish(claim.subset([one]), Outcome(done=[one]))
 
     with pytest.raises(LeaseLost):
         book.finish(claim, Outcome(done=[one, two]))
 
-    assert book.row(two)["state"] == "leased"
+    assert book.state(two) == "leased"
+
+
+def test_tasks_of_one_claim_may_end_one_after_the_other(book: Ledger) -> None:
+    one, two, three = subjects(3)
+    book.enqueue(one, two, three)
+    claim = book.take(one)
+
+    book.finish(claim.subset([two]), Outcome(done=[two]))
+    book.finish(claim.subset([one]), Outcome(retries=[Retry(one, "away", delay=100)]))
+    assert book.misplaced() == []
+    book.finish(claim.subset([three]), Outcome(done=[three]))
+
+    assert book.database.value("SELECT count(*) FROM batches") == 0
+    assert book.row(one)["reason"] == "away"
+
+
+def test_what_of_a_claim_has_ended_and_begun_anew_is_not_put_back_with_the_rest(
+    book: Ledger,
+) -> None:
+    one, two = subjects(2)
+    book.enqueue(one, two)
+    claim = book.take(one)
+    book.finish(claim.subset([one]), Outcome(done=[one]))
+    book.enqueue(one)
+
+    with book.engine.begin() as tx:
+        ledger.release(tx, claim, reason="interrupted")
+
+    assert (book.row(one)["batched"], book.row(one)["reason"]) == (True, None)
+    assert (book.row(two)["batched"], book.row(two)["reason"]) == (False, "interrupted")
 
 
 def test_a_second_worker_cannot_finish_the_claim_of_the_first(book: Ledger) -> None:
@@ -251,9 +318,9 @@ def test_unclaimed_task_is_rescued_later_each_time(book: Ledger) -> None:
     waits = []
     for _ in range(3):
         book.dispatch()
-        query = "SELECT extract(epoch FROM rescue_at - now()) FROM tasks"
+        query = "SELECT extract(epoch FROM until - now()) FROM batches"
         waits.append(round(float(book.database.value(query)) / 30))
-        book.database.run("UPDATE tasks SET rescue_at = now() - interval '1 s'")
+        book.database.run("UPDATE batches SET until = now() - interval '1 s'")
         assert book.rescue() == (1, 0)
 
     assert waits == [1, 2, 4]
@@ -289,7 +356,7 @@ def test_subject_that_never_finishes_fails_as_crashed(book: Ledger) -> None:
 
 
 def test_subjects_that_were_lost_together_do_not_come_back_together(book: Ledger) -> None:
-    """Otherwise subjects in the same process as one that kills it die with it every time."""
+    """Else whoever runs beside a subject that kills its process dies with it every time."""
     many = subjects(50)
     book.enqueue(*many)
     book.take(*many, seconds=-1)
@@ -326,11 +393,11 @@ def test_a_queue_holds_no_more_than_its_cap(book: Ledger) -> None:
     many = subjects(50)
     book.enqueue(*many)
 
-    first = [s for message in book.dispatch(cap=10) for s in message]
-    assert len(first) == 10
+    first = book.send(batch=5, cap=10)
+    assert [len(message) for _, message in first] == [5, 5]
     assert book.dispatch(cap=10) == []
 
-    book.claim(*first[:5])
+    book.claim(first[0][0])
     assert sum(map(len, book.dispatch(cap=10))) == 5
 
 
@@ -385,7 +452,7 @@ def test_a_command_that_commits_between_claim_and_read_is_seen_or_wanted(
 ) -> None:
     """Read in one statement with the claim, READ COMMITTED hands out the new task and the old
     subject. Claimed first and read later, a wake-up is either seen or wanted."""
-    claim = book.claim(red)
+    claim = book.claim(book.batch_of(red))
     with book.engine.begin() as command:
         command.execute(text("UPDATE thing SET colour = 'blue' WHERE id = :id"), {"id": red})
         ledger.enqueue(command, "step", [(red, HERE)])
@@ -396,22 +463,23 @@ def test_a_command_that_commits_between_claim_and_read_is_seen_or_wanted(
     assert book.row(red)["state"] == "ready"
 
 
-def test_claim_skips_a_task_locked_by_a_command_and_it_is_dispatched_again(
+def test_what_a_command_changes_while_a_task_is_worked_on_is_seen_in_the_end(
     book: Ledger, red: uuid.UUID
 ) -> None:
-    one = red
-
+    """A claim does not wait for a command that has the task in hand: the finish does."""
     with book.engine.begin() as command:  # changes the subject and enqueues, but is slow
-        command.execute(text("UPDATE thing SET colour = 'blue' WHERE id = :id"), {"id": one})
-        ledger.enqueue(command, "step", [(one, HERE)])
-        # SKIP LOCKED: what a command has in hand is not claimed under its hands
-        assert book.claim(one).tasks == ()
-    claim = book.take(one)
-    seen = book.database.value("SELECT colour FROM thing WHERE id = :id", id=one)
-    book.finish(claim, Outcome(done=[one]))
+        command.execute(text("UPDATE thing SET colour = 'blue' WHERE id = :id"), {"id": red})
+        ledger.enqueue(command, "step", [(red, HERE)])
+        claim = book.claim(book.batch_of(red))
+        before = book.database.value("SELECT colour FROM thing WHERE id = :id", id=red)
+    book.finish(claim, Outcome(done=[red]))
 
-    assert seen == "blue"
-    assert book.row(one) is None
+    again = book.take(red)
+    after = book.database.value("SELECT colour FROM thing WHERE id = :id", id=red)
+    book.finish(again, Outcome(done=[red]))
+
+    assert (before, after) == ("red", "blue")
+    assert book.row(red) is None
 
 
 def test_pause_also_stops_dispatched_tasks(book: Ledger) -> None:
@@ -420,14 +488,17 @@ def test_pause_also_stops_dispatched_tasks(book: Ledger) -> None:
     book.dispatch()
     book.database.run("INSERT INTO lane_pauses VALUES ('driver:web', 'test')")
 
-    assert book.claim(one).tasks == ()
+    assert book.claim(book.batch_of(one)).tasks == ()
     book.database.run("DELETE FROM lane_pauses")
-    assert book.claim(one).subjects == [one]
+    assert book.claim(book.batch_of(one)).subjects == [one]
 
 
 def test_a_queue_has_one_suspect_under_way_at_a_time(book: Ledger) -> None:
     many = subjects(4)
     book.enqueue(*many)
+    claim = book.take(*many)
+    with book.engine.begin() as tx:
+        ledger.release(tx, claim, reason="test")
     book.database.run("UPDATE tasks SET starts = 3 WHERE subject <> :s", s=many[0])
 
     first = [s for message in book.dispatch() for s in message]
@@ -436,7 +507,7 @@ def test_a_queue_has_one_suspect_under_way_at_a_time(book: Ledger) -> None:
     assert book.dispatch() == []
 
     (suspect,) = [s for s in first if s != many[0]]
-    claim = book.claim(suspect)
+    claim = book.claim(book.batch_of(suspect))
     assert book.dispatch() == []
     book.finish(claim, Outcome(done=[suspect]))
     assert len(book.dispatch()) == 1
@@ -448,26 +519,24 @@ def test_undispatched_task_is_ready_at_once_and_counts_no_dispatch(
     one, two = subjects(2)
     book.enqueue(one, two)
     with book.engine.begin() as tx:
-        messages = dispatching.dispatch(tx, batch=lambda _: 10, cap=10, rescue_seconds=30)
-    claim = book.claim(two)  # it got this one after all
+        messages = dispatching.dispatch(tx, batch=lambda _: 1, cap=10, rescue_seconds=30)
+    claim = book.claim(book.batch_of(two))  # it got this one after all
 
     with book.engine.begin() as tx:
         dispatching.undispatch(tx, messages)
 
-    assert (book.row(one)["state"], book.row(one)["dispatches"]) == ("ready", 0)
-    assert book.row(two)["state"] == "leased"
+    query = "SELECT dispatches FROM batches WHERE :s = ANY(subjects)"
+    assert (book.state(one), book.database.value(query, s=one)) == ("ready", 0)
+    assert book.state(two) == "leased"
     book.finish(claim, Outcome(done=[two]))
 
 
 def test_short_poll_leaves_older_tasks_to_the_full_scan(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
-    book.database.run("UPDATE tasks SET run_at = now() - interval '1 minute'")
+    book.database.run("UPDATE batches SET run_at = now() - interval '1 minute'")
 
-    with book.engine.begin() as tx:
-        short = dispatching.dispatch(tx, batch=lambda _: 10, cap=10, rescue_seconds=30, horizon=5.0)
-
-    assert short == []
+    assert book.send(horizon=5.0) == []
     assert book.dispatch() == [[one]]
 
 
@@ -520,8 +589,8 @@ def test_handlers_and_commands_on_the_same_subjects_neither_deadlock_nor_lose_a_
 
     def handle() -> None:
         while not stop.is_set():
-            for message in book.dispatch(batch=20, cap=10_000):
-                claim = book.claim(*message)
+            for message, _ in book.send(batch=20, cap=10_000):
+                claim = book.claim(message)
                 with book.engine.begin() as tx:
                     wanted = dict(
                         tx.execute(
@@ -560,3 +629,4 @@ def test_handlers_and_commands_on_the_same_subjects_neither_deadlock_nor_lose_a_
 
     assert errors == []
     assert book.database.value("SELECT count(*) FROM thing WHERE done <> wanted") == 0
+    assert book.database.value("SELECT count(*) FROM batches") == 0

@@ -108,7 +108,7 @@ def test_cancelled_service_whose_create_was_in_doubt_leaves_no_resource(
     database.place(order("k-1"))
     query = "SELECT count(*) FROM operations WHERE state = 'unknown'"
     wait_until(lambda: database.value(query) == 1, "the create is in doubt")
-    database.run("UPDATE tasks SET state = 'failed', lease_token = NULL WHERE name = 'converge'")
+    database.run("UPDATE tasks SET state = 'failed', batched = false WHERE name = 'converge'")
 
     with database.engine("api").begin() as tx:
         failed.cancel(tx, failed.list_failed(tx)[0].subject)

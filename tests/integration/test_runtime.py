@@ -92,10 +92,10 @@ class World:
         return subjects
 
     def messages(self) -> list[list[str]]:
-        self.database.run("UPDATE tasks SET run_at = now() WHERE state = 'ready'")
+        self.database.run("UPDATE tasks SET run_at = now() WHERE NOT batched AND state = 'ready'")
         with self.database.owner.begin() as tx:
             found = dispatching.dispatch(tx, batch=lambda _: 100, cap=1000, rescue_seconds=30)
-        return [[str(subject) for subject in message.subjects] for message in found]
+        return [[str(message.batch)] for message in found]
 
     def deliver(self, handler: Any, runtime: Runtime) -> None:
         """Hand over what is ready, and wait until it is done."""
@@ -314,7 +314,7 @@ def test_a_lease_that_runs_out_under_a_slow_call_leaves_one_effect(world: World)
     work = threading.Thread(target=world.deliver, args=(Outside(slow), first))
     work.start()
     entered.wait(10)
-    world.database.run("UPDATE tasks SET lease_until = now() - interval '1 s'")
+    world.database.run("UPDATE batches SET until = now() - interval '1 s'")
     with world.database.owner.begin() as tx:
         assert dispatching.rescue(tx) == (0, 1)
     world.deliver(Outside(lambda _: "done"), world.runtime())

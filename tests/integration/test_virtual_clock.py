@@ -136,7 +136,7 @@ class TestBusy:
     ) -> None:
         start(database)
         task(database)
-        database.run("UPDATE tasks SET state = :state", state=state)
+        database.run("UPDATE batches SET state = :state", state=state)
         with pytest.raises(ClockBusy):
             advance(database)
 

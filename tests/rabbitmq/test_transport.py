@@ -1,4 +1,4 @@
-"""The relay's transport: messages are published to RabbitMQ and confirmed."""
+"""How a relay hands messages to RabbitMQ, and what it is told."""
 
 import uuid
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.rabbitmq
 
 
 def messages(count: int, queue: str = "web") -> list[Dispatch]:
-    return [Dispatch(queue, "converge", f"driver:{queue}", (uuid.uuid4(),)) for _ in range(count)]
+    return [Dispatch(queue, "converge", f"driver:{queue}", uuid.uuid4(), 1) for _ in range(count)]
 
 
 def depth(url: str, queue: str) -> int:

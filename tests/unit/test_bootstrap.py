@@ -158,21 +158,21 @@ def test_actor_hands_its_message_to_the_runtime() -> None:
     # Given a broker, and a runtime that keeps what it is asked for
     class Kept:
         def __init__(self) -> None:
-            self.asked: list[tuple[str, str, Any, Any]] = []
+            self.asked: list[tuple[str, str, Any, Any, int]] = []
 
-        def handle(self, handler: Any, queue: str, subjects: Any, lane: Any) -> None:
-            self.asked.append((handler.name, queue, subjects, lane))
+        def handle(self, handler: Any, queue: str, batches: Any, lane: Any, size: int) -> None:
+            self.asked.append((handler.name, queue, batches, lane, size))
 
     broker, kept = StubBroker(middleware=[]), Kept()
     settings = configured(gateway_url=INSTANT)
     add_actors(broker, handlers(settings, ["billing"], CLOCK), lambda _: kept)  # type: ignore[arg-type,return-value]
     # Then there is an actor for each step, named by its queue, and it decides nothing itself.
     assert set(broker.actors) == {f"billing.{name}" for name in BILLING}
-    broker.actors["billing.charge"](["a"], lane="gateway")
+    broker.actors["billing.charge"](["a"], lane="gateway", size=7)
     # A relay of the release before names no lane.
     broker.actors["billing.refund"](["b"])
     assert kept.asked == [
-        ("charge", "billing", ["a"], "gateway"),
-        ("refund", "billing", ["b"], None),
+        ("charge", "billing", ["a"], "gateway", 7),
+        ("refund", "billing", ["b"], None, 1),
     ]
     broker.close()

@@ -11,25 +11,24 @@ from producers.relay.transport import LocalTransport, encode
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 
 
-@given(names, names, names, st.lists(st.uuids(), min_size=1, max_size=20))
-def test_a_message_carries_nothing_but_its_subjects_and_their_lane(
-    queue: str, name: str, lane: str, subjects: list[uuid.UUID]
+@given(names, names, names, st.uuids())
+def test_message_carries_the_id_of_its_batch_its_lane_and_its_size(
+    queue: str, name: str, lane: str, batch: uuid.UUID
 ) -> None:
     # When it has been over the wire
-    sent = encode(Dispatch(queue, name, lane, tuple(subjects)))
+    sent = encode(Dispatch(queue, name, lane, batch, 500))
     read = dramatiq.Message.decode(sent.encode())
-    # Then a worker finds its queue, its actor and the subjects, and nothing to schedule by.
+    # Then a worker finds its queue, its actor and the batch, and nothing to schedule by.
     assert read.queue_name == queue
     assert read.actor_name == f"{queue}.{name}"
-    assert [uuid.UUID(subject) for subject in read.args[0]] == subjects
+    assert [uuid.UUID(one) for one in read.args[0]] == [batch]
     assert len(read.args) == 1
-    assert (read.kwargs, read.options) == ({"lane": lane}, {})
+    assert (read.kwargs, read.options) == ({"lane": lane, "size": 500}, {})
 
 
 def test_message_with_a_full_batch_is_small() -> None:
-    subjects = tuple(uuid.uuid4() for _ in range(500))
-    dispatch = Dispatch("dedicated", "converge", "driver:metal", subjects)
-    assert len(encode(dispatch).encode()) < 32_000
+    dispatch = Dispatch("dedicated", "converge", "driver:metal", uuid.uuid4(), 500)
+    assert len(encode(dispatch).encode()) < 1_000
 
 
 def test_local_transport_sends_a_message_to_its_queue() -> None:
@@ -38,18 +37,18 @@ def test_local_transport_sends_a_message_to_its_queue() -> None:
     broker.declare_queue("orders")
     waited: list[float] = []
     transport = LocalTransport(broker, waited.append)
-    subjects = (uuid.uuid4(), uuid.uuid4())
+    one = uuid.uuid4()
     # When
     batch = [
-        Dispatch("orders", "price", "orders", subjects),
-        Dispatch("orders", "end", "orders", subjects),
+        Dispatch("orders", "price", "orders", one, 2),
+        Dispatch("orders", "end", "orders", uuid.uuid4(), 2),
     ]
     # Then no queue is missing, and all of it is there.
     assert transport.publish(batch) == set()
     queue = broker.queues["orders"]
     first, second = (dramatiq.Message.decode(queue.get(timeout=1)) for _ in range(2))
     assert (first.actor_name, second.actor_name) == ("orders.price", "orders.end")
-    assert first.args == ([str(subject) for subject in subjects],)
+    assert first.args == ([str(one)],)
     assert queue.empty()
     broker.close()
 
@@ -64,6 +63,6 @@ def test_local_transport_idles_by_waiting() -> None:
 
 def test_unknown_queue_is_reported_and_not_created() -> None:
     transport = LocalTransport(StubBroker(middleware=[]), lambda _: None)
-    assert transport.publish([Dispatch("nonsense", "price", "orders", (uuid.uuid4(),))]) == {
+    assert transport.publish([Dispatch("nonsense", "price", "orders", uuid.uuid4(), 1)]) == {
         "nonsense"
     }

@@ -1,7 +1,7 @@
 """The task ``price``: an accepted order gets its services and its payment request."""
 
-import json
 from itertools import groupby
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -12,6 +12,7 @@ from producers.steps import CHARGE, GATEWAY, PRICE
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.tables import payment_requests, request_lines, rows_from_json, services
+from schemas.tables.bulk import rows_as_json
 from schemas.values import Money, Period
 from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 
@@ -97,7 +98,7 @@ class PriceHandler:
 
 
 def _read(tx: Connection, claim: Claim) -> list[Order]:
-    rows = tx.execute(_READ, {"ids": claim.subjects})
+    rows = tx.execute(_READ, {"ids": claim.subjects}).all()
     read = []
     for _, group in groupby(rows, key=lambda row: row.id):
         lines = list(group)
@@ -127,13 +128,15 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
 
 
 def _write(tx: Connection, priced: list[PricedOrder]) -> None:
-    service_rows, request_rows, line_rows = [], [], []
+    service_rows: list[dict[str, Any]] = []
+    request_rows: list[dict[str, Any]] = []
+    line_rows: list[dict[str, Any]] = []
     for p in priced:
         order = p.order
-        order_id, request_id = str(order.id), str(p.request_id)
+        order_id, request_id = order.id, p.request_id
         service_rows += [
             {
-                "id": str(s.id),
+                "id": s.id,
                 "order_id": order_id,
                 "line": s.line.number,
                 "unit": s.unit,
@@ -145,8 +148,8 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
                 "driver": s.plan.driver,
                 "configuration": s.line.configuration,
                 "period_months": s.line.period.months,
-                "payment_method_id": str(order.payment_method_id),
-                "pays_until": order.pays_until and order.pays_until.isoformat(),
+                "payment_method_id": order.payment_method_id,
+                "pays_until": order.pays_until,
             }
             for s in p.services
         ]
@@ -154,7 +157,7 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
             {
                 "id": request_id,
                 "order_id": order_id,
-                "payment_method_id": str(order.payment_method_id),
+                "payment_method_id": order.payment_method_id,
                 "customer_id": order.customer_id,
                 "subsidiary": order.subsidiary,
                 "country": order.country,
@@ -171,7 +174,7 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
             {
                 "request_id": request_id,
                 "number": number,
-                "service_id": str(line.service_id),
+                "service_id": line.service_id,
                 "period_number": line.period_number,
                 "description": line.description,
                 "net": line.net,
@@ -181,5 +184,5 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
             for number, line in enumerate(p.lines, 1)
         ]
     for statement, rows in zip(_WRITE, (service_rows, request_rows, line_rows), strict=True):
-        tx.execute(statement, {"rows": json.dumps(rows)})
+        tx.execute(statement, {"rows": rows_as_json(rows)})
     tx.execute(_PRICED, {"ids": [p.order.id for p in priced]})

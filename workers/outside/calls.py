@@ -32,8 +32,6 @@ A = TypeVar("A")
 # So many more than are called at once are claimed, so that a call that ends has a successor while
 # its answer is recorded: with calls of 0.3 s, recording and claiming take about a third of that.
 CLAIMED_AHEAD = 0.5
-# A full window is filled up again when this share of it is free: many tasks to a transaction.
-REFILL_SHARE = 0.125
 # A message waits so long for room; a lane from which no answer has come for as long keeps nobody.
 PATIENCE_SECONDS = 1.0
 # Answers that arrive within this time of each other are recorded in one transaction.
@@ -116,11 +114,13 @@ class Calls:
         # Started by the first call: a process that makes none needs none.
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
-    def reserve(self, lane: str, wanted: int) -> int:
-        """Room for up to ``wanted`` tasks in a lane; waits a moment for it.
+    def reserve(self, lane: str, wanted: int) -> bool:
+        """Room for ``wanted`` tasks in a lane; waits a moment for it.
+
+        More than a lane holds find room once it is empty.
 
         Returns:
-            How many may be claimed now; 0: the lane is full, or the process stops.
+            Whether they may be claimed now; False: the lane is full, or the process stops.
         """
         end = time.monotonic() + PATIENCE_SECONDS
         with self._changed:
@@ -132,20 +132,18 @@ class Calls:
                 thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
                 thread.start()
                 self._running = loop, thread
-            enough = min(wanted, max(1, int(self._most * REFILL_SHARE)))
-            while not self._stopping and self._most - found.taken < enough:
+            while not self._stopping and found.taken and found.taken + wanted > self._most:
                 now = time.monotonic()
                 if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
-                    return 0
+                    return False
                 self._changed.wait(end - now)
             if self._stopping:
-                return 0
-            room = min(wanted, self._most - found.taken)
-            found.taken += room
-            return room
+                return False
+            found.taken += wanted
+            return True
 
     def give_back(self, lane: str, count: int) -> None:
-        """Room that was reserved and is not needed."""
+        """Room that was reserved and is not needed; below 0: more was needed than was said."""
         if count:
             with self._changed:
                 self._lanes[lane].taken -= count

@@ -55,21 +55,28 @@ class Runtime:
         self._heartbeat.stop()
 
     def handle(
-        self, handler: Handler, queue: str, subjects: Sequence[str], lane: str | None = None
+        self,
+        handler: Handler,
+        queue: str,
+        batches: Sequence[str],
+        lane: str | None = None,
+        size: int = 1,
     ) -> None:
         """One message: from claim to finish, or to the beginning of its calls. Never raises.
 
         Args:
+            batches: the ids of the batches it names; one.
             lane: of its tasks; without one they share the lane of their step.
+            size: how many tasks the batch has.
         """
         try:
-            ids = [uuid.UUID(subject) for subject in subjects]
+            ids = [uuid.UUID(batch) for batch in batches]
         except (TypeError, ValueError, AttributeError):
-            log.warning("%s.%s: refused a message that names no subjects", queue, handler.name)
+            log.warning("%s.%s: refused a message that names no batch", queue, handler.name)
             return
         try:
             if isinstance(handler, OutsideHandler) and not handler.immediate:
-                self._take(handler, queue, ids, lane or f"{queue}.{handler.name}")
+                self._take(handler, queue, ids, lane or f"{queue}.{handler.name}", size)
             else:
                 self._work(handler, queue, ids)
         except SQLAlchemyError as error:
@@ -95,23 +102,24 @@ class Runtime:
         metrics.task_seconds.labels(queue, handler.name).observe(time.monotonic() - started)
 
     def _take(
-        self, handler: OutsideHandler[Any, Any], queue: str, ids: list[uuid.UUID], lane: str
+        self,
+        handler: OutsideHandler[Any, Any],
+        queue: str,
+        ids: list[uuid.UUID],
+        lane: str,
+        size: int,
     ) -> None:
-        """Claim and begin as many as the lane has room for, until all are; they are called on
-        the loop."""
-        while ids:
-            room = self._calls.reserve(lane, len(ids))
-            if not room:
-                with self._engine.begin() as tx:
-                    hand_back(tx, handler.name, ids, delay=HANDED_BACK_SECONDS)
-                metrics.handed_back.labels(queue, handler.name).inc(len(ids))
-                return
-            wanted, ids = ids[:room], ids[room:]
-            begun = 0
-            try:
-                begun = self._begin_calls(handler, queue, wanted, lane)
-            finally:
-                self._calls.give_back(lane, room - begun)
+        """Claim and begin tasks as soon as their lane has room; they are called on the loop."""
+        if not self._calls.reserve(lane, size):
+            with self._engine.begin() as tx:
+                hand_back(tx, ids, delay=HANDED_BACK_SECONDS)
+            metrics.handed_back.labels(queue, handler.name).inc(size)
+            return
+        begun = 0
+        try:
+            begun = self._begin_calls(handler, queue, ids, lane)
+        finally:
+            self._calls.give_back(lane, size - begun)
 
     def _begin_calls(
         self, handler: OutsideHandler[Any, Any], queue: str, ids: list[uuid.UUID], lane: str

@@ -1,6 +1,5 @@
 """Invoices and credit notes: what the law knows. Written once, never changed."""
 
-import json
 import uuid
 from collections.abc import Sequence
 from datetime import date
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from schemas.tables.bulk import rows_as_json
 from schemas.values import derived_id
 from workers.billing.charges.numbering import Number, series_code, take_numbers
 
@@ -43,15 +43,15 @@ def issue_invoices(
     numbers = take_numbers(tx, [(series_code(sub, day), day) for _, sub, day in paid])
     rows = [
         {
-            "id": str(derived_id("invoice", request_id)),
+            "id": derived_id("invoice", request_id),
             "series": number.series,
             "number": number.number,
-            "issued_on": number.issued_on.isoformat(),
-            "request_id": str(request_id),
+            "issued_on": number.issued_on,
+            "request_id": request_id,
         }
         for (request_id, _, _), number in zip(paid, numbers, strict=True)
     ]
-    tx.execute(_ISSUE, {"rows": json.dumps(rows)})
+    tx.execute(_ISSUE, {"rows": rows_as_json(rows)})
     return {row[0]: number for row, number in zip(paid, numbers, strict=True)}
 
 
@@ -109,14 +109,14 @@ def issue_credit_notes(tx: Connection, given_back: Sequence[GivenBack]) -> dict[
             "id": str(credit_note_id(back.subject)),
             "series": number.series,
             "number": number.number,
-            "issued_on": number.issued_on.isoformat(),
+            "issued_on": number.issued_on,
             "invoice_id": str(back.invoice_id),
             "lines": list(back.lines),
             "reason": back.reason,
         }
         for back, number in zip(given_back, numbers, strict=True)
     ]
-    tx.execute(_CREDIT, {"rows": json.dumps(rows)})
+    tx.execute(_CREDIT, {"rows": rows_as_json(rows)})
     return {back.subject: number for back, number in zip(given_back, numbers, strict=True)}
 
 

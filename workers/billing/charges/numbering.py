@@ -4,13 +4,14 @@ The counters are locked in order, as the last thing before the documents are wri
 whoever numbers a batch; they are held until that transaction ends.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
+
+from schemas.tables.bulk import rows_as_json
 
 _OPEN = text("""
     INSERT INTO invoice_series (code, last_number, last_date)
@@ -57,7 +58,7 @@ def take_numbers(tx: Connection, wanted: Sequence[tuple[str, date]]) -> list[Num
         {"code": code, "day": latest[code].isoformat(), "taken": counts[code]}
         for code in sorted(counts)
     ]
-    parameters = {"rows": json.dumps(rows)}
+    parameters = {"rows": rows_as_json(rows)}
     tx.execute(_LOCK, {"codes": sorted(counts)})
     taken = list(tx.execute(_TAKE, parameters))
     if len(taken) < len(counts):
@@ -66,7 +67,7 @@ def take_numbers(tx: Connection, wanted: Sequence[tuple[str, date]]) -> list[Num
         tx.execute(_LOCK, {"codes": sorted(counts)})
         known = {code for code, _, _ in taken}
         missing = [row for row in rows if row["code"] not in known]
-        taken += tx.execute(_TAKE, {"rows": json.dumps(missing)})
+        taken += tx.execute(_TAKE, {"rows": rows_as_json(missing)})
     last = {code: (number, day) for code, number, day in taken}
     numbers = []
     for code, _ in wanted:

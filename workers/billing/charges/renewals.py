@@ -1,6 +1,5 @@
 """What a decided charge means for the services on a renewal's payment request."""
 
-import json
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from producers.steps import CHARGE, CONVERGE, GATEWAY, REFUND, driver_place
 from schemas.catalogue import Catalogue
 from schemas.clock import local_midnight
 from schemas.rules.lifecycle import Cycle, Step
+from schemas.tables.bulk import rows_as_json
 from schemas.values import ResourceState
 from workers.billing.payment_requests import requests
 
@@ -152,10 +152,10 @@ def settle(
                 {"paid_until": longer.view.expires_on.isoformat(), "periods": periods},
             )  # fmt: skip
             happened.append((request_id, event))
-    tx.execute(_EXTEND, {"rows": json.dumps(rows)})
+    tx.execute(_EXTEND, {"rows": rows_as_json(rows)})
     ledger.enqueue(tx, CONVERGE, [(s.id, driver_place(s.universe, s.driver)) for s in extended])
     if refused:
-        tx.execute(_REFUSE, {"rows": json.dumps(refused)})
+        tx.execute(_REFUSE, {"rows": rows_as_json(refused)})
         owed = {uuid.UUID(row["request_id"]) for row in refused}
         ledger.enqueue(tx, REFUND, [(request_id, GATEWAY) for request_id in owed])
     return happened
@@ -177,9 +177,9 @@ def _extend(service: Renewable, periods: int, now: datetime) -> tuple[Renewable,
         service, paid_periods=paid_periods, net=None, request_id=None, requests=0, view=view
     )
     row = {
-        "id": str(service.id),
+        "id": service.id,
         "paid_periods": paid_periods,
-        "expires_at": view.expires_at.isoformat(),
+        "expires_at": view.expires_at,
         "resumes": int(resumes),
         **next_steps.columns(longer, now),
     }

@@ -1,7 +1,6 @@
 """The tasks ``request`` and ``withdraw``: what is due to be renewed gets its payment request, and
 what is not to be renewed any more comes off it."""
 
-import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,6 +16,7 @@ from producers.steps import CHARGE, GATEWAY, REQUEST, WITHDRAW
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.rules.lifecycle import Step
+from schemas.tables.bulk import rows_as_json
 from workers.billing.payment_requests import requests
 from workers.billing.payment_requests.requests import Draft
 
@@ -99,12 +99,12 @@ class RequestHandler:
             self._tell(tx, claim, drafts)
         if again:
             methods = [{"id": str(i), "method": _method(services)} for i, services in again.items()]
-            tx.execute(_PAY_WITH, {"rows": json.dumps(methods)})
+            tx.execute(_PAY_WITH, {"rows": rows_as_json(methods)})
         charged = again | {drawn.id: list(drawn.services) for drawn in drafts}
         rows = [
             {"id": str(s.id), "request_id": str(i)} for i, group in charged.items() for s in group
         ]
-        tx.execute(_CHARGED_NEXT, {"rows": json.dumps(rows)})
+        tx.execute(_CHARGED_NEXT, {"rows": rows_as_json(rows)})
         ledger.enqueue(tx, CHARGE, [(request_id, GATEWAY) for request_id in charged])
         rest = set(moved) - {s.id for group in anew for s in group}
         next_steps.decide_again(tx, rest, self._catalogue.current(tx), now, charges=True)

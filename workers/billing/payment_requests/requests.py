@@ -3,7 +3,6 @@
 Whoever changes a request locks it first, then the services on it, each in order.
 """
 
-import json
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from schemas.clock import local_date
 from schemas.errors import DataError
 from schemas.rules import tax
 from schemas.tables import payment_requests, renewals, request_lines, rows_from_json
+from schemas.tables.bulk import rows_as_json
 from schemas.values import derived_id
 
 
@@ -201,8 +201,8 @@ def write(tx: Connection, drafts: Sequence[Draft]) -> None:
         net, due = sum(line.net for line in drawn.lines), sum(line.tax for line in drawn.lines)
         request_rows.append(
             {
-                "id": str(drawn.id),
-                "payment_method_id": drawn.payment_method_id and str(drawn.payment_method_id),
+                "id": drawn.id,
+                "payment_method_id": drawn.payment_method_id,
                 "customer_id": drawn.customer.id,
                 "subsidiary": drawn.subsidiary,
                 "country": drawn.customer.country,
@@ -216,9 +216,9 @@ def write(tx: Connection, drafts: Sequence[Draft]) -> None:
         )
         line_rows += [
             {
-                "request_id": str(drawn.id),
+                "request_id": drawn.id,
                 "number": number,
-                "service_id": str(line.service_id),
+                "service_id": line.service_id,
                 "period_number": line.period_number,
                 "description": line.description,
                 "net": line.net,
@@ -229,11 +229,11 @@ def write(tx: Connection, drafts: Sequence[Draft]) -> None:
         ]
         renewal_rows += [
             {
-                "service_id": str(service.id),
+                "service_id": service.id,
                 "period_number": service.paid_periods + 1,
                 "expires_on": service.view.expires_on.isoformat(),
                 "net": service.price,
-                "request_id": str(drawn.id),
+                "request_id": drawn.id,
                 "requests": service.requests + 1,
             }
             for service in drawn.services
@@ -243,7 +243,7 @@ def write(tx: Connection, drafts: Sequence[Draft]) -> None:
         (_INSERT_LINES, line_rows),
         (_ON_REQUEST, renewal_rows),
     ):
-        tx.execute(statement, {"rows": json.dumps(rows)})
+        tx.execute(statement, {"rows": rows_as_json(rows)})
 
 
 _OPEN = text("SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open' ORDER BY id")
@@ -294,7 +294,7 @@ def take_off(
         closed.append({"id": str(request.id), "state": "split" if left else "voided"})
         if left:
             drafts.append(_rest(request, left, held))
-    tx.execute(_CLOSE, {"rows": json.dumps(closed)})
+    tx.execute(_CLOSE, {"rows": rows_as_json(closed)})
     tx.execute(_RELEASE, {"ids": ids})
     tx.execute(_OFF, {"ids": ids})
     if drafts:

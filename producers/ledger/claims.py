@@ -1,0 +1,281 @@
+"""A worker's side of the ledger: lease a batch, and say how its tasks ended."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from producers.ledger.tasks import (
+    GUARDED_LANES,
+    MAX_STARTS,
+    Claim,
+    ClaimedTask,
+    LeaseLost,
+    Outcome,
+)
+from schemas.tables.bulk import Bulk
+
+# The new id is the lease token: a message claims once, and nobody else can name the batch.
+_CLAIM = text(f"""
+    WITH held AS (
+        UPDATE batches SET id = :token, state = 'leased', dispatches = 0,
+            until = now() + make_interval(secs => :seconds)
+        WHERE id IN (
+            SELECT id FROM batches
+            WHERE id = ANY(:batches) AND name = :name AND queue = :queue AND state = 'dispatched'
+              AND lane NOT IN (SELECT lane FROM lane_pauses)
+              AND (lane NOT IN {GUARDED_LANES}
+                   OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
+            LIMIT 1 FOR UPDATE SKIP LOCKED
+        )
+        RETURNING subjects
+    )
+    SELECT t.subject, t.wanted, t.attempts,
+           extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited
+    FROM held CROSS JOIN LATERAL unnest(held.subjects) AS s(subject)
+    JOIN tasks AS t ON t.name = :name AND t.subject = s.subject
+    ORDER BY t.subject
+""")
+
+
+def claim(
+    tx: Connection, name: str, queue: str, batches: Sequence[uuid.UUID], *, seconds: float
+) -> Claim:
+    """Lease the tasks of the batch that a message names; the caller commits.
+
+    A batch that cannot be claimed was claimed before, was dispatched anew, or is in a lane that
+    was paused meanwhile: this is the duplicate check.
+    Subjects must be read in a *later statement*: READ COMMITTED would hand a statement that
+    joins both the new task and the old subject.
+
+    Args:
+        batches: what the message carries, one id.
+    """
+    # It need not reach the disk: whoever commits an effect later takes it there. After a crash of
+    # the database in between the batch is dispatched still, and this token is worth nothing.
+    tx.execute(_NEED_NOT_WAIT)
+    token = uuid.uuid4()
+    parameters = {
+        "name": name,
+        "queue": queue,
+        "batches": list(batches),
+        "token": token,
+        "seconds": seconds,
+    }
+    rows = tx.execute(_CLAIM, parameters).all()
+    return Claim(name, queue, token, tuple(ClaimedTask(*row) for row in rows))
+
+
+_NEED_NOT_WAIT = text("SET LOCAL synchronous_commit = off")
+
+_RENEW = text("""
+    UPDATE batches SET until = now() + make_interval(secs => :seconds)
+    WHERE id = :token AND state = 'leased'
+""")
+
+
+def renew(tx: Connection, claim: Claim, *, seconds: float) -> None:
+    """Hold on to what is still being worked on."""
+    tx.execute(_RENEW, {"token": claim.token, "seconds": seconds})
+
+
+_HELD = text("SELECT subjects FROM batches WHERE id = :token AND state = 'leased'")
+
+
+def check_held(tx: Connection, claim: Claim) -> None:
+    """Before anything leaves the house.
+
+    Raises:
+        LeaseLost: some of them are not ours any more.
+    """
+    held = tx.execute(_HELD, {"token": claim.token}).scalar() or []
+    lost = len(set(claim.subjects).difference(held))
+    if lost:
+        raise LeaseLost(f"{claim.name}: {lost} of {len(claim.tasks)} leases lost")
+
+
+_DELETE_WHOLE = text("""
+    DELETE FROM batches WHERE id = :token AND state = 'leased' AND subjects = :subjects
+""")
+_HOLD = text("SELECT subjects FROM batches WHERE id = :token AND state = 'leased' FOR UPDATE")
+_DELETE = text("DELETE FROM batches WHERE id = :token")
+_KEEP = text("UPDATE batches SET subjects = :left, size = :size WHERE id = :token")
+
+
+def _take_out(tx: Connection, claim: Claim, subjects: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Take subjects out of the claim's batch, which ends with its last one.
+
+    Returns:
+        Those that were in it, sorted: whoever locks several tasks of a name locks them by subject.
+    """
+    wanted = sorted(subjects)
+    parameters = {"token": claim.token, "subjects": wanted}
+    if tx.execute(_DELETE_WHOLE, parameters).rowcount:
+        return wanted
+    held = tx.execute(_HOLD, {"token": claim.token}).scalar() or []
+    chosen = set(held).intersection(wanted)
+    left = [subject for subject in held if subject not in chosen]
+    if left:
+        tx.execute(_KEEP, {"token": claim.token, "left": left, "size": len(left)})
+    else:
+        tx.execute(_DELETE, {"token": claim.token})
+    return sorted(chosen)
+
+
+_DONE = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT subject, wanted FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+        ORDER BY subject FOR UPDATE
+    ), seen AS MATERIALIZED (
+        SELECT l.subject, l.wanted = r.wanted AS is_unchanged
+        FROM locked AS l JOIN unnest(CAST(:subjects AS uuid[]), CAST(:wanted AS integer[]))
+            AS r(subject, wanted) USING (subject)
+    ), gone AS (
+        DELETE FROM tasks AS t USING seen
+        WHERE t.name = :name AND t.subject = seen.subject AND seen.is_unchanged
+    ), back AS (
+        UPDATE tasks AS t SET batched = false, run_at = now(), attempts = 0, starts = 0,
+            reason = NULL, error = NULL
+        FROM seen
+        WHERE t.name = :name AND t.subject = seen.subject AND NOT seen.is_unchanged
+    )
+    SELECT count(*) FROM seen
+""")
+
+# Whoever ends tasks as failed tells the history: somebody has to look.
+TELL_WHO_FAILED = """
+    told AS (
+        INSERT INTO events (subject, name, task, attempt, detail)
+        SELECT subject, 'task.failed', name, attempts,
+               jsonb_build_object('reason', reason, 'error', error)
+        FROM ended WHERE state = 'failed'
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _NotDone:
+    subject: uuid.UUID
+    wanted: int
+    failed: bool
+    delay: float
+    counts: int
+    reason: str | None
+    error: str
+
+
+# Backoff that was wanted meanwhile runs at once; a failure that was wanted meanwhile does not
+# wait for a person.
+_NOT_DONE = Bulk(
+    _NotDone,
+    f"""
+    WITH ended AS (
+        UPDATE tasks AS t SET
+            batched = false,
+            state = CASE WHEN r.failed AND t.wanted = r.wanted THEN 'failed' ELSE 'ready' END,
+            run_at = CASE WHEN t.wanted = r.wanted
+                     THEN now() + make_interval(secs => r.delay) ELSE now() END,
+            attempts = CASE WHEN t.wanted = r.wanted THEN t.attempts + r.counts ELSE 0 END,
+            starts = 0, reason = r.reason, error = left(r.error, 2000)
+        FROM (
+            SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+            ORDER BY subject FOR UPDATE
+        ) AS mine
+        JOIN json_to_recordset(CAST(:rows AS json)) AS r(
+            subject uuid, wanted integer, failed boolean, delay float8, counts integer,
+            reason text, error text) USING (subject)
+        WHERE t.name = :name AND t.subject = mine.subject
+        RETURNING t.*
+    ), {TELL_WHO_FAILED}
+    SELECT count(*) FROM ended
+    """,
+)
+
+
+def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
+    """End tasks of a claim, in the transaction that holds their effect and their follow-ups.
+
+    A task whose ``wanted`` has changed since the claim becomes ready again.
+
+    Raises:
+        LeaseLost: some of them are not ours any more; the caller rolls everything back.
+    """
+    wanted = {task.subject: task.wanted for task in claim.tasks}
+    rest = [
+        *(_NotDone(s, wanted[s], False, 0.0, 0, None, "") for s in outcome.again),
+        *(
+            _NotDone(r.subject, wanted[r.subject], False, r.delay, int(r.counts), r.reason, r.error)
+            for r in outcome.retries
+        ),
+        *(
+            _NotDone(f.subject, wanted[f.subject], True, 0.0, 1, f.reason, f.error)
+            for f in outcome.failures
+        ),
+    ]
+    ended = len(_take_out(tx, claim, [*outcome.done, *(row.subject for row in rest)]))
+    if ended == len(outcome):
+        ended = 0
+        if outcome.done:
+            done = {
+                "name": claim.name,
+                "subjects": outcome.done,
+                "wanted": [wanted[subject] for subject in outcome.done],
+            }
+            ended += tx.execute(_DONE, done).scalar_one()
+        if rest:
+            subjects = [row.subject for row in rest]
+            ended += _NOT_DONE(tx, rest, name=claim.name, subjects=subjects).scalar_one()
+    if ended != len(outcome):
+        raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")
+
+
+_RELEASE = text("""
+    UPDATE tasks AS t SET batched = false, run_at = now() + make_interval(secs => :delay),
+        reason = :reason, error = left(:error, 2000)
+    FROM (
+        SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+        ORDER BY subject FOR UPDATE
+    ) AS mine
+    WHERE t.name = :name AND t.subject = mine.subject
+""")
+
+
+def release(
+    tx: Connection, claim: Claim, *, reason: str, error: str = "", delay: float = 0.0
+) -> None:
+    """Put tasks back as if they had never been started: nothing was wrong with them.
+
+    What of the claim has come to an end already stays as it is.
+    """
+    parameters = {"reason": reason, "error": error, "delay": delay}
+    subjects = _take_out(tx, claim, claim.subjects)
+    tx.execute(_RELEASE, {"name": claim.name, "subjects": subjects, **parameters})
+
+
+_ABANDON = text(f"""
+    WITH ended AS (
+        UPDATE tasks AS t SET batched = false, starts = t.starts + 1,
+            state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
+            run_at = now() + make_interval(secs => t.starts + 1),
+            reason = :reason, error = left(:error, 2000)
+        FROM (
+            SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+            ORDER BY subject FOR UPDATE
+        ) AS mine
+        WHERE t.name = :name AND t.subject = mine.subject
+        RETURNING t.*
+    ), {TELL_WHO_FAILED}
+    SELECT count(*) FROM ended
+""")
+
+
+def abandon(tx: Connection, claim: Claim, *, reason: str, error: str) -> None:
+    """Put tasks back whose start came to no end, through a fault that may be one subject's.
+
+    They are dispatched alone from now on, so that it is found; after :data:`MAX_STARTS` it is
+    failed.
+    """
+    parameters = {"reason": reason, "error": error, "max_starts": MAX_STARTS}
+    subjects = _take_out(tx, claim, claim.subjects)
+    tx.execute(_ABANDON, {"name": claim.name, "subjects": subjects, **parameters})

@@ -1,0 +1,69 @@
+"""How a relay that has nothing to do is woken by an enqueue, instead of looking all the time."""
+
+import uuid
+from typing import Any
+
+from sqlalchemy import Engine
+
+from producers.ledger.dispatching import awake, sleep
+from producers.ledger.tasks import CHANNEL
+
+# The row that asks to be woken stands for so long after its relay has died; half of that before
+# it is written again.
+ASK_FOR_SECONDS = 4.0
+
+
+class Waker:
+    """Asks enqueues to notify this relay while it sleeps, and not while it is busy: a NOTIFY in
+    every commit took 8,700 to 2,750 transactions/s.
+
+    An enqueue that had looked before the relay asked does not notify: a relay looks by itself,
+    too, if more seldom.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._relay = uuid.uuid4()
+        self._listening: Any = None
+        self._asked_until = 0.0
+
+    def ask(self, now: float) -> bool:
+        """Want to be woken; ``now`` is monotonic. True: look once more before sleeping."""
+        if self._listening is None:
+            self._listening = self._listen()
+        if now < self._asked_until - ASK_FOR_SECONDS / 2:
+            return False
+        with self._engine.begin() as tx:
+            sleep(tx, self._relay, ASK_FOR_SECONDS)
+        first = now >= self._asked_until
+        self._asked_until = now + ASK_FOR_SECONDS
+        return first
+
+    def stop_asking(self) -> None:
+        """Busy: enqueues need not say so."""
+        if self._asked_until:
+            self._asked_until = 0.0
+            with self._engine.begin() as tx:
+                awake(tx, self._relay)
+
+    def fileno(self) -> int:
+        """Becomes readable when an enqueue has committed."""
+        return int(self._listening.driver_connection.fileno())
+
+    def drain(self) -> None:
+        """Forget the notifications so far; look at the ledger after that."""
+        for _ in self._listening.driver_connection.notifies(timeout=0):
+            pass
+
+    def close(self) -> None:
+        """Before the relay ends, or after the database was lost."""
+        self._asked_until = 0.0
+        if self._listening is not None:
+            listening, self._listening = self._listening, None
+            listening.invalidate()
+
+    def _listen(self) -> Any:
+        connection = self._engine.raw_connection()
+        connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+        connection.driver_connection.execute(f"LISTEN {CHANNEL}")  # type: ignore[union-attr]
+        return connection

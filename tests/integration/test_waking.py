@@ -1,0 +1,165 @@
+"""A relay that has nothing to do sleeps until an enqueue wakes it."""
+
+import select
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from autorenew.local.postgres import PrivatePostgres
+from producers import ledger
+from producers.ledger import Outcome, Place, dispatching
+from producers.ledger.dispatching import Dispatch
+from producers.relay import waking
+from producers.relay.relay import Relay
+from producers.relay.waking import Waker
+from schemas.clock import SystemClock
+from schemas.database import connect, migrate
+from schemas.settings import load_settings
+from tests.conftest import Database
+from tests.support.given import wait_until
+
+HERE = Place("web", "driver:web")
+# A relay that only looks this seldom, and was not woken, fails the test.
+SELDOM = 60.0
+
+
+class Kept:
+    """A transport that keeps what it is given and sleeps as it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Dispatch] = []
+        self.sleeping = threading.Event()
+
+    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
+        self.sent += batch
+        return set()
+
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        if wake is not None:
+            self.sleeping.set()
+        select.select([] if wake is None else [wake], [], [], min(seconds, 20.0))
+        self.sleeping.clear()
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def transport(database: Database) -> Iterator[Kept]:
+    """Of a relay that runs."""
+    kept = Kept()
+    settings = load_settings(poll_seconds=SELDOM)
+    relay = Relay(database.engine("relay"), kept, settings, SystemClock())
+    thread = threading.Thread(target=relay.run)
+    thread.start()
+    assert kept.sleeping.wait(20)
+    yield kept
+    relay.stop()
+    enqueue(database)
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def enqueue(database: Database, count: int = 1) -> None:
+    with database.engine("orders").begin() as tx:
+        ledger.enqueue(tx, "step", [(uuid.uuid4(), HERE) for _ in range(count)])
+
+
+def test_an_enqueue_wakes_a_relay_that_sleeps(database: Database, transport: Kept) -> None:
+    enqueue(database)
+
+    wait_until(lambda: len(transport.sent) == 1, "the relay was woken", 10)
+
+
+def test_a_relay_is_woken_again_and_again(database: Database, transport: Kept) -> None:
+    for number in range(1, 6):
+        enqueue(database)
+        wait_until(lambda n=number: len(transport.sent) == n, "the relay was woken", 10)
+
+
+def test_what_wakes_a_relay_is_the_commit(database: Database, transport: Kept) -> None:
+    with database.engine("orders").begin() as tx:
+        ledger.enqueue(tx, "step", [(uuid.uuid4(), HERE)])
+        assert transport.sleeping.is_set()
+        assert transport.sent == []
+
+    wait_until(lambda: len(transport.sent) == 1, "the relay was woken", 10)
+
+
+def test_nobody_notifies_a_relay_that_is_busy(database: Database, transport: Kept) -> None:
+    asked = "SELECT count(*) FROM sleeping_relays"
+    assert database.value(asked) == 1
+
+    enqueue(database, 500)
+
+    wait_until(lambda: database.value(asked) == 0, "the relay is busy", 10)
+    wait_until(lambda: database.value(asked) == 1, "the relay sleeps again", 10)
+
+
+def test_a_relay_whose_request_was_lost_asks_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is emptied by a crash of the database."""
+    waker = Waker(database.engine("relay"))
+    assert waker.ask(now=0.0)
+    database.run("DELETE FROM sleeping_relays")
+
+    assert not waker.ask(now=waking.ASK_FOR_SECONDS * 0.6)
+
+    assert database.value("SELECT count(*) FROM sleeping_relays WHERE until > now()") == 1
+    waker.close()
+
+
+def test_a_crash_of_the_database_loses_no_task_and_repeats_none(tmp_path: Path) -> None:
+    """Dispatch and claim do not wait for the disk: what a crash takes back is done again."""
+    postgres = PrivatePostgres(tmp_path / "postgresql")
+    postgres.start()
+    try:
+        postgres.ensure_database("crash")
+        engine = connect(postgres.url("crash"))
+        migrate(engine, {})
+        subjects = [uuid.uuid4() for _ in range(40)]
+        with engine.begin() as tx:
+            ledger.enqueue(tx, "step", [(subject, HERE) for subject in subjects])
+        with engine.begin() as tx:
+            messages = dispatching.dispatch(tx, batch=lambda _: 10, cap=100, rescue_seconds=0.001)
+        with engine.begin() as tx:
+            held = ledger.claim(tx, "step", "web", [messages[0].batch], seconds=0.001)
+        with engine.begin() as tx:
+            done = ledger.claim(tx, "step", "web", [messages[1].batch], seconds=60)
+        with engine.begin() as tx:
+            ledger.finish(tx, done, Outcome(done=done.subjects))
+        assert len(held.tasks) == 10
+
+        postgres.kill()
+        engine.dispose()
+        postgres.start()
+        engine = connect(postgres.url("crash"))
+
+        found: list[uuid.UUID] = []
+
+        def work() -> bool:
+            with engine.begin() as tx:
+                dispatching.rescue(tx)
+                tx.execute(text("UPDATE tasks SET run_at = now() WHERE NOT batched"))
+            with engine.begin() as tx:
+                sent = dispatching.dispatch(tx, batch=lambda _: 10, cap=100, rescue_seconds=60)
+            for message in sent:
+                with engine.begin() as tx:
+                    claim = ledger.claim(tx, "step", "web", [message.batch], seconds=60)
+                with engine.begin() as tx:
+                    ledger.finish(tx, claim, Outcome(done=claim.subjects))
+                found.extend(claim.subjects)
+            with engine.connect() as tx:
+                return tx.execute(text("SELECT count(*) FROM tasks")).scalar_one() == 0
+
+        wait_until(work, "all is done", 30)
+        assert sorted(found) == sorted(set(subjects) - set(done.subjects))
+        with engine.connect() as tx:
+            assert tx.execute(text("SELECT count(*) FROM batches")).scalar_one() == 0
+        engine.dispose()
+    finally:
+        postgres.remove()
