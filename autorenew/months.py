@@ -195,8 +195,10 @@ class Months:
     def _renew_cards(self) -> None:
         """Two in three of those whose card has run out notice it in time or after a reminder."""
         rows = self._rows(
-            "SELECT DISTINCT customer_id FROM services WHERE state IN ('active', 'suspended')"
-            " AND pays_until < (SELECT now() + ahead FROM virtual_clock)::date ORDER BY 1"
+            "SELECT DISTINCT s.customer_id FROM services AS s"
+            " JOIN payment_methods AS m ON m.id = s.payment_method_id"
+            " WHERE s.state IN ('active', 'suspended')"
+            " AND m.expires_on < (SELECT now() + ahead FROM virtual_clock)::date ORDER BY 1"
         )
         year = self._today().year + 3
         self._send(

@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from schemas.rules.lifecycle import DEFAULT_POLICY
+from schemas.rules.outlook import Decision as Decision
 from schemas.tables import forecasts, rows_from_json
 from schemas.values import Universe
 
@@ -19,17 +21,6 @@ SNAPSHOT_DAYS = 92
 
 # Of PostgreSQL's advisory locks; any constant of ours will do.
 SNAPSHOT_LOCK = 0x666F7265
-
-
-class Decision(StrEnum):
-    """What becomes of a service at its expiry, as things are; in the order of reports."""
-
-    WILL_RENEW = "will_renew"
-    WILL_STOP = "will_stop"
-    UNDECIDED_MANUAL = "undecided_manual"
-    UNDECIDED_CONTRACT = "undecided_contract"
-    UNDECIDED_PAYMENT = "undecided_payment"
-    NOT_ROLLED_OUT = "not_rolled_out"  # never charged, whatever its customer wants
 
 
 class Outcome(StrEnum):
@@ -153,7 +144,13 @@ def review(
 def _selection(
     today: date, until: date, universe: Universe | None = None, brand: str | None = None
 ) -> dict[str, Any]:
-    return {"today": today, "until": until, "universe": universe, "brand": brand}
+    return {
+        "today": today,
+        "until": until,
+        "universe": universe,
+        "brand": brand,
+        "first_charge": DEFAULT_POLICY.charges[0],
+    }
 
 
 def _hurry(tx: Connection) -> None:
@@ -172,13 +169,18 @@ def _hurry(tx: Connection) -> None:
 _BY_EXPIRY = """
     SELECT s.expires_at, s.subsidiary, s.brand, {{universe}} AS universe, s.mode,
            coalesce(coalesce(s.agreed_version, 0) < c.version, false) AS unaccepted,
-           coalesce(s.payment_method_id IS NULL OR s.pays_until < :today
-               OR s.pays_until < CAST(s.expires_at + interval '13 hours' AS date), false)
-               AS unpayable,
+           coalesce(s.payment_method_id IS NULL OR m.expires_on < greatest(CAST(:today AS date),
+               CAST(s.expires_at + interval '13 hours' AS date)
+               + coalesce(p.first_charge, :first_charge)), false) AS unpayable,
            count(*) AS services, sum(coalesce(r.net, p.renewal, 0)) AS net
     FROM services AS s
-    LEFT JOIN prices AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
+    LEFT JOIN (SELECT x.plan, x.subsidiary, x.period_months, x.renewal,
+                      CAST(y.definition->'charges'->>0 AS integer) AS first_charge
+               FROM prices AS x JOIN plans AS l ON l.code = x.plan
+               LEFT JOIN policies AS y ON y.code = l.policy
+        ) AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
         AND p.period_months = s.period_months
+    LEFT JOIN payment_methods AS m ON m.id = s.payment_method_id AND m.expires_on < :until
     LEFT JOIN (SELECT l.code, k.version FROM plans AS l JOIN contracts AS k ON k.code = l.contract
         ) AS c ON c.code = CASE WHEN coalesce(s.agreed_version, 0)
             < (SELECT max(version) FROM contracts) THEN s.plan END

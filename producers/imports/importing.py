@@ -176,7 +176,7 @@ def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
 
 _SERVICES = text("SELECT id, customer_id, plan FROM services WHERE id = ANY(:ids)")
 _CUSTOMERS = text("SELECT id, subsidiary, payment_method_id FROM customers WHERE id = ANY(:ids)")
-_METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
+_METHODS = text("SELECT id FROM payment_methods WHERE id = ANY(:ids)")
 _AGREED = text(
     "SELECT customer_id, contract, max(version) FROM agreements WHERE customer_id = ANY(:ids)"
     " GROUP BY customer_id, contract"
@@ -200,9 +200,7 @@ def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
     }
     saved = {c.payment_method_id for c in books.customers.values() if c.payment_method_id}
     if named | saved:
-        books.methods.update(
-            (row.id, row.expires_on) for row in tx.execute(_METHODS, {"ids": list(named | saved)})
-        )
+        books.methods.update(tx.execute(_METHODS, {"ids": list(named | saved)}).scalars())
     return books
 
 

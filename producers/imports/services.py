@@ -33,7 +33,7 @@ class Books:
 
     services: dict[UUID, tuple[str, str]] = field(default_factory=dict)
     customers: dict[str, Customer] = field(default_factory=dict)
-    methods: dict[UUID, date | None] = field(default_factory=dict)
+    methods: set[UUID] = field(default_factory=set)
     agreed: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def update(self, other: "Books") -> None:
@@ -63,8 +63,7 @@ SERVICE_COLUMNS = (
     "id", "customer_id", "subsidiary", "plan", "universe", "brand", "driver", "configuration",
     "period_months", "mode", "state", "anchor", "paid_periods", "imported_periods", "expires_at",
     "desired", "confirmed", "confirmed_until", "resource_id", "suspended_at", "taken_over_at",
-    "payment_method_id", "pays_until", "agreed_version", "next_step", "next_step_at",
-    "next_subject",
+    "payment_method_id", "agreed_version", "next_step", "next_step_at", "next_subject",
 )  # fmt: skip
 _NEEDED = ("subsidiary", "country", "language", "email")
 
@@ -150,7 +149,8 @@ class Judge:
         if method_id is None:
             method_id = customer.payment_method_id
         elif method_id not in self._books.methods:
-            self._books.methods[method_id] = news.methods[method_id] = row.pays_until
+            self._books.methods.add(method_id)
+            news.methods.add(method_id)
             arrivals.methods.append(
                 (method_id, service.customer, service.payment_method, row.pays_until)
             )
@@ -174,7 +174,6 @@ class Judge:
                 plan,
                 catalogue.subsidiary(customer.subsidiary),
                 method_id,
-                self._books.methods.get(method_id) if method_id is not None else None,
                 agreed,
                 self._views,
                 self._now,
@@ -349,7 +348,6 @@ def _service(
     plan: Plan,
     subsidiary: Subsidiary,
     method_id: UUID | None,
-    pays_until: date | None,
     agreed: int | None,
     views: _Views,
     now: datetime,
@@ -373,7 +371,6 @@ def _service(
         anchor=anchor,
         paid_periods=paid,
         payment_method_id=method_id,
-        pays_until=pays_until,
         net=None,
         request_id=None,
         requests=0,
@@ -389,5 +386,5 @@ def _service(
         plan.driver, configuration, period.months, service.mode, service.state,
         service.anchor or service.expires_on, paid, paid, view.expires_at, service.state,
         service.state, service.expires_on, service.resource_id, view.suspended_at, now, method_id,
-        pays_until, agreed, *next_steps.columns(arrival, now).values(),
+        agreed, *next_steps.columns(arrival, now).values(),
     )  # fmt: skip

@@ -81,11 +81,16 @@ _SAVE_METHODS = text(
     f" SELECT * FROM {rows_from_json(payment_methods, *_METHOD)} ORDER BY id"
     " ON CONFLICT (id) DO UPDATE SET expires_on = excluded.expires_on"
     " WHERE excluded.expires_on IS NOT NULL AND m.expires_on IS DISTINCT FROM excluded.expires_on"
+    " RETURNING id"
 )
 
 
-def save_methods(tx: Connection, methods: Iterable[Method]) -> None:
-    """Keep methods; one that is known may be good for longer by now."""
+def save_methods(tx: Connection, methods: Iterable[Method]) -> set[uuid.UUID]:
+    """Keep methods; one that is known may be good for longer by now.
+
+    Returns:
+        Those that are new, or whose last day is another one now.
+    """
     rows = [
         {
             "id": str(method.id),
@@ -95,5 +100,6 @@ def save_methods(tx: Connection, methods: Iterable[Method]) -> None:
         }
         for method in {method.id: method for method in methods}.values()
     ]
-    if rows:
-        tx.execute(_SAVE_METHODS, {"rows": json.dumps(rows)})
+    if not rows:
+        return set()
+    return set(tx.execute(_SAVE_METHODS, {"rows": json.dumps(rows)}).scalars())

@@ -246,10 +246,8 @@ _SAVED = text("""
     WHERE id = :id AND payment_method_id IS DISTINCT FROM :method
 """)
 _PAYS = text("""
-    UPDATE services SET payment_method_id = :method, pays_until = CAST(:until AS date)
-    WHERE id = ANY(:ids)
-      AND (payment_method_id, pays_until)
-        IS DISTINCT FROM (CAST(:method AS uuid), CAST(:until AS date))
+    UPDATE services SET payment_method_id = :method
+    WHERE id = ANY(:ids) AND (payment_method_id IS DISTINCT FROM :method OR :extended)
     RETURNING id
 """)
 _PAID_BY = text("""
@@ -266,13 +264,13 @@ def _change_method(
     if tx.execute(_KNOWN, {"id": customer}).first() is None:
         raise Refused([_problem("customer_unknown", "customer", f"no customer {customer!r}")])
     method = Method(customer, command.payment_method, last_day(month) if month else None)
-    save_methods(tx, [method])
+    extended = method.id in save_methods(tx, [method])
     if command.services is None:
         ids = list(tx.execute(_PAID_BY, {"customer": customer}).scalars())
         tx.execute(_SAVED, {"id": customer, "method": method.id})
     else:
         ids = [service.id for service in _hold(tx, customer, command.services, catalogue)]
-    parameters = {"ids": ids, "method": method.id, "until": method.expires_on}
+    parameters = {"ids": ids, "method": method.id, "extended": extended}
     changed = list(tx.execute(_PAYS, parameters).scalars())
     if not changed:
         return False

@@ -28,7 +28,6 @@ class Renewable:
         net: of one period, as its first reminder fixed it; None: not fixed yet.
         request_id: the open payment request its renewal is on.
         requests: how many payment requests its renewal has been on.
-        pays_until: the last day on which its payment method can be charged.
     """
 
     id: uuid.UUID
@@ -43,7 +42,6 @@ class Renewable:
     anchor: date
     paid_periods: int
     payment_method_id: uuid.UUID | None
-    pays_until: date | None
     net: int | None
     request_id: uuid.UUID | None
     requests: int
@@ -94,7 +92,7 @@ _LOAD = """
            s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
            s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
            s.agreed_version,
-           s.payment_method_id, s.pays_until, s.generation, s.next_subject,
+           s.payment_method_id, s.generation, s.next_subject,
            r.net, r.request_id, coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
            {seen}
@@ -173,7 +171,6 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         anchor=row.anchor,
         paid_periods=row.paid_periods,
         payment_method_id=row.payment_method_id,
-        pays_until=row.pays_until,
         net=row.net,
         request_id=row.request_id,
         requests=row.requests,

@@ -203,6 +203,11 @@ def next_payment(service: Service, policy: Policy) -> NextStep | None:
     return next(_payment(service, policy), None)
 
 
+def charge_day(service: Service, policy: Policy, today: date) -> date:
+    """The local day on which its renewal is first charged; today, if that day has passed."""
+    return max(service.expires_on + timedelta(days=policy.charges[0]), today)
+
+
 def ends_because(service: Service) -> str:
     """Why a service that is terminated now is, as a stable code for the history."""
     if service.mode is RenewalMode.STOP:

@@ -57,8 +57,9 @@ services = Table(
     # What it was before its customer stopped it, so that this can be undone.
     Column("mode_before", Text, is_one_of("mode_before", RenewalMode)),
     moment("mode_changed_at"),
-    # How it is paid for, and the last day on which that can be charged (None: no such day).
+    # How it is paid for; the method itself says until when it can be charged.
     Column("payment_method_id", Uuid),
+    # Written by processes of the release before, read by nobody since: the next release drops it.
     Column("pays_until", Date),
     # The newest version of its plan's contract that its customer accepted.
     Column("agreed_version", Integer),

@@ -123,7 +123,9 @@ def test_what_a_role_has_no_business_with_is_refused(
     ("role", "statement"),
     [
         ("scheduler", "UPDATE services SET next_step = NULL, next_step_at = NULL"),
-        ("scheduler", "SELECT agreed_version, pays_until, suspended_at FROM services"),
+        ("scheduler", "SELECT agreed_version, suspended_at FROM services"),
+        ("scheduler", "SELECT id, expires_on FROM payment_methods"),
+        ("reminders", "SELECT id, expires_on FROM payment_methods"),
         ("scheduler", "UPDATE emails SET begun_at = now()"),
         ("scheduler", "DELETE FROM recomputations"),
         ("scheduler", "DELETE FROM destructions"),

@@ -17,9 +17,7 @@ from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 
 _READ = text("""
     SELECT o.id, o.customer_id, o.subsidiary, o.country, o.vat_number, o.payment_method_id,
-           l.number, l.plan, l.period_months, l.quantity, l.configuration,
-           (SELECT m.expires_on FROM payment_methods AS m WHERE m.id = o.payment_method_id)
-               AS pays_until
+           l.number, l.plan, l.period_months, l.quantity, l.configuration
     FROM (
         SELECT * FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
         ORDER BY id FOR NO KEY UPDATE
@@ -30,7 +28,7 @@ _READ = text("""
 
 _SERVICE = (
     "id", "order_id", "line", "unit", "customer_id", "subsidiary", "plan", "universe", "brand",
-    "driver", "configuration", "period_months", "payment_method_id", "pays_until",
+    "driver", "configuration", "period_months", "payment_method_id",
 )  # fmt: skip
 _REQUEST = (
     "id", "order_id", "payment_method_id", "customer_id", "subsidiary", "country", "vat_number",
@@ -110,7 +108,6 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                 country=first.country,
                 vat_number=first.vat_number,
                 payment_method_id=first.payment_method_id,
-                pays_until=first.pays_until,
                 lines=[
                     OrderLine(
                         number=line.number,
@@ -146,7 +143,6 @@ def _write(tx: Connection, priced: list[PricedOrder]) -> None:
                 "configuration": s.line.configuration,
                 "period_months": s.line.period.months,
                 "payment_method_id": str(order.payment_method_id),
-                "pays_until": order.pays_until and order.pays_until.isoformat(),
             }
             for s in p.services
         ]

@@ -30,8 +30,6 @@ class Order:
     vat_number: str | None
     payment_method_id: uuid.UUID
     lines: Sequence[OrderLine]
-    pays_until: date | None = None
-    """The last day on which that method can be charged."""
 
 
 @dataclass(frozen=True, slots=True)

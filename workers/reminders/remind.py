@@ -6,7 +6,7 @@ again under the same Message-ID. What it says is what is true when it is sent.
 
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from email.message import EmailMessage
@@ -23,8 +23,10 @@ from producers.steps import REMIND
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
-from schemas.rules import lifecycle, tax
-from schemas.values import Money, RenewalMode, ResourceState
+from schemas.rules import lifecycle, outlook, tax
+from schemas.rules.outlook import Decision
+from schemas.rules.payable import PaymentMethod
+from schemas.values import Money, ResourceState
 from workers.reminders.mail import Item, Mail, Situation, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState
 from workers.runtime.runtime import RetryPolicy
@@ -43,6 +45,7 @@ _NOTICES = text("""
     JOIN services AS s ON s.id = n.service_id AND s.expires_at = n.expires_at
     WHERE n.email_id = ANY(:ids) ORDER BY n.email_id, n.service_id, n.kind
 """)
+_METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
 _SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at IS NULL")
 
 
@@ -85,12 +88,17 @@ class RemindHandler:
             kinds[row.email_id].setdefault(row.service_id, []).append(row.kind)
         services = {s for told in kinds.values() for s in told}
         held = {s.id: s for s in next_steps.load(tx, services, catalogue)}
+        methods = _methods(tx, held.values())
         calls = []
         for email in emails:
             notices = kinds[email.id]
             items = [
                 item_of(
-                    held[s], Payer(email.country, email.vat_number), self._links, catalogue, now
+                    held[s],
+                    Payer(email.country, email.vat_number, methods.get(s)),
+                    self._links,
+                    catalogue,
+                    now,
                 )
                 for s in notices
                 if held[s].view.desired is not ResourceState.ABSENT
@@ -158,10 +166,19 @@ class RemindHandler:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """What of a customer decides about tax."""
+    """What of a customer decides about the tax and the payment of a service."""
 
     country: str
     vat_number: str | None
+    method: PaymentMethod | None
+
+
+def _methods(tx: Connection, services: Iterable[Renewable]) -> dict[uuid.UUID, PaymentMethod]:
+    """Service -> what it is paid with."""
+    paid_with = {s.id: s.payment_method_id for s in services if s.payment_method_id is not None}
+    rows = tx.execute(_METHODS, {"ids": list(set(paid_with.values()))})
+    found = {row.id: PaymentMethod(row.id, row.expires_on) for row in rows}
+    return {service: found[method] for service, method in paid_with.items() if method in found}
 
 
 def item_of(
@@ -172,7 +189,7 @@ def item_of(
     Raises:
         DataError: the tax table has no rate for its customer.
     """
-    situation = situation_of(service, now)
+    situation = situation_of(service, payer.method, now)
     periods = service.periods_to_reach(now)
     return Item(
         situation=situation,
@@ -186,24 +203,21 @@ def item_of(
     )
 
 
-def situation_of(service: Renewable, now: datetime) -> Situation:
+def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime) -> Situation:
     view = service.view
-    if view.mode is RenewalMode.STOP:
+    today = local_date(now, view.timezone)
+    decision = outlook.decision(view, service.plan.policy, method, today)
+    if decision is Decision.WILL_STOP:
         return Situation.STOPS
     if view.is_suspended:
         return Situation.SUSPENDED
-    if view.missing_contract is not None:
+    if decision is Decision.UNDECIDED_CONTRACT:
         return Situation.ACCEPT
     if view.cycle.last_declined_at is not None:
         return Situation.DECLINED
-    if view.mode is RenewalMode.MANUAL:
+    if decision is Decision.UNDECIDED_MANUAL:
         return Situation.PAY
-    charged_on = local_date(view.day(service.plan.policy.charges[0]), view.timezone)
-    if service.payment_method_id is None or (
-        service.pays_until is not None and service.pays_until < charged_on
-    ):
-        return Situation.METHOD
-    return Situation.RENEWS
+    return Situation.METHOD if decision is Decision.UNDECIDED_PAYMENT else Situation.RENEWS
 
 
 def _gross(service: Renewable, payer: Payer, periods: int, now: datetime) -> Money | None:
