@@ -169,18 +169,19 @@ def _hurry(tx: Connection) -> None:
 _BY_EXPIRY = """
     SELECT s.expires_at, s.subsidiary, s.brand, {{universe}} AS universe, s.mode,
            coalesce(coalesce(s.agreed_version, 0) < c.version, false) AS unaccepted,
-           coalesce(s.payment_method_id IS NULL OR m.expires_on < greatest(CAST(:today AS date),
-               CAST(s.expires_at + interval '13 hours' AS date)
-               + coalesce(p.first_charge, :first_charge)), false) AS unpayable,
+           CASE WHEN s.payment_method_id IS NULL THEN true
+                WHEN m.expires_on IS NULL THEN false
+                ELSE m.expires_on < greatest(CAST(:today AS date),
+                    CAST(s.expires_at + interval '13 hours' AS date)
+                    + coalesce(CAST(f.definition->'charges'->>0 AS integer), :first_charge))
+                END AS unpayable,
            count(*) AS services, sum(coalesce(r.net, p.renewal, 0)) AS net
     FROM services AS s
-    LEFT JOIN (SELECT x.plan, x.subsidiary, x.period_months, x.renewal,
-                      CAST(y.definition->'charges'->>0 AS integer) AS first_charge
-               FROM prices AS x JOIN plans AS l ON l.code = x.plan
-               LEFT JOIN policies AS y ON y.code = l.policy
-        ) AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
+    LEFT JOIN prices AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
         AND p.period_months = s.period_months
     LEFT JOIN payment_methods AS m ON m.id = s.payment_method_id AND m.expires_on < :until
+    LEFT JOIN (SELECT l.code, y.definition FROM plans AS l JOIN policies AS y ON y.code = l.policy
+        ) AS f ON f.code = CASE WHEN m.expires_on IS NOT NULL THEN s.plan END
     LEFT JOIN (SELECT l.code, k.version FROM plans AS l JOIN contracts AS k ON k.code = l.contract
         ) AS c ON c.code = CASE WHEN coalesce(s.agreed_version, 0)
             < (SELECT max(version) FROM contracts) THEN s.plan END

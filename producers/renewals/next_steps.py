@@ -17,6 +17,7 @@ from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
 from schemas.rules import lifecycle
 from schemas.rules.lifecycle import Cycle, NextStep, Step
+from schemas.rules.notices import Notice
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
 
 
@@ -156,7 +157,8 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     timezone = subsidiary.timezone
     began_on = period.end(row.anchor, row.paid_periods - 1)
     notices = {
-        kind: datetime.fromisoformat(at) if at else None for kind, at in (row.notices or {}).items()
+        Notice.parse(kind): datetime.fromisoformat(at) if at else None
+        for kind, at in (row.notices or {}).items()
     }
     return Renewable(
         id=row.id,

@@ -69,9 +69,9 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
     claimed, told, decided = [], [], []
     for service in services:
         email_id = email_of[service.id]["id"]
-        kinds = lifecycle.due_notices(service.view, service.plan.policy, now)
+        due = lifecycle.due_notices(service.view, service.plan.policy, now)
         morning = _morning(service, now)
-        if kinds and (email_id not in waiting or now < morning):
+        if due and (email_id not in waiting or now < morning):
             quiet_until = morning if now < morning else _morning(service, now + timedelta(days=1))
             later = replace(service.view, quiet_until=quiet_until)
             columns = next_steps.columns(replace(service, view=later), now)
@@ -81,12 +81,12 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
             {
                 "service_id": str(service.id),
                 "expires_at": service.view.expires_at.isoformat(),
-                "kind": kind,
+                "kind": str(notice),
                 "email_id": email_id,
             }
-            for kind in kinds
+            for notice in due
         ]
-        known = {**service.view.cycle.notices, **dict.fromkeys(kinds)}
+        known = {**service.view.cycle.notices, **dict.fromkeys(due)}
         told.append(service)
         decided.append(
             {"id": str(service.id), **next_steps.columns(service.with_cycle(notices=known), now)}

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.clock import local_date, local_midnight, zone
+from schemas.rules.notices import BEFORE, CONTRACT, DECLINED, STOP, SUSPENDED, End, Notice
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 
 # Customers are written to in the morning, by the clock on their wall.
@@ -86,7 +87,7 @@ class Cycle:
     """What has happened about the period after the expiry.
 
     Attributes:
-        notices: kind of each notice that was claimed -> when it was sent, None if not yet.
+        notices: each notice that was claimed -> when it was sent, None if not yet.
         asked_at: the customer asked to renew now.
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
@@ -94,7 +95,7 @@ class Cycle:
         declines: charges that were declined.
     """
 
-    notices: Mapping[str, datetime | None] = field(default_factory=dict)
+    notices: Mapping[Notice, datetime | None] = field(default_factory=dict)
     asked_at: datetime | None = None
     requested: bool = False
     charging: bool = False
@@ -103,9 +104,9 @@ class Cycle:
     declined_at: datetime | None = None
     last_declined_at: datetime | None = None
 
-    def noticed_at(self, *, stopped: bool) -> datetime | None:
-        """When the first notice about this expiry was sent; that of a stop counts for stops."""
-        sent = (at for kind, at in self.notices.items() if stopped or kind != "stop")
+    def noticed_at(self, end: End) -> datetime | None:
+        """When the first notice of that end was sent; None: none was."""
+        sent = (at for notice, at in self.notices.items() if end in notice.kind.counts_for)
         return min((at for at in sent if at is not None), default=None)
 
 
@@ -191,11 +192,11 @@ def next_step(
     return min(steps, key=lambda next_: (next_.at, _ORDER[next_.step]), default=None)
 
 
-def due_notices(service: Service, policy: Policy, now: datetime) -> list[str]:
-    """The kinds of notice that are due and not claimed; of missed reminders only the newest."""
-    due = [kind for at, kind in _notices(service, policy) if at <= now]
-    missed = [kind for kind in due if kind.startswith("before-")][:-1]
-    return [kind for kind in due if kind not in missed]
+def due_notices(service: Service, policy: Policy, now: datetime) -> list[Notice]:
+    """The notices that are due and not claimed; of missed reminders only the newest."""
+    due = [notice for at, notice in _notices(service, policy) if at <= now]
+    missed = [notice for notice in due if notice.kind.collapses][:-1]
+    return [notice for notice in due if notice not in missed]
 
 
 def next_payment(service: Service, policy: Policy) -> NextStep | None:
@@ -232,26 +233,26 @@ def _reminders(service: Service, policy: Policy) -> Iterator[NextStep]:
         yield NextStep(Step.REMIND, max(at, service.quiet_until or at))
 
 
-def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, str]]:
+def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notice]]:
     """Notices that are not claimed, with their moment; reminders in the order of theirs."""
     cycle = service.cycle
     claimed = cycle.notices
     if service.mode is RenewalMode.STOP:
-        if "stop" not in claimed:
+        if Notice(STOP) not in claimed:
             at = _morning(service, -policy.stop_reminder)
-            yield max(at, _morning_after(service.began_at, service.timezone)), "stop"
+            yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
         return
-    contract = f"contract-{service.missing_contract}"
+    contract = Notice(CONTRACT, service.missing_contract)
     untold = service.missing_contract is not None and contract not in claimed
     if service.is_suspended:
         if service.suspended_at is not None:
             at = _morning_after(service.suspended_at, service.timezone)
-            if "suspended" not in claimed:
-                yield at, "suspended"
+            if Notice(SUSPENDED) not in claimed:
+                yield at, Notice(SUSPENDED)
             if untold:
                 yield at, contract
         return
-    declined = f"declined-{cycle.declines}"
+    declined = Notice(DECLINED, cycle.declines)
     if cycle.last_declined_at is not None and declined not in claimed:
         yield _morning_after(cycle.last_declined_at, service.timezone), declined
     # Nobody is reminded on the day on which the period begins.
@@ -260,13 +261,13 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, str]]
     reminders = policy.reminder_days(service.subsidiary, service.period)
     if untold:
         yield max(_morning(service, -reminders[0]), earliest), contract
-    newest = min((days for days in reminders if f"before-{days}" in claimed), default=None)
+    newest = min((days for days in reminders if Notice(BEFORE, days) in claimed), default=None)
     for days in reminders:
         at = _morning(service, -days)
         if newest is None and days == reminders[-1]:
             at = max(at, earliest)  # in a period that is shorter than all of them
         if at >= settled and (newest is None or days < newest):
-            yield at, f"before-{days}"
+            yield at, Notice(BEFORE, days)
 
 
 def _payment(service: Service, policy: Policy) -> Iterator[NextStep]:
@@ -308,20 +309,24 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     """Suspension and termination: never without a notice that was sent, never while money may
     be on its way."""
     cycle = service.cycle
-    noticed_at = cycle.noticed_at(stopped=service.mode is RenewalMode.STOP)
+    stopped = service.mode is RenewalMode.STOP
+    noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID)
     if noticed_at is None or cycle.charging or service.is_asked:
         return
-    if service.mode is RenewalMode.STOP:
+    if stopped:
         at = service.expires_at
         if service.mode_changed_at is not None and service.mode_changed_at > at:
             at = service.mode_changed_at + UNDO
         yield NextStep(Step.TERMINATE, max(at, noticed_at))
     elif service.is_suspended:
-        yield from _end_of_suspension(service, policy)
+        told_at = cycle.noticed_at(End.SUSPENDED)
+        at_ = end_of_suspension(service, policy, told_at) if told_at else None
+        if at_ is not None:
+            yield NextStep(Step.TERMINATE, at_)
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
-        told_at = cycle.notices.get(f"contract-{service.missing_contract}")
+        told_at = cycle.notices.get(Notice(CONTRACT, service.missing_contract))
         if told_at is not None:
             warned = told_at + timedelta(days=policy.notice)
             yield NextStep(Step.TERMINATE, max(service.expires_at, warned))
@@ -341,14 +346,17 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
     yield NextStep(Step.TERMINATE if policy.suspend is None else Step.SUSPEND, at)
 
 
-def _end_of_suspension(service: Service, policy: Policy) -> Iterator[NextStep]:
-    told_at = service.cycle.notices.get("suspended")
-    if service.suspended_at is None or told_at is None:
-        return
+def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:
+    """When what is suspended is terminated, if it stays unpaid; None: it is not suspended yet.
+
+    Args:
+        told_at: when its customer was told of that day; for an e-mail, when it is sent.
+    """
+    if service.suspended_at is None:
+        return None
     grace = timedelta(days=policy.terminate - (policy.suspend or 0))
     warned = told_at + timedelta(days=policy.notice)
-    at = max(service.day(policy.terminate), service.suspended_at + grace, warned)
-    yield NextStep(Step.TERMINATE, at)
+    return max(service.day(policy.terminate), service.suspended_at + grace, warned)
 
 
 def _morning(service: Service, days: int) -> datetime:

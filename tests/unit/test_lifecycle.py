@@ -20,7 +20,10 @@ from schemas.rules.lifecycle import (
     ends_because,
     next_step,
 )
+from schemas.rules.notices import End, Notice
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
+
+notice = Notice.parse
 
 NO_GRACE = replace(DEFAULT_POLICY, code="no-grace", suspend=None)
 # Its one reminder is before most periods begin.
@@ -67,7 +70,8 @@ def stopped(**changes: Any) -> Service:
 def declined(*moments: datetime, **changes: Any) -> Cycle:
     """Reminded 30 days before, requested, and declined at each of these moments."""
     facts: dict[str, Any] = {
-        "notices": {"before-30": on(-30, 8)} | {f"declined-{len(moments)}": on(-3, 8)},
+        "notices": {notice("before-30"): on(-30, 8)}
+        | {notice(f"declined-{len(moments)}"): on(-3, 8)},
         "requested": True,
         "declines": len(moments),
         "declined_at": moments[0],
@@ -93,7 +97,7 @@ def reminded(service: Service, policy: Policy = DEFAULT_POLICY) -> Iterator[tupl
 class TestReminders:
     def test_a_customer_is_reminded_30_15_7_3_and_1_days_before_at_eight(self) -> None:
         assert list(reminded(manual(months=6))) == [
-            (f"before-{days}", on(-days, 8)) for days in (30, 15, 7, 3, 1)
+            (notice(f"before-{days}"), on(-days, 8)) for days in (30, 15, 7, 3, 1)
         ]
 
     def test_a_yearly_contract_is_announced_from_60_days_before_in_france(self) -> None:
@@ -104,7 +108,7 @@ class TestReminders:
     @pytest.mark.parametrize(("subsidiary", "months"), [("IE", 12), ("FR", 6), ("FR", 24)])
     def test_and_nothing_else_is_that_early(self, subsidiary: str, months: int) -> None:
         first = next(reminded(manual(subsidiary=subsidiary, months=months)))
-        assert first == ("before-30", on(-30, 8))
+        assert first == (notice("before-30"), on(-30, 8))
 
     def test_the_first_exception_that_fits_is_taken(self) -> None:
         rules = (
@@ -125,21 +129,21 @@ class TestReminders:
     @pytest.mark.parametrize("began", [-28, -30])
     def test_nobody_is_reminded_before_a_period_begins_or_on_that_day(self, began: int) -> None:
         service = manual(began_at=on(began))
-        assert next(reminded(service)) == ("before-15", on(-15, 8))
+        assert next(reminded(service)) == (notice("before-15"), on(-15, 8))
         assert due_notices(service, DEFAULT_POLICY, on(-15, 7, 59)) == []
 
     def test_but_the_day_after_somebody_is(self) -> None:
-        assert next(reminded(manual(began_at=on(-31)))) == ("before-30", on(-30, 8))
+        assert next(reminded(manual(began_at=on(-31)))) == (notice("before-30"), on(-30, 8))
 
     @pytest.mark.parametrize(
         ("now", "due"),
         [
             (on(-30, 7, 59), []),
-            (on(-30, 8), ["before-30"]),
-            (on(-15, 7, 59), ["before-30"]),
-            (on(-15, 8), ["before-15"]),
-            (on(-2), ["before-3"]),
-            (on(40), ["before-1"]),
+            (on(-30, 8), [notice("before-30")]),
+            (on(-15, 7, 59), [notice("before-30")]),
+            (on(-15, 8), [notice("before-15")]),
+            (on(-2), [notice("before-3")]),
+            (on(40), [notice("before-1")]),
         ],
     )
     def test_of_missed_reminders_only_the_newest_is_due(
@@ -148,7 +152,7 @@ class TestReminders:
         assert due_notices(manual(months=6), DEFAULT_POLICY, now) == due
 
     def test_and_those_before_it_never_come_back(self) -> None:
-        service = manual(cycle=Cycle(notices={"before-3": None}))
+        service = manual(cycle=Cycle(notices={notice("before-3"): None}))
         assert due_notices(service, DEFAULT_POLICY, on(-2)) == []
         assert what(service) == (Step.REMIND, on(-1, 8))
 
@@ -158,13 +162,13 @@ class TestReminders:
     def test_a_failed_charge_is_told_at_the_next_eight_in_the_morning(
         self, at: datetime, told: datetime
     ) -> None:
-        service = a_service(cycle=declined(at, notices={"before-3": on(-3, 8)}))
+        service = a_service(cycle=declined(at, notices={notice("before-3"): on(-3, 8)}))
         assert what(service) == (Step.REMIND, told)
-        assert due_notices(service, DEFAULT_POLICY, told) == ["declined-1"]
+        assert due_notices(service, DEFAULT_POLICY, told) == [notice("declined-1")]
 
     def test_of_several_only_the_newest(self) -> None:
-        cycle = declined(on(-3), on(-1), on(0), notices={"before-1": on(-1, 8)})
-        assert due_notices(a_service(cycle=cycle), DEFAULT_POLICY, on(2)) == ["declined-3"]
+        cycle = declined(on(-3), on(-1), on(0), notices={notice("before-1"): on(-1, 8)})
+        assert due_notices(a_service(cycle=cycle), DEFAULT_POLICY, on(2)) == [notice("declined-3")]
 
     def test_who_was_written_to_today_is_written_to_tomorrow(self) -> None:
         service = manual(months=6, quiet_until=on(-29))
@@ -176,29 +180,35 @@ class TestReminders:
             **SUSPENDED, suspended_at=on(5, 9), cycle=declined(on(-3), on(-1), on(0), on(3), on(5))
         )
         assert what(service) == (Step.REMIND, on(6, 8))
-        assert due_notices(service, DEFAULT_POLICY, on(6, 8)) == ["suspended"]
+        assert due_notices(service, DEFAULT_POLICY, on(6, 8)) == [notice("suspended")]
 
     def test_what_was_paid_and_is_being_resumed_is_not_told_that_it_is_suspended(self) -> None:
         paid = manual(state=ServiceState.SUSPENDED, suspended_at=on(-25), months=6)
         assert what(paid) == (Step.REMIND, on(-30, 8))
-        assert due_notices(paid, DEFAULT_POLICY, on(-30, 8)) == ["before-30"]
+        assert due_notices(paid, DEFAULT_POLICY, on(-30, 8)) == [notice("before-30")]
 
     def test_a_contract_to_accept_is_told_in_the_morning_too(self) -> None:
         # Given a first reminder that would be before the period: on the day after it began.
         service = manual(began_at=on(-28), missing_contract=4)
         assert what(service) == (Step.REMIND, on(-27, 8))
-        assert due_notices(service, DEFAULT_POLICY, on(-27, 8)) == ["contract-4"]
+        assert due_notices(service, DEFAULT_POLICY, on(-27, 8)) == [notice("contract-4")]
 
     def test_and_with_the_first_reminder_where_there_is_one(self) -> None:
         service = manual(months=6, missing_contract=4)
         assert what(service) == (Step.REMIND, on(-30, 8))
-        assert due_notices(service, DEFAULT_POLICY, on(-30, 8)) == ["contract-4", "before-30"]
+        assert due_notices(service, DEFAULT_POLICY, on(-30, 8)) == [
+            notice("contract-4"),
+            notice("before-30"),
+        ]
 
     def test_who_is_suspended_is_told_of_a_contract_to_accept_the_morning_after(self) -> None:
         service = a_service(**SUSPENDED, suspended_at=on(5, 9), missing_contract=4)
-        assert list(reminded(service)) == [("suspended", on(6, 8)), ("contract-4", on(6, 8))]
-        told = replace(service, cycle=Cycle(notices={"contract-4": on(-30, 8)}))
-        assert list(reminded(told)) == [("suspended", on(6, 8))]
+        assert list(reminded(service)) == [
+            (notice("suspended"), on(6, 8)),
+            (notice("contract-4"), on(6, 8)),
+        ]
+        told = replace(service, cycle=Cycle(notices={notice("contract-4"): on(-30, 8)}))
+        assert list(reminded(told)) == [(notice("suspended"), on(6, 8))]
 
     @pytest.mark.parametrize("days", [(30,), (60, 45, 30), (28,)])
     def test_someone_is_reminded_in_a_period_shorter_than_every_reminder(
@@ -207,17 +217,17 @@ class TestReminders:
         # 28 days in February, under a policy that says 28 days before and nothing later.
         policy = replace(DEFAULT_POLICY, reminders=days)
         found = list(reminded(manual(began_at=on(-28)), policy))
-        assert found == [(f"before-{days[-1]}", on(-27, 8))]
+        assert found == [(notice(f"before-{days[-1]}"), on(-27, 8))]
 
     def test_but_not_once_more_when_the_policy_gains_another_that_is_too_early(self) -> None:
         policy = replace(DEFAULT_POLICY, reminders=(45, 30))
-        told = Cycle(notices={"before-45": on(-27, 8)})
+        told = Cycle(notices={notice("before-45"): on(-27, 8)})
         assert list(reminded(manual(began_at=on(-28), cycle=told), policy)) == []
 
 
 class TestPayment:
     def test_it_is_asked_for_and_charged_3_days_before_at_midnight(self) -> None:
-        service = a_service(cycle=Cycle(notices={"before-7": on(-7, 8)}))
+        service = a_service(cycle=Cycle(notices={notice("before-7"): on(-7, 8)}))
         assert what(service) == (Step.REQUEST, on(-3))
 
     @pytest.mark.parametrize(
@@ -225,19 +235,29 @@ class TestPayment:
     )
     def test_a_decline_is_tried_again(self, before: datetime, after: datetime) -> None:
         cycle = declined(before + timedelta(minutes=5))
-        service = a_service(cycle=replace(cycle, notices={**cycle.notices, "before-1": None}))
+        service = a_service(
+            cycle=replace(cycle, notices={**cycle.notices, notice("before-1"): None})
+        )
         assert what(service) == (Step.CHARGE, after)
 
     def test_retries_that_were_missed_are_one(self) -> None:
         # Given the fleet was down from the first charge on, to the fourth day after expiry.
-        cycle = declined(on(-3), notices={"before-1": on(-4, 8), "declined-1": on(4)})
+        cycle = declined(
+            on(-3), notices={notice("before-1"): on(-4, 8), notice("declined-1"): on(4)}
+        )
         assert what(a_service(cycle=cycle)) == (Step.CHARGE, on(-1))
         # When that is declined on the fourth, then only the one on the fifth is left.
-        again = declined(on(-3), on(4), notices={"before-1": on(-4, 8), "declined-2": on(4, 8)})
+        again = declined(
+            on(-3), on(4), notices={notice("before-1"): on(-4, 8), notice("declined-2"): on(4, 8)}
+        )
         assert what(a_service(cycle=again)) == (Step.CHARGE, on(5))
 
     def test_after_the_last_one_nothing_more_is_charged(self) -> None:
-        notices = {"before-3": on(-3, 8), "before-1": on(-1, 8), "declined-2": on(5, 8)}
+        notices = {
+            notice("before-3"): on(-3, 8),
+            notice("before-1"): on(-1, 8),
+            notice("declined-2"): on(5, 8),
+        }
         cycle = declined(on(-3), on(5), notices=notices)
         assert what(a_service(cycle=cycle)) == (Step.SUSPEND, on(5))
 
@@ -247,7 +267,7 @@ class TestPayment:
             assert what(service) == (Step.REQUEST, on(-40))
 
     def test_who_asked_is_asked_to_pay_before_it_is_suspended(self) -> None:
-        cycle = Cycle(notices={"before-1": on(-1, 8)}, asked_at=on(20))
+        cycle = Cycle(notices={notice("before-1"): on(-1, 8)}, asked_at=on(20))
         assert what(manual(cycle=cycle)) == (Step.REQUEST, on(20))
 
     def test_what_is_stopped_is_taken_off_its_payment_request(self) -> None:
@@ -263,7 +283,7 @@ class TestPayment:
         assert withdrawn.step is Step.WITHDRAW
 
     def test_a_contract_that_is_accepted_after_all_is_charged_at_once(self) -> None:
-        notices = {"before-1": on(-1, 8), "contract-4": on(-30, 8)}
+        notices = {notice("before-1"): on(-1, 8), notice("contract-4"): on(-30, 8)}
         missing = a_service(missing_contract=4, cycle=Cycle(notices=notices))
         assert what(missing) == (Step.TERMINATE, on(0))
         request = next_step(replace(missing, missing_contract=None), DEFAULT_POLICY, on(-1, 12))
@@ -272,28 +292,36 @@ class TestPayment:
         assert request.at <= on(-1, 12)
 
     def test_or_when_it_would_have_been_if_that_is_still_to_come(self) -> None:
-        notices = {"before-7": on(-7, 8), "contract-4": on(-30, 8)}
+        notices = {notice("before-7"): on(-7, 8), notice("contract-4"): on(-30, 8)}
         assert what(a_service(cycle=Cycle(notices=notices))) == (Step.REQUEST, on(-3))
 
     def test_without_a_grace_nothing_is_charged_after_the_expiry(self) -> None:
-        told = {"before-30": on(-30, 8), "before-1": on(-1, 8), "declined-3": on(0, 8)}
+        told = {
+            notice("before-30"): on(-30, 8),
+            notice("before-1"): on(-1, 8),
+            notice("declined-3"): on(0, 8),
+        }
         cycle = declined(on(-3), on(-1), on(0), notices=told)
         assert what(a_service(cycle=cycle), NO_GRACE) == (Step.TERMINATE, on(0))
         assert what(a_service(cycle=cycle)) == (Step.CHARGE, on(3))
 
     def test_nobody_is_charged_for_a_contract_that_was_not_accepted(self) -> None:
-        notices = {"before-15": on(-15, 8), "contract-4": on(-30, 8)}
+        notices = {notice("before-15"): on(-15, 8), notice("contract-4"): on(-30, 8)}
         asked = manual(missing_contract=4, cycle=Cycle(notices=notices, asked_at=on(-10)))
         next_ = what(asked)
         assert next_ is not None
         assert next_.step not in PAYS
         # Nor does having asked put off an end that the contract is the reason of.
-        told = {"before-15": on(-15, 8), "before-1": on(-1, 8), "contract-4": on(-30, 8)}
+        told = {
+            notice("before-15"): on(-15, 8),
+            notice("before-1"): on(-1, 8),
+            notice("contract-4"): on(-30, 8),
+        }
         asked = manual(missing_contract=4, cycle=Cycle(notices=told, asked_at=on(-10)))
         assert what(asked) == (Step.TERMINATE, on(0))
 
     def test_who_asked_before_accepting_it_is_charged_once_it_is_accepted(self) -> None:
-        cycle = Cycle(notices={"contract-4": on(-30, 8)}, asked_at=on(-40))
+        cycle = Cycle(notices={notice("contract-4"): on(-30, 8)}, asked_at=on(-40))
         missing = manual(missing_contract=4, cycle=cycle)
         assert not missing.is_asked
         accepted = replace(missing, missing_contract=None)
@@ -304,13 +332,15 @@ class TestPayment:
 class TestStop:
     def test_it_is_told_once_7_days_before_and_ends_at_expiry(self) -> None:
         service = stopped(mode_changed_at=on(-20))
-        assert list(reminded(service)) == [("stop", on(-7, 8))]
-        told = replace(service, cycle=Cycle(notices={"stop": on(-7, 8)}))
+        assert list(reminded(service)) == [(notice("stop"), on(-7, 8))]
+        told = replace(service, cycle=Cycle(notices={notice("stop"): on(-7, 8)}))
         assert what(told) == (Step.TERMINATE, on(0))
 
     def test_clicked_later_it_is_told_at_once(self) -> None:
-        service = stopped(mode_changed_at=on(-2), cycle=Cycle(notices={"before-3": on(-3, 8)}))
-        assert due_notices(service, DEFAULT_POLICY, on(-2)) == ["stop"]
+        service = stopped(
+            mode_changed_at=on(-2), cycle=Cycle(notices={notice("before-3"): on(-3, 8)})
+        )
+        assert due_notices(service, DEFAULT_POLICY, on(-2)) == [notice("stop")]
 
     @pytest.mark.parametrize(
         ("clicked", "ends"), [(on(0), on(0)), (on(0, 0, 1), on(1, 0, 1)), (on(3, 14), on(4, 14))]
@@ -318,89 +348,103 @@ class TestStop:
     def test_clicked_after_the_expiry_it_ends_a_day_later(
         self, clicked: datetime, ends: datetime
     ) -> None:
-        cycle = Cycle(notices={"before-1": on(-1, 8), "stop": clicked})
+        cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("stop"): clicked})
         assert what(stopped(mode_changed_at=clicked, cycle=cycle)) == (Step.TERMINATE, ends)
         suspended = stopped(mode_changed_at=clicked, cycle=cycle, **SUSPENDED)
         assert what(suspended) == (Step.TERMINATE, ends)
 
     def test_it_does_not_end_before_anything_was_sent(self) -> None:
-        assert what(stopped(cycle=Cycle(notices={"stop": None}))) is None
-        late = Cycle(notices={"stop": on(2)})
+        assert what(stopped(cycle=Cycle(notices={notice("stop"): None}))) is None
+        late = Cycle(notices={notice("stop"): on(2)})
         assert what(stopped(cycle=late)) == (Step.TERMINATE, on(2))
 
     def test_undone_it_needs_a_notice_of_its_own_before_it_is_suspended(self) -> None:
         # Given a stop that was told, undone on the day of expiry, and only then a reminder.
-        notices = {"stop": on(-7, 8), "before-1": on(0, 12)}
+        notices = {notice("stop"): on(-7, 8), notice("before-1"): on(0, 12)}
         service = manual(mode_changed_at=on(0, 12), cycle=Cycle(notices=notices))
         assert what(service) == (Step.SUSPEND, on(7, 12))
         # And without any, it waits for one.
-        told = {"before-1": None, "stop": on(-7, 8)}
+        told = {notice("before-1"): None, notice("stop"): on(-7, 8)}
         assert what(replace(service, cycle=Cycle(notices=told))) is None
 
     def test_the_notice_of_a_stop_counts_for_a_stop_only(self) -> None:
-        cycle = Cycle(notices={"stop": on(-7, 8), "before-3": on(-3, 8), "before-1": None})
-        assert cycle.noticed_at(stopped=True) == on(-7, 8)
-        assert cycle.noticed_at(stopped=False) == on(-3, 8)
-        assert Cycle(notices={"stop": on(-7, 8)}).noticed_at(stopped=False) is None
-        assert Cycle().noticed_at(stopped=True) is None
+        cycle = Cycle(
+            notices={
+                notice("stop"): on(-7, 8),
+                notice("before-3"): on(-3, 8),
+                notice("before-1"): None,
+            }
+        )
+        assert cycle.noticed_at(End.STOPPED) == on(-7, 8)
+        assert cycle.noticed_at(End.UNPAID) == on(-3, 8)
+        assert Cycle(notices={notice("stop"): on(-7, 8)}).noticed_at(End.UNPAID) is None
+        assert Cycle().noticed_at(End.STOPPED) is None
 
 
 class TestEnd:
     def test_unpaid_it_is_suspended_5_days_after_the_expiry(self) -> None:
-        service = manual(cycle=Cycle(notices={"before-15": on(-15, 8), "before-1": on(-1, 8)}))
+        service = manual(
+            cycle=Cycle(notices={notice("before-15"): on(-15, 8), notice("before-1"): on(-1, 8)})
+        )
         assert what(service) == (Step.SUSPEND, on(5))
 
     def test_and_terminated_30_days_after_it(self) -> None:
-        cycle = Cycle(notices={"before-15": on(-15, 8), "suspended": on(5, 8)})
+        cycle = Cycle(notices={notice("before-15"): on(-15, 8), notice("suspended"): on(5, 8)})
         service = manual(**SUSPENDED, suspended_at=on(5), cycle=cycle)
         assert what(service) == (Step.TERMINATE, on(30))
         assert ends_because(service) == "unpaid"
 
     def test_no_suspension_sooner_than_the_notice_after_the_first_that_was_sent(self) -> None:
-        cycle = Cycle(notices={"before-3": None, "before-1": on(2, 9)})
+        cycle = Cycle(notices={notice("before-3"): None, notice("before-1"): on(2, 9)})
         assert what(manual(cycle=cycle)) == (Step.SUSPEND, on(9, 9))
-        unsent = Cycle(notices={"before-1": None})
+        unsent = Cycle(notices={notice("before-1"): None})
         assert what(manual(cycle=unsent)) is None
 
     def test_no_suspension_sooner_than_8_days_after_the_first_decline(self) -> None:
-        told = {"before-1": on(-1, 8), "declined-2": on(6, 8)}
+        told = {notice("before-1"): on(-1, 8), notice("declined-2"): on(6, 8)}
         cycle = declined(on(3, 4), on(6), notices=told)
         assert what(a_service(cycle=cycle)) == (Step.SUSPEND, on(11, 4))
 
     def test_termination_counts_from_when_it_really_was_suspended(self) -> None:
-        cycle = Cycle(notices={"before-1": on(-1, 8), "suspended": on(13, 8)})
+        cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(13, 8)})
         service = manual(**SUSPENDED, suspended_at=on(12, 9), cycle=cycle)
         assert what(service) == (Step.TERMINATE, on(37, 9))
 
     def test_and_from_when_that_was_told(self) -> None:
-        cycle = Cycle(notices={"before-1": on(-1, 8), "suspended": on(28, 8)})
+        cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(28, 8)})
         service = manual(**SUSPENDED, suspended_at=on(5), cycle=cycle)
         assert what(service) == (Step.TERMINATE, on(35, 8))
-        untold = Cycle(notices={"before-1": on(-1, 8), "suspended": None})
+        untold = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): None})
         assert what(replace(service, cycle=untold)) is None
 
     def test_without_the_contract_it_ends_at_expiry(self) -> None:
-        notices = {"before-1": on(-1, 8), "contract-4": on(-30, 8)}
+        notices = {notice("before-1"): on(-1, 8), notice("contract-4"): on(-30, 8)}
         service = a_service(missing_contract=4, cycle=Cycle(notices=notices))
         assert what(service) == (Step.TERMINATE, on(0))
         assert ends_because(service) == "contract_not_accepted"
 
     def test_but_not_before_7_days_after_that_version_was_sent(self) -> None:
-        notices = {"before-1": on(-1, 8), "contract-3": on(-30, 8), "contract-4": on(-2, 8)}
+        notices = {
+            notice("before-1"): on(-1, 8),
+            notice("contract-3"): on(-30, 8),
+            notice("contract-4"): on(-2, 8),
+        }
         service = a_service(missing_contract=4, cycle=Cycle(notices=notices))
         assert what(service) == (Step.TERMINATE, on(5, 8))
         assert due_notices(replace(service, missing_contract=5), DEFAULT_POLICY, on(-1)) == [
-            "contract-5"
+            notice("contract-5")
         ]
         assert what(replace(service, missing_contract=5)) == (Step.REMIND, on(-30, 8))
 
     def test_without_a_grace_it_ends_at_expiry(self) -> None:
-        service = manual(cycle=Cycle(notices={"before-30": on(-30, 8), "before-1": on(-1, 8)}))
+        service = manual(
+            cycle=Cycle(notices={notice("before-30"): on(-30, 8), notice("before-1"): on(-1, 8)})
+        )
         assert what(service, NO_GRACE) == (Step.TERMINATE, on(0))
         assert ends_because(service) == "unpaid"
 
     def test_a_suspension_that_is_under_way_is_not_asked_for_again(self) -> None:
-        cycle = Cycle(notices={"before-1": on(-1, 8)})
+        cycle = Cycle(notices={notice("before-1"): on(-1, 8)})
         assert what(manual(desired=ResourceState.SUSPENDED, cycle=cycle)) is None
 
 

@@ -13,7 +13,6 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from enum import StrEnum
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +24,7 @@ from babel.numbers import format_currency
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from schemas.errors import ConfigurationError, DataError
+from schemas.rules.notices import Situation as Situation
 from schemas.values import CURRENCY_DIGITS, Money
 
 HERE = Path(__file__).parent
@@ -37,18 +37,6 @@ LINKS = ("accept", "resume", "renew", "stop")
 
 # What a customer calls a thing can be longer than anybody wants to read.
 _LONGEST = 200
-
-
-class Situation(StrEnum):
-    """What an item tells its customer; the most urgent first."""
-
-    SUSPENDED = "suspended"  # is suspended; deleted `on`; paying resumes it
-    DECLINED = "declined"  # a charge failed; tried again `on` (None: not again by itself)
-    METHOD = "method"  # payment method missing or expired: cannot be charged
-    ACCEPT = "accept"  # a contract has to be accepted, or the service ends on `expires_on`
-    PAY = "pay"  # manual: to be paid by hand before it expires
-    RENEWS = "renews"  # automatic: will be charged `on`, nothing to do
-    STOPS = "stops"  # ends on `expires_on`, as the customer asked
 
 
 _URGENCY = {situation: place for place, situation in enumerate(Situation)}

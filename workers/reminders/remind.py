@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from email.message import EmailMessage
 
 from sqlalchemy import Connection, text
@@ -24,6 +24,8 @@ from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.rules import lifecycle, outlook, tax
+from schemas.rules import notices as notices_rule
+from schemas.rules.notices import Notice
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
 from schemas.values import Money, ResourceState
@@ -51,10 +53,10 @@ _SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail with what it claims to say: service -> kinds of notice."""
+    """A mail with what it claims to say: service -> notices."""
 
     message: EmailMessage
-    notices: Mapping[uuid.UUID, Sequence[str]]
+    notices: Mapping[uuid.UUID, Sequence[Notice]]
 
 
 class RemindHandler:
@@ -83,18 +85,20 @@ class RemindHandler:
         emails = tx.execute(_EMAILS, {"ids": claim.subjects}).all()
         ids = [email.id for email in emails]
         tx.execute(_BEGIN, {"ids": ids, "now": now})
-        kinds: dict[uuid.UUID, dict[uuid.UUID, list[str]]] = {i: {} for i in ids}
+        claimed: dict[uuid.UUID, dict[uuid.UUID, list[Notice]]] = {i: {} for i in ids}
         for row in tx.execute(_NOTICES, {"ids": ids}):
-            kinds[row.email_id].setdefault(row.service_id, []).append(row.kind)
-        services = {s for told in kinds.values() for s in told}
+            of_email = claimed[row.email_id]
+            of_email.setdefault(row.service_id, []).append(Notice.parse(row.kind))
+        services = {s for told in claimed.values() for s in told}
         held = {s.id: s for s in next_steps.load(tx, services, catalogue)}
         methods = _methods(tx, held.values())
         calls = []
         for email in emails:
-            notices = kinds[email.id]
+            notices = claimed[email.id]
             items = [
                 item_of(
                     held[s],
+                    notices[s],
                     Payer(email.country, email.vat_number, methods.get(s)),
                     self._links,
                     catalogue,
@@ -155,10 +159,10 @@ class RemindHandler:
                 (
                     by_task(
                         tasks[subject], REMIND, service, "notice.sent",
-                        {"kinds": list(kinds), "message_id": letter.message["Message-ID"]},
+                        {"kinds": list(map(str, said)), "message_id": letter.message["Message-ID"]},
                     )
                     for subject, letter in sent
-                    for service, kinds in letter.notices.items()
+                    for service, said in letter.notices.items()
                 ),
             )  # fmt: skip
         return outcome
@@ -182,14 +186,22 @@ def _methods(tx: Connection, services: Iterable[Renewable]) -> dict[uuid.UUID, P
 
 
 def item_of(
-    service: Renewable, payer: Payer, links: Links, catalogue: Catalogue, now: datetime
+    service: Renewable,
+    notices: Sequence[Notice],
+    payer: Payer,
+    links: Links,
+    catalogue: Catalogue,
+    now: datetime,
 ) -> Item:
     """What a mail says about a service, as it is now.
+
+    Args:
+        notices: what was due to be said about it.
 
     Raises:
         DataError: the tax table has no rate for its customer.
     """
-    situation = situation_of(service, payer.method, now)
+    situation = notices_rule.situation(notices, situation_of(service, payer.method, now))
     periods = service.periods_to_reach(now)
     return Item(
         situation=situation,
@@ -204,6 +216,7 @@ def item_of(
 
 
 def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime) -> Situation:
+    """What is true of a service now, whatever was due to be said."""
     view = service.view
     today = local_date(now, view.timezone)
     decision = outlook.decision(view, service.plan.policy, method, today)
@@ -241,10 +254,8 @@ def _on(service: Renewable, situation: Situation, now: datetime) -> date | None:
         case Situation.RENEWS | Situation.DECLINED:
             payment = lifecycle.next_payment(view, policy)
             at = payment.at if payment is not None else None
-        case Situation.SUSPENDED if view.suspended_at is not None:
-            grace = timedelta(days=policy.terminate - (policy.suspend or 0))
-            at = max(view.day(policy.terminate), view.suspended_at + grace)
-            at = max(at, now + timedelta(days=policy.notice))
+        case Situation.SUSPENDED:
+            at = lifecycle.end_of_suspension(view, policy, now)
         case _:
             return None
     return None if at is None else local_date(max(at, now), view.timezone)
