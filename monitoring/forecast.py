@@ -87,7 +87,7 @@ def forecast(
         until: the first day that is left out.
     """
     _hurry(tx)
-    rows = tx.execute(_FORECAST, _selection(today, until, universe, brand) | {"by": by.value})
+    rows = tx.execute(_FORECAST, _selection(tx, today, until, universe, brand) | {"by": by.value})
     found = [Row(r.start, Decision(r.decision), r.currency, r.services, r.net) for r in rows]
     order = {decision: number for number, decision in enumerate(Decision)}
     return sorted(found, key=lambda r: (r.start or date.min, r.currency, order[r.decision]))
@@ -107,7 +107,7 @@ def take_snapshot(tx: Connection, today: date) -> int:
     _hurry(tx)
     until = today + timedelta(days=SNAPSHOT_DAYS)
     # Read first, written then: what writes is not done in parallel.
-    found = tx.execute(_BY_DAY, _selection(today, until)).mappings()
+    found = tx.execute(_BY_DAY, _selection(tx, today, until)).mappings()
     rows = [{"made_on": today, **row} for row in found]
     if rows:
         tx.execute(_KEEP, {"rows": json.dumps(rows, default=date.isoformat)})
@@ -132,7 +132,7 @@ def review(
     made_on = tx.execute(_MADE_ON, {"first": first, "until": until, "oldest": oldest}).scalar_one()
     _hurry(tx)
     since = max(first, made_on or first)
-    selection = _selection(since, until, universe, brand)
+    selection = _selection(tx, since, until, universe, brand)
     expected = tx.execute(_EXPECTED, selection | {"made_on": made_on})
     happened = tx.execute(_HAPPENED, selection)
     found = [ReviewRow(made_on, Decision(r.what), *r[1:]) for r in expected]
@@ -142,7 +142,11 @@ def review(
 
 
 def _selection(
-    today: date, until: date, universe: Universe | None = None, brand: str | None = None
+    tx: Connection,
+    today: date,
+    until: date,
+    universe: Universe | None = None,
+    brand: str | None = None,
 ) -> dict[str, Any]:
     return {
         "today": today,
@@ -150,6 +154,7 @@ def _selection(
         "universe": universe,
         "brand": brand,
         "first_charge": DEFAULT_POLICY.charges[0],
+        "first_charges": tx.execute(_FIRST_CHARGES).scalar_one(),
     }
 
 
@@ -162,6 +167,12 @@ def _hurry(tx: Connection) -> None:
     tx.execute(text("SET LOCAL enable_sort = off"))
 
 
+# By plan; given to the statement below as a value, because one more join took 4 % of its time.
+_FIRST_CHARGES = text("""
+    SELECT coalesce(json_object_agg(l.code, y.definition->'charges'->0), '{}')::text
+    FROM plans AS l JOIN policies AS y ON y.code = l.policy
+""")
+
 # Services are read and grouped as they are, by what few values there are, in parallel; local dates
 # and decisions are made of the groups. Measured with 5,000,000 services: deciding row by row took
 # twice as long. Booleans, because the planner knows that there are two of each and groups
@@ -173,15 +184,14 @@ _BY_EXPIRY = """
                 WHEN m.expires_on IS NULL THEN false
                 ELSE m.expires_on < greatest(CAST(:today AS date),
                     CAST(s.expires_at + interval '13 hours' AS date)
-                    + coalesce(CAST(f.definition->'charges'->>0 AS integer), :first_charge))
+                    + coalesce(CAST(CAST(:first_charges AS jsonb)->>s.plan AS integer),
+                        :first_charge))
                 END AS unpayable,
            count(*) AS services, sum(coalesce(r.net, p.renewal, 0)) AS net
     FROM services AS s
     LEFT JOIN prices AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
         AND p.period_months = s.period_months
     LEFT JOIN payment_methods AS m ON m.id = s.payment_method_id AND m.expires_on < :until
-    LEFT JOIN (SELECT l.code, y.definition FROM plans AS l JOIN policies AS y ON y.code = l.policy
-        ) AS f ON f.code = CASE WHEN m.expires_on IS NOT NULL THEN s.plan END
     LEFT JOIN (SELECT l.code, k.version FROM plans AS l JOIN contracts AS k ON k.code = l.contract
         ) AS c ON c.code = CASE WHEN coalesce(s.agreed_version, 0)
             < (SELECT max(version) FROM contracts) THEN s.plan END

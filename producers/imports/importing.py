@@ -28,7 +28,6 @@ from producers.imports.services import (
     Books,
     Customer,
     Judge,
-    known_plan,
 )
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
@@ -170,7 +169,7 @@ def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
     return {
         row.line: derived_id("imported service", plan.driver, row.service.resource_id)
         for row in rows
-        if (plan := known_plan(catalogue, row.service.plan)) is not None
+        if (plan := catalogue.find_plan(row.service.plan)) is not None
     }
 
 

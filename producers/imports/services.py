@@ -15,9 +15,8 @@ from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
-from schemas.errors import DataError
 from schemas.messages import Problem
-from schemas.rules import lifecycle, tax
+from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import NextStep
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
 
@@ -181,14 +180,6 @@ class Judge:
         )
 
 
-def known_plan(catalogue: Catalogue, code: str) -> Plan | None:
-    """On sale or not; None: there never was one."""
-    try:
-        return catalogue.known_plan(code)
-    except KeyError:
-        return None
-
-
 def _problems(row: Row, books: Books, catalogue: Catalogue, now: datetime) -> Iterator[Problem]:
     """What is wrong with a row that has the right shape and is not known."""
     service, person = row.service, row.person
@@ -203,12 +194,13 @@ def _problems(row: Row, books: Books, catalogue: Catalogue, now: datetime) -> It
         known = ", ".join(sorted(catalogue.subsidiaries))
         yield _problem("subsidiary_unknown", "subsidiary", f"not one of {known}")
         code = None
-    plan = known_plan(catalogue, service.plan)
+    plan = catalogue.find_plan(service.plan)
     if plan is None:
         yield _problem("plan_unknown", "plan", f"there is no plan {service.plan}")
     else:
-        if code is not None and plan.renewal(code, row.period) is None:
-            yield _of_period(plan, code, row.period)
+        if code is not None:
+            for obstacle in sellable.of_period(plan, code, row.period, renewed=True):
+                yield _problem(*obstacle)
         yield from _of_contract(plan, service.contract_version, catalogue)
     if row.anchor is not None:
         yield from _of_anchor(row.anchor, row.expires_on, row.period)
@@ -225,31 +217,15 @@ def _of_new_customer(row: Row, catalogue: Catalogue, now: datetime) -> Iterator[
         yield _problem("field_missing", name, f"{row.service.customer} is new: {name} is needed")
     subsidiary = catalogue.subsidiaries.get(person.get("subsidiary", ""))
     if subsidiary is not None and "country" in person:
-        try:
-            tax.determine(
-                subsidiary=subsidiary,
-                customer_country=person["country"],
-                vat_number=person.get("vat_number"),
-                on=local_date(now, subsidiary.timezone),
-            )
-        except DataError as error:
-            about = "vat_number" if error.code == "vat_number_invalid" else "country"
-            yield _problem(error.code, about, str(error))
-
-
-def _of_period(plan: Plan, subsidiary: str, period: Period) -> Problem:
-    offers = plan.prices.keys() | plan.last_prices.keys()
-    offered = sorted(months for where, months in offers if where == subsidiary)
-    if not offered:
-        return _problem("plan_not_sold", "plan", f"{plan.code} is not sold in {subsidiary}")
-    message = f"{plan.code} has no price for {period} in {subsidiary}; it has for "
-    return _problem("period_not_offered", "period", message + ", ".join(map(str, offered)))
+        country, today = person["country"], local_date(now, subsidiary.timezone)
+        for obstacle in sellable.of_customer(subsidiary, country, person.get("vat_number"), today):
+            yield _problem(*obstacle)
 
 
 def _of_contract(plan: Plan, version: int | None, catalogue: Catalogue) -> Iterator[Problem]:
     if version is None:
         return
-    contract = catalogue.contract(plan.contract) if plan.contract else None
+    contract = sellable.contract_of(plan, catalogue)
     if contract is None:
         message = f"{plan.code} has no contract"
     elif version > contract.version:
@@ -313,7 +289,7 @@ class _Views:
     ) -> tuple[lifecycle.Service, NextStep | None]:
         service = row.service
         starts_on = self.catalogue.rollouts.get((plan.brand, subsidiary.code))
-        missing = next_steps.missing_contract(plan, agreed, self.catalogue)
+        missing = sellable.missing_contract(plan, agreed, self.catalogue)
         key = (
             plan.policy.code, subsidiary.code, starts_on, row.period.months, service.expires_on,
             began_on, service.mode, service.state, missing,

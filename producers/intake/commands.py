@@ -30,6 +30,7 @@ from schemas.messages import (
     StopCommand,
     last_day,
 )
+from schemas.rules import sellable
 from schemas.tables import renewals, rows_from_json
 from schemas.values import RenewalMode, ResourceState, ServiceState
 
@@ -184,7 +185,7 @@ def _why_not(
         brand, subsidiary = service.plan.brand, service.subsidiary.code
         message = f"renewal is not switched on for {brand} in {subsidiary}"
         yield _problem("not_rolled_out", path, message)
-    contract = catalogue.contract(service.plan.contract) if service.plan.contract else None
+    contract = sellable.contract_of(service.plan, catalogue)
     if view.missing_contract is not None and contract is not None:
         message = f"{contract.code} version {contract.version} has to be accepted ({contract.url})"
         yield _problem("contract_missing", f"contracts.{contract.code}", message)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
-from schemas.rules import lifecycle
+from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import Cycle, NextStep, Step
 from schemas.rules.notices import Notice
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
@@ -188,7 +188,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             expires_at=row.expires_at,
             began_at=local_midnight(began_on, timezone),
             starts_at=local_midnight(starts_on, timezone) if starts_on else None,
-            missing_contract=missing_contract(plan, row.agreed_version, catalogue),
+            missing_contract=sellable.missing_contract(plan, row.agreed_version, catalogue),
             mode_changed_at=row.mode_changed_at,
             suspended_at=row.suspended_at,
             taken_over_at=row.taken_over_at,
@@ -204,14 +204,6 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             ),
         ),
     )
-
-
-def missing_contract(plan: Plan, agreed_version: int | None, catalogue: Catalogue) -> int | None:
-    """The version of the plan's contract that is still to be accepted, if any."""
-    contract = catalogue.contract(plan.contract) if plan.contract else None
-    if contract is None or (agreed_version or 0) >= contract.version:
-        return None
-    return contract.version
 
 
 def columns(service: Renewable, now: datetime) -> dict[str, Any]:

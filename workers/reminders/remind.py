@@ -23,7 +23,7 @@ from producers.steps import REMIND
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
-from schemas.rules import lifecycle, outlook, tax
+from schemas.rules import lifecycle, outlook, sellable, tax
 from schemas.rules import notices as notices_rule
 from schemas.rules.notices import Notice
 from schemas.rules.outlook import Decision
@@ -274,7 +274,7 @@ def _links(
     if situation is Situation.STOPS:
         return {"resume": links.url({"command": "resume", **whose, "services": [id_]})}
     stop = links.url({"command": "stop", **whose, "services": [id_]})
-    contract = catalogue.contract(service.plan.contract) if service.plan.contract else None
+    contract = sellable.contract_of(service.plan, catalogue)
     if service.view.missing_contract is not None and contract is not None:
         agreed = [{"contract": contract.code, "version": contract.version}]
         return {"accept": links.url({**renew, "contracts": agreed}), "stop": stop}
