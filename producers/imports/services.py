@@ -18,7 +18,15 @@ from schemas.clock import local_date, local_midnight
 from schemas.messages import Problem
 from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import NextStep
-from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
+from schemas.values import (
+    CustomerId,
+    Period,
+    RenewalMode,
+    ResourceState,
+    ServiceId,
+    ServiceState,
+    derived_id,
+)
 
 
 class Customer(NamedTuple):
@@ -335,9 +343,9 @@ def _service(
     # Without an anchor too its last period began one period before the expiry.
     view, decided = views.of(row, plan, subsidiary, period.end(anchor, paid - 1), agreed)
     arrival = _Arrival(
-        id=service_id,
+        id=ServiceId(service_id),
         order_id=None,
-        customer_id=service.customer,
+        customer_id=CustomerId(service.customer),
         subsidiary=subsidiary,
         plan=plan,
         universe=plan.universe,
@@ -347,7 +355,8 @@ def _service(
         anchor=anchor,
         paid_periods=paid,
         payment_method_id=method_id,
-        net=None,
+        fixed=None,
+        announced=None,
         request_id=None,
         requests=0,
         generation=1,
@@ -355,6 +364,7 @@ def _service(
         view=view,
         decided=decided,
     )
+    step = next_steps.step_of(arrival, now)
     configuration = json.dumps(service.configuration) if service.configuration else "{}"
     # Days as the row has them: they are texts already.
     return (
@@ -362,5 +372,5 @@ def _service(
         plan.driver, configuration, period.months, service.mode, service.state,
         service.anchor or service.expires_on, paid, paid, view.expires_at, service.state,
         service.state, service.expires_on, service.resource_id, view.suspended_at, now, method_id,
-        agreed, *next_steps.columns(arrival, now).values(),
+        agreed, step.next_step, step.next_step_at, step.next_subject,
     )  # fmt: skip

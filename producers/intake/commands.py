@@ -5,9 +5,9 @@ Commands change facts and have the next step decided again; the scheduler hands 
 Each may be repeated: what is so already stays so. A command is done whole or not at all.
 """
 
-import json
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, text
@@ -31,8 +31,9 @@ from schemas.messages import (
     last_day,
 )
 from schemas.rules import sellable
-from schemas.tables import renewals, rows_from_json
-from schemas.values import RenewalMode, ResourceState, ServiceState
+from schemas.tables import renewals
+from schemas.tables.bulk import Bulk, insert
+from schemas.values import Money, RenewalMode, ResourceState, ServiceId, ServiceState
 
 
 class Refused(Exception):
@@ -95,15 +96,26 @@ def _hold(
             problems.append(_problem("service_ended", path, f"{service} has ended: order anew"))
     if problems:
         raise Refused(problems)
-    held = {service.id: service for service in next_steps.load(tx, wanted, catalogue)}
+    held: dict[uuid.UUID, Renewable] = {
+        service.id: service for service in next_steps.load(tx, wanted, catalogue)
+    }
     return [held[service] for service in dict.fromkeys(wanted)]
 
 
-_MODE = text("""
+@dataclass(frozen=True, slots=True)
+class ModeRow:
+    id: ServiceId
+    mode: RenewalMode
+
+
+_set_modes = Bulk(
+    ModeRow,
+    """
     UPDATE services AS s SET mode = r.mode, mode_changed_at = :now,
         mode_before = CASE WHEN r.mode = 'stop' THEN s.mode END
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, mode text) WHERE s.id = r.id
-""")
+    """,
+)
 _NOT_ASKED = text("""
     UPDATE renewals AS r SET asked_at = NULL FROM services AS s
     WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
@@ -132,8 +144,7 @@ def _change_mode(
         new = {s.id: mode for s in services if s.view.mode is not mode}
     if not new:
         return False
-    rows = [{"id": str(service), "mode": mode} for service, mode in new.items()]
-    tx.execute(_MODE, {"rows": json.dumps(rows), "now": now})
+    _set_modes(tx, (ModeRow(service, mode) for service, mode in new.items()), now=now)
     # The later click counts: what was asked for before it is asked for again, or not.
     quiet = [service for service, mode in new.items() if mode is not RenewalMode.AUTOMATIC]
     tx.execute(_NOT_ASKED, {"ids": quiet})
@@ -142,11 +153,22 @@ def _change_mode(
     return True
 
 
-_RENEWAL = ("service_id", "period_number", "expires_on", "net", "asked_at")
-_ASK = text(
-    f"INSERT INTO renewals AS r ({', '.join(_RENEWAL)})"
-    f" SELECT * FROM {rows_from_json(renewals, *_RENEWAL)} ORDER BY 1"
-    " ON CONFLICT (service_id, period_number) DO UPDATE SET asked_at = excluded.asked_at"
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """A renewal that its customer asked for."""
+
+    service_id: ServiceId
+    period_number: int
+    expires_on: date
+    net: Money
+    currency: str
+    asked_at: datetime
+
+
+_asked = insert(
+    AskedRow,
+    renewals,
+    "ON CONFLICT (service_id, period_number) DO UPDATE SET asked_at = excluded.asked_at",
 )
 
 
@@ -167,11 +189,17 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
             continue  # a renewal past what the customer saw was made already
         if found := list(_why_not(service, expires_on, path, catalogue, now)):
             problems += found
-        elif service.view.cycle.asked_at is None:
+        elif not _is_asked_already(service):
             wanted.append(service)
     if problems:
         raise Refused(problems)
     return _ask(tx, wanted, catalogue, now)
+
+
+def _is_asked_already(service: Renewable) -> bool:
+    """Whether it was asked for at the amount that its customer was told last."""
+    asked_at, raised_at = service.view.cycle.asked_at, service.view.cycle.raised_at
+    return asked_at is not None and (raised_at is None or asked_at >= raised_at)
 
 
 def _why_not(
@@ -203,16 +231,18 @@ def _ask(
     if not services:
         return False
     rows = [
-        {
-            "service_id": str(service.id),
-            "period_number": service.paid_periods + 1,
-            "expires_on": service.view.expires_on.isoformat(),
-            "net": service.price,
-            "asked_at": now.isoformat(),
-        }
+        AskedRow(
+            service_id=service.id,
+            period_number=service.paid_periods + 1,
+            expires_on=service.view.expires_on,
+            net=service.price,
+            currency=service.currency,
+            asked_at=now,
+        )
         for service in services
+        if service.price is not None
     ]
-    tx.execute(_ASK, {"rows": json.dumps(rows)})
+    _asked(tx, rows)
     next_steps.decide_again(tx, [service.id for service in services], catalogue, now)
     history.record(tx, (Event(service.id, "renewal.asked") for service in services))
     return True

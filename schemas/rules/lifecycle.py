@@ -13,7 +13,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.clock import local_date, local_midnight, zone
-from schemas.rules.notices import BEFORE, CONTRACT, DECLINED, STOP, SUSPENDED, End, Notice
+from schemas.rules.notices import (
+    BEFORE,
+    CONTRACT,
+    DEARER,
+    DECLINED,
+    STOP,
+    SUSPENDED,
+    End,
+    Notice,
+)
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 
 # Customers are written to in the morning, by the clock on their wall.
@@ -93,6 +102,12 @@ class Cycle:
         charging: a charge of that has begun and is not decided.
         method_changed: that is to be paid with another method than its customer's by now.
         declines: charges that were declined.
+        stands_until: from when on the open payment request asks for the wrong amount, because
+            more periods are needed or the tax rate is another one; None: it always stands.
+        announced_at: when an e-mail last told the customer the amount.
+        raised_at: when one last told an amount above the one that was told before it.
+        dearer: how often it was found to cost more than was announced.
+        dearer_at: when it was found so last.
     """
 
     notices: Mapping[Notice, datetime | None] = field(default_factory=dict)
@@ -103,6 +118,22 @@ class Cycle:
     declines: int = 0
     declined_at: datetime | None = None
     last_declined_at: datetime | None = None
+    stands_until: datetime | None = None
+    announced_at: datetime | None = None
+    raised_at: datetime | None = None
+    dearer: int = 0
+    dearer_at: datetime | None = None
+
+    @property
+    def is_to_be_told_more(self) -> bool:
+        """It costs more than was announced, and no e-mail has said so yet."""
+        if self.dearer_at is None:
+            return False
+        return self.announced_at is None or self.announced_at < self.dearer_at
+
+    def stands_at(self, moment: datetime) -> bool:
+        """Whether the open payment request asks for the right amount then."""
+        return self.stands_until is None or moment < self.stands_until
 
     def noticed_at(self, end: End) -> datetime | None:
         """When the first notice of that end was sent; None: none was."""
@@ -186,7 +217,7 @@ def next_step(
         return NextStep(Step.DECIDE, service.starts_at) if service.starts_at else None
     steps = [
         *(_reminders(service, policy) if reminders else ()),
-        *_payment(service, policy),
+        *_payment(service, policy, now),
         *_end(service, policy),
     ]
     return min(steps, key=lambda next_: (next_.at, _ORDER[next_.step]), default=None)
@@ -201,7 +232,7 @@ def due_notices(service: Service, policy: Policy, now: datetime) -> list[Notice]
 
 def next_payment(service: Service, policy: Policy) -> NextStep | None:
     """When its renewal is charged next by itself, if it is."""
-    return next(_payment(service, policy), None)
+    return next(_payment(service, policy, service.began_at), None)
 
 
 def charge_day(service: Service, policy: Policy, today: date) -> date:
@@ -242,6 +273,9 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
             at = _morning(service, -policy.stop_reminder)
             yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
         return
+    dearer = Notice(DEARER, cycle.dearer)
+    if cycle.dearer_at is not None and cycle.is_to_be_told_more and dearer not in claimed:
+        yield _morning_after(cycle.dearer_at, service.timezone), dearer
     contract = Notice(CONTRACT, service.missing_contract)
     untold = service.missing_contract is not None and contract not in claimed
     if service.is_suspended:
@@ -270,24 +304,40 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
             yield at, Notice(BEFORE, days)
 
 
-def _payment(service: Service, policy: Policy) -> Iterator[NextStep]:
+def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextStep]:
     cycle = service.cycle
     by_itself = service.mode is RenewalMode.AUTOMATIC and service.missing_contract is None
     if cycle.charging:
         return
-    if cycle.asked_at is not None and service.is_asked:
-        yield NextStep(Step.REQUEST, cycle.asked_at)
-    elif cycle.requested and not by_itself:
+    if cycle.requested and not service.is_asked and not by_itself:
         yield NextStep(Step.WITHDRAW, service.began_at)
-    elif cycle.requested and cycle.method_changed:
-        yield NextStep(Step.REQUEST, service.began_at)
-    elif by_itself:
-        last = cycle.last_declined_at
-        moments = (service.day(days) for days in _charges(policy))
-        at = next((moment for moment in moments if last is None or moment > last), None)
-        if at is not None:
-            at = max(at, _announced(service, policy) or at)
-            yield NextStep(Step.CHARGE if cycle.requested else Step.REQUEST, at)
+    elif not cycle.is_to_be_told_more:
+        if cycle.asked_at is not None and service.is_asked:
+            yield NextStep(Step.REQUEST, _after_a_rise(cycle, policy, cycle.asked_at))
+        elif cycle.requested and cycle.method_changed:
+            yield NextStep(Step.REQUEST, _after_a_rise(cycle, policy, service.began_at))
+        elif by_itself:
+            yield from _charge(service, policy, now)
+
+
+def _charge(service: Service, policy: Policy, now: datetime) -> Iterator[NextStep]:
+    cycle = service.cycle
+    last = cycle.last_declined_at
+    moments = (service.day(days) for days in _charges(policy))
+    at = next((moment for moment in moments if last is None or moment > last), None)
+    if at is not None:
+        at = _after_a_rise(cycle, policy, max(at, _announced(service, policy) or at))
+        again = cycle.requested and cycle.stands_at(max(at, now))
+        yield NextStep(Step.CHARGE if again else Step.REQUEST, at)
+
+
+def _after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
+    """A customer who was told of a higher amount than before has the days of a notice before it
+    is charged, unless the renewal was asked for since."""
+    raised_at = cycle.raised_at
+    if raised_at is None or (cycle.asked_at is not None and cycle.asked_at >= raised_at):
+        return at
+    return max(at, raised_at + timedelta(days=policy.notice))
 
 
 def _announced(service: Service, policy: Policy) -> datetime | None:

@@ -27,6 +27,7 @@ class Situation(StrEnum):
     DECLINED = "declined"  # a charge failed; tried again `on` (None: not again by itself)
     METHOD = "method"  # payment method missing or expired: cannot be charged
     ACCEPT = "accept"  # a contract has to be accepted, or the service ends on `expires_on`
+    DEARER = "dearer"  # costs more than was announced; charged `on`
     PAY = "pay"  # manual: to be paid by hand before it expires
     RENEWS = "renews"  # automatic: will be charged `on`, nothing to do
     STOPS = "stops"  # ends on `expires_on`, as the customer asked
@@ -54,9 +55,11 @@ BEFORE = Kind("before", _ANY, collapses=True)  # -N: N days before the expiry
 CONTRACT = Kind("contract", _ANY | {End.CONTRACT})  # -V: of the version that is to be accepted
 DECLINED = Kind("declined", _ANY)  # -N: of the N-th declined charge
 SUSPENDED = Kind("suspended", _ANY | {End.SUSPENDED})
+# -N: it was found for the N-th time to cost more than was announced. It ends nothing.
+DEARER = Kind("dearer", situation=Situation.DEARER)
 STOP = Kind("stop", frozenset({End.STOPPED}))
 
-KINDS = {kind.name: kind for kind in (BEFORE, CONTRACT, DECLINED, SUSPENDED, STOP)}
+KINDS = {kind.name: kind for kind in (BEFORE, CONTRACT, DECLINED, SUSPENDED, DEARER, STOP)}
 
 
 class Notice(NamedTuple):

@@ -216,7 +216,7 @@ def test_without_an_anchor_periods_count_from_the_expiry() -> None:
     assert found["expires_at"] == datetime(2026, 6, 29, 22, tzinfo=UTC)
     # Its customer is reminded all the same, 30 days before.
     assert found["next_step"] == "remind"
-    assert found["next_step_at"] == "2026-05-31T06:00:00+00:00"
+    assert found["next_step_at"] == datetime(2026, 5, 31, 6, tzinfo=UTC)
 
 
 def test_a_row_that_comes_twice_is_known_and_another_version_of_it_refused() -> None:

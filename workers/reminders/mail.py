@@ -213,7 +213,7 @@ def _headline(situation: Situation, items: Sequence[Item], wording: Wording) -> 
             days = [item.on for item in items if item.on]
             if not days:
                 return wording.say("headline", "suspended_undated", count=count)
-        case Situation.RENEWS | Situation.METHOD:
+        case Situation.RENEWS | Situation.METHOD | Situation.DEARER:
             days = [item.on or item.expires_on for item in items]
         case _:
             days = [item.expires_on for item in items]

@@ -7,7 +7,7 @@ again under the same Message-ID. What it says is what is true when it is sent.
 import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from email.message import EmailMessage
 
@@ -23,12 +23,14 @@ from producers.steps import REMIND
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
-from schemas.rules import lifecycle, outlook, sellable, tax
+from schemas.rules import lifecycle, outlook, sellable
 from schemas.rules import notices as notices_rule
 from schemas.rules.notices import Notice
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
-from schemas.values import Money, ResourceState
+from schemas.rules.quote import Quote
+from schemas.tables.bulk import Bulk
+from schemas.values import Money, ResourceState, ServiceId
 from workers.reminders.mail import Item, Mail, Situation, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState
 from workers.runtime.runtime import RetryPolicy
@@ -48,15 +50,39 @@ _NOTICES = text("""
     WHERE n.email_id = ANY(:ids) ORDER BY n.email_id, n.service_id, n.kind
 """)
 _METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What an e-mail told its customer to pay for a renewal, with tax."""
+
+    service_id: ServiceId
+    period_number: int
+    announced: Money
+    currency: str
+
+
+_announce = Bulk(
+    Announced,
+    """
+    UPDATE renewals AS r SET announced = a.announced, currency = a.currency, announced_at = :now,
+        raised_at = CASE WHEN a.announced > r.announced OR a.currency <> r.currency
+            THEN CAST(:now AS timestamptz) ELSE r.raised_at END
+    FROM json_to_recordset(CAST(:rows AS json)) AS a(
+        service_id uuid, period_number integer, announced bigint, currency text)
+    WHERE r.service_id = a.service_id AND r.period_number = a.period_number
+    """,
+)
 _SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at IS NULL")
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail with what it claims to say: service -> notices."""
+    """A mail with what it claims to say: service -> notices; and the amounts it names."""
 
     message: EmailMessage
     notices: Mapping[uuid.UUID, Sequence[Notice]]
+    announced: Sequence[Announced]
 
 
 class RemindHandler:
@@ -90,34 +116,36 @@ class RemindHandler:
             of_email = claimed[row.email_id]
             of_email.setdefault(row.service_id, []).append(Notice.parse(row.kind))
         services = {s for told in claimed.values() for s in told}
-        held = {s.id: s for s in next_steps.load(tx, services, catalogue)}
+        held: dict[uuid.UUID, Renewable] = {
+            s.id: s for s in next_steps.load(tx, services, catalogue)
+        }
         methods = _methods(tx, held.values())
         calls = []
         for email in emails:
             notices = claimed[email.id]
+            told = [held[s] for s in notices if held[s].view.desired is not ResourceState.ABSENT]
             items = [
                 item_of(
-                    held[s],
-                    notices[s],
-                    Payer(email.country, email.vat_number, methods.get(s)),
+                    service,
+                    notices[service.id],
+                    Payer(email.country, email.vat_number, methods.get(service.id)),
                     self._links,
                     catalogue,
                     now,
                 )
-                for s in notices
-                if held[s].view.desired is not ResourceState.ABSENT
+                for service in told
             ]
             if items:
-                first = held[next(iter(notices))]
                 mail = Mail(
                     id=email.id,
                     to=email.email,
                     language=email.language,
                     customer=email.customer_id,
-                    brand=first.subsidiary.entity,
+                    brand=told[0].subsidiary.entity,
                     items=items,
                 )
-                calls.append((email.id, Letter(compose(mail, self._sender, at=now), notices)))
+                message = compose(mail, self._sender, at=now)
+                calls.append((email.id, Letter(message, notices, _amounts(told, items))))
         to_send = {subject for subject, _ in calls}
         # What it was to say is not true any more, or it was sent.
         return calls, Outcome(done=[s for s in claim.subjects if s not in to_send])
@@ -151,6 +179,8 @@ class RemindHandler:
             services = {service for _, letter in sent for service in letter.notices}
             # Services before e-mails, as whoever claims notices does.
             next_steps.lock(tx, services)
+            # Now and not when it was claimed: what is announced is what the customer was sent.
+            _announce(tx, (a for _, letter in sent for a in letter.announced), now=now)
             tx.execute(_SENT, {"ids": [subject for subject, _ in sent], "now": now})
             # What may not happen without a notice may happen now.
             next_steps.decide_again(tx, services, catalogue, now)
@@ -166,6 +196,14 @@ class RemindHandler:
                 ),
             )  # fmt: skip
         return outcome
+
+
+def _amounts(services: Sequence[Renewable], items: Sequence[Item]) -> list[Announced]:
+    return [
+        Announced(service.id, service.paid_periods + 1, item.amount, item.amount.currency)
+        for service, item in zip(services, items, strict=True)
+        if item.amount is not None
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +240,15 @@ def item_of(
         DataError: the tax table has no rate for its customer.
     """
     situation = notices_rule.situation(notices, situation_of(service, payer.method, now))
-    periods = service.periods_to_reach(now)
+    quote = service.quote(payer.country, payer.vat_number, now)
     return Item(
         situation=situation,
         name=service.plan.name,
         detail=service.detail,
         expires_on=service.view.expires_on,
-        amount=None if situation is Situation.STOPS else _gross(service, payer, periods, now),
-        periods=periods,
-        on=_on(service, situation, now),
+        amount=None if quote is None or situation is Situation.STOPS else quote.gross,
+        periods=service.periods_to_reach(now),
+        on=_on(service, situation, quote, now),
         links=_links(service, situation, links, catalogue),
     )
 
@@ -233,26 +271,18 @@ def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime
     return Situation.METHOD if decision is Decision.UNDECIDED_PAYMENT else Situation.RENEWS
 
 
-def _gross(service: Renewable, payer: Payer, periods: int, now: datetime) -> Money | None:
-    net = service.price
-    if net is None:
-        return None
-    treatment = tax.determine(
-        subsidiary=service.subsidiary,
-        customer_country=payer.country,
-        vat_number=payer.vat_number,
-        on=local_date(now, service.subsidiary.timezone),
-    )
-    gross = net + tax.tax_on(net, treatment.rate)
-    return Money(gross * periods, service.subsidiary.currency)
-
-
-def _on(service: Renewable, situation: Situation, now: datetime) -> date | None:
+def _on(
+    service: Renewable, situation: Situation, quote: Quote | None, now: datetime
+) -> date | None:
     """When what the situation announces will be done."""
     view, policy = service.view, service.plan.policy
     match situation:
-        case Situation.RENEWS | Situation.DECLINED:
-            payment = lifecycle.next_payment(view, policy)
+        case Situation.RENEWS | Situation.DECLINED | Situation.DEARER:
+            # As it is once this is sent.
+            cycle = replace(view.cycle, announced_at=now)
+            if quote is not None and quote.is_dearer_than(service.announced):
+                cycle = replace(cycle, raised_at=now)
+            payment = lifecycle.next_payment(replace(view, cycle=cycle), policy)
             at = payment.at if payment is not None else None
         case Situation.SUSPENDED:
             at = lifecycle.end_of_suspension(view, policy, now)
