@@ -3,13 +3,19 @@
 Rules on plain values: what the database knows is handed in, what is to be written is handed out.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from producers.imports.arrivals import (
+    AgreementRow,
+    Arrivals,
+    CustomerRow,
+    MethodRow,
+    ServiceRow,
+)
 from producers.imports.rows import Row
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
@@ -51,27 +57,6 @@ class Books:
             self.agreed[key] = max(version, self.agreed.get(key, 0))
 
 
-@dataclass(slots=True)
-class Arrivals:
-    """Rows of tables that are to be written, in the order of the columns below."""
-
-    customers: list[tuple[Any, ...]] = field(default_factory=list)
-    methods: list[tuple[Any, ...]] = field(default_factory=list)
-    agreements: list[tuple[Any, ...]] = field(default_factory=list)
-    services: list[tuple[Any, ...]] = field(default_factory=list)
-
-
-CUSTOMER_COLUMNS = (
-    "id", "subsidiary", "country", "language", "email", "vat_number", "payment_method_id",
-)  # fmt: skip
-METHOD_COLUMNS = ("id", "customer_id", "token", "expires_on")
-AGREEMENT_COLUMNS = ("customer_id", "contract", "version")
-SERVICE_COLUMNS = (
-    "id", "customer_id", "subsidiary", "plan", "universe", "brand", "driver", "configuration",
-    "period_months", "mode", "state", "anchor", "paid_periods", "imported_periods", "expires_at",
-    "desired", "confirmed", "confirmed_until", "resource_id", "suspended_at", "taken_over_at",
-    "payment_method_id", "agreed_version", "next_step", "next_step_at", "next_subject",
-)  # fmt: skip
 _NEEDED = ("subsidiary", "country", "language", "email")
 
 
@@ -151,15 +136,23 @@ class Judge:
             customer = Customer(person["subsidiary"], method_id)
             self._books.customers[service.customer] = news.customers[service.customer] = customer
             arrivals.customers.append(
-                (service.customer, *map(person.get, CUSTOMER_COLUMNS[1:6]), method_id)
+                CustomerRow(
+                    id=service.customer,
+                    subsidiary=person["subsidiary"],
+                    country=person["country"],
+                    language=person["language"],
+                    email=person["email"],
+                    vat_number=person.get("vat_number"),
+                    payment_method_id=method_id,
+                )
             )
         if method_id is None:
             method_id = customer.payment_method_id
-        elif method_id not in self._books.methods:
+        elif service.payment_method is not None and method_id not in self._books.methods:
             self._books.methods.add(method_id)
             news.methods.add(method_id)
             arrivals.methods.append(
-                (method_id, service.customer, service.payment_method, row.pays_until)
+                MethodRow(method_id, service.customer, service.payment_method, row.pays_until)
             )
         agreed = None
         if plan.contract is not None:
@@ -167,7 +160,7 @@ class Judge:
             agreed = self._books.agreed.get(key)
             version = service.contract_version
             if version is not None and version != agreed:
-                arrivals.agreements.append((*key, version))
+                arrivals.agreements.append(AgreementRow(*key, version))
                 agreed = max(agreed or 0, version)
                 self._books.agreed[key] = news.agreed[key] = agreed
         self._books.services[service_id] = news.services[service_id] = (
@@ -335,7 +328,7 @@ def _service(
     agreed: int | None,
     views: _Views,
     now: datetime,
-) -> tuple[Any, ...]:
+) -> ServiceRow:
     """A row of ``services``, its next step decided."""
     service, period = row.service, row.period
     anchor = row.anchor or row.expires_on
@@ -365,12 +358,31 @@ def _service(
         decided=decided,
     )
     step = next_steps.step_of(arrival, now)
-    configuration = json.dumps(service.configuration) if service.configuration else "{}"
-    # Days as the row has them: they are texts already.
-    return (
-        service_id, service.customer, subsidiary.code, plan.code, plan.universe.value, plan.brand,
-        plan.driver, configuration, period.months, service.mode, service.state,
-        service.anchor or service.expires_on, paid, paid, view.expires_at, service.state,
-        service.state, service.expires_on, service.resource_id, view.suspended_at, now, method_id,
-        agreed, step.next_step, step.next_step_at, step.next_subject,
-    )  # fmt: skip
+    return ServiceRow(
+        id=step.id,
+        customer_id=service.customer,
+        subsidiary=subsidiary.code,
+        plan=plan.code,
+        universe=plan.universe,
+        brand=plan.brand,
+        driver=plan.driver,
+        configuration=service.configuration,
+        period_months=period.months,
+        mode=service.mode,
+        state=service.state,
+        anchor=anchor,
+        paid_periods=paid,
+        imported_periods=paid,
+        expires_at=view.expires_at,
+        desired=service.state,
+        confirmed=service.state,
+        confirmed_until=row.expires_on,
+        resource_id=service.resource_id,
+        suspended_at=view.suspended_at,
+        taken_over_at=now,
+        payment_method_id=method_id,
+        agreed_version=agreed,
+        next_step=step.next_step,
+        next_step_at=step.next_step_at,
+        next_subject=step.next_subject,
+    )
