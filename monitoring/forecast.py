@@ -3,7 +3,6 @@
 One aggregated snapshot a day is kept, so that a forecast can be compared with what happened.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -13,8 +12,9 @@ from sqlalchemy import Connection, text
 
 from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.rules.outlook import Decision as Decision
-from schemas.tables import forecasts, rows_from_json
-from schemas.values import Universe
+from schemas.tables import forecasts
+from schemas.tables.bulk import insert
+from schemas.values import Money, Universe
 
 SNAPSHOT_DAYS = 92
 """A snapshot looks so far ahead: any three months."""
@@ -107,10 +107,21 @@ def take_snapshot(tx: Connection, today: date) -> int:
     _hurry(tx)
     until = today + timedelta(days=SNAPSHOT_DAYS)
     # Read first, written then: what writes is not done in parallel.
-    found = tx.execute(_BY_DAY, _selection(tx, today, until)).mappings()
-    rows = [{"made_on": today, **row} for row in found]
+    rows = [
+        SnapshotRow(
+            made_on=today,
+            due_on=r.due_on,
+            universe=Universe(r.universe),
+            brand=r.brand,
+            currency=r.currency,
+            decision=Decision(r.decision),
+            services=r.services,
+            net=Money(r.net, r.currency),
+        )
+        for r in tx.execute(_BY_DAY, _selection(tx, today, until))
+    ]
     if rows:
-        tx.execute(_KEEP, {"rows": json.dumps(rows, default=date.isoformat)})
+        _keep(tx, rows)
     return len(rows)
 
 
@@ -253,13 +264,21 @@ _FORECAST = text(f"""
     GROUP BY 1, 2, 3
 """)
 
-_SNAPSHOT = ("made_on", "due_on", "universe", "brand", "currency", "decision", "services", "net")
-_TAKEN = text("SELECT 1 FROM forecasts WHERE made_on = :today LIMIT 1")
-_KEEP = text(
-    f"INSERT INTO forecasts ({', '.join(_SNAPSHOT)})"
-    f" SELECT * FROM {rows_from_json(forecasts, *_SNAPSHOT)}"
-)
 
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    made_on: date
+    due_on: date
+    universe: Universe
+    brand: str
+    currency: str
+    decision: Decision
+    services: int
+    net: Money
+
+
+_keep = insert(SnapshotRow, forecasts)
+_TAKEN = text("SELECT 1 FROM forecasts WHERE made_on = :today LIMIT 1")
 _MADE_ON = text("""
     SELECT coalesce(
         (SELECT max(made_on) FROM forecasts WHERE made_on BETWEEN :oldest AND :first),

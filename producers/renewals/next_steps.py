@@ -126,7 +126,7 @@ def lock(tx: Connection, ids: Collection[uuid.UUID]) -> None:
     tx.execute(_LOCK, {"ids": list(ids)})
 
 
-_LOAD = """
+_LOAD = text("""
     SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
            s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
            s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
@@ -136,7 +136,7 @@ _LOAD = """
            coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
            coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
-           {seen}
+           false AS charging, false AS method_changed
     FROM services AS s
     LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
     LEFT JOIN LATERAL (
@@ -144,10 +144,37 @@ _LOAD = """
         FROM notices AS n JOIN emails AS e ON e.id = n.email_id
         WHERE n.service_id = s.id AND n.expires_at = s.expires_at
     ) AS n ON true
-    {more}
     WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
     ORDER BY s.id
-"""
+""")
+# The same, and whether a charge is under way and the method was changed: for billing alone.
+_LOAD_WITH_CHARGES = text("""
+    SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
+           s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
+           s.agreed_version,
+           s.payment_method_id, s.generation, s.next_subject,
+           r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
+           coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
+           coalesce(r.requests, 0) AS requests, r.asked_at,
+           coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
+           r.request_id IS NOT NULL AND EXISTS (
+               SELECT FROM charges AS c
+               WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
+           ) AS charging,
+           p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
+               AS method_changed
+    FROM services AS s
+    LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
+    LEFT JOIN LATERAL (
+        SELECT json_object_agg(n.kind, e.sent_at) AS notices
+        FROM notices AS n JOIN emails AS e ON e.id = n.email_id
+        WHERE n.service_id = s.id AND n.expires_at = s.expires_at
+    ) AS n ON true
+    LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'
+    WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
+    ORDER BY s.id
+""")
 # Without what has happened about a renewal: for those whose next one is all new.
 _LOAD_BARE = text("""
     SELECT s.*, NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
@@ -157,19 +184,6 @@ _LOAD_BARE = text("""
            false AS method_changed
     FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
 """)
-_LOAD_BLIND = text(_LOAD.format(seen="false AS charging, false AS method_changed", more=""))
-_LOAD_SEEING = text(
-    _LOAD.format(
-        seen="""
-            r.request_id IS NOT NULL AND EXISTS (
-                SELECT FROM charges AS c
-                WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
-            ) AS charging,
-            p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
-                AS method_changed""",
-        more="LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'",
-    )
-)
 
 
 def load(
@@ -183,7 +197,7 @@ def load(
     """
     if not ids:
         return []
-    rows = tx.execute(_LOAD_SEEING if charges else _LOAD_BLIND, {"ids": list(ids)})
+    rows = tx.execute(_LOAD_WITH_CHARGES if charges else _LOAD, {"ids": list(ids)})
     return [_renewable(row, catalogue) for row in rows]
 
 

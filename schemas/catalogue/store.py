@@ -168,10 +168,13 @@ def _plan_row(plan: Plan) -> dict[str, Any]:
 def _policy_definition(policy: Policy) -> dict[str, Any]:
     rules = [
         {"subsidiary": rule.subsidiary, "period": rule.period and str(rule.period),
-         "days": rule.days}
+         "days": rule.days, "since": rule.since and rule.since.isoformat(), "source": rule.source}
         for rule in policy.reminders_for
     ]  # fmt: skip
-    return dataclasses.asdict(policy) | {"reminders_for": rules}
+    definition = dataclasses.asdict(policy) | {"reminders_for": rules}
+    if policy.source is None:
+        del definition["source"]  # processes of the release before know no such field
+    return definition
 
 
 def _policy(definition: dict[str, Any]) -> Policy:
@@ -180,6 +183,8 @@ def _policy(definition: dict[str, Any]) -> Policy:
             rule["subsidiary"],
             Period.parse(rule["period"]) if rule["period"] else None,
             tuple(rule["days"]),
+            date.fromisoformat(rule["since"]) if rule.get("since") else None,
+            rule.get("source"),
         )
         for rule in definition["reminders_for"]
     )

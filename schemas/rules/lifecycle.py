@@ -25,9 +25,10 @@ from schemas.rules.notices import (
 )
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 
-# Customers are written to in the morning, by the clock on their wall.
+# Customers are written to in the morning, by the clock on their wall. Our own choice: no law names
+# an hour for e-mails about a contract.
 REMINDER_HOUR = 8
-# A stop that is clicked after the expiry can be undone for so long.
+# A stop that is clicked after the expiry can be undone for so long. Our own choice, too.
 UNDO = timedelta(days=1)
 
 
@@ -47,11 +48,32 @@ _ORDER = {step: number for number, step in enumerate(Step)}
 
 
 class ReminderRule(NamedTuple):
-    """Days before expiry for one subsidiary and period; None: any."""
+    """Days before expiry for one subsidiary and period; None: any.
+
+    Attributes:
+        since: the first expiry that it holds for; None: it always did.
+        source: the law it follows, or whoever decided it.
+    """
 
     subsidiary: str | None
     period: Period | None
     days: tuple[int, ...]
+    since: date | None = None
+    source: str | None = None
+
+    def fits(self, subsidiary: str, period: Period, expires_on: date) -> bool:
+        here = self.subsidiary in (None, subsidiary) and self.period in (None, period)
+        return here and (self.since is None or self.since <= expires_on)
+
+
+FRENCH_YEARS = ReminderRule(
+    "FR",
+    Period(12),
+    (60, 30, 15, 7, 3, 1),
+    # In force since the ordonnance 2016-301: announced between three months and one month before.
+    since=date(2016, 7, 1),
+    source="Code de la consommation, L215-1",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +82,30 @@ class Policy:
 
     Attributes:
         reminders: days *before* expiry, the first one first.
-        reminders_for: exceptions; the first that fits is taken. Yearly contracts with French
-            consumers are announced between three months and one month before (Code de la
-            consommation, L215-1).
+        reminders_for: exceptions; the first that fits is taken.
         charges: when the payment is asked for and charged, and when that is tried again.
         suspend: days after expiry when unpaid; None: no grace, it ends at expiry.
         terminate: days after expiry when still unpaid.
         stop_reminder: days before expiry of the one reminder of what ends as its customer asked.
-        notice: days that an end needs from its first notice, unless the customer asked for it.
+        notice: days that an end, or a charge of more than was announced, needs from its first
+            notice, unless the customer asked for it.
+        source: the law or the decision that these numbers follow; None: our own choice.
     """
 
     code: str = "default"
     reminders: tuple[int, ...] = (30, 15, 7, 3, 1)
-    reminders_for: tuple[ReminderRule, ...] = (
-        ReminderRule("FR", Period(12), (60, 30, 15, 7, 3, 1)),
-    )
+    reminders_for: tuple[ReminderRule, ...] = (FRENCH_YEARS,)
     charges: tuple[int, ...] = (-3, -1, 0, 3, 5)
     suspend: int | None = 5
     terminate: int = 30
     stop_reminder: int = 7
     notice: int = 7
+    source: str | None = None
 
-    def reminder_days(self, subsidiary: str, period: Period) -> tuple[int, ...]:
+    def reminder_days(self, subsidiary: str, period: Period, expires_on: date) -> tuple[int, ...]:
+        """Days before an expiry on which a customer is reminded, the first one first."""
         for rule in self.reminders_for:
-            if rule.subsidiary in (None, subsidiary) and rule.period in (None, period):
+            if rule.fits(subsidiary, period, expires_on):
                 return rule.days
         return self.reminders
 
@@ -259,6 +281,10 @@ def periods_to_reach(
     return periods
 
 
+def _reminder_days(service: Service, policy: Policy) -> tuple[int, ...]:
+    return policy.reminder_days(service.subsidiary, service.period, service.expires_on)
+
+
 def _reminders(service: Service, policy: Policy) -> Iterator[NextStep]:
     for at, _ in _notices(service, policy):
         yield NextStep(Step.REMIND, max(at, service.quiet_until or at))
@@ -292,7 +318,7 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
     # Nobody is reminded on the day on which the period begins.
     settled = service.began_at + timedelta(days=1)
     earliest = _morning_after(settled, service.timezone)
-    reminders = policy.reminder_days(service.subsidiary, service.period)
+    reminders = _reminder_days(service, policy)
     if untold:
         yield max(_morning(service, -reminders[0]), earliest), contract
     newest = min((days for days in reminders if Notice(BEFORE, days) in claimed), default=None)
@@ -343,7 +369,7 @@ def _after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
 def _announced(service: Service, policy: Policy) -> datetime | None:
     """What came too late to be announced by the policy's days, taken over or switched on, is not
     charged by itself before its customer has had the days of a notice."""
-    reminders = policy.reminder_days(service.subsidiary, service.period)
+    reminders = _reminder_days(service, policy)
     since = max((at for at in (service.starts_at, service.taken_over_at) if at), default=None)
     if since is None or since <= service.day(-reminders[0]):
         return None

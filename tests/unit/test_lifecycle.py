@@ -110,6 +110,15 @@ class TestReminders:
         first = next(reminded(manual(subsidiary=subsidiary, months=months)))
         assert first == (notice("before-30"), on(-30, 8))
 
+    def test_a_rule_of_law_holds_for_expiries_from_its_day_on(self) -> None:
+        law = ReminderRule("FR", None, (90, 60), since=EXPIRY, source="a law")
+        policy = Policy(reminders=(5,), reminders_for=(law,))
+        days = [
+            policy.reminder_days("FR", Period(1), EXPIRY + timedelta(days=after))
+            for after in (-1, 0, 1)
+        ]
+        assert days == [(5,), (90, 60), (90, 60)]
+
     def test_the_first_exception_that_fits_is_taken(self) -> None:
         rules = (
             ReminderRule("IE", None, (10,)),
@@ -118,7 +127,7 @@ class TestReminders:
         )
         policy = Policy(reminders=(5,), reminders_for=rules)
         days = {
-            (subsidiary, months): policy.reminder_days(subsidiary, Period(months))
+            (subsidiary, months): policy.reminder_days(subsidiary, Period(months), EXPIRY)
             for subsidiary in ("IE", "FR")
             for months in (1, 3)
         }
