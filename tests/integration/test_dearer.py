@@ -77,6 +77,22 @@ def test_after_a_rise_of_the_tax_rate_the_customer_is_told_before_the_charge(
     world.clean()
 
 
+def test_a_rise_that_is_known_beforehand_is_announced_from_the_first_reminder_on(
+    life: Any, rates: list[dict[str, Any]]
+) -> None:
+    world = life()
+    first = world.order()
+    rises(rates, world.expiry(first) - timedelta(days=4))
+
+    world.pass_until(first, -14.1)
+    assert WITH_22_PERCENT in plain(letters(world)[-1])
+    world.pass_until(first, -2.9)
+
+    assert charged(world) == announced(world)[:1] == [4620]
+    assert world.happened("renewal.dearer") == []
+    world.clean()
+
+
 def test_a_customer_who_asks_again_once_told_is_charged_at_once(
     life: Any, rates: list[dict[str, Any]]
 ) -> None:

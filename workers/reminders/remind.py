@@ -240,14 +240,14 @@ def item_of(
         DataError: the tax table has no rate for its customer.
     """
     situation = notices_rule.situation(notices, situation_of(service, payer.method, now))
-    quote = service.quote(payer.country, payer.vat_number, now)
+    quote = _announcement(service, payer, now)
     return Item(
         situation=situation,
         name=service.plan.name,
         detail=service.detail,
         expires_on=service.view.expires_on,
         amount=None if quote is None or situation is Situation.STOPS else quote.gross,
-        periods=service.periods_to_reach(now),
+        periods=quote.periods if quote is not None else service.periods_to_reach(now),
         on=_on(service, situation, quote, now),
         links=_links(service, situation, links, catalogue),
     )
@@ -271,21 +271,37 @@ def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime
     return Situation.METHOD if decision is Decision.UNDECIDED_PAYMENT else Situation.RENEWS
 
 
+def _announcement(service: Renewable, payer: Payer, now: datetime) -> Quote | None:
+    """What renewing a service costs now, or on the day on which it is charged, whichever is more:
+    the tax rate may change in between, and both may happen at what was announced."""
+    at = _charged_at(service, None, now)
+    quotes = [
+        quote
+        for moment in {now, at or now}
+        if (quote := service.quote(payer.country, payer.vat_number, moment)) is not None
+    ]
+    return max(quotes, key=lambda quote: quote.gross.amount, default=None)
+
+
+def _charged_at(service: Renewable, told: Quote | None, now: datetime) -> datetime | None:
+    """When it is charged next by itself, once its customer was told now; None: it is not."""
+    cycle = replace(service.view.cycle, announced_at=now)
+    if told is not None and told.is_dearer_than(service.announced):
+        cycle = replace(cycle, raised_at=now)
+    payment = lifecycle.next_payment(replace(service.view, cycle=cycle), service.plan.policy)
+    return None if payment is None else max(payment.at, now)
+
+
 def _on(
     service: Renewable, situation: Situation, quote: Quote | None, now: datetime
 ) -> date | None:
     """When what the situation announces will be done."""
-    view, policy = service.view, service.plan.policy
+    view = service.view
     match situation:
         case Situation.RENEWS | Situation.DECLINED | Situation.DEARER:
-            # As it is once this is sent.
-            cycle = replace(view.cycle, announced_at=now)
-            if quote is not None and quote.is_dearer_than(service.announced):
-                cycle = replace(cycle, raised_at=now)
-            payment = lifecycle.next_payment(replace(view, cycle=cycle), policy)
-            at = payment.at if payment is not None else None
+            at = _charged_at(service, quote, now)
         case Situation.SUSPENDED:
-            at = lifecycle.end_of_suspension(view, policy, now)
+            at = lifecycle.end_of_suspension(view, service.plan.policy, now)
         case _:
             return None
     return None if at is None else local_date(max(at, now), view.timezone)
