@@ -149,9 +149,9 @@ class Cycle:
     @property
     def is_to_be_told_more(self) -> bool:
         """It costs more than was announced, and no e-mail has said so yet."""
-        if self.dearer_at is None:
+        if self.dearer_at is None or self.notices.get(Notice(DEARER, self.dearer)) is not None:
             return False
-        return self.announced_at is None or self.announced_at < self.dearer_at
+        return self.announced_at is None or self.announced_at <= self.dearer_at
 
     def stands_at(self, moment: datetime) -> bool:
         """Whether the open payment request asks for the right amount then."""

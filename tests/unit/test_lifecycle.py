@@ -17,6 +17,7 @@ from schemas.rules.lifecycle import (
     Service,
     Step,
     due_notices,
+    end_of_suspension,
     ends_because,
     next_step,
 )
@@ -418,6 +419,15 @@ class TestEnd:
         cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(13, 8)})
         service = manual(**SUSPENDED, suspended_at=on(12, 9), cycle=cycle)
         assert what(service) == (Step.TERMINATE, on(37, 9))
+
+    @pytest.mark.parametrize("told", [on(6, 8), on(23), on(28, 8), on(60)])
+    def test_an_e_mail_names_the_day_on_which_it_is_terminated(self, told: datetime) -> None:
+        sent = {notice("before-1"): on(-1, 8), notice("suspended"): told}
+        service = manual(**SUSPENDED, suspended_at=on(5), cycle=Cycle(notices=sent))
+        announced = end_of_suspension(service, DEFAULT_POLICY, told)
+        assert what(service) == (Step.TERMINATE, announced)
+        not_yet = replace(service, suspended_at=None)
+        assert end_of_suspension(not_yet, DEFAULT_POLICY, told) is None
 
     def test_and_from_when_that_was_told(self) -> None:
         cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(28, 8)})

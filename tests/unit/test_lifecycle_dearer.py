@@ -40,6 +40,13 @@ def test_its_customer_is_told_the_next_morning(state: dict[str, Any]) -> None:
     assert notice("dearer-1") in due_notices(service, DEFAULT_POLICY, on(0, 8))
 
 
+def test_an_e_mail_of_the_very_moment_at_which_it_was_found_did_not_tell_it() -> None:
+    assert payment(dearer(announced_at=on(0))) is None
+    its_own = {**REMINDED["notices"], notice("dearer-1"): on(0)}
+    told_then = dearer(announced_at=on(0), raised_at=on(0), notices=its_own)
+    assert payment(told_then) == NextStep(Step.REQUEST, on(7))
+
+
 def test_the_second_time_it_is_another_notice() -> None:
     cycle = dearer(dearer=2, notices={**REMINDED["notices"], notice("dearer-1"): on(-5)})
     assert notice("dearer-2") in due_notices(a_service(cycle=cycle), DEFAULT_POLICY, on(0, 8))
@@ -97,6 +104,6 @@ def test_nothing_is_ever_paid_within_the_days_after_a_rise_unless_asked_for_sinc
     next_ = next_step(a_service(cycle=cycle), DEFAULT_POLICY, now, reminders=False)
     if next_ is None or next_.step not in PAYS:
         return
-    assert found is None or announced >= found
+    assert found is None or announced > found
     if raised is not None and (asked is None or asked < raised):
         assert (next_.at - raised).days >= DEFAULT_POLICY.notice

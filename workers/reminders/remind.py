@@ -25,7 +25,7 @@ from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.rules import lifecycle, outlook, sellable
 from schemas.rules import notices as notices_rule
-from schemas.rules.notices import Notice
+from schemas.rules.notices import DEARER, Notice
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
 from schemas.rules.quote import Quote
@@ -285,7 +285,9 @@ def _announcement(service: Renewable, payer: Payer, now: datetime) -> Quote | No
 
 def _charged_at(service: Renewable, told: Quote | None, now: datetime) -> datetime | None:
     """When it is charged next by itself, once its customer was told now; None: it is not."""
-    cycle = replace(service.view.cycle, announced_at=now)
+    cycle = service.view.cycle
+    said = {**cycle.notices, Notice(DEARER, cycle.dearer): now}
+    cycle = replace(cycle, notices=said, announced_at=now)
     if told is not None and told.is_dearer_than(service.announced):
         cycle = replace(cycle, raised_at=now)
     payment = lifecycle.next_payment(replace(service.view, cycle=cycle), service.plan.policy)
