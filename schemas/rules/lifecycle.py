@@ -206,7 +206,7 @@ class Service:
 
     @property
     def expires_on(self) -> date:
-        return local_date(self.expires_at, self.timezone)
+        return _day_of(self.expires_at, self.timezone)
 
     def day(self, days: int) -> datetime:
         """The local midnight so many days after the expiry."""
@@ -299,9 +299,10 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
             at = _morning(service, -policy.stop_reminder)
             yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
         return
-    dearer = Notice(DEARER, cycle.dearer)
-    if cycle.dearer_at is not None and cycle.is_to_be_told_more and dearer not in claimed:
-        yield _morning_after(cycle.dearer_at, service.timezone), dearer
+    if cycle.dearer_at is not None and cycle.is_to_be_told_more:
+        dearer = Notice(DEARER, cycle.dearer)
+        if dearer not in claimed:
+            yield _morning_after(cycle.dearer_at, service.timezone), dearer
     contract = Notice(CONTRACT, service.missing_contract)
     untold = service.missing_contract is not None and contract not in claimed
     if service.is_suspended:
@@ -312,16 +313,18 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
             if untold:
                 yield at, contract
         return
-    declined = Notice(DECLINED, cycle.declines)
-    if cycle.last_declined_at is not None and declined not in claimed:
-        yield _morning_after(cycle.last_declined_at, service.timezone), declined
+    if cycle.last_declined_at is not None:
+        declined = Notice(DECLINED, cycle.declines)
+        if declined not in claimed:
+            yield _morning_after(cycle.last_declined_at, service.timezone), declined
     # Nobody is reminded on the day on which the period begins.
     settled = service.began_at + timedelta(days=1)
     earliest = _morning_after(settled, service.timezone)
     reminders = _reminder_days(service, policy)
     if untold:
         yield max(_morning(service, -reminders[0]), earliest), contract
-    newest = min((days for days in reminders if Notice(BEFORE, days) in claimed), default=None)
+    told = {notice.number for notice in claimed if notice.kind is BEFORE}
+    newest = min((days for days in reminders if days in told), default=None)
     for days in reminders:
         at = _morning(service, -days)
         if newest is None and days == reminders[-1]:
@@ -444,6 +447,12 @@ def _morning_after(moment: datetime, timezone: str) -> datetime:
     today = local_date(moment, timezone)
     morning = _hour_of(today, 0, REMINDER_HOUR, timezone)
     return morning if morning >= moment else _hour_of(today, 1, REMINDER_HOUR, timezone)
+
+
+@lru_cache(maxsize=16_384)
+def _day_of(expires_at: datetime, timezone: str) -> date:
+    """Services expire at few moments, and each is asked for its day many times."""
+    return local_date(expires_at, timezone)
 
 
 @lru_cache(maxsize=16_384)
