@@ -1,8 +1,8 @@
-"""Taking over the old world: services that exist already, from a file, by COPY.
+"""Imports existing services of another system from a file, by COPY.
 
-A row is taken in once: its service's id follows from its driver and resource, so a file that is
-imported again, or was interrupted, changes nothing but what is missing. Bad rows go to whoever
-wants them, with every reason; good rows go in.
+A row is imported once: the id of its service is derived from driver and resource. Importing a file
+again, also after an interruption, adds only what is missing. Good rows are imported; bad rows are
+reported with all their problems.
 """
 
 import gc
@@ -32,15 +32,16 @@ from schemas.errors import AutorenewError
 from schemas.messages import Problem
 from schemas.values import derived_id
 
-# Rows in one transaction: an interrupted import loses at most so many, twice over.
+# Rows in one transaction. An interrupted import loses at most two chunks: the one being written and
+# the one being read.
 CHUNK = 10_000
 
 
 class Reject(NamedTuple):
-    """A row that was not taken in.
+    """A row that was not imported.
 
     Attributes:
-        row: as it was, without its payment method.
+        row: as it was read, its payment method masked.
     """
 
     line: int
@@ -67,20 +68,20 @@ def import_services(
     dry_run: bool = False,
     chunk: int = CHUNK,
 ) -> Counts:
-    """Take in the services of a file.
+    """Import the services of a file.
 
     Args:
         engine: as the database role ``api``.
         source: one row a line; CSV begins with a header.
-        rejects: told of each row that is not taken in, in the order of the file.
-        progress: told how many more rows are done.
-        dry_run: only find out what would happen.
+        rejects: called with each rejected row, in the order of the file.
+        progress: called with the number of rows done since the last call.
+        dry_run: report what would happen and write nothing.
         chunk: rows in one transaction.
 
     Raises:
         AutorenewError: ``header_invalid`` or ``import_running``: nothing was written;
-            ``import_disturbed``: what went before is in, import the file again.
-        SQLAlchemyError: the same.
+            ``import_disturbed``: earlier chunks are imported, import the file again.
+        SQLAlchemyError: as ``import_disturbed``.
     """
     numbered = lines(source)
     rows: RowFormat = NdjsonRows()
@@ -91,7 +92,7 @@ def import_services(
     judge = Judge(clock.now(), keep=dry_run)
     with _alone(engine) as tx, ThreadPoolExecutor(1, "import") as writer, _without_collector():
         writing: Future[None] | None = None
-        # Rows are read and judged while those before them are written.
+        # A chunk is read and checked while the one before it is written.
         while batch := list(islice(numbered, chunk)):
             good, refused = _parse(rows, batch)
             with tx.begin():
@@ -116,7 +117,7 @@ def import_services(
     return counts
 
 
-# Two imports at once could each take for new what the other is writing.
+# Only one import at a time: two could both take a row for new while the other writes it.
 _LOCK = 0x61757472
 
 
@@ -129,12 +130,12 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         try:
             yield tx
         finally:
-            tx.invalidate()  # the lock is the session's: it ends with it, whatever has happened
+            tx.invalidate()  # the lock belongs to the session, and ends with it
 
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Rows make many objects and no cycles: looking for some took a fifth of the time."""
+    """Switch the garbage collector off: rows form no cycles, and it took a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -147,7 +148,7 @@ def _without_collector() -> Iterator[None]:
 def _parse(
     rows: RowFormat, batch: list[tuple[int, bytes]]
 ) -> tuple[list[Row], dict[int, list[Problem]]]:
-    """The rows that have the right shape, and what is wrong with the others, by line."""
+    """The rows of valid shape, and the problems of the others by line."""
     good = []
     refused = {}
     for line, raw in batch:
@@ -160,7 +161,7 @@ def _parse(
 
 
 def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
-    """Line -> its service, where the plan is known."""
+    """Line -> id of its service, for rows whose plan is known."""
     return {
         row.line: derived_id("imported service", plan.driver, row.service.resource_id)
         for row in rows
@@ -199,7 +200,7 @@ def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
 
 
 def _write(engine: Engine, arrivals: Arrivals) -> None:
-    """Write a chunk down, in one transaction."""
+    """Write a chunk, in one transaction."""
     with engine.begin() as tx:
         written = copy_customers(tx, arrivals.customers)
         if written < len(arrivals.customers):
@@ -216,7 +217,7 @@ _EVENTS = text(
 
 
 def _check_customers(tx: Connection, arrivals: Arrivals) -> None:
-    """Some were created by an order in the meantime: the same ones, or others of that name."""
+    """Check customers that an order created in the meantime: their subsidiary must be the same."""
     wanted = {row.id: row.subsidiary for row in arrivals.customers}
     for row in tx.execute(_CUSTOMERS, {"ids": list(wanted)}):
         if row.subsidiary != wanted[row.id]:

@@ -122,6 +122,7 @@ class Dispatch:
 
     queue: str
     name: str
+    lane: str
     subjects: tuple[uuid.UUID, ...]
 
 
@@ -155,12 +156,12 @@ def dispatch(
     alone: list[Dispatch] = []
     for queue, name, lane, subject, starts in tx.execute(_DISPATCH, parameters):
         if starts >= ALONE_FROM_STARTS:
-            alone.append(Dispatch(queue, name, (subject,)))
+            alone.append(Dispatch(queue, name, lane, (subject,)))
         else:
             groups.setdefault((queue, name, lane), []).append(subject)
     return alone + [
-        Dispatch(queue, name, tuple(subjects[i : i + batch(name)]))
-        for (queue, name, _), subjects in groups.items()
+        Dispatch(queue, name, lane, tuple(subjects[i : i + batch(name)]))
+        for (queue, name, lane), subjects in groups.items()
         for i in range(0, len(subjects), batch(name))
     ]
 
@@ -181,3 +182,20 @@ def undispatch(tx: Connection, unsent: Iterable[Dispatch]) -> None:
     of what it does lose. A message that was sent after all finds nothing to claim, or claims."""
     for message in unsent:
         tx.execute(_UNDISPATCH, {"name": message.name, "subjects": list(message.subjects)})
+
+
+_HAND_BACK = text("""
+    UPDATE tasks AS t SET state = 'ready', dispatches = 0,
+        run_at = greatest(t.run_at, now() + make_interval(secs => :delay))
+    FROM (
+        SELECT name, subject FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects) AND state || '' = 'dispatched'
+        ORDER BY subject FOR UPDATE SKIP LOCKED
+    ) AS untouched
+    WHERE t.name = untouched.name AND t.subject = untouched.subject
+""")
+
+
+def hand_back(tx: Connection, name: str, subjects: Iterable[uuid.UUID], *, delay: float) -> None:
+    """What a worker got and has no room for: dispatch it again, ``delay`` seconds from now."""
+    tx.execute(_HAND_BACK, {"name": name, "subjects": list(subjects), "delay": delay})

@@ -35,12 +35,12 @@ class Transport(Protocol):
 
 
 def encode(dispatch: Dispatch) -> dramatiq.Message[Any]:
-    """The message of a dispatch: actor ``queue.task``, its only argument the subjects."""
+    """The message of a dispatch: actor ``queue.task``, told its subjects and their lane."""
     return dramatiq.Message(
         queue_name=dispatch.queue,
         actor_name=f"{dispatch.queue}.{dispatch.name}",
         args=([str(subject) for subject in dispatch.subjects],),
-        kwargs={},
+        kwargs={"lane": dispatch.lane},
         options={},
     )
 

@@ -21,15 +21,15 @@ class End(StrEnum):
 
 
 class Situation(StrEnum):
-    """What an e-mail says about a service; the most urgent first."""
+    """What a mail says about a service; the most urgent first."""
 
-    SUSPENDED = "suspended"  # is suspended; deleted `on`; paying resumes it
-    DECLINED = "declined"  # a charge failed; tried again `on` (None: not again by itself)
-    METHOD = "method"  # payment method missing or expired: cannot be charged
-    ACCEPT = "accept"  # a contract has to be accepted, or the service ends on `expires_on`
+    SUSPENDED = "suspended"  # suspended, will be deleted `on`; a payment resumes it
+    DECLINED = "declined"  # a charge failed; retried `on` (None: not retried)
+    METHOD = "method"  # the payment method is missing or expired, so nothing can be charged
+    ACCEPT = "accept"  # ends on `expires_on` unless the customer accepts a contract
     DEARER = "dearer"  # costs more than was announced; charged `on`
-    PAY = "pay"  # manual: to be paid by hand before it expires
-    RENEWS = "renews"  # automatic: will be charged `on`, nothing to do
+    PAY = "pay"  # manual: the customer has to pay before it expires
+    RENEWS = "renews"  # automatic: charged `on`, nothing to do
     STOPS = "stops"  # ends on `expires_on`, as the customer asked
 
 

@@ -1,4 +1,4 @@
-"""What the documentation says is so: commands, settings, metrics, links, examples."""
+"""The documentation is true and complete: commands, settings, metrics, links, examples."""
 
 import ast
 import json
@@ -37,7 +37,13 @@ from simulator.faults import KINDS, Faults
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
+# Named in ARCHITECTURE.md before the branches that bring them are merged.
+PLANNED = {
+    *(f"schemas/rules/{name}.py" for name in ("notices", "payable", "quote", "sellable")),
+    *("workers/billing/payment_requests/draft.py", "workers/conformance"),
+    *("workers/outside/attempts.py", "workers/outside/calls.py"),
+}
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 COMMANDS = get_args(get_args(CommandDocument)[0])
 PACKAGES = ("autorenew", "monitoring", "producers", "schemas", "simulator", "workers")
@@ -176,7 +182,8 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
     folders = "|".join((*PACKAGES, "benchmarks", "docs", "requirements", "tests"))
     for path in re.findall(rf"(?<![\w./])((?:{folders})/[\w./*-]*\w)", page.read_text()):
-        assert (ROOT / path).exists(), path
+        matches = ROOT.glob(path) if "*" in path else iter([ROOT / path])
+        assert path in PLANNED or any(file.exists() for file in matches), path
 
 
 @each_page
@@ -303,12 +310,16 @@ def test_every_guarded_lane_is_documented() -> None:
         (
             "order",
             (
-                *("schemas/messages", "schemas/tax"),
-                *("producers/validation", "producers/intake", "producers/amqp_intake"),
+                *("schemas/messages", "schemas/rules/tax"),
+                *(f"producers/intake/{name}" for name in ("amqp", "intake", "orders")),
+                "producers/intake/validation",
             ),
         ),
-        ("commands", ("producers/commands",)),
-        ("import", ("producers/imported_rows", "producers/imported_services", "schemas/tax")),
+        ("commands", ("producers/intake/commands",)),
+        (
+            "import",
+            ("producers/imports/rows", "producers/imports/services", "schemas/rules/tax"),
+        ),
     ],
 )
 def test_every_problem_code_is_documented_and_no_other(page: str, modules: tuple[str, ...]) -> None:
@@ -405,7 +416,7 @@ def test_every_dependency_has_its_reason() -> None:
 class TestTheExamples:
     ORDERS = DOCS / "examples/orders.ndjson"
 
-    def test_all_orders_but_one_can_be_sold_from_the_bundled_catalogue(self) -> None:
+    def test_all_example_orders_but_one_can_be_sold_from_the_bundled_catalogue(self) -> None:
         catalogue, now = bundled(), datetime.now(UTC)
         answers = {}
         for line in self.ORDERS.read_bytes().splitlines():
@@ -421,7 +432,7 @@ class TestTheExamples:
             "example-5": ["plan_not_sold"],
         }
 
-    def test_the_orders_are_for_every_universe(self) -> None:
+    def test_example_orders_cover_every_universe(self) -> None:
         catalogue = bundled()
         lines = [
             line
@@ -432,20 +443,20 @@ class TestTheExamples:
         universes = {plan.universe for line in lines if (plan := catalogue.plan(line["plan"]))}
         assert len(universes) == 4
 
-    def test_the_order_of_the_reference_is_one(self) -> None:
+    def test_order_of_the_reference_is_valid(self) -> None:
         (block,) = fences(REFERENCE / "order.md", "json")
         _, order, problems = parse(block.encode())
 
         assert isinstance(order, OrderDocument), problems
         assert problems_of(order, bundled(), datetime.now(UTC)) == []
 
-    def test_every_command_of_the_reference_is_one(self) -> None:
+    def test_every_command_of_the_reference_is_valid(self) -> None:
         shown = [parse(block.encode())[1:] for block in fences(REFERENCE / "commands.md", "json")]
 
         assert [problems for _, problems in shown if problems] == []
         assert [type(command) for command, _ in shown] == list(COMMANDS)
 
-    def test_the_services_are_rows_that_an_import_takes(self) -> None:
+    def test_example_services_can_be_imported(self) -> None:
         header, *lines = (DOCS / "examples/services.csv").read_bytes().splitlines()
         form = imported_rows.CsvRows(header)
         catalogue = bundled()
@@ -458,9 +469,7 @@ class TestTheExamples:
             assert plan is not None
             assert plan.renewal("FR", row.period) is not None
 
-    def test_the_policies_of_the_pages_are_ones_that_a_catalogue_takes(
-        self, tmp_path: Path
-    ) -> None:
+    def test_policies_of_the_pages_are_valid(self, tmp_path: Path) -> None:
         for page in (REFERENCE / "life-cycle.md", DOCS / "how-to/change-a-policy.md"):
             (block,) = fences(page, "toml")
             (tmp_path / "policies.toml").write_text(block)
@@ -472,12 +481,12 @@ class TestTheExamples:
         assert plan.policy.suspend is None
         assert plan.policy.charges == (-2, -1)
 
-    def test_the_faults_are_rules_that_the_simulator_takes(self) -> None:
+    def test_example_faults_are_valid_rules(self) -> None:
         rules = json.loads((DOCS / "examples/faults.json").read_text())
 
         assert len(Faults(rules).rules) == len(rules)
 
-    def test_the_plan_of_the_how_to_fits_the_bundled_catalogue(self, tmp_path: Path) -> None:
+    def test_plan_of_the_how_to_fits_the_bundled_catalogue(self, tmp_path: Path) -> None:
         (block,) = fences(DOCS / "how-to/add-a-plan.md", "toml")
         (tmp_path / "games.toml").write_text(block)
 
@@ -486,7 +495,7 @@ class TestTheExamples:
         assert list(map(str, plan.periods("FR"))) == ["P1M", "P12M"]
 
     @pytest.mark.parametrize("script", sorted((DOCS / "examples").glob("*.py")))
-    def test_the_scripts_can_be_imported(self, script: Path) -> None:
+    def test_example_scripts_can_be_imported(self, script: Path) -> None:
         namespace = {"__name__": "example", "__file__": str(script)}
 
         exec(compile(script.read_text(), str(script), "exec"), namespace)

@@ -11,27 +11,28 @@ from producers.relay.transport import LocalTransport, encode
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 
 
-@given(names, names, st.lists(st.uuids(), min_size=1, max_size=20))
-def test_a_message_carries_nothing_but_its_subjects(
-    queue: str, name: str, subjects: list[uuid.UUID]
+@given(names, names, names, st.lists(st.uuids(), min_size=1, max_size=20))
+def test_a_message_carries_nothing_but_its_subjects_and_their_lane(
+    queue: str, name: str, lane: str, subjects: list[uuid.UUID]
 ) -> None:
     # When it has been over the wire
-    sent = encode(Dispatch(queue, name, tuple(subjects)))
+    sent = encode(Dispatch(queue, name, lane, tuple(subjects)))
     read = dramatiq.Message.decode(sent.encode())
     # Then a worker finds its queue, its actor and the subjects, and nothing to schedule by.
     assert read.queue_name == queue
     assert read.actor_name == f"{queue}.{name}"
     assert [uuid.UUID(subject) for subject in read.args[0]] == subjects
     assert len(read.args) == 1
-    assert (read.kwargs, read.options) == ({}, {})
+    assert (read.kwargs, read.options) == ({"lane": lane}, {})
 
 
-def test_a_full_message_is_small() -> None:
-    dispatch = Dispatch("dedicated", "converge", tuple(uuid.uuid4() for _ in range(500)))
+def test_message_with_a_full_batch_is_small() -> None:
+    subjects = tuple(uuid.uuid4() for _ in range(500))
+    dispatch = Dispatch("dedicated", "converge", "driver:metal", subjects)
     assert len(encode(dispatch).encode()) < 32_000
 
 
-def test_within_a_process_a_message_goes_to_its_queue() -> None:
+def test_local_transport_sends_a_message_to_its_queue() -> None:
     # Given a broker in this process
     broker = StubBroker(middleware=[])
     broker.declare_queue("orders")
@@ -39,7 +40,10 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     transport = LocalTransport(broker, waited.append)
     subjects = (uuid.uuid4(), uuid.uuid4())
     # When
-    batch = [Dispatch("orders", "price", subjects), Dispatch("orders", "end", subjects)]
+    batch = [
+        Dispatch("orders", "price", "orders", subjects),
+        Dispatch("orders", "end", "orders", subjects),
+    ]
     # Then no queue is missing, and all of it is there.
     assert transport.publish(batch) == set()
     queue = broker.queues["orders"]
@@ -50,7 +54,7 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     broker.close()
 
 
-def test_within_a_process_idling_is_only_waiting() -> None:
+def test_local_transport_idles_by_waiting() -> None:
     waited: list[float] = []
     transport = LocalTransport(StubBroker(middleware=[]), waited.append)
     transport.idle(0.25)
@@ -58,6 +62,8 @@ def test_within_a_process_idling_is_only_waiting() -> None:
     assert waited == [0.25]
 
 
-def test_a_queue_that_does_not_exist_is_named_and_not_made_up() -> None:
+def test_unknown_queue_is_reported_and_not_created() -> None:
     transport = LocalTransport(StubBroker(middleware=[]), lambda _: None)
-    assert transport.publish([Dispatch("nonsense", "price", (uuid.uuid4(),))]) == {"nonsense"}
+    assert transport.publish([Dispatch("nonsense", "price", "orders", (uuid.uuid4(),))]) == {
+        "nonsense"
+    }

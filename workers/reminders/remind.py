@@ -4,7 +4,6 @@ Its notices were claimed by a scheduler. Once it has begun nothing is added to i
 again under the same Message-ID. What it says is what is true when it is sent.
 """
 
-import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from sqlalchemy import Connection, text
 from producers import history
 from producers.history import by_task
 from producers.intake.links import Links
-from producers.ledger import Claim, Failure, Outcome
+from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from producers.steps import REMIND
@@ -25,10 +24,11 @@ from schemas.rules.notices import Notice
 from schemas.rules.payable import PaymentMethod
 from schemas.tables.bulk import Bulk
 from schemas.values import Money, ResourceState, ServiceId
+from workers.outside.attempts import DONE, Meaning, settle
 from workers.reminders.items import Payer, item_of
 from workers.reminders.mail import Item, Mail, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState
-from workers.runtime.runtime import RetryPolicy
+from workers.runtime.retries import RetryPolicy
 
 _EMAILS = text("""
     SELECT e.id, c.id AS customer_id, c.email, c.language, c.country, c.vat_number
@@ -145,8 +145,11 @@ class RemindHandler:
         # What it was to say is not true any more, or it was sent.
         return calls, Outcome(done=[s for s in claim.subjects if s not in to_send])
 
-    def call(self, call: Letter) -> MailAnswer:
-        return self._mailer.send(call.message)
+    async def call(self, call: Letter) -> MailAnswer:
+        return await self._mailer.perform(call.message)
+
+    async def close(self) -> None:
+        await self._mailer.close()
 
     def record(
         self,
@@ -154,21 +157,11 @@ class RemindHandler:
         claim: Claim,
         answers: Sequence[tuple[uuid.UUID, Letter, MailAnswer]],
     ) -> Outcome:
+        outcome = settle(
+            claim, answers, lambda task, _, answer: meaning_of(task, answer, self._policy)
+        )
         tasks = {task.subject: task for task in claim.tasks}
-        outcome = Outcome()
-        sent = []
-        for subject, letter, answer in answers:
-            reason, detail = answer.reason or f"mail_{answer.state}", answer.detail or ""
-            match answer.state:
-                case MailState.SENT:
-                    sent.append((subject, letter))
-                    outcome.done.append(subject)
-                case MailState.REFUSED:
-                    outcome.failures.append(Failure(subject, reason, detail))
-                case _:
-                    outcome.add(
-                        self._policy.decide(tasks[subject], reason, detail, random.random())
-                    )
+        sent = [(subject, letter) for subject, letter, a in answers if a.state is MailState.SENT]
         if sent:
             now, catalogue = self._clock.now(), self._catalogue.current(tx)
             services = {service for _, letter in sent for service in letter.notices}
@@ -199,6 +192,18 @@ def _amounts(services: Sequence[Renewable], items: Sequence[Item]) -> list[Annou
         for service, item in zip(services, items, strict=True)
         if item.amount is not None
     ]
+
+
+def meaning_of(task: ClaimedTask, answer: MailAnswer, policy: RetryPolicy) -> Meaning:
+    """What the mail server's answer means for a mail's task."""
+    reason, detail = answer.reason or f"mail_{answer.state}", answer.detail or ""
+    match answer.state:
+        case MailState.SENT:
+            return DONE
+        case MailState.REFUSED:
+            return Failure(task.subject, reason, detail)
+        case MailState.UNKNOWN | MailState.UNAVAILABLE:
+            return policy.decide(task, reason, detail)
 
 
 def _methods(tx: Connection, services: Iterable[Renewable]) -> dict[uuid.UUID, PaymentMethod]:

@@ -10,7 +10,7 @@ writing meanwhile: nothing is known to be announced then, and a payment request 
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,15 @@
+"""A payment method belongs to a gateway: the name that one is configured under."""
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Those of the release before, and those it still writes, are of the only gateway there was.
+    op.execute("ALTER TABLE payment_methods ADD COLUMN gateway TEXT DEFAULT 'default' NOT NULL")
+    for role in ("api", "readonly"):
+        op.execute(f"GRANT SELECT (gateway) ON payment_methods TO autorenew_{role}")
