@@ -268,9 +268,11 @@ _TO_PAY = text("""
     ORDER BY id
 """)
 _CARD_EXPIRED = text("""
-    SELECT DISTINCT customer_id FROM services WHERE state IN ('active', 'suspended')
-      AND pays_until < CAST((SELECT now() + ahead FROM virtual_clock) AS date)
-    ORDER BY customer_id
+    SELECT DISTINCT s.customer_id
+    FROM services AS s JOIN payment_methods AS m ON m.id = s.payment_method_id
+    WHERE s.state IN ('active', 'suspended')
+      AND m.expires_on < CAST((SELECT now() + ahead FROM virtual_clock) AS date)
+    ORDER BY s.customer_id
 """)
 _NOT_AGREED = text("""
     SELECT DISTINCT s.customer_id FROM services AS s JOIN plans AS p ON p.code = s.plan

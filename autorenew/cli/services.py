@@ -4,7 +4,7 @@ import json
 import sys
 import uuid
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -19,7 +19,7 @@ from producers.renewals.next_steps import Renewable
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
-from schemas.values import Money, RenewalMode
+from schemas.values import RenewalMode
 
 
 @click.group()
@@ -78,7 +78,7 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
             "declined_charges": view.cycle.declines,
             "next_step": next_.step if next_ else None,
             "next_step_at": next_.at if next_ else None,
-            "renewing_now": _quote(held, now),
+            "renewing_now": _quote(tx, held, now),
         }
         events = tx.execute(
             text("SELECT at, name, waited, attempt, detail FROM events"
@@ -96,14 +96,17 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
     show("history", ("at", "event", "attempt", "detail"), rows, json_lines=False)
 
 
-def _quote(held: Renewable, now: Any) -> str | None:
+_CUSTOMER = text("SELECT country, vat_number FROM customers WHERE id = :id")
+
+
+def _quote(tx: Connection, held: Renewable, now: datetime) -> str | None:
     """What paying now buys, as a customer is shown beforehand."""
-    if held.price is None:
+    customer = tx.execute(_CUSTOMER, {"id": held.customer_id}).one()
+    quote = held.quote(customer.country, customer.vat_number, now)
+    if quote is None:
         return None
-    periods = held.periods_to_reach(now)
-    net = Money(held.price * periods, held.subsidiary.currency)
-    until = held.end(held.paid_periods + periods)
-    return f"{periods} x {held.period} for {net} net, until {until}"
+    buys = f"{quote.periods} x {held.period} for {quote.net} net, until {quote.paid_until}"
+    return f"{buys}; {quote.gross} with tax ({quote.mention}, {quote.rate} %)"
 
 
 @service.command()
@@ -144,7 +147,7 @@ def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None
     """Renew SERVICES of one customer and pay for them now, together, whatever their mode."""
     engine = database()
     with engine.connect() as tx:
-        held = {s.id: s for s in _load(tx, services)}
+        held: dict[uuid.UUID, Renewable] = {s.id: s for s in _load(tx, services)}
     seen: dict[uuid.UUID, date] = {
         s: expires_on.date() if expires_on else held[s].view.expires_on if s in held else date.min
         for s in services

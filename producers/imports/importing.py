@@ -11,31 +11,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
-import psycopg
-from sqlalchemy import Connection, Engine, Table, text
-from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy import Connection, Engine, text
 
-from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
-from producers.imports.services import (
-    AGREEMENT_COLUMNS,
-    CUSTOMER_COLUMNS,
-    METHOD_COLUMNS,
-    SERVICE_COLUMNS,
+from producers.imports.arrivals import (
     Arrivals,
-    Books,
-    Customer,
-    Judge,
-    known_plan,
+    copy_agreements,
+    copy_customers,
+    copy_methods,
+    copy_services,
 )
+from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
+from producers.imports.services import Books, Customer, Judge
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import AutorenewError
 from schemas.messages import Problem
-from schemas.tables import agreements, customers, payment_methods, services
 from schemas.values import derived_id
 
 # Rows in one transaction. An interrupted import loses at most two chunks: the one being written and
@@ -171,13 +165,13 @@ def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
     return {
         row.line: derived_id("imported service", plan.driver, row.service.resource_id)
         for row in rows
-        if (plan := known_plan(catalogue, row.service.plan)) is not None
+        if (plan := catalogue.find_plan(row.service.plan)) is not None
     }
 
 
 _SERVICES = text("SELECT id, customer_id, plan FROM services WHERE id = ANY(:ids)")
 _CUSTOMERS = text("SELECT id, subsidiary, payment_method_id FROM customers WHERE id = ANY(:ids)")
-_METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
+_METHODS = text("SELECT id FROM payment_methods WHERE id = ANY(:ids)")
 _AGREED = text(
     "SELECT customer_id, contract, max(version) FROM agreements WHERE customer_id = ANY(:ids)"
     " GROUP BY customer_id, contract"
@@ -201,21 +195,19 @@ def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
     }
     saved = {c.payment_method_id for c in books.customers.values() if c.payment_method_id}
     if named | saved:
-        books.methods.update(
-            (row.id, row.expires_on) for row in tx.execute(_METHODS, {"ids": list(named | saved)})
-        )
+        books.methods.update(tx.execute(_METHODS, {"ids": list(named | saved)}).scalars())
     return books
 
 
 def _write(engine: Engine, arrivals: Arrivals) -> None:
     """Write a chunk, in one transaction."""
     with engine.begin() as tx:
-        written = _copy(tx, customers, CUSTOMER_COLUMNS, arrivals.customers)
+        written = copy_customers(tx, arrivals.customers)
         if written < len(arrivals.customers):
             _check_customers(tx, arrivals)
-        _copy(tx, payment_methods, METHOD_COLUMNS, arrivals.methods)
-        _copy(tx, agreements, AGREEMENT_COLUMNS, arrivals.agreements)
-        _copy(tx, services, SERVICE_COLUMNS, arrivals.services)
+        copy_methods(tx, arrivals.methods)
+        copy_agreements(tx, arrivals.agreements)
+        copy_services(tx, arrivals.services)
         tx.execute(_EVENTS)
 
 
@@ -226,34 +218,10 @@ _EVENTS = text(
 
 def _check_customers(tx: Connection, arrivals: Arrivals) -> None:
     """Check customers that an order created in the meantime: their subsidiary must be the same."""
-    wanted = {row[0]: row[1] for row in arrivals.customers}
+    wanted = {row.id: row.subsidiary for row in arrivals.customers}
     for row in tx.execute(_CUSTOMERS, {"ids": list(wanted)}):
         if row.subsidiary != wanted[row.id]:
             raise AutorenewError(
                 f"customer {row.id} appeared in {row.subsidiary} in the meantime: import again",
                 code="import_disturbed",
             )
-
-
-def _copy(
-    tx: Connection, table: Table, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
-) -> int:
-    """Insert rows that do not exist yet, in the order of their keys; returns how many."""
-    if not rows:
-        return 0
-    compiler = dialect()  # type: ignore[no-untyped-call]
-    names = ", ".join(columns)
-    types = ", ".join(f"{name} {table.c[name].type.compile(dialect=compiler)}" for name in columns)
-    key = ", ".join(column.name for column in table.primary_key)
-    connection: psycopg.Connection[Any] = tx.connection.driver_connection  # type: ignore[assignment]
-    with connection.cursor() as cursor:
-        incoming = f"incoming_{table.name}"
-        cursor.execute(f"CREATE TEMPORARY TABLE {incoming} ({types}) ON COMMIT DROP")
-        with cursor.copy(f"COPY {incoming} ({names}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-        cursor.execute(
-            f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {incoming}"
-            f" ORDER BY {key} ON CONFLICT DO NOTHING"
-        )
-        return int(cursor.rowcount)

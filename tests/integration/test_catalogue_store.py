@@ -18,7 +18,7 @@ GENTLE = Policy(
     code="gentle",
     reminders=(20, 2),
     reminders_for=(
-        ReminderRule("IE", YEAR, (90, 60)),
+        ReminderRule("IE", YEAR, (90, 60), date(2027, 1, 1), "A law, s. 1"),
         ReminderRule("FR", None, (40,)),
         ReminderRule(None, Period(3), (10, 1)),
         ReminderRule(None, None, (5,)),
@@ -28,6 +28,7 @@ GENTLE = Policy(
     terminate=45,
     stop_reminder=3,
     notice=10,
+    source="Terms of sale, s. 7",
 )
 SHORT = Policy(code="short", reminders=(9,), reminders_for=(), charges=(-1,), suspend=None)
 

@@ -193,7 +193,10 @@ class TestEachCommand:
 
         assert [a.repeated for a in database.place(document, document)] == [False, True]
 
-        paying = database.all("SELECT DISTINCT pays_until, payment_method_id FROM services")
+        paying = database.all(
+            "SELECT DISTINCT m.expires_on, m.id FROM services AS s"
+            " JOIN payment_methods AS m ON m.id = s.payment_method_id"
+        )
         assert [str(day) for day, _ in paying] == ["2031-02-28"]
         token = (
             "SELECT token FROM payment_methods AS m"

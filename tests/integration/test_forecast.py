@@ -69,12 +69,26 @@ def service(database: Database, due: date = DUE, **changes: Any) -> uuid.UUID:
         "desired": "active",
         "paid_periods": 3,
         "expires_at": local_midnight(due, ZONES[subsidiary]),
-        "payment_method_id": uuid.uuid4(),
-        "pays_until": None,
+        "payment_method_id": method(database, changes.pop("card_until", None)),
         "agreed_version": 2,
     } | changes
     values = ", ".join(f":{name}" for name in row)
     database.run(f"INSERT INTO services ({', '.join(row)}) VALUES ({values})", **row)
+    return id
+
+
+def method(database: Database, last_day: date | None) -> uuid.UUID:
+    """A saved payment method."""
+    id = uuid.uuid4()
+    database.run(
+        "INSERT INTO customers (id, subsidiary, country, language, email)"
+        " VALUES ('alice', 'FR', 'FR', 'fr', 'alice@example.com') ON CONFLICT DO NOTHING"
+    )
+    database.run(
+        "INSERT INTO payment_methods (id, customer_id, token, expires_on)"
+        " VALUES (:id, 'alice', :token, :day)",
+        id=id, token=str(id), day=last_day,
+    )  # fmt: skip
     return id
 
 
@@ -118,7 +132,8 @@ class TestDecision:
         [
             ({}, "will_renew"),
             ({"state": "suspended", "desired": "suspended"}, "will_renew"),
-            ({"pays_until": DUE}, "will_renew"),
+            # The first day of charging is three days before the expiry.
+            ({"card_until": DUE - timedelta(days=3)}, "will_renew"),
             ({"mode": "stop"}, "will_stop"),
             ({"mode": "stop", "agreed_version": 1, "payment_method_id": None}, "will_stop"),
             ({"agreed_version": 1}, "undecided_contract"),
@@ -126,7 +141,7 @@ class TestDecision:
             ({"mode": "manual"}, "undecided_manual"),
             ({"mode": "manual", "payment_method_id": None}, "undecided_manual"),
             ({"payment_method_id": None}, "undecided_payment"),
-            ({"pays_until": DUE - timedelta(days=1)}, "undecided_payment"),
+            ({"card_until": DUE - timedelta(days=4)}, "undecided_payment"),
             ({"subsidiary": "IE"}, "not_rolled_out"),
             ({"subsidiary": "IE", "mode": "stop"}, "not_rolled_out"),
         ],
@@ -262,7 +277,7 @@ class TestBuckets:
     def test_overdue_service_with_an_expired_payment_method_cannot_be_charged(
         self, books: Database
     ) -> None:
-        service(books, TODAY - timedelta(days=3), pays_until=TODAY - timedelta(days=1))
+        service(books, TODAY - timedelta(days=3), card_until=TODAY - timedelta(days=1))
 
         assert [r.decision for r in forecasted(books)] == [Decision.UNDECIDED_PAYMENT]
 

@@ -92,12 +92,12 @@ def test_migrated_services_keep_the_payment_method_and_the_contract_of_their_ord
 
     found = rows(
         of_the_release_before,
-        "SELECT id, payment_method_id, agreed_version, pays_until FROM services ORDER BY id",
+        "SELECT id, payment_method_id, agreed_version FROM services ORDER BY id",
     )
     assert found == [
-        (SERVICES[0], METHODS[0], 2, None),
-        (SERVICES[1], METHODS[1], None, None),  # a plan without a contract
-        (SERVICES[2], METHODS[2], None, None),  # who accepted another one
+        (SERVICES[0], METHODS[0], 2),
+        (SERVICES[1], METHODS[1], None),  # a plan without a contract
+        (SERVICES[2], METHODS[2], None),  # who accepted another one
     ]
 
 

@@ -121,7 +121,9 @@ def test_role_is_refused_what_its_work_does_not_need(
     ("role", "statement"),
     [
         ("scheduler", "UPDATE services SET next_step = NULL, next_step_at = NULL"),
-        ("scheduler", "SELECT agreed_version, pays_until, suspended_at FROM services"),
+        ("scheduler", "SELECT agreed_version, suspended_at FROM services"),
+        ("scheduler", "SELECT id, expires_on FROM payment_methods"),
+        ("reminders", "SELECT id, expires_on FROM payment_methods"),
         ("scheduler", "UPDATE emails SET begun_at = now()"),
         ("scheduler", "DELETE FROM recomputations"),
         ("scheduler", "DELETE FROM destructions"),

@@ -1,5 +1,6 @@
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,14 @@ suspend = 8
 terminate = 45
 stop_reminder = 3
 notice = 10
+source = "Terms of sale, s. 7"
 
 [[policy.reminders_for]]
 subsidiary = "IE"
 period = "P1Y"
 days = [90, 60]
+since = 2027-01-01
+source = "A law, s. 1"
 
 [[policy.reminders_for]]
 days = [10]
@@ -322,7 +326,7 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
         code="gentle",
         reminders=(20, 2),
         reminders_for=(
-            ReminderRule("IE", Period(12), (90, 60)),
+            ReminderRule("IE", Period(12), (90, 60), date(2027, 1, 1), "A law, s. 1"),
             ReminderRule(None, None, (10,)),
         ),
         charges=(-2, 0, 4),
@@ -330,6 +334,7 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
         terminate=45,
         stop_reminder=3,
         notice=10,
+        source="Terms of sale, s. 7",
     )
 
 
@@ -342,8 +347,8 @@ def test_policy_inherits_the_exceptions_of_the_default_unless_it_has_its_own(
 ) -> None:
     # Given its own reminders, a yearly contract in France is still announced as the law wants.
     monthly = policy(tmp_path, "reminders = [5]")
-    assert monthly.reminder_days("FR", Period(12)) == (60, 30, 15, 7, 3, 1)
-    assert monthly.reminder_days("FR", Period(1)) == (5,)
+    assert monthly.reminder_days("FR", Period(12), date(2026, 6, 20)) == (60, 30, 15, 7, 3, 1)
+    assert monthly.reminder_days("FR", Period(1), date(2026, 6, 20)) == (5,)
     assert policy(tmp_path, "reminders = [5]", "reminders_for = []").reminders_for == ()
 
 

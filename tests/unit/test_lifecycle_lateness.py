@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.clock import local_midnight
 from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, Service, Step, due_notices, next_step
+from schemas.rules.notices import End
 from schemas.values import RenewalMode, ResourceState, ServiceState
-from tests.unit.test_lifecycle import NO_GRACE, PAYS, a_service, on
+from tests.unit.test_lifecycle import NO_GRACE, PAYS, a_service, notice, on
 from tests.unit.test_lifecycle_time import (
     ENDS,
     LONG_AGO,
@@ -117,7 +118,7 @@ class Fleet:
         self.service = replace(self.service, cycle=cycle)
 
     def _check_notice(self, now: datetime) -> None:
-        noticed_at = self.service.cycle.noticed_at(stopped=False)
+        noticed_at = self.service.cycle.noticed_at(End.UNPAID)
         assert noticed_at is not None
         assert now - noticed_at >= timedelta(days=self.policy.notice)
 
@@ -134,17 +135,17 @@ class Fleet:
         service, notices = self.service, self.service.cycle.notices
         assert now >= service.expires_at
         if service.mode is RenewalMode.STOP:
-            assert notices["stop"] is not None
+            assert notices[notice("stop")] is not None
             return
         self._check_notice(now)
         if service.state is ServiceState.SUSPENDED:
-            told_at = notices["suspended"]
+            told_at = notices[notice("suspended")]
             assert service.suspended_at is not None
             assert told_at is not None
             assert now - service.suspended_at >= timedelta(days=25)
             assert now - told_at >= timedelta(days=self.policy.notice)
         elif service.missing_contract is not None:
-            told_at = notices[f"contract-{service.missing_contract}"]
+            told_at = notices[notice(f"contract-{service.missing_contract}")]
             assert told_at is not None
             assert now - told_at >= timedelta(days=self.policy.notice)
         else:
@@ -218,9 +219,10 @@ class TestLateness:
         reminders = [on(day, 8) for day in (-30, -15, -7, -3, -1, 0, 3, 5)]
         assert fleet.times(Step.REMIND) == reminders
         assert set(fleet.service.cycle.notices) == {
-            "before-30", "before-15", "before-7", "before-3", "before-1",
-            "declined-1", "declined-2", "declined-3", "declined-4", "suspended",
-        }  # fmt: skip
+            *(notice(f"before-{days}") for days in (30, 15, 7, 3, 1)),
+            *(notice(f"declined-{number}") for number in (1, 2, 3, 4)),
+            notice("suspended"),
+        }
 
     def test_renewal_due_while_the_fleet_was_down_is_done_once_when_it_is_up(
         self,
@@ -245,7 +247,7 @@ class TestLateness:
         if mode is RenewalMode.STOP:
             assert fleet.log == [(Step.REMIND, on(20)), (Step.TERMINATE, on(20))]
         elif mode is RenewalMode.MANUAL:
-            assert set(fleet.service.cycle.notices) == {"before-1", "suspended"}
+            assert set(fleet.service.cycle.notices) == {notice("before-1"), notice("suspended")}
             assert fleet.times(*ENDS) == [on(27), on(52)]
         else:
             assert fleet.times(*PAYS) == [on(20)]

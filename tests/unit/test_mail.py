@@ -158,8 +158,8 @@ class TestBody:
         body = part(composed(of(*items)), "plain")
         # Then
         assert re.findall(r"(?m)^\* (.+?) \(", body) == [
-            "suspended", "declined", "method", "accept", "a", "b", "pay", "A later", "renews",
-            "stops",
+            "suspended", "declined", "method", "accept", "dearer", "a", "b", "pay", "A later",
+            "renews", "stops",
         ]  # fmt: skip
 
     def test_the_subject_names_the_most_urgent_and_counts_the_others(self) -> None:
@@ -183,6 +183,7 @@ class TestBody:
             (Situation.DECLINED, None, "We will not try this payment again by ourselves."),
             (Situation.METHOD, DAY, "Payment due on: 4 December 2026"),
             (Situation.RENEWS, DAY, "Will be charged on: 4 December 2026"),
+            (Situation.DEARER, DAY, "Will be charged on: 4 December 2026"),
             (Situation.ACCEPT, None, "Ends on: 1 January 2027"),
             (Situation.STOPS, None, "Ends on: 1 January 2027"),
         ],
@@ -206,7 +207,12 @@ class TestBody:
 
     def test_three_hundred_services_are_one_mail_and_soon_written(self) -> None:
         items = [
-            replace(PAY, situation=list(Situation)[i % 7], detail=f"{i}.example.org", on=DAY)
+            replace(
+                PAY,
+                situation=list(Situation)[i % len(Situation)],
+                detail=f"{i}.example.org",
+                on=DAY,
+            )
             for i in range(300)
         ]
         compose(of(PAY), SENDER)  # templates and texts are loaded once

@@ -216,3 +216,8 @@ class TestAmounts:
             assert tax_on(pricing["price"], rate) == pricing["tax"]
             cents = pricing["price"] // 10**6
             assert tax_on(cents, rate) == round_half_up(Decimal(pricing["tax"]) / 10**6)
+
+
+def test_every_rate_says_where_it_comes_from() -> None:
+    for country, entry in tax._table()["country"].items():
+        assert entry["source"], country

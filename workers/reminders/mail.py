@@ -13,7 +13,6 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from enum import StrEnum
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +24,7 @@ from babel.numbers import format_currency
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from schemas.errors import ConfigurationError, DataError
+from schemas.rules.notices import Situation as Situation
 from schemas.values import CURRENCY_DIGITS, Money
 
 HERE = Path(__file__).parent
@@ -37,18 +37,6 @@ LINKS = ("accept", "resume", "renew", "stop")
 
 # Names that customers choose are cut to this many characters.
 _LONGEST = 200
-
-
-class Situation(StrEnum):
-    """What a mail says about a service; the most urgent first."""
-
-    SUSPENDED = "suspended"  # suspended, will be deleted `on`; a payment resumes it
-    DECLINED = "declined"  # a charge failed; retried `on` (None: not retried)
-    METHOD = "method"  # the payment method is missing or expired, so nothing can be charged
-    ACCEPT = "accept"  # ends on `expires_on` unless the customer accepts a contract
-    PAY = "pay"  # manual: the customer has to pay before it expires
-    RENEWS = "renews"  # automatic: charged `on`, nothing to do
-    STOPS = "stops"  # ends on `expires_on`, as the customer asked
 
 
 _URGENCY = {situation: place for place, situation in enumerate(Situation)}
@@ -225,7 +213,7 @@ def _headline(situation: Situation, items: Sequence[Item], wording: Wording) -> 
             days = [item.on for item in items if item.on]
             if not days:
                 return wording.say("headline", "suspended_undated", count=count)
-        case Situation.RENEWS | Situation.METHOD:
+        case Situation.RENEWS | Situation.METHOD | Situation.DEARER:
             days = [item.on or item.expires_on for item in items]
         case _:
             days = [item.expires_on for item in items]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from producers.ledger import ClaimedTask, Failure, Retry
+from schemas.rules.payable import Obstacle
 from schemas.values import ChargeState, Money, OrderId, RequestId, derived_id
 from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState
 from workers.runtime.retries import RetryPolicy
@@ -33,7 +34,7 @@ class Attempt:
     given_up: bool
     method_id: uuid.UUID | None
     gateway: str | None
-    cannot_pay: str | None
+    cannot_pay: Obstacle | None
     charge: Charge
 
     @property
@@ -46,14 +47,12 @@ class Attempt:
         """The answer where there is nothing to ask a gateway for; None: it has to be called."""
         if self.charge.amount.amount == 0:
             return GatewayAnswer(GatewayState.SUCCEEDED, reason="nothing_to_pay")
-        if self.method_id is None:
-            return GatewayAnswer(GatewayState.DECLINED, reason="payment_method_missing")
-        if self.cannot_pay is not None and not self.in_doubt:
+        if self.cannot_pay is Obstacle.MISSING or (self.cannot_pay and not self.in_doubt):
             return GatewayAnswer(GatewayState.DECLINED, reason=self.cannot_pay)
         return None
 
 
-def next_attempt(row: Any, cannot_pay: str | None) -> Attempt:
+def next_attempt(row: Any, cannot_pay: Obstacle | None) -> Attempt:
     """What to do about an open request, by its last charge.
 
     Args:

@@ -18,6 +18,7 @@ from producers.renewals import next_steps
 from producers.steps import CHARGE, CONVERGE, driver_place
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
+from schemas.rules.payable import PaymentMethod, obstacle
 from schemas.tables import charges
 from schemas.tables.bulk import Bulk, insert
 from schemas.values import ChargeState, Money, RequestId
@@ -32,7 +33,7 @@ from workers.billing.charges.attempt import (
 )
 from workers.billing.charges.invoices import issue_invoices
 from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState
-from workers.billing.payment_requests import requests
+from workers.billing.payment_requests import store
 from workers.outside.attempts import DONE, Meaning, attempt, settle
 
 
@@ -169,8 +170,8 @@ class ChargeHandler:
         open_attempts = []
         for row in rows:
             today = local_date(now, catalogue.subsidiary(row.subsidiary).timezone)
-            expired = row.expires_on is not None and row.expires_on < today
-            open_attempts.append(next_attempt(row, "payment_method_expired" if expired else None))
+            method = PaymentMethod(row.method_id, row.expires_on) if row.method_id else None
+            open_attempts.append(next_attempt(row, obstacle(method, today)))
         settled = [a for a in open_attempts if a.given_up and not a.in_doubt]
         if settled:
             _void(tx, settled)
@@ -314,7 +315,7 @@ def _lock_renewals(
     decided = (GatewayState.SUCCEEDED, GatewayState.DECLINED)
     renewals = {a.request_id for _, a, g in answers if a.order_id is None and g.state in decided}
     if renewals:
-        on = requests.periods_on(tx, renewals)
+        on = store.periods_on(tx, renewals)
         next_steps.lock(tx, {service for services in on.values() for service in services})
 
 

@@ -27,8 +27,8 @@ from schemas.values import ChargeState, Money, RequestId
 from workers.billing.charges.attempt import Attempt, charge_key
 from workers.billing.charges.charge import ChargeHandler
 from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState
-from workers.billing.payment_requests import requests
-from workers.billing.payment_requests.requests import Draft
+from workers.billing.payment_requests import store
+from workers.billing.payment_requests.draft import Draft, draft
 
 # So many attempts of a request may have been forgotten.
 FORGOTTEN_ATTEMPTS = 12
@@ -129,11 +129,11 @@ def _keys_of_drafts(
         for service in next_steps.load(tx, ids, catalogue, charges=True)
         if service.request_id is None and service.view.starts_at is not None
     ]
-    customers = requests.customers(tx, services)
+    customers = store.customers(tx, services)
     keys: NextKeys = {}
     for group in _groups(services, now):
         try:
-            drawn = requests.draft(group, customers[group[0].customer_id], now)
+            drawn = draft(group, customers[group[0].customer_id], now)
         except DataError:
             continue  # it cannot be asked for now; its neighbours can
         amount = Money(sum(line.net + line.tax for line in drawn.lines), drawn.currency)
@@ -200,7 +200,7 @@ def book(tx: Connection, handler: ChargeHandler, found: Found) -> bool:
     if found.draft is not None:
         next_steps.lock(tx, [service.id for service in found.draft.services])
         if tx.execute(_EXISTS, {"id": found.request_id}).first() is None:
-            requests.write(tx, [found.draft])
+            store.write(tx, [found.draft])
     request = tx.execute(_REQUEST, {"id": found.request_id}).first()
     if request is None or found.attempt is None:
         return False
