@@ -61,8 +61,10 @@ class OrderDocument(_Document):
     key: Key
     customer: CustomerDocument
     payment_method: Word | None = None
-    """A token of the gateway; without one the customer's saved method pays."""
+    """A token of a gateway; without one the customer's saved method pays."""
     payment_method_expires: Month | None = None
+    payment_gateway: Key | None = None
+    """The gateway that the token belongs to; without one, the one named ``default``."""
     contracts: Annotated[list[AgreementDocument], Field(max_length=100)] = []
     lines: Annotated[list[LineDocument], Field(min_length=1, max_length=100)]
 
@@ -125,6 +127,7 @@ class PaymentMethodCommand(_Command):
     command: Literal["payment_method"]
     payment_method: Word
     payment_method_expires: Month | None = None
+    payment_gateway: Key | None = None
     services: ServiceIds | None = None
 
 

@@ -27,6 +27,7 @@ class MethodRow:
     customer_id: str
     token: str
     expires_on: date | None
+    gateway: str
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from producers.imports.arrivals import (
 )
 from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
 from producers.imports.services import Books, Customer, Judge
+from producers.intake.agreements import method_id
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
@@ -189,7 +190,7 @@ def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
         for customer, contract, version in tx.execute(_AGREED, people):
             books.agreed[customer, contract] = version
     named = {
-        derived_id("payment method", row.service.customer, row.service.payment_method)
+        method_id(row.service.customer, row.service.payment_method, row.service.payment_gateway)
         for row in rows
         if row.service.payment_method is not None and row.service.customer in books.customers
     }

@@ -47,6 +47,7 @@ class ServiceDocument(BaseModel):
     payment_method_expires: (
         Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$")] | None
     ) = None
+    payment_gateway: Key | None = None
     configuration: Annotated[dict[Key, Word], Field(max_length=50)] = {}
 
 
@@ -72,6 +73,7 @@ _ACCEPTED = {
         "payment_method_invalid",
         "a month such as 2027-01, or a day, from 1970 to 2199",
     ),
+    "payment_gateway": ("payment_method_invalid", "the name of a gateway"),
     "configuration": ("configuration_invalid", "a JSON object of at most 50 texts by name"),
     "subsidiary": ("subsidiary_unknown", "the code of a subsidiary, such as FR"),
     "country": ("country_invalid", "an ISO 3166 code such as FR"),
@@ -258,6 +260,8 @@ def parse(rows: RowFormat, line: int, raw: bytes) -> tuple[Row | None, list[Prob
     token, pays_until = service.payment_method, service.payment_method_expires
     if pays_until is not None and token is None:
         problems.append(_problem("payment_method_expires", "there is no payment method"))
+    if service.payment_gateway is not None and token is None:
+        problems.append(_problem("payment_gateway", "there is no payment method"))
     if token == REDACTED:
         problems.append(_problem("payment_method", "was redacted: put the token back"))
     period, expires_on = _period(service.period), day(service.expires_on)

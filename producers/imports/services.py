@@ -17,6 +17,7 @@ from producers.imports.arrivals import (
     ServiceRow,
 )
 from producers.imports.rows import Row
+from producers.intake import agreements
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue, Plan, Subsidiary
@@ -24,6 +25,7 @@ from schemas.clock import local_date, local_midnight
 from schemas.messages import Problem
 from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import NextStep
+from schemas.settings import DEFAULT_GATEWAY
 from schemas.values import (
     CustomerId,
     Period,
@@ -31,7 +33,6 @@ from schemas.values import (
     ResourceState,
     ServiceId,
     ServiceState,
-    derived_id,
 )
 
 
@@ -130,7 +131,9 @@ class Judge:
         plan = catalogue.known_plan(service.plan)
         method_id = None
         if service.payment_method is not None:
-            method_id = derived_id("payment method", service.customer, service.payment_method)
+            method_id = agreements.method_id(
+                service.customer, service.payment_method, service.payment_gateway
+            )
         customer = self._books.customers.get(service.customer)
         if customer is None:
             customer = Customer(person["subsidiary"], method_id)
@@ -152,7 +155,13 @@ class Judge:
             self._books.methods.add(method_id)
             news.methods.add(method_id)
             arrivals.methods.append(
-                MethodRow(method_id, service.customer, service.payment_method, row.pays_until)
+                MethodRow(
+                    method_id,
+                    service.customer,
+                    service.payment_method,
+                    row.pays_until,
+                    service.payment_gateway or DEFAULT_GATEWAY,
+                )
             )
         agreed = None
         if plan.contract is not None:

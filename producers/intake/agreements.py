@@ -12,6 +12,7 @@ from producers import history
 from producers.history import Event
 from producers.renewals import next_steps
 from schemas.catalogue import Catalogue
+from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import agreements, payment_methods
 from schemas.tables.bulk import Bulk, insert
 from schemas.values import derived_id
@@ -68,15 +69,22 @@ def agree(
 
 
 class Method(NamedTuple):
-    """A payment method: a token of the gateway's, good until a day if it says so."""
+    """A payment method: a token of a gateway's, good until a day if it says so."""
 
     customer_id: str
     token: str
     expires_on: date | None = None
+    gateway: str = DEFAULT_GATEWAY
 
     @property
     def id(self) -> uuid.UUID:
-        return derived_id("payment method", self.customer_id, self.token)
+        return method_id(self.customer_id, self.token, self.gateway)
+
+
+def method_id(customer_id: str, token: str, gateway: str | None = None) -> uuid.UUID:
+    """What a payment method is known by; without a gateway it belongs to the default one."""
+    named = () if gateway in (None, DEFAULT_GATEWAY) else (gateway,)
+    return derived_id("payment method", customer_id, token, *named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ class MethodRow:
     customer_id: str
     token: str
     expires_on: date | None
+    gateway: str = DEFAULT_GATEWAY
 
 
 _save_methods = insert(
@@ -103,7 +112,7 @@ def save_methods(tx: Connection, methods: Iterable[Method]) -> set[uuid.UUID]:
         Those that are new, or whose last day is another one now.
     """
     rows = [
-        MethodRow(method.id, method.customer_id, method.token, method.expires_on)
+        MethodRow(method.id, method.customer_id, method.token, method.expires_on, method.gateway)
         for method in {method.id: method for method in methods}.values()
     ]
     return set(_save_methods(tx, rows).scalars()) if rows else set()

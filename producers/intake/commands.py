@@ -31,6 +31,7 @@ from schemas.messages import (
     last_day,
 )
 from schemas.rules import sellable
+from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import renewals
 from schemas.tables.bulk import Bulk, insert
 from schemas.values import Money, RenewalMode, ResourceState, ServiceId, ServiceState
@@ -294,7 +295,12 @@ def _change_method(
     customer, month = command.customer, command.payment_method_expires
     if tx.execute(_KNOWN, {"id": customer}).first() is None:
         raise Refused([_problem("customer_unknown", "customer", f"no customer {customer!r}")])
-    method = Method(customer, command.payment_method, last_day(month) if month else None)
+    method = Method(
+        customer,
+        command.payment_method,
+        last_day(month) if month else None,
+        command.payment_gateway or DEFAULT_GATEWAY,
+    )
     extended = method.id in save_methods(tx, [method])
     if command.services is None:
         ids = list(tx.execute(_PAID_BY, {"customer": customer}).scalars())

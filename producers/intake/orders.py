@@ -22,6 +22,7 @@ from producers.intake.validation import problems_of
 from producers.steps import PRICE, PRICING
 from schemas.catalogue import Catalogue
 from schemas.messages import OrderDocument, Problem, last_day
+from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import customers, order_lines
 from schemas.tables.bulk import Bulk, insert
 from schemas.values import CustomerId, OrderId, OrderState, Period, derived_id
@@ -139,7 +140,12 @@ def _method(order: OrderDocument) -> Method | None:
     if order.payment_method is None:
         return None
     month = order.payment_method_expires
-    return Method(order.customer.id, order.payment_method, last_day(month) if month else None)
+    return Method(
+        order.customer.id,
+        order.payment_method,
+        last_day(month) if month else None,
+        order.payment_gateway or DEFAULT_GATEWAY,
+    )
 
 
 _KNOWN = text("SELECT id, body_hash, state, problems FROM orders WHERE id = ANY(:ids)")

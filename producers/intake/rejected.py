@@ -66,7 +66,7 @@ def keep(
 _SHOWN_FIELDS = {
     "key", "customer", "id", "subsidiary", "country", "language", "contracts", "contract",
     "version", "lines", "plan", "period", "quantity", "configuration", "command", "services",
-    "expires_on", "mode",
+    "expires_on", "mode", "payment_gateway",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W_][\w.@+-]*")
 _EMAIL = re.compile(r"[^\s@]+@\S+")

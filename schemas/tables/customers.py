@@ -41,7 +41,7 @@ payment_methods = Table(
     # The last day on which it can be charged, if known.
     Column("expires_on", Date),
     moment("created_at", nullable=False, server_default=func.now()),
-    UniqueConstraint("customer_id", "token"),
+    UniqueConstraint("customer_id", "gateway", "token"),
 )
 
 agreements = Table(
