@@ -37,7 +37,7 @@ _customer = click.argument("customer")
 @click.option("--customer", required=True)
 @as_json
 def list_services(customer: str, as_json: bool) -> None:
-    """The services of a customer, and what is next for each."""
+    """List the services of a customer, with the next step of each."""
     with database().connect() as tx:
         rows = tx.execute(
             text("""SELECT id, plan, 'P' || period_months || 'M' AS period, state, mode,
@@ -56,7 +56,7 @@ def list_services(customer: str, as_json: bool) -> None:
 @click.argument("service_id", metavar="SERVICE", type=click.UUID)
 @as_json
 def show_service(service_id: uuid.UUID, as_json: bool) -> None:
-    """A service: what is next, what renewing it now would buy and cost, and its history."""
+    """Show the next step of a service, what renewing it now would cost, and its history."""
     engine = database()
     now = clock(engine).now()
     with engine.connect() as tx:
@@ -113,7 +113,7 @@ def _quote(tx: Connection, held: Renewable, now: datetime) -> str | None:
 @_services
 @as_json
 def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
-    """End SERVICES when what was paid for ends."""
+    """End SERVICES when their paid periods end."""
     _command({"command": "stop", "services": _texts(services)}, services, as_json)
 
 
@@ -121,7 +121,7 @@ def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
 @_services
 @as_json
 def resume(services: Sequence[uuid.UUID], as_json: bool) -> None:
-    """Undo a stop of SERVICES, as long as they are there."""
+    """Undo a stop of SERVICES."""
     _command({"command": "resume", "services": _texts(services)}, services, as_json)
 
 
@@ -140,7 +140,7 @@ def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:
 @click.option(
     "--expires-on",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="The expiry the customer saw; nothing is done if it was renewed since.",
+    help="The expiry the customer saw; a service that expires later is left alone.",
 )
 @as_json
 def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None:
@@ -162,7 +162,7 @@ def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None
 @click.option("--version", type=click.IntRange(1), help="The current one if not given.")
 @as_json
 def accept(customer: str, contract: str, version: int | None, as_json: bool) -> None:
-    """Note that CUSTOMER accepted CONTRACT; what waited for it is renewed at once."""
+    """Record that CUSTOMER accepted CONTRACT; renewals that waited for it go on."""
     engine = database()
     if version is None:
         with engine.connect() as tx:
@@ -178,16 +178,24 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
 @service.command("payment-method")
 @_customer
 @click.argument("token")
-@click.option("--expires", metavar="YYYY-MM", help="The month until whose end it is good.")
+@click.option("--gateway", help="The gateway that knows TOKEN; `default` if not given.")
+@click.option("--expires", metavar="YYYY-MM", help="The last month in which it can be charged.")
 @click.option("--service", "services", multiple=True, type=click.UUID, help="Only for these.")
 @as_json
 def payment_method(
-    customer: str, token: str, expires: str | None, services: Sequence[uuid.UUID], as_json: bool
+    customer: str,
+    token: str,
+    gateway: str | None,
+    expires: str | None,
+    services: Sequence[uuid.UUID],
+    as_json: bool,
 ) -> None:
-    """Save another payment method of CUSTOMER: the gateway's TOKEN. What is unpaid is retried."""
+    """Save another payment method of CUSTOMER, a gateway's TOKEN; unpaid renewals are retried."""
     document: dict[str, Any] = {
         "command": "payment_method", "customer": customer, "payment_method": token,
     }  # fmt: skip
+    if gateway:
+        document["payment_gateway"] = gateway
     if expires:
         document["payment_method_expires"] = expires
     if services:
@@ -219,7 +227,7 @@ def _command(
     as_json: bool,
     engine: Engine | None = None,
 ) -> None:
-    """A command of whoever the first service belongs to."""
+    """Send a command in the name of the customer whom the first service belongs to."""
     engine = engine or database()
     with engine.connect() as tx:
         customer = tx.execute(
@@ -242,7 +250,7 @@ def _say(answer: Answer, as_json: bool) -> None:
         row = (answer.verdict, answer.repeated, [p.model_dump() for p in answer.problems])
         show("", ("verdict", "repeated", "problems"), [row], json_lines=True)
     elif answer.verdict is Verdict.ACCEPTED:
-        click.echo("it was so already" if answer.repeated else "done")
+        click.echo("no change" if answer.repeated else "done")
     for problem in () if as_json else answer.problems:
         where = f" at {problem.path}" if problem.path else ""
         click.echo(f"{answer.verdict}: {problem.code}{where}: {problem.message}", err=True)

@@ -534,12 +534,12 @@ class TestOnTheCommandLine:
         for words in cases:
             once, twice = cli("service", *words), cli("service", *words)
             assert (once.exit_code, once.stdout.strip()) == (0, "done"), words
-            assert (twice.exit_code, twice.stdout.strip()) == (0, "it was so already"), words
+            assert (twice.exit_code, twice.stdout.strip()) == (0, "no change"), words
         world.fleet.settle(30)
 
         assert world.service().paid_periods == 2
         again = cli("service", "renew", first.id, "--expires-on", world.expiry(first).isoformat())
-        assert again.stdout.strip() == "it was so already"
+        assert again.stdout.strip() == "no change"
         world.clean()
 
     def test_the_mode_is_changed(self, bare_cli: Any, database: Database) -> None:
@@ -625,7 +625,7 @@ class TestOnTheCommandLine:
 
         once, twice = cli("service", "click", url), cli("service", "click", url)
 
-        assert [once.stdout.strip(), twice.stdout.strip()] == ["done", "it was so already"]
+        assert [once.stdout.strip(), twice.stdout.strip()] == ["done", "no change"]
         assert world.service().mode == "stop"
         changed = cli("service", "click", url[:-1])
         assert changed.exit_code == 2
