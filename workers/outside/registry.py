@@ -57,6 +57,12 @@ def _build(group: str, name: str, options: dict[str, Any], seconds: float) -> An
         raise ConfigurationError(
             f"{where}: no kind {kind!r} is installed; there are {', '.join(kinds(group))}"
         )
+    # A package that is installed twice names the same object twice.
+    offered = sorted({point.value for point in found})
+    if len(offered) > 1:
+        raise ConfigurationError(
+            f"{where}: several packages offer the kind {kind!r}: {', '.join(offered)}"
+        )
     try:
         factory: Factory = found[0].load()
     except Exception as error:
