@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.rules.outlook import Decision as Decision
+from schemas.sql import statement
 from schemas.tables import forecasts
 from schemas.tables.bulk import insert
 from schemas.values import Money, Universe
@@ -188,81 +189,8 @@ _PLANS = text("""
     LEFT JOIN policies AS y ON y.code = l.policy
 """)
 
-# Services are read and grouped as they are, by what few values there are, in parallel; local dates
-# and decisions are made of the groups. Measured with 5,000,000 services: deciding row by row took
-# twice as long. Booleans, because the planner knows that there are two of each and groups
-# before it gathers. 13 hours: any local midnight from UTC-10 to UTC+13, moved into its own day.
-_BY_EXPIRY = """
-    SELECT s.expires_at, s.subsidiary, s.brand, {{universe}} AS universe, s.mode,
-           CASE WHEN coalesce(s.agreed_version, 0) >= (SELECT max(version) FROM contracts)
-                THEN false
-                ELSE coalesce(coalesce(s.agreed_version, 0)
-                    < CAST(CAST(:plans AS jsonb)->s.plan->>'version' AS integer), false)
-                END AS unaccepted,
-           CASE WHEN s.payment_method_id IS NULL THEN true
-                WHEN m.expires_on IS NULL THEN false
-                ELSE m.expires_on < greatest(CAST(:today AS date),
-                    CAST(s.expires_at + interval '13 hours' AS date)
-                    + coalesce(CAST(CAST(:plans AS jsonb)->s.plan->>'first_charge' AS integer),
-                        :first_charge))
-                END AS unpayable,
-           count(*) AS services, sum(coalesce(r.net, p.renewal, 0)) AS net
-    FROM services AS s
-    LEFT JOIN prices AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
-        AND p.period_months = s.period_months
-    LEFT JOIN payment_methods AS m ON m.id = s.payment_method_id AND m.expires_on < :until
-    LEFT JOIN renewals AS r ON r.period_number = s.paid_periods + 1 AND {fixed}
-    WHERE s.state IN ('active', 'suspended') AND s.desired <> 'absent' AND {due}
-      AND (CAST(:universe AS text) IS NULL OR s.universe = :universe)
-      AND (CAST(:brand AS text) IS NULL OR s.brand = :brand)
-    GROUP BY s.expires_at, s.subsidiary, s.brand, {{universe}}, s.mode, unaccepted, unpayable
-"""
-# A price that is fixed for what is not yet due is found by its day, not among those of all years,
-# and only where there can be one.
-_UPCOMING = _BY_EXPIRY.format(
-    due="s.expires_at >= CAST(CAST(:today AS date) + 1 AS timestamptz)"
-    " AND s.expires_at < CAST(CAST(:until AS date) + 1 AS timestamptz)",
-    fixed="r.expires_on >= :today AND r.expires_on < :until AND r.service_id = CASE WHEN"
-    " s.expires_at < (SELECT CAST(max(expires_on) + 2 AS timestamptz) FROM renewals) THEN s.id END",
-)
-# What is overdue is little, and its prices are looked up.
-_OVERDUE = _BY_EXPIRY.format(
-    due="s.expires_at < CAST(CAST(:today AS date) + 1 AS timestamptz)",
-    fixed="r.service_id = s.id",
-)
-_DECIDED = f"""
-    SELECT d.due_on, d.universe, d.brand, d.currency, d.services, d.net,
-           CASE WHEN o.starts_on IS NULL OR o.starts_on > greatest(d.due_on, :today)
-                    THEN 'not_rolled_out'
-                WHEN d.mode = 'stop' THEN 'will_stop'
-                WHEN d.unaccepted THEN 'undecided_contract'
-                WHEN d.mode = 'manual' THEN 'undecided_manual'
-                WHEN d.unpayable THEN 'undecided_payment'
-                ELSE 'will_renew' END AS decision
-    FROM (
-        SELECT e.*, u.definition->>'currency' AS currency,
-               CAST(e.expires_at AT TIME ZONE (u.definition->>'timezone') AS date) AS due_on
-        FROM ({_UPCOMING} UNION ALL {_OVERDUE}) AS e
-        JOIN subsidiaries AS u ON u.code = e.subsidiary
-    ) AS d
-    LEFT JOIN rollouts AS o ON o.brand = d.brand AND o.subsidiary = d.subsidiary
-    WHERE d.due_on < :until
-"""
-_BY_DAY = text(f"""
-    SELECT due_on, universe, brand, currency, decision,
-           CAST(sum(services) AS bigint) AS services, CAST(sum(net) AS bigint) AS net
-    FROM ({_DECIDED.format(universe="s.universe")}) AS decided
-    WHERE due_on >= :today
-    GROUP BY due_on, universe, brand, currency, decision
-""")
-_FORECAST = text(f"""
-    SELECT CASE WHEN due_on >= :today
-                THEN CAST(date_trunc(:by, CAST(due_on AS timestamp)) AS date) END AS start,
-           decision, currency,
-           CAST(sum(services) AS bigint) AS services, CAST(sum(net) AS bigint) AS net
-    FROM ({_DECIDED.format(universe="CAST(NULL AS text)")}) AS decided
-    GROUP BY 1, 2, 3
-""")
+_BY_DAY = statement(__file__, "sql/snapshot.sql")
+_FORECAST = statement(__file__, "sql/forecast.sql")
 
 
 @dataclass(frozen=True, slots=True)
