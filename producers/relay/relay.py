@@ -32,6 +32,8 @@ EAGER_FROM_ROUNDS = 10
 BUSY_POLL_SECONDS = 0.03
 BUSY_FOR_SECONDS = 0.25
 BUSY_FROM_TASKS = 100
+# Messages that fill the window of a worker that calls the outside world.
+MESSAGES_PER_WINDOW = 4
 RESCUE_EVERY_SECONDS = 1.0
 BEAT_EVERY_SECONDS = 5.0
 FULL_SCAN_EVERY_SECONDS = 2.0
@@ -134,8 +136,10 @@ class Relay:
 
     def _batch(self, name: str) -> int:
         step = STEPS.get(name)
-        outside = step is not None and step.outside
-        return self._settings.calls_at_once if outside else self._settings.batch
+        if step is None or not step.outside:
+            return self._settings.batch
+        # A worker takes a message when all of it has room beside the calls that are under way.
+        return max(1, self._settings.calls_at_once // MESSAGES_PER_WINDOW)
 
     def _rescue(self) -> None:
         with self._engine.begin() as tx:
