@@ -1,6 +1,6 @@
 # Two commands are enough: `make demo` and `make test`. Everything else is beside them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix up bench lock clean
+.PHONY: help demo test quick check fix up bench lock clean
 
 PYTHON_FILES := autorenew benchmarks monitoring producers schemas simulator tests workers
 BIN := .venv/bin
@@ -18,6 +18,9 @@ test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ens
 	@sh scripts/ensure-rabbitmq.sh
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/unit tests/integration tests/rabbitmq tests/simulation
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos tests/e2e
+
+quick: .venv/dev ## Run the tests that need no server, in about a minute
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests/unit
 
 check: .venv/dev ## Format, lint, types, layers
 	@$(BIN)/ruff format --check $(PYTHON_FILES)

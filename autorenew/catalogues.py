@@ -7,7 +7,7 @@ OVH_EXTRACT = BUNDLED / "ovh-eco-IE.json.gz"
 
 
 def bundled() -> Catalogue:
-    """More than 150 plans of all four universes and three brands."""
+    """The sample catalogue: more than 150 plans in four universes and three brands."""
     files = load([BUNDLED])
     servers = import_ovh(OVH_EXTRACT)
     return Catalogue(

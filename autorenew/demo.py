@@ -1,5 +1,5 @@
-"""The demo: orders for the sample catalogue, some of them bad, in a world that misbehaves; and then
-thirteen months of renewals."""
+"""The demo: orders for the sample catalogue, some of them invalid, and thirteen months of renewals,
+with a simulated outside world that misbehaves."""
 
 import json
 import random
@@ -31,7 +31,7 @@ BATCH = 250
 TIMEOUT_SECONDS = 600.0
 LANGUAGES = {"FR": "fr", "CZ": "cs", "DE": "de", "PL": "pl"}
 
-# Everything here recovers by itself, but for declines and for what is out of stock.
+# All of these recover without a person, except declines and what is out of stock.
 MISBEHAVIOUR: list[dict[str, Any]] = [
     {"target": "gateway", "operation": "charge", "fault": "decline", "customer": "poor-*"},
     {"target": "infrastructure", "operation": "create", "fault": "refuse", "plan": "vps-elite"},
@@ -42,7 +42,7 @@ MISBEHAVIOUR: list[dict[str, Any]] = [
     {"fault": "duplicate", "rate": 0.02},
 ]
 
-# For months on end: nothing that takes its time.
+# For the months: without the faults that take seconds of real time.
 EVERYDAY: list[dict[str, Any]] = [
     {"target": "gateway", "operation": "charge", "fault": "decline", "customer": "poor-*"},
     {"target": "gateway", "operation": "charge", "fault": "decline", "rate": 0.02},
@@ -54,10 +54,10 @@ EVERYDAY: list[dict[str, Any]] = [
 def orders(
     catalogue: Catalogue, count: int, seed: int, year: int = 2099
 ) -> Iterator[dict[str, Any]]:
-    """Documents as upstream would send them; about one in twenty cannot be accepted.
+    """Documents as upstream would send them; about one in twenty is invalid.
 
     Args:
-        year: in which some of the customers' cards run out.
+        year: some of the customers' cards expire in it.
     """
     draw = random.Random(seed)
     by_subsidiary: dict[str, list[tuple[str, str]]] = {}
@@ -135,7 +135,15 @@ def _spoil(document: dict[str, Any], draw: random.Random) -> None:
 
 
 def run(folder: Path, count: int, seed: int, months: int) -> int:
-    """Run the demo; returns its exit code: 0 if every order came to its end and the books agree."""
+    """Run the demo.
+
+    Args:
+        folder: where PostgreSQL keeps its data.
+        count: orders to place.
+
+    Returns:
+        The exit code: 0 if every order ended and the books agree, else 1.
+    """
     console = Console(width=None if sys.stdout.isatty() else 100)
     catalogue = bundled()
     started = time.perf_counter()
@@ -171,7 +179,7 @@ def run(folder: Path, count: int, seed: int, months: int) -> int:
                     _table(console, title, columns, rows)
         elapsed = time.perf_counter() - started
         with fleet.owner.connect() as tx:
-            findings = audit(tx, fleet.simulator.url)
+            findings = audit(tx, fleet.books())
             left = tx.execute(text("SELECT count(*) FROM tasks")).scalar_one()
     return _verdict(console, findings, left, elapsed)
 
@@ -193,7 +201,7 @@ def _work(console: Console, fleet: Embedded, catalogue: Catalogue, count: int, s
             answers = fleet.intake.place("demo", "python", documents[i : i + BATCH])
             accepted += sum(answer.verdict is Verdict.ACCEPTED for answer in answers)
             progress.advance(placing, len(answers))
-        # What upstream sends twice changes nothing.
+        # Upstream repeats some documents, which changes nothing.
         fleet.intake.place("demo", "python", documents[: BATCH // 5])
 
         def watch() -> None:
@@ -255,10 +263,10 @@ def _summary(console: Console, tx: Connection, given_up: int) -> None:
     _table(
         console,
         "Money by currency",
-        ("currency", "invoices", "net", "tax", "total", "given back"),
+        ("currency", "invoices", "net", "tax", "total", "refunded"),
         [(c, n, *(str(Money(int(a), c)).split()[0] for a in amounts)) for c, n, *amounts in money],
     )
-    console.print(f"{given_up} services could not be delivered: given up, the money given back")
+    console.print(f"{given_up} services could not be delivered: cancelled and refunded")
 
 
 def _table(console: Console, title: str, columns: tuple[str, ...], rows: Any) -> None:

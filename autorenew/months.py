@@ -1,8 +1,8 @@
-"""The demo goes on: thirteen months in the life of what was ordered.
+"""The second part of the demo: thirteen months of renewals.
 
-Customers stop, change their minds, let cards expire and contracts lie; the scheduler is away for
-ten days, an infrastructure fails for a week; renewal is switched on step by step. What a person
-has to decide is decided here as a person would.
+Customers stop services, change their minds, let cards expire and ignore new contracts. The
+scheduler is down for ten days, the infrastructure fails for a week, renewal is switched on step by
+step. Decisions of operators are made here as an operator would make them.
 """
 
 import json
@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from rich.console import Console
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from autorenew.local.embedded import Embedded
 from producers.control import failed, lanes
@@ -25,7 +25,6 @@ from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.values import Money
 from workers.billing.charges import reconcile
-from workers.billing.gateways.http import HttpGateway
 
 MONTHS = 13
 DAY = timedelta(days=1)
@@ -91,9 +90,9 @@ class Months:
         if month == NEW_CONTRACT_MONTH:
             self._publish("web")
             yield "a new version of the web contract"
-        self._click("stop", self._some(0.01))
+        self._click("stop", self._some(_LIVE, 0.01))
         for mode in ("manual", "automatic"):
-            self._click("mode", self._some(0.01), mode=mode)
+            self._click("mode", self._some(_LIVE, 0.01), mode=mode)
 
     def _day(self, month: int, day: int) -> Iterator[str]:
         if day == 10:
@@ -114,7 +113,7 @@ class Months:
             yield from self._decide_about_failures()
 
     def _behave(self) -> None:
-        """As on any other day."""
+        """Set the faults of an ordinary day."""
         faults = self.fleet.simulator.simulator.faults
         faults.clear()
         for rule in self.rules:
@@ -132,7 +131,7 @@ class Months:
         return self.fleet.clock.now().date()
 
     def _publish(self, code: str) -> None:
-        """A contract gets its next version."""
+        """Publish the next version of a contract."""
         contracts = [
             replace(c, version=c.version + 1) if c.code == code else c
             for c in self.catalogue.contracts.values()
@@ -143,13 +142,9 @@ class Months:
         with self.fleet.owner.begin() as tx:
             save(tx, self.catalogue)
 
-    def _some(self, share: float, where: str = "true") -> list[tuple[str, uuid.UUID]]:
-        """(customer, service) of a share of what is there."""
-        found = self._rows(
-            f"SELECT customer_id, id FROM services WHERE state IN ('active', 'suspended')"
-            f" AND desired <> 'absent' AND {where} ORDER BY id"
-        )
-        return [(row[0], row[1]) for row in found if self.draw.random() < share]
+    def _some(self, query: TextClause, share: float) -> list[tuple[str, uuid.UUID]]:
+        """(customer, service) of a random share of the services a query finds."""
+        return [(row[0], row[1]) for row in self._rows(query) if self.draw.random() < share]
 
     def _click(
         self, command: str, services: Sequence[tuple[str, uuid.UUID]], **fields: Any
@@ -167,16 +162,11 @@ class Months:
             self.fleet.intake.place("demo", "python", bodies)
 
     def _change_minds(self) -> None:
-        self._click("resume", self._some(0.4, "mode = 'stop'"))
+        self._click("resume", self._some(_STOPPED, 0.4))
 
     def _pay_by_hand(self) -> None:
-        """Half of those who are asked to pay, or are suspended, do."""
-        chosen = self._some(
-            0.5,
-            "(mode = 'manual' AND expires_at < (SELECT now() + ahead FROM virtual_clock)"
-            " + interval '7 days' OR state = 'suspended')"
-            " AND customer_id NOT LIKE 'poor-%'",
-        )
+        """Half of the customers who have to pay by hand, or are suspended, pay."""
+        chosen = self._some(_TO_PAY, 0.5)
         with self.fleet.engine("api").connect() as tx:
             held = load(tx, [service for _, service in chosen], CatalogueCache().current(tx))
         self._send(
@@ -193,11 +183,8 @@ class Months:
         )
 
     def _renew_cards(self) -> None:
-        """Two in three of those whose card has run out notice it in time or after a reminder."""
-        rows = self._rows(
-            "SELECT DISTINCT customer_id FROM services WHERE state IN ('active', 'suspended')"
-            " AND pays_until < (SELECT now() + ahead FROM virtual_clock)::date ORDER BY 1"
-        )
+        """Two in three of the customers with an expired card give a new one."""
+        rows = self._rows(_CARD_EXPIRED)
         year = self._today().year + 3
         self._send(
             [
@@ -213,13 +200,9 @@ class Months:
         )
 
     def _accept(self, code: str) -> None:
-        """Some of the customers who have not yet accept a contract."""
+        """Half of the customers who have not yet accepted a contract accept it."""
         contract = self.catalogue.contracts[code]
-        rows = self._rows(
-            "SELECT DISTINCT s.customer_id FROM services AS s JOIN plans AS p ON p.code = s.plan"
-            f" WHERE p.contract = '{code}' AND s.state IN ('active', 'suspended')"
-            f" AND coalesce(s.agreed_version, 0) < {contract.version} ORDER BY 1"
-        )
+        rows = self._rows(_NOT_AGREED, contract=code, version=contract.version)
         self._send(
             [
                 {
@@ -233,14 +216,15 @@ class Months:
         )
 
     def _outage(self) -> str:
-        """Nobody looks for ten days; then the guard holds, and a person releases."""
-        logging.getLogger("producers.control.guard").setLevel(logging.CRITICAL)  # it is told below
+        """The fleet is down for ten days; the guard pauses lanes, and an operator resumes them."""
+        # The table of months tells it.
+        logging.getLogger("producers.control.guard").setLevel(logging.CRITICAL)
         self.fleet.leap(OUTAGE)
         self.fleet.settle(TIMEOUT_SECONDS)
         with self.fleet.engine("billing").connect() as tx:
-            gateway = HttpGateway(f"{self.fleet.simulator.url}/gateway", seconds=5)
+            books = self.fleet.books().money()
             catalogue, now = CatalogueCache().current(tx), self.fleet.clock.now()
-            differences = reconcile.compare(tx, gateway, catalogue, now)
+            differences = reconcile.compare(tx, books, catalogue, now)
         with self.fleet.engine("api").begin() as tx:
             paused = [row.lane for row in lanes.list_lanes(tx) if row.paused_at]
             for lane in paused:
@@ -251,28 +235,58 @@ class Months:
         )
 
     def _decide_about_failures(self) -> Iterator[str]:
-        """As a person would: what failed is tried again."""
+        """Retry failed operations, as an operator would."""
         with self.fleet.engine("api").begin() as tx:
             waiting = [task.subject for task in failed.list_failed(tx) if task.name == CONVERGE]
             retried = failed.retry(tx, waiting)
         if retried:
-            yield f"{retried} failed operations tried again"
+            yield f"{retried} failed operations retried"
 
-    def _rows(self, query: str) -> Sequence[Any]:
+    def _rows(self, query: TextClause, **parameters: Any) -> Sequence[Any]:
         with self.fleet.owner.connect() as tx:
-            return tx.execute(text(query)).all()
+            return tx.execute(query, parameters).all()
 
     def _counts(self) -> dict[str, int]:
         with self.fleet.owner.connect() as tx:
             return counts(tx)
 
 
+_LIVE = text("""
+    SELECT customer_id, id FROM services
+    WHERE state IN ('active', 'suspended') AND desired <> 'absent' ORDER BY id
+""")
+_STOPPED = text("""
+    SELECT customer_id, id FROM services
+    WHERE state IN ('active', 'suspended') AND desired <> 'absent' AND mode = 'stop' ORDER BY id
+""")
+_TO_PAY = text("""
+    SELECT customer_id, id FROM services
+    WHERE state IN ('active', 'suspended') AND desired <> 'absent'
+      AND customer_id NOT LIKE 'poor-%'
+      AND (state = 'suspended' OR mode = 'manual'
+        AND expires_at < (SELECT now() + ahead FROM virtual_clock) + interval '7 days')
+    ORDER BY id
+""")
+_CARD_EXPIRED = text("""
+    SELECT DISTINCT s.customer_id
+    FROM services AS s JOIN payment_methods AS m ON m.id = s.payment_method_id
+    WHERE s.state IN ('active', 'suspended')
+      AND m.expires_on < CAST((SELECT now() + ahead FROM virtual_clock) AS date)
+    ORDER BY s.customer_id
+""")
+_NOT_AGREED = text("""
+    SELECT DISTINCT s.customer_id FROM services AS s JOIN plans AS p ON p.code = s.plan
+    WHERE p.contract = :contract AND s.state IN ('active', 'suspended')
+      AND coalesce(s.agreed_version, 0) < :version
+    ORDER BY s.customer_id
+""")
+
 _COLUMNS = ("month", "active", "suspended", "renewed", "ended", "e-mails", "declined")
 _COUNTED = ("renewed", "ended", "mails", "declined")
 
 
 def counts(tx: Connection) -> dict[str, int]:
-    """How things stand, and what has happened so far."""
+    """The numbers of a row of the table of months: services by state, and totals so far."""
     row = tx.execute(
         text("""SELECT
             count(*) FILTER (WHERE state = 'active') AS active,
@@ -288,7 +302,7 @@ def counts(tx: Connection) -> dict[str, int]:
 
 
 def summary(tx: Connection) -> list[tuple[str, tuple[str, ...], Sequence[Any]]]:
-    """Title, columns and rows of what the months came to."""
+    """The closing tables: title, columns and rows of each."""
     ended = tx.execute(
         text("""SELECT detail->>'reason', count(*) FROM events WHERE name = 'service.ending'
              GROUP BY 1 ORDER BY 2 DESC""")

@@ -29,7 +29,17 @@ from autorenew.local import end_on_sigterm
 from autorenew.local.fleet import PrivateFleet
 from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
-from benchmarks import floor, history, importing, latency, many_services, orders, ours, renewals
+from benchmarks import (
+    floor,
+    history,
+    importing,
+    latency,
+    many_services,
+    orders,
+    ours,
+    outside,
+    renewals,
+)
 from benchmarks.peers import celery_peer, dramatiq_peer
 from monitoring.audit import audit
 from schemas.catalogue.store import save
@@ -230,6 +240,30 @@ def run_latency(bench: Bench) -> None:
     bench.console.print("  one order at a time: measured")
 
 
+def run_outside(bench: Bench) -> None:
+    """A gateway that takes 0.3 s and an infrastructure that takes 0.5 s, a process for each."""
+    with outside.far_side(0.0, 0.0) as url:
+        bench.note("far side alone", 6000, 6000 / outside.served(url), "calls")
+    case = "outside calls of 0.3 and 0.5 s"
+    with outside.far_side(outside.CHARGE_SECONDS, outside.OPERATE_SECONDS) as url:
+        fleet = PrivateFleet(
+            bench.folder / "fleet",
+            bench.postgres,
+            bench.rabbitmq,
+            database=f"bench_{uuid.uuid4().hex[:8]}",
+            **outside.settings(url),
+        )
+        fleet.prepare(orders.catalogue(1))
+        try:
+            outside.start(fleet)
+            bench.note(case, bench.orders, bench.drain(fleet, case, 1))
+            sizes = [outside.memory(fleet, f"worker-{queue}") for queue in ("billing", "web")]
+            bench.results.worker_mb += [round(size, 1) for size in sizes]
+            _check(fleet.owner)
+        finally:
+            fleet.close()
+
+
 def run_renewals(bench: Bench) -> None:
     """Services that fall due on one day, a few to a customer; and one to a customer."""
     _renew(bench, "renewals", RENEWALS // 4)
@@ -319,6 +353,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "outside": run_outside,
     "renewals": run_renewals,
     "history": run_history,
     "import": run_import,

@@ -13,11 +13,12 @@ from producers.ledger import Claim, ClaimedTask
 from producers.steps import BILLING, ORDERS
 from schemas.clock import SystemClock
 from schemas.database import connect
-from schemas.settings import Settings
+from schemas.settings import INSTANT, Settings
 from schemas.values import Universe
-from workers.bootstrap import INSTANT, handlers
+from workers.bootstrap import handlers
 from workers.garbage import collect_seldom
-from workers.runtime.runtime import DatabaseHandler, OutsideHandler
+from workers.outside.calls import run_now
+from workers.runtime.handlers import DatabaseHandler, OutsideHandler
 
 PROCESSES = 2
 
@@ -76,7 +77,7 @@ def _step(engine: Engine, handler: object, subjects: Sequence[uuid.UUID]) -> Non
     if isinstance(handler, OutsideHandler):
         with engine.begin() as tx:
             calls, _ = handler.begin(tx, claim)
-        answers = [(subject, call, handler.call(call)) for subject, call in calls]
+        answers = [(subject, call, run_now(handler.call(call))) for subject, call in calls]
         with engine.begin() as tx:
             handler.record(tx, claim, answers)
     else:

@@ -41,7 +41,8 @@ def fill(
 
     Of each hundred services one is past its expiry and unpaid and two are terminated; the others
     expire on the days of the year from ``today`` on. Ten are renewed by hand, five are stopped;
-    four have no payment method, six one that runs out within the year; three are under contract
+    four have no payment method, six one that expires within the year (there is a method for five
+    services); three are under contract
     terms that have changed since. One brand is not rolled out in one subsidiary. Nothing is due:
     the next step of each is a reminder, tomorrow or later.
 
@@ -61,7 +62,9 @@ def fill(
                     set_rollout(tx, brand, subsidiary.code, date(2020, 1, 1))
         tx.execute(text("DELETE FROM recomputations"))
         tx.execute(_CUSTOMERS, {"customers": customers})
-    common = {"today": today, "plans": plans, "customers": customers}
+        methods = max(count // 5, 1)
+        tx.execute(_METHODS, {"methods": methods, "customers": customers, "today": today})
+    common = {"today": today, "plans": plans, "customers": customers, "methods": methods}
     for first in range(0, count, CHUNK):
         last = min(first + CHUNK, count) - 1
         with engine.begin() as tx:
@@ -70,7 +73,7 @@ def fill(
     with engine.begin() as tx:
         tx.execute(_RENEWALS, {"today": today, "days": reminded_days})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM (ANALYZE) customers, services, renewals"))
+        connection.execute(text("VACUUM (ANALYZE) customers, payment_methods, services, renewals"))
 
 
 def catalogue(plans: int) -> Catalogue:
@@ -109,6 +112,15 @@ _CUSTOMERS = text("""
           FROM subsidiaries) AS u ON u.number = n % u.count
 """)
 
+_METHODS = text("""
+    INSERT INTO payment_methods (id, customer_id, token, expires_on)
+    SELECT md5('method-' || n)::uuid, 'customer-' || n % :customers, 'tok-' || n,
+           CASE WHEN n % 96 < 6
+                THEN CAST(:today AS date)
+                    + CAST((hashint8extended(n, 11) & 2147483647) % 365 AS integer) END
+    FROM generate_series(0, CAST(:methods AS bigint) - 1) AS n
+""")
+
 # Everything follows from n, by hashes, so that one property says nothing about another.
 _SERVICES = text("""
     WITH drawn AS (
@@ -124,8 +136,9 @@ _SERVICES = text("""
                1 + (hashint8extended(n, 9) & 2147483647) % 12 AS periods
         FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
     ), placed AS (
-        SELECT d.*, c.id AS customer, c.payment_method_id AS method, p.code AS plan, p.universe,
-               p.brand, p.driver, c.subsidiary, u.definition->>'timezone' AS zone,
+        SELECT d.*, c.id AS customer, md5('method-' || d.whose % :methods)::uuid AS method,
+               p.code AS plan, p.universe, p.brand, p.driver, c.subsidiary,
+               u.definition->>'timezone' AS zone,
                (CAST(:today AS date)
                    + CASE WHEN d.fate = 0 THEN -1 - CAST(d.days % 20 AS integer)
                           WHEN d.fate < 3 THEN -31 - CAST(d.days AS integer)
@@ -151,7 +164,7 @@ _SERVICES = text("""
     INSERT INTO services (
         id, customer_id, subsidiary, plan, universe, brand, driver, configuration, period_months,
         mode, state, anchor, paid_periods, imported_periods, expires_at, desired, generation,
-        confirmed, confirmed_until, resource_id, suspended_at, payment_method_id, pays_until,
+        confirmed, confirmed_until, resource_id, suspended_at, payment_method_id,
         agreed_version, next_step, next_step_at, next_subject)
     SELECT md5('service-' || n)::uuid, customer, subsidiary, plan, universe, brand, driver,
            jsonb_build_object('domain', 'example-' || n || '.org'), months,
@@ -160,8 +173,6 @@ _SERVICES = text("""
            resource, day, 'resource-' || n,
            CASE state WHEN 'suspended' THEN (day + 5)::timestamp AT TIME ZONE zone END,
            CASE WHEN means >= 4 THEN method END,
-           CASE WHEN means BETWEEN 4 AND 9
-                THEN CAST(:today AS date) + CAST(whose % 365 AS integer) END,
            CASE WHEN word < 3 THEN 1 ELSE 2 END,
            CASE WHEN state <> 'terminated' THEN 'remind' END,
            CASE WHEN state <> 'terminated'

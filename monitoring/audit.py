@@ -5,13 +5,12 @@ Each check is one short statement that returns the ids that break it.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import urllib3
 from sqlalchemy import Connection, text
 
+from schemas.books import BookUnavailable, FarSides
 from schemas.errors import ConfigurationError
 
 SHOWN = 20
@@ -204,14 +203,14 @@ class Finding:
         self.ids = (self.ids + ids)[:SHOWN]
 
 
-def audit(tx: Connection, far_side: str | None = None) -> list[Finding]:
+def audit(tx: Connection, far_sides: FarSides | None = None) -> list[Finding]:
     """Check every invariant; broken ones have ids.
 
     Args:
-        far_side: base URL of a simulator, whose books are compared with ours to the cent.
+        far_sides: whose books are compared with ours, to the cent.
 
     Raises:
-        ConfigurationError: the far side does not answer.
+        ConfigurationError: a book cannot be read.
     """
     _take_snapshot(tx)
     findings = []
@@ -219,8 +218,8 @@ def audit(tx: Connection, far_side: str | None = None) -> list[Finding]:
         finding = Finding(invariant)
         finding.add([str(value) for value in tx.execute(text(query)).scalars()])
         findings.append(finding)
-    if far_side is not None:
-        findings += [_compare(tx, far_side, *comparison) for comparison in COMPARISONS.items()]
+    if far_sides is not None:
+        findings += [_compare(tx, far_sides, *comparison) for comparison in COMPARISONS.items()]
     return findings
 
 
@@ -232,87 +231,87 @@ def _take_snapshot(tx: Connection) -> None:
     tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
 
-Differences = Callable[[Connection, str], set[str]]
+Differences = Callable[[Connection, FarSides], set[str]]
 
 
-def _compare(tx: Connection, far_side: str, invariant: str, differences: Differences) -> Finding:
+def _compare(
+    tx: Connection, far_sides: FarSides, invariant: str, differences: Differences
+) -> Finding:
     """Two books cannot be read at one moment: what differs is looked at once more."""
-    differing = differences(tx, far_side)
-    if differing:
-        time.sleep(RECHECK_SECONDS)
-        _take_snapshot(tx)
-        differing &= differences(tx, far_side)
+    try:
+        differing = differences(tx, far_sides)
+        if differing:
+            time.sleep(RECHECK_SECONDS)
+            _take_snapshot(tx)
+            differing &= differences(tx, far_sides)
+    except BookUnavailable as error:
+        raise ConfigurationError(f"cannot read a far side's book: {error}") from None
     finding = Finding(invariant)
     finding.add(sorted(differing))
     return finding
 
 
-def _money(tx: Connection, far_side: str) -> set[str]:
-    book: Counter[tuple[str, str, int, str]] = Counter()
-    for entry in _pages(f"{far_side}/gateway/book"):
-        book[entry["kind"], entry["key"], entry["amount"], entry["currency"]] += 1
+_OUR_MONEY = text("""
+    SELECT 'charge', c.key, i.total, i.currency FROM invoices AS i
+    JOIN charges AS c ON c.request_id = i.request_id AND c.state = 'succeeded'
+    LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
+    WHERE i.total > 0 AND coalesce(m.gateway, 'default') = ANY(:gateways)
+    UNION ALL
+    SELECT 'refund', f.key, n.total, n.currency FROM credit_notes AS n
+    JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded'
+    JOIN charges AS c ON c.key = f.charge_key
+    LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
+    WHERE coalesce(m.gateway, 'default') = ANY(:gateways)
+""")
+# A charge that is still asked about is neither taken nor not taken.
+_UNDECIDED = text("""
+    SELECT key FROM charges WHERE state IN ('started', 'unknown')
+    UNION ALL SELECT key FROM refunds WHERE state IN ('started', 'unknown')
+""")
+
+
+def _money(tx: Connection, far_sides: FarSides) -> set[str]:
+    books = far_sides.money()
+    theirs = Counter(
+        (entry.kind, entry.key, entry.amount.amount, entry.amount.currency)
+        for book in books.values()
+        for entry in book
+    )
     ours = Counter(
         (kind, str(key), amount, currency)
-        for kind, key, amount, currency in tx.execute(
-            text("""
-                SELECT 'charge', c.key, i.total, i.currency FROM invoices AS i
-                JOIN charges AS c ON c.request_id = i.request_id AND c.state = 'succeeded'
-                WHERE i.total > 0
-                UNION ALL
-                SELECT 'refund', f.key, n.total, n.currency FROM credit_notes AS n
-                JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded'""")
-        )
+        for kind, key, amount, currency in tx.execute(_OUR_MONEY, {"gateways": list(books)})
     )
-    differing = (book - ours) + (ours - book)
-    # A charge that is still asked about is neither.
-    open_keys = set(
-        map(
-            str,
-            tx.execute(
-                text("""SELECT key FROM charges WHERE state IN ('started', 'unknown')
-                UNION ALL SELECT key FROM refunds WHERE state IN ('started', 'unknown')""")
-            ).scalars(),
-        )
-    )
-    return {f"{kind} {key}" for kind, key, _, _ in differing if key not in open_keys}
+    undecided = set(map(str, tx.execute(_UNDECIDED).scalars()))
+    differing = (theirs - ours) + (ours - theirs)
+    return {f"{kind} {key}" for kind, key, _, _ in differing if key not in undecided}
 
 
-def _resources(tx: Connection, far_side: str) -> set[str]:
-    live = Counter(
-        (entry["service_id"], entry["state"])
-        for entry in _pages(f"{far_side}/infrastructure/resources")
-    )
-    busy = set(
-        map(str, tx.execute(text("SELECT subject FROM tasks WHERE name = 'converge'")).scalars())
+# What was taken over is known there by its own name until something is done with it.
+_OUR_RESOURCES = text("""
+    SELECT driver, id, state FROM services AS s
+    WHERE state IN ('active', 'suspended') AND driver = ANY(:drivers)
+      AND (order_id IS NOT NULL OR EXISTS (SELECT FROM operations AS o WHERE o.service_id = s.id))
+""")
+_CONVERGING = text("SELECT subject FROM tasks WHERE name = 'converge'")
+
+
+def _resources(tx: Connection, far_sides: FarSides) -> set[str]:
+    lists = far_sides.resources()
+    theirs = Counter(
+        (driver, entry.service_id or entry.resource_id, str(entry.state))
+        for driver, entries in lists.items()
+        for entry in entries
     )
     ours = Counter(
-        (str(service), state)
-        for service, state in tx.execute(
-            # What was taken over is known there by its own name until something is done with it.
-            text("""SELECT id, state FROM services AS s WHERE state IN ('active', 'suspended')
-                AND (order_id IS NOT NULL OR EXISTS (
-                    SELECT FROM operations AS o WHERE o.service_id = s.id))""")
-        )
+        (driver, str(service), state)
+        for driver, service, state in tx.execute(_OUR_RESOURCES, {"drivers": list(lists)})
     )
-    differing = (live - ours) + (ours - live)
-    return {service for service, _ in differing if service not in busy}
+    busy = set(map(str, tx.execute(_CONVERGING).scalars()))
+    differing = (theirs - ours) + (ours - theirs)
+    return {service for _, service, _ in differing if service not in busy}
 
 
 COMPARISONS: dict[str, Differences] = {
     "what the gateway took and gave back is what invoices and credit notes say": _money,
     "every active service has exactly one live resource, every ended one none": _resources,
 }
-
-
-def _pages(url: str) -> Iterator[dict[str, Any]]:
-    http, after = urllib3.PoolManager(timeout=10), 0
-    while True:
-        try:
-            answer = http.request("GET", f"{url}?after={after}&limit=5000")
-            entries = answer.json()["entries"]
-        except (urllib3.exceptions.HTTPError, ValueError, KeyError) as error:
-            raise ConfigurationError(f"cannot read the far side's books: {error}") from None
-        if not entries:
-            return
-        yield from entries
-        after = entries[-1]["number"]

@@ -1,4 +1,4 @@
-"""Prometheus metrics, and the port they are served on. Labels are bounded: never an id."""
+"""Prometheus metrics and their HTTP endpoint. No label is unbounded, such as an id."""
 
 import logging
 from functools import cache
@@ -50,6 +50,17 @@ call_seconds = Histogram(
     ["target", "operation"],
     buckets=_SECONDS,
 )
+calls_under_way = Gauge(
+    "autorenew_calls_under_way",
+    "Calls to gateways, drivers and mail servers that are not answered yet.",
+    ["task"],
+    multiprocess_mode="livesum",
+)
+handed_back = Counter(
+    "autorenew_handed_back_tasks_total",
+    "Tasks that a worker had no room to call for, dispatched again.",
+    ["queue", "task"],
+)
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
 )
@@ -58,7 +69,11 @@ messages = Counter("autorenew_relay_messages_total", "Messages handed to the bro
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
 rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
-scheduler_failures = Counter("autorenew_scheduler_failures_total", "Rounds that failed.")
+loop_failures = Counter(
+    "autorenew_loop_failures_total",
+    "Rounds of a background loop that failed.",
+    ["loop", "cause"],
+)
 guard_trips = Counter(
     "autorenew_guard_trips_total", "Times the guard paused a lane.", ["lane", "reason"]
 )
@@ -66,13 +81,13 @@ guard_trips = Counter(
 
 @cache
 def lanes_paused() -> Gauge:
-    """Made by a scheduler only."""
+    """Created in a scheduler only, so that no other process shows it."""
     return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
 
 
 @cache
 def scheduler_last_round() -> Gauge:
-    """Made by a scheduler only."""
+    """Created in a scheduler only, so that no other process shows it."""
     return Gauge(
         "autorenew_scheduler_last_round_timestamp_seconds",
         "When the scheduler last finished a round.",
@@ -81,7 +96,7 @@ def scheduler_last_round() -> Gauge:
 
 @cache
 def relay_last_round() -> Gauge:
-    """Made by a relay only: elsewhere it would show a relay that has stood still since 1970."""
+    """Created in a relay only: any other process would show a relay that stopped in 1970."""
     return Gauge(
         "autorenew_relay_last_round_timestamp_seconds",
         "When the relay last finished a round.",
@@ -100,6 +115,9 @@ def serve(settings: Settings, *, children: str | None = None) -> int:
     Args:
         children: the folder (``PROMETHEUS_MULTIPROC_DIR``) in which child processes keep their
             metrics; their sum is served.
+
+    Raises:
+        ConfigurationError: the port is in use or may not be used.
     """
     registry = REGISTRY
     if children is not None:

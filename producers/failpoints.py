@@ -1,7 +1,7 @@
 """Named places where a test may kill the process, to prove that nothing is lost there.
 
-``AUTORENEW_FAILPOINTS`` names a folder. Whoever passes a failpoint first creates a file of
-its name in that folder and dies; everybody after that goes on. Unset, a failpoint is one
+``AUTORENEW_FAILPOINTS`` names a folder. The first process that passes a failpoint creates a file
+with its name there and kills itself; later ones go on. If it is not set, a failpoint costs one
 comparison.
 """
 
@@ -34,7 +34,7 @@ NAMES = (
 
 
 def failpoint(name: str) -> None:
-    """Die here, if this place is armed and nobody has died here before."""
+    """Kill this process if failpoints are on and none has been killed here yet."""
     if FOLDER is None:
         return
     try:

@@ -2,16 +2,27 @@
 
 import uuid
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from producers.ledger import ClaimedTask
-from schemas.tables import events, rows_from_json
-from schemas.tables.bulk import rows_as_json
+from schemas.tables.bulk import Bulk
 
 
-class Event(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, as a row of ``events``.
+
+    Attributes:
+        subject: an order, a service or a payment request.
+        name: what happened, e.g. ``order.accepted``.
+        task: the task that did it.
+        waited: how long that task was ready before it started, in seconds.
+        attempt: on which attempt it succeeded; the first is 1.
+    """
+
     subject: uuid.UUID
     name: str
     detail: dict[str, Any] | None = None
@@ -27,19 +38,24 @@ def by_task(
     name: str,
     detail: dict[str, Any] | None = None,
 ) -> Event:
-    """An event that says which task did it, how long that had waited, on which attempt."""
+    """An event with the task that did it, how long that had waited, and on which attempt."""
     return Event(subject, name, detail, task_name, round(task.waited, 4), task.attempts + 1)
 
 
-_RECORD = text(
-    "INSERT INTO events (subject, name, detail, task, waited, attempt)"
-    " SELECT subject, name, detail, task, waited, attempt FROM "
-    + rows_from_json(events, "subject", "name", "detail", "task", "waited", "attempt")
+# No ORDER BY: the ids follow the order in which the events are given. A sort by subject would not
+# keep it, since PostgreSQL's sort is not stable.
+_RECORD = Bulk(
+    Event,
+    """
+    INSERT INTO events (subject, name, detail, task, waited, attempt)
+    SELECT subject, name, detail, task, waited, attempt
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        subject uuid, name text, detail jsonb, task text, waited real, attempt smallint)
+    """,
 )
 
 
 def record(tx: Connection, happened: Iterable[Event]) -> None:
-    """Append to the history; order is kept per subject."""
-    rows = [event._asdict() for event in happened]
-    if rows:
-        tx.execute(_RECORD, {"rows": rows_as_json(rows)})
+    """Append to the history; the events of one subject keep their order."""
+    if rows := list(happened):
+        _RECORD(tx, rows)

@@ -1,10 +1,13 @@
-"""The steps of work there are, and where each of them runs.
+"""The one table of the steps of work there are: where each runs, and what may be done about it.
 
-A step inside the database works in sets and takes large messages. A step with the outside
-world takes as many at once as it may call at once.
+Bootstrap, relay, topology, lanes, ``failed``, the embedded fleet and the private one read it. To
+add a step, add a line here and its handler in ``workers/bootstrap.py``.
 """
 
-from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE, RENEWAL_LANE, Place
+from dataclasses import dataclass
+from enum import StrEnum
+
+from producers.ledger import DESTRUCTIVE_LANE, GATEWAY_LANE, GUARDED_LANES, RENEWAL_LANE, Place
 from schemas.values import Universe
 
 PRICE = "price"
@@ -17,29 +20,98 @@ WITHDRAW = "withdraw"
 SUSPEND = "suspend"
 TERMINATE = "terminate"
 
-OUTSIDE = frozenset({CHARGE, REFUND, CONVERGE, REMIND})
-
 ORDERS = "orders"
 BILLING = "billing"
 REMINDERS = "reminders"
-QUEUES = (ORDERS, BILLING, REMINDERS, *(universe.value for universe in Universe))
+UNIVERSES = tuple(universe.value for universe in Universe)
 
-PRICING = Place(ORDERS, ORDERS)
-GATEWAY = Place(BILLING, GATEWAY_LANE)
-RENEWAL = Place(BILLING, RENEWAL_LANE)
-DESTRUCTIVE = Place(BILLING, DESTRUCTIVE_LANE)
-MAIL = Place(REMINDERS, "mail")
-
-# Where what is next for a service is done; notices are claimed by the scheduler itself.
-STEP_PLACES = {
-    REQUEST: RENEWAL,
-    WITHDRAW: RENEWAL,
-    CHARGE: GATEWAY,
-    SUSPEND: DESTRUCTIVE,
-    TERMINATE: DESTRUCTIVE,
+# Queue -> the database role, and the broker user, of the workers that read it.
+ROLE_OF_QUEUE = {
+    ORDERS: "orders",
+    BILLING: "billing",
+    REMINDERS: "reminders",
+    **dict.fromkeys(UNIVERSES, "provisioning"),
 }
+QUEUES = tuple(ROLE_OF_QUEUE)
+
+MAIL_LANE = "mail"
+_DRIVER_LANE = "driver:"
+
+
+class Cancellation(StrEnum):
+    """What a person gives up who cancels a failed task."""
+
+    ORDER = "order"  # before it was priced
+    PAYMENT = "payment"  # an order that is not paid yet
+    SERVICE = "service"  # before it was delivered; its money goes back
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """One kind of work.
+
+    Attributes:
+        task: its name in the ledger.
+        queues: where it runs.
+        lane: what it can be paused with; None: the lane of the service's driver.
+        outside: it calls the outside world, so a message carries as many tasks as may be called
+            at once; a step inside the database works in larger sets.
+        scheduled: the scheduler hands it over when it falls due.
+        cancels: what cancelling it gives up; None: the customer is owed it.
+    """
+
+    task: str
+    queues: tuple[str, ...]
+    lane: str | None
+    outside: bool = False
+    scheduled: bool = False
+    cancels: Cancellation | None = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it waits for a person after the fleet lost track (``control/guard.py``)."""
+        return self.lane in GUARDED_LANES
+
+    @property
+    def place(self) -> Place:
+        """Where its tasks run, if that is one place; see :func:`driver_place` otherwise."""
+        if self.lane is None or len(self.queues) != 1:
+            raise ValueError(f"{self.task} has no place of its own")
+        return Place(self.queues[0], self.lane)
+
+
+# In the order in which a scheduler hands over what fell due at one moment.
+STEPS = {
+    step.task: step
+    for step in (
+        StepKind(PRICE, (ORDERS,), ORDERS, cancels=Cancellation.ORDER),
+        StepKind(REQUEST, (BILLING,), RENEWAL_LANE, scheduled=True),
+        StepKind(WITHDRAW, (BILLING,), RENEWAL_LANE, scheduled=True),
+        StepKind(
+            CHARGE, (BILLING,), GATEWAY_LANE,
+            outside=True, scheduled=True, cancels=Cancellation.PAYMENT,
+        ),
+        StepKind(SUSPEND, (BILLING,), DESTRUCTIVE_LANE, scheduled=True),
+        StepKind(TERMINATE, (BILLING,), DESTRUCTIVE_LANE, scheduled=True),
+        StepKind(REFUND, (BILLING,), GATEWAY_LANE, outside=True),
+        StepKind(CONVERGE, UNIVERSES, None, outside=True, cancels=Cancellation.SERVICE),
+        # Its notices are claimed by the scheduler itself.
+        StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True),
+    )
+}  # fmt: skip
+
+PRICING = STEPS[PRICE].place
+GATEWAY = STEPS[CHARGE].place
+RENEWAL = STEPS[REQUEST].place
+DESTRUCTIVE = STEPS[SUSPEND].place
+MAIL = STEPS[REMIND].place
 
 
 def driver_place(universe: str, driver: str) -> Place:
     """Services are converged on their universe's queue, in their driver's lane."""
-    return Place(universe, f"driver:{driver}")
+    return Place(universe, f"{_DRIVER_LANE}{driver}")
+
+
+def steps_of(queue: str) -> list[StepKind]:
+    """The steps that run on a queue."""
+    return [step for step in STEPS.values() if queue in step.queues]

@@ -1,4 +1,4 @@
-"""Exchanges, queues and users on RabbitMQ: set up by an administrator, used by everyone else."""
+"""Exchanges, queues and users on RabbitMQ. Only an administrator sets them up."""
 
 import json
 from urllib.parse import quote, urlsplit
@@ -30,18 +30,25 @@ PERMISSIONS = {
 
 
 def permissions_of(user: str) -> tuple[str, str, str] | None:
-    """The permissions of a user; ``upstream-shop`` and the like are upstreams of their own."""
+    """The permissions of a user; None if there is no such user.
+
+    Each upstream may have a user of its own, such as ``upstream-shop``.
+    """
     return PERMISSIONS.get("upstream" if user.startswith("upstream-") else user)
 
 
 def declare(url: str) -> list[str]:
-    """Declare exchanges and quorum queues; safe to repeat. Returns the queues' names.
+    """Declare exchanges and quorum queues; safe to repeat.
 
-    No delivery limit of our own: messages of a worker that ends before it starts them count as
-    delivered. RabbitMQ 4 has one by default: what it takes from the intake queue is kept beside.
+    No delivery limit is set: messages that a stopping worker never started count as delivered.
+    RabbitMQ 4 has a limit by default; documents it removes from ``intake`` go to ``intake.dead``.
+
+    Returns:
+        The names of the queues.
 
     Raises:
-        ConfigurationError: the broker cannot be reached, or holds something else by that name.
+        ConfigurationError: the broker cannot be reached, or a queue or an exchange of that name
+            exists with other properties.
     """
     try:
         connection = pika.BlockingConnection(pika.URLParameters(url))
@@ -50,7 +57,7 @@ def declare(url: str) -> list[str]:
         for queue in QUEUES:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
             channel.queue_bind(queue, TASKS_EXCHANGE, routing_key=queue)
-        # Fanout: a document with a routing key of the sender's fancy is not lost.
+        # Fanout, so that a document is not lost whatever routing key its sender chose.
         for name, arguments in (
             (DEAD_INTAKE, {}),
             (
@@ -76,7 +83,15 @@ def declare(url: str) -> list[str]:
 
 
 def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> list[str]:
-    """Create or update users with least permissions, by the management plugin's HTTP API."""
+    """Create or update users with the least permissions, over the management plugin's HTTP API.
+
+    Args:
+        management_url: with an administrator's name and password.
+        passwords: user -> password; the users of :data:`PERMISSIONS` and ``upstream-NAME``.
+
+    Raises:
+        ConfigurationError: a user is unknown, or the API cannot be reached or refuses.
+    """
     unknown = sorted(user for user in passwords if permissions_of(user) is None)
     if unknown:
         raise ConfigurationError(

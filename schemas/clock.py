@@ -1,4 +1,4 @@
-"""Time, as the business sees it. Code never asks the system for it directly.
+"""The time of the business. Code takes a Clock and never calls ``datetime.now()`` itself.
 
 Leases, backoff and heartbeats use the database's clock; only business dates use this one.
 """
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 class Clock(Protocol):
     def now(self) -> datetime:
-        """This moment, UTC and aware."""
+        """The current time, aware, in UTC."""
         ...
 
 
@@ -21,7 +21,7 @@ class SystemClock:
 
 
 class FixedClock:
-    """A clock that stands until it is moved: for tests."""
+    """A clock that stands still until it is advanced, for tests."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
@@ -39,11 +39,11 @@ def zone(name: str) -> ZoneInfo:
 
 
 def local_date(moment: datetime, timezone: str) -> date:
-    """The date a customer of a subsidiary in ``timezone`` reads on the wall."""
+    """The date in ``timezone`` (IANA name) at ``moment``."""
     return moment.astimezone(zone(timezone)).date()
 
 
 @lru_cache(maxsize=65_536)
 def local_midnight(day: date, timezone: str) -> datetime:
-    """The moment ``day`` begins in ``timezone``, in UTC."""
+    """When ``day`` begins in ``timezone``, in UTC."""
     return datetime.combine(day, time(), zone(timezone)).astimezone(UTC)

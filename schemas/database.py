@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, first_line
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -29,7 +29,7 @@ def connect(url: str, *, pool_size: int = 5, application: str = "autorenew") -> 
         connect_args={
             "application_name": application,
             "connect_timeout": 5,
-            # A partner that fell silent is noticed in half a minute, on either side.
+            # Either side notices within half a minute that the other is gone.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -61,10 +61,10 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def is_circumstance(error: BaseException) -> bool:
-    """Whether nothing is wrong with what was asked: a lost connection, a full disk, a deadlock.
+    """Whether the database had trouble of its own: a lost connection, a full disk, a deadlock.
 
-    Anything else that is not the data's fault is a defect of ours: a missing column, a right
-    that was not granted.
+    The same statement may succeed later. An error that is neither this nor a data error is a
+    defect of ours: a missing column, a right that was not granted.
     """
     if isinstance(error, SQLAlchemyTimeoutError):
         return True  # no free connection in the pool
@@ -73,14 +73,14 @@ def is_circumstance(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     state = _sqlstate(error)
-    # 08 connection, 25P03 idle too long, 40 rollback, 53 resources, 55 prerequisites, 57
-    # intervention, 58 system. A connection that could not be opened or was cut has none.
+    # SQLSTATE: 08 connection, 25P03 idle too long, 40 rollback, 53 resources, 55 prerequisites,
+    # 57 intervention, 58 system. A connection that could not be opened or was cut has none.
     without_state = not state and isinstance(error.orig, psycopg.OperationalError)
     return without_state or state == "25P03" or state[:2] in ("08", "40", "53", "55", "57", "58")
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether it was in another transaction's way, and may be done again at once (class 40)."""
+    """Whether it conflicted with another transaction and may be retried at once (class 40)."""
     return _sqlstate(error)[:2] == "40"
 
 
@@ -90,8 +90,12 @@ def _sqlstate(error: BaseException) -> str:
 
 
 def migrate(engine: Engine, passwords: dict[str, str]) -> None:
-    """Bring the schema up to date and give the roles named in ``passwords`` their password."""
-    from alembic import command  # a worker has no use for it
+    """Bring the schema up to date and set the passwords of roles.
+
+    Args:
+        passwords: role, without the prefix ``autorenew_`` -> password.
+    """
+    from alembic import command  # slow to import, and only this function needs it
     from alembic.config import Config
 
     config = Config()
@@ -111,12 +115,15 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
 
 
 def check_schema(engine: Engine) -> None:
-    """Refuse to work on a database that was not migrated, in one clear line."""
+    """Check that the database can be used.
+
+    Raises:
+        ConfigurationError: it cannot be reached, or was not migrated.
+    """
     try:
         with engine.connect() as connection:
             found = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise ConfigurationError(f"cannot use the database: {reason}") from None
+        raise ConfigurationError(f"cannot use the database: {first_line(error)}") from None
     if found is None:
         raise ConfigurationError("the database is empty: run `autorenew migrate` first")

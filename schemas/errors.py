@@ -1,4 +1,4 @@
-"""The one base class of every error a user or an operator can meet."""
+"""Errors that a user or an operator can meet, with one base class; and how any error is shown."""
 
 
 class AutorenewError(Exception):
@@ -29,9 +29,9 @@ class CatalogueError(AutorenewError):
 
 
 class DataError(AutorenewError):
-    """One subject of a batch cannot be handled as it is; its neighbours can.
+    """One subject of a batch cannot be handled; the others can.
 
-    ``code`` becomes the failed task's reason.
+    ``code`` becomes the reason of the failed task.
     """
 
     code = "data"
@@ -40,7 +40,17 @@ class DataError(AutorenewError):
 _LONGEST = 1000
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as one printable line of at most 1,000 characters.
+
+    For SQLAlchemy's errors it is the driver's message, without statement and parameters. An error
+    without a message is shown as Python writes it, such as ``TimeoutError()``.
+    """
+    cause = getattr(error, "orig", None) or error
+    return _one_line(str(cause).strip().partition("\n")[0].rstrip() or repr(cause))
+
+
 def _one_line(text: str) -> str:
-    """A problem quotes what stands in a file, which may be anything."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_LONGEST])
-    return line if len(text) <= _LONGEST else f"{line}…"
+    """Escape what is not printable: a message may quote anything, such as a file's content."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: _LONGEST + 1])
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -1,4 +1,4 @@
-"""What upstream sends, as JSON documents: orders, and commands about what there is."""
+"""The JSON documents that upstream sends: orders, and commands about existing services."""
 
 import re
 from datetime import date, timedelta
@@ -11,7 +11,7 @@ from schemas.values import Period
 
 MAX_BODY_BYTES = 256 * 1024
 
-# No control characters: PostgreSQL keeps no NUL, and a person has to read these.
+# No control characters: PostgreSQL stores no NUL, and people read these.
 _Word = StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")
 Word = Annotated[str, _Word]
 Key = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
@@ -40,7 +40,7 @@ class AgreementDocument(_Document):
 
 
 Month = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
-"""As on a card: good until its last day."""
+"""As printed on a card, which is valid until the last day of that month."""
 
 LocalDate = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$")]
 ServiceId = Annotated[
@@ -56,13 +56,15 @@ class LineDocument(_Document):
 
 
 class OrderDocument(_Document):
-    """An order. ``key`` is the idempotency key its upstream chose."""
+    """An order. ``key`` is the idempotency key that upstream chose."""
 
     key: Key
     customer: CustomerDocument
     payment_method: Word | None = None
-    """A token of the gateway's; without one the customer's saved method pays."""
+    """A token of a gateway; without one the customer's saved method pays."""
     payment_method_expires: Month | None = None
+    payment_gateway: Key | None = None
+    """The gateway that the token belongs to; without one, the one named ``default``."""
     contracts: Annotated[list[AgreementDocument], Field(max_length=100)] = []
     lines: Annotated[list[LineDocument], Field(min_length=1, max_length=100)]
 
@@ -71,20 +73,20 @@ ServiceIds = Annotated[list[ServiceId], Field(min_length=1, max_length=1000)]
 
 
 class _Command(_Document):
-    """Something one customer wants done; doing it again changes nothing more."""
+    """What one customer wants done; repeating it changes nothing more."""
 
     customer: Key
 
 
 class StopCommand(_Command):
-    """Services end when what was paid for them ends."""
+    """Services end when the periods paid for them end."""
 
     command: Literal["stop"]
     services: ServiceIds
 
 
 class ResumeCommand(_Command):
-    """Services that were stopped renew again as they did before."""
+    """Stopped services get the renewal mode back that they had before."""
 
     command: Literal["resume"]
     services: ServiceIds
@@ -97,14 +99,14 @@ class ModeCommand(_Command):
 
 
 class RenewalDocument(_Document):
-    """A service with the expiry its customer saw: a renewal past it was made already."""
+    """A service and the expiry its customer saw; if it expires later now, it has been renewed."""
 
     id: ServiceId
     expires_on: LocalDate
 
 
 class RenewCommand(_Command):
-    """Services are renewed and paid now, together, whatever their mode."""
+    """Services are renewed and charged now, together, whatever their mode."""
 
     command: Literal["renew"]
     services: Annotated[list[RenewalDocument], Field(min_length=1, max_length=1000)]
@@ -117,11 +119,15 @@ class AcceptCommand(_Command):
 
 
 class PaymentMethodCommand(_Command):
-    """A new saved method, for all services or for these; what is unpaid is tried at once."""
+    """A new payment method for these services, or for all and as the saved one.
+
+    Unpaid renewals are charged to it at once.
+    """
 
     command: Literal["payment_method"]
     payment_method: Word
     payment_method_expires: Month | None = None
+    payment_gateway: Key | None = None
     services: ServiceIds | None = None
 
 
@@ -140,8 +146,8 @@ class Problem(BaseModel):
     message: str
 
 
-# The shape's problems, named as upstream knows the fields. By the field itself, never by what its
-# path looks like: names within a configuration, and of fields that do not exist, are anything.
+# Codes by field. Looked up by the field itself, never by its path as text: names inside a
+# configuration, and names of unknown fields, may be any text.
 _CODES = {
     ("payment_method_expires",): "payment_method_expires_invalid",
     ("customer", "email"): "email_invalid",
@@ -163,8 +169,8 @@ def parse(body: bytes) -> Parsed:
     """Read a document; never raises.
 
     Returns:
-        The JSON value as far as there is one, the order or the command if its shape is right, and
-        what is wrong otherwise.
+        The JSON value (None if the body is not JSON); the order or the command (None if its shape
+        is not valid); and the problems (empty if it is valid).
     """
     if len(body) > MAX_BODY_BYTES:
         message = f"{len(body)} bytes, at most {MAX_BODY_BYTES} are accepted"
@@ -181,7 +187,7 @@ def parse(body: bytes) -> Parsed:
         return value, OrderDocument.model_validate(value), []
     except ValidationError as error:
         problems = error.errors(include_input=False)
-        # Which of the commands it is, is no part of the place.
+        # pydantic puts the kind of the command into the path; upstream knows no such field.
         return value, None, [_problem(p, skip=value.get("command")) for p in problems]
 
 
@@ -195,7 +201,7 @@ def _problem(error: Any, skip: Any = None) -> Problem:
     if error["loc"] and error["loc"][0] == skip:
         error["loc"] = error["loc"][1:]
     path = ".".join(re.sub(r"[^ -~]", "?", str(part))[:100] for part in error["loc"])
-    field = tuple(part for part in error["loc"] if isinstance(part, str))  # whichever of a list
+    field = tuple(part for part in error["loc"] if isinstance(part, str))  # without list indexes
     code = None if error["type"] == "extra_forbidden" else _CODES.get(field)
     if error["type"].startswith("union_tag"):
         code = "command_unknown"

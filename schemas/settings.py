@@ -1,4 +1,4 @@
-"""The one settings object: read from the environment, every name starts with AUTORENEW_."""
+"""The one settings object, read from environment variables that start with ``AUTORENEW_``."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -6,7 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
+    ConfigDict,
     Field,
+    Secret,
     SecretStr,
     ValidationError,
     field_validator,
@@ -16,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import ConfigurationError
 
-# At most a year: what is longer is a slip, and no clock can be moved by 1e300 s.
+# At most a year: a longer time is a mistake, and a clock cannot be advanced by 1e300 s.
 _YEAR = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
 Delay = Annotated[float, Field(ge=0, le=_YEAR)]
@@ -25,7 +28,7 @@ Delay = Annotated[float, Field(ge=0, le=_YEAR)]
 def _check_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
-    except ValueError:  # whose words would repeat a part of what may be a password
+    except ValueError:  # its message could repeat part of a password
         raise ValueError(
             "not a URL with a port up to 65535 (in a password / : @ ? # are written as %2F …)"
         ) from None
@@ -34,9 +37,24 @@ def _check_port(url: str) -> str:
 
 Url = Annotated[str, AfterValidator(_check_port)]
 
+# Instead of the URL of a far side: answers at once, in this process. For benchmarks and tests.
+INSTANT = "instant:"
+DEFAULT_GATEWAY = "default"
+Options = dict[str, Secret[dict[str, Any]]]
+
+
+class RetrySettings(BaseModel):
+    """How what failed at one kind of far side is tried again; what is left out is as for all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_seconds: Seconds | None = None
+    cap_seconds: Seconds | None = None
+    attempts: Annotated[int, Field(ge=1)] | None = None
+
 
 class Settings(BaseSettings):
-    """Everything a process can be told. A field a process needs and lacks is one clear line."""
+    """The settings of every process; :meth:`need` checks the ones a process cannot do without."""
 
     model_config = SettingsConfigDict(
         env_prefix="AUTORENEW_", extra="ignore", frozen=True, enable_decoding=False
@@ -49,9 +67,17 @@ class Settings(BaseSettings):
     )
     role_passwords: dict[str, SecretStr] = Field({}, description="database role -> password")
     broker_passwords: dict[str, SecretStr] = Field({}, description="broker user -> password")
-    gateway_url: Url | None = Field(None, description="base URL of the payment gateway")
+    gateways: Options = Field(
+        {}, description='gateway name -> {"kind": …, and what that kind takes}'
+    )
+    gateway_url: Url | None = Field(
+        None, description="base URL of the gateway `default`, if it is of the kind http"
+    )
     gateway_token: SecretStr | None = None
-    driver_urls: dict[str, Url] = Field({}, description="driver name -> base URL")
+    drivers: Options = Field({}, description='driver name -> {"kind": …, and what that kind takes}')
+    driver_urls: dict[str, Url] = Field(
+        {}, description="driver name -> base URL, of those that are of the kind http"
+    )
     driver_tokens: dict[str, SecretStr] = {}
     smtp_url: SecretStr | None = Field(
         None, description="smtp://host:25, smtp+starttls://user:pw@host:587 or smtps://user:pw@host"
@@ -59,10 +85,10 @@ class Settings(BaseSettings):
     mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
     link_base_url: str | None = Field(None, description="where the links in e-mails lead")
     link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
-    simulator_url: Url | None = Field(None, description="where `audit` finds the far side's books")
-
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
-    calls_at_once: int = Field(16, ge=1, le=500, description="outside calls of one batch")
+    calls_at_once: int = Field(
+        100, ge=1, le=5000, description="outside calls under way in a process, for each lane"
+    )
     lease_seconds: Seconds = Field(60.0, description="a worker's hold on a task")
     rescue_seconds: Seconds = Field(30.0, description="dispatched and not claimed: again")
     dispatch_cap: int = Field(4000, ge=1, description="dispatched, not yet claimed, per queue")
@@ -87,13 +113,17 @@ class Settings(BaseSettings):
     retry_base_seconds: Seconds = Field(5.0, description="backoff of the first retry")
     retry_cap_seconds: Seconds = 3600.0
     retry_attempts: int = Field(8, ge=1, description="failures until a person decides")
+    retries: dict[Literal["gateway", "driver", "mail"], RetrySettings] = Field(
+        {"mail": RetrySettings(attempts=24)},
+        description='the same for one kind of far side: {"mail": {"attempts": 24}}',
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
-        mode="before",
+        "gateways", "drivers", "retries", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -129,7 +159,7 @@ class Settings(BaseSettings):
     @field_validator("smtp_url", mode="after")
     @classmethod
     def _smtp_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and value.get_secret_value() == "instant:":
+        if value is not None and value.get_secret_value() == INSTANT:
             return value
         return _scheme(value, "smtp", "smtps", "smtp+starttls")
 
@@ -140,20 +170,76 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _time_to_drain(self) -> "Settings":
-        """A call may be a question, and then the call itself."""
+        """A task may take two calls: a query by key, then the operation itself."""
         if self.shutdown_seconds <= 2 * self.call_seconds:
             raise ValueError(
                 "AUTORENEW_SHUTDOWN_SECONDS must be more than twice AUTORENEW_CALL_SECONDS"
             )
         return self
 
+    def gateway_options(self) -> Options:
+        """Every gateway that is configured, the short form included.
+
+        Raises:
+            ConfigurationError: none is, or one is configured twice.
+        """
+        options = dict(self.gateways)
+        if self.gateway_url is not None:
+            if DEFAULT_GATEWAY in options:
+                raise ConfigurationError(
+                    "AUTORENEW_GATEWAY_URL and AUTORENEW_GATEWAYS both name the gateway 'default'"
+                )
+            options[DEFAULT_GATEWAY] = _short(self.gateway_url, self.gateway_token)
+        if not options:
+            raise ConfigurationError(
+                "AUTORENEW_GATEWAY_URL is not set (base URL of the payment gateway;"
+                " or AUTORENEW_GATEWAYS)"
+            )
+        return options
+
+    def driver_options(self) -> Options:
+        """Every driver that is configured, the short form included.
+
+        Raises:
+            ConfigurationError: none is, or one is configured twice.
+        """
+        twice = sorted(self.drivers.keys() & self.driver_urls.keys())
+        if twice:
+            raise ConfigurationError(
+                f"AUTORENEW_DRIVER_URLS and AUTORENEW_DRIVERS both name {', '.join(twice)}"
+            )
+        options = self.drivers | {
+            name: _short(url, self.driver_tokens.get(name))
+            for name, url in self.driver_urls.items()
+        }
+        if not options:
+            raise ConfigurationError(
+                "AUTORENEW_DRIVER_URLS is not set (driver name -> base URL, as"
+                ' {"web": "http://…"}; or AUTORENEW_DRIVERS)'
+            )
+        return options
+
     def need(self, field: str) -> str:
-        """The value of a setting this process cannot do without."""
+        """The value of a setting this process cannot do without.
+
+        Args:
+            field: its name in this class.
+
+        Raises:
+            ConfigurationError: it is not set; the message names the variable and what it is.
+        """
         value = getattr(self, field)
         if value is None:
             hint = type(self).model_fields[field].description
             raise ConfigurationError(f"AUTORENEW_{field.upper()} is not set ({hint})")
         return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def _short(url: str, token: SecretStr | None) -> Secret[dict[str, Any]]:
+    """The options of a far side of which only a URL is given, and perhaps a token."""
+    if url == INSTANT:
+        return Secret({"kind": "instant"})
+    return Secret({"kind": "http", "url": url, **({"token": token} if token else {})})
 
 
 def _scheme(value: SecretStr | None, *allowed: str) -> SecretStr | None:
@@ -167,7 +253,14 @@ def _scheme(value: SecretStr | None, *allowed: str) -> SecretStr | None:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment; a wrong value is one line that names the variable."""
+    """Read the settings from the environment.
+
+    Args:
+        overrides: values that replace those of the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong; one line names every such variable.
+    """
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -177,7 +270,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _line(place: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
-    if not place:  # of several settings, which it names itself
+    if not place:  # a rule about several settings, whose message names them
         return message
     field, *inside = place
     return f"AUTORENEW_{str(field).upper()}{''.join(f'[{part!r}]' for part in inside)}: {message}"

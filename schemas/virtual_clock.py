@@ -1,5 +1,8 @@
-"""A fleet-wide clock that can be moved, for demos and tests: real time plus an offset in the
-database. It moves only while nothing is being worked on; production refuses one."""
+"""A clock for the whole fleet that can be advanced, for demos and tests.
+
+It is real time plus an offset in the database, and advances only while no task is ready or under
+way. A database that holds services never gets one.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,11 +15,13 @@ _AHEAD = text("SELECT ahead FROM virtual_clock")
 
 
 class ClockBusy(AutorenewError):
+    """The clock cannot advance while there are tasks to do."""
+
     code = "clock_busy"
 
 
 class VirtualClock:
-    """Asked by any process of the fleet, it says the same."""
+    """Shows every process of the fleet the same time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -31,7 +36,7 @@ def clock_of(engine: Engine, *, virtual: bool) -> Clock:
     """The clock a process works by.
 
     Raises:
-        ConfigurationError: the database's clock is not of the kind that was asked for.
+        ConfigurationError: the database has the other kind of clock.
     """
     with engine.connect() as tx:
         moved = tx.execute(_AHEAD).first() is not None
@@ -49,8 +54,11 @@ def clock_of(engine: Engine, *, virtual: bool) -> Clock:
 def start(tx: Connection, ahead: timedelta = timedelta()) -> None:
     """Put a database on a virtual clock.
 
+    Args:
+        ahead: how far it starts ahead of real time.
+
     Raises:
-        ConfigurationError: it holds services already.
+        ConfigurationError: the database holds services already.
     """
     if tx.execute(text("SELECT 1 FROM services LIMIT 1")).first() is not None:
         raise ConfigurationError("a database with services is never put on a virtual clock")
@@ -66,7 +74,7 @@ _BUSY = text("""
 
 
 def busy(tx: Connection) -> str | None:
-    """The name of a task that is still to be done; what waits for a person is not."""
+    """The name of a task that is ready or under way; failed and paused ones do not count."""
     return tx.execute(_BUSY).scalar()
 
 
@@ -74,7 +82,7 @@ def advance(tx: Connection, by: timedelta) -> None:
     """Move the clock of the whole fleet forward.
 
     Raises:
-        ClockBusy: something is still being worked on.
+        ClockBusy: a task is ready or under way.
     """
     if by < timedelta():
         raise ValueError("time does not go back")

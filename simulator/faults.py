@@ -10,8 +10,8 @@ from typing import Any
 KINDS = (
     "decline", "refuse", "error", "hang_before", "hang_after", "late", "slow", "duplicate",
 )  # fmt: skip
-# These are answers: they stay the same however often they are asked for. The others are
-# accidents, and happen to the first tries of a key only.
+# These are answers: every try of a key gets the same one. The others are accidents: by default
+# they happen to the first try of a key only.
 ANSWERS = ("decline", "refuse")
 TARGETS = {
     "gateway": ("charge", "refund"),
@@ -27,13 +27,13 @@ class Rule:
         target: ``gateway``, ``infrastructure`` or ``*``.
         operation: one of a target's in :data:`TARGETS`, or ``*``.
         customer, plan: globs.
-        rate: share of keys it happens to; drawn from the seed, the rule and the key.
-        times: how many tries of one key it happens to.
+        rate: share of keys it happens to, from 0 to 1; drawn from the seed, the rule and the key.
+        times: how many tries of one key it happens to; by default 1, for an answer all of them.
         seconds: how long a slow or hanging call takes.
-        reason: what a decline or a refusal says.
+        reason: the reason a decline or a refusal gives.
 
     Raises:
-        ValueError: naming the argument that is wrong.
+        ValueError: an argument is wrong; the message names it.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class Rule:
     def strikes(
         self, seed: int, number: int, target: str, operation: str, key: str, body: dict[str, Any]
     ) -> bool:
+        """Whether this try is struck; counts it if so."""
         applies = (
             self.target in (target, "*")
-            and (self.fault != "decline" or target == "gateway")  # only money is declined
+            and (self.fault != "decline" or target == "gateway")
             and self.operation in (operation, "*")
             and fnmatchcase(str(body.get("customer", "")), self.customer)
             and fnmatchcase(str(body.get("plan", "")), self.plan)
@@ -94,6 +95,12 @@ def _check(name: str, value: object, known: Sequence[str]) -> None:
 
 
 class Faults:
+    """The rules in force.
+
+    Args:
+        seed: the same rules and the same seed strike the same keys.
+    """
+
     def __init__(self, rules: list[dict[str, Any]] | None = None, seed: int = 1) -> None:
         self._seed = seed
         self.rules: list[Rule] = []
@@ -101,7 +108,11 @@ class Faults:
             self.add(rule)
 
     def add(self, rule: dict[str, Any]) -> None:
-        """Raises ValueError or TypeError for a rule that is not one."""
+        """Add a rule, given as the arguments of :class:`Rule`.
+
+        Raises:
+            ValueError, TypeError: it is not a rule.
+        """
         if not isinstance(rule, dict):
             raise ValueError("a rule is an object")
         self.rules.append(Rule(**rule))
@@ -110,7 +121,7 @@ class Faults:
         self.rules.clear()
 
     def draw(self, target: str, operation: str, key: str, body: dict[str, Any]) -> Rule | None:
-        """The first rule that strikes this try."""
+        """The first rule that strikes this try; None if none does."""
         for number, rule in enumerate(self.rules):
             if rule.strikes(self._seed, number, target, operation, key, body):
                 return rule

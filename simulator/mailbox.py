@@ -1,4 +1,4 @@
-"""The mail server: takes every mail and keeps the last ones, unless told to refuse."""
+"""The mail server: accepts every mail, unless told to refuse it, and keeps the newest."""
 
 import asyncio
 import fnmatch
@@ -20,14 +20,14 @@ _MOST_IDS = 1_000_000
 
 
 class _Kept:
-    """A mail as it came; taken apart only when somebody looks."""
+    """A mail as it was received; parsed when it is first looked at."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
 
     @cached_property
     def message(self) -> EmailMessage:
-        # Lines as a mailbox on disk has them; CRLF is how they travel.
+        # SMTP ends lines by CRLF; a parsed message has LF, as in a mailbox on disk.
         content = self._content.replace(b"\r\n", b"\n")
         return BytesParser(_class=EmailMessage, policy=policy.default).parsebytes(content)
 
@@ -36,8 +36,8 @@ class Mailbox:
     """An SMTP server in a thread.
 
     Args:
-        port: 0 for any free one; started again, it is the same one.
-        keep: how many of the last mails.
+        port: 0 for any free one, which a restart keeps.
+        keep: how many of the newest mails are kept.
         tls: speak TLS from the first byte.
         options: for ``aiosmtpd.smtp.SMTP``, e.g. ``tls_context`` to offer STARTTLS.
     """
@@ -54,7 +54,7 @@ class Mailbox:
         self.host = host
         self.port = port
         self.message_ids: Counter[str] = Counter()
-        """How often each Message-ID came in; of the last million."""
+        """Message-ID -> how often it was received; the newest million of them."""
         self.received = 0
         self.connections = 0
         self._tls = tls
@@ -73,23 +73,23 @@ class Mailbox:
 
     @property
     def messages(self) -> list[EmailMessage]:
-        """The last mails, oldest first."""
+        """The mails that are kept, oldest first."""
         with self._lock:
             kept = list(self._kept)
         return [one.message for one in kept]
 
     def refuse(self, pattern: str) -> None:
-        """Recipients such as ``*@example.com`` do not exist."""
+        """Answer recipients that match, such as ``*@example.com``, that they do not exist."""
         self._refused.append(pattern)
 
     def defer(self, pattern: str) -> None:
-        """Recipients such as ``*@example.com`` are to be tried again later."""
+        """Answer recipients that match, such as ``*@example.com``, to try again later."""
         self._deferred.append(pattern)
 
     def start(self) -> None:
         if self._thread is not None:
             raise RuntimeError("the mailbox was started already")
-        # It would tell of every client that goes away, on the standard error output.
+        # aiosmtpd logs every client that disconnects to standard error.
         logging.getLogger("mail.log").setLevel(logging.CRITICAL)
         listening = socket.create_server((self.host, self.port))
         self.port = listening.getsockname()[1]
@@ -103,7 +103,7 @@ class Mailbox:
             raise RuntimeError("the mailbox did not start")
 
     def stop(self) -> None:
-        """Stop at once; who is connected is cut off. What was kept stays."""
+        """Stop at once and close all connections. The mails are kept."""
         thread, loop, self._thread = self._thread, self._loop, None
         if thread is None or loop is None:
             return
@@ -147,7 +147,7 @@ class Mailbox:
         for task in clients:
             task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
-        await asyncio.sleep(0)  # transports say goodbye in the next round
+        await asyncio.sleep(0)  # transports close in the next iteration of the loop
 
     def _answer(self, address: str) -> str:
         if any(fnmatch.fnmatch(address, pattern) for pattern in self._refused):
@@ -168,7 +168,8 @@ class Mailbox:
 
 
 class _Hooks:
-    """What aiosmtpd calls; apart, because it reads every attribute at every connection."""
+    """The handler aiosmtpd calls. A class of its own: aiosmtpd looks at every attribute of its
+    handler at every connection."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox

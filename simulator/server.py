@@ -1,4 +1,4 @@
-"""The HTTP server: gateway and infrastructure, idempotent by key."""
+"""The HTTP server: payment gateway and infrastructure, both idempotent by key."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ _CHARGE = {"key": str, "amount": int, "currency": str, "token": str, "customer":
 _REFUND = {"key": str, "charge_key": str, "amount": int, "currency": str}
 _OPERATION = {"key": str, "generation": int, "plan": str, "customer": str}
 
-_MOST = 2**63 - 1  # what SQLite keeps
+_MOST = 2**63 - 1  # the largest integer of SQLite
 
 Act = Callable[[], tuple[int, dict[str, Any]]]
 
@@ -43,6 +43,7 @@ class Simulator:
                 Route("/gateway/refunds/{key}", self._safely(self._find_refund)),
                 Route("/gateway/book", self._safely(self._book)),
                 Route("/infrastructure/resources", self._safely(self._resources)),
+                Route("/infrastructure/{driver}/resources", self._safely(self._resources)),
                 Route(
                     "/infrastructure/{driver}/services/{service_id}/{kind}",
                     self._safely(self._operate),
@@ -73,7 +74,7 @@ class Simulator:
 
         def act() -> tuple[int, dict[str, Any]]:
             self.store.take(body)
-            return 201, {"state": "succeeded", "reference": f"ch-{body['key'][:8]}"}
+            return 201, _about(body, "succeeded", reference=f"ch-{body['key'][:8]}")
 
         return await self._once(Request("gateway", "charge", "", body["key"], body), act)
 
@@ -83,8 +84,8 @@ class Simulator:
         def act() -> tuple[int, dict[str, Any]]:
             refused = self.store.give_back(body)
             if refused:
-                return 402, {"state": "declined", "reason": refused}
-            return 201, {"state": "succeeded", "reference": f"re-{body['key'][:8]}"}
+                return 402, _about(body, "declined", reason=refused)
+            return 201, _about(body, "succeeded", reference=f"re-{body['key'][:8]}")
 
         return await self._once(Request("gateway", "refund", "", body["key"], body), act)
 
@@ -116,11 +117,11 @@ class Simulator:
         check: Callable[[], None] = lambda: None,
         asked_by: str | None = None,
     ) -> Response:
-        """Act once per key, misbehaving as the rules say.
+        """Act once per key, and misbehave as the rules say.
 
         Args:
-            check: what has to hold each time, also for what was answered before.
-            asked_by: what a GET asks by; the key if not given.
+            check: raises if the request must not be answered, not even as a repeated one.
+            asked_by: the id by which a GET asks about this request; by default its key.
         """
 
         def do() -> Response:
@@ -141,7 +142,7 @@ class Simulator:
     ) -> Response:
         match rule.fault:
             case "decline":
-                answer = {"state": "declined", "reason": rule.reason}
+                answer = _about(request.body, "declined", reason=rule.reason)
                 known = self.store.answer(request)
                 if known is None:
                     self.store.remember(request, 402, answer)
@@ -175,7 +176,7 @@ class Simulator:
             case "slow":
                 await asyncio.sleep(rule.seconds)
                 return do()
-            case _:  # duplicate: as a proxy does that tries again
+            case _:  # duplicate: a proxy that repeats the request
                 do()
                 return do()
 
@@ -208,7 +209,8 @@ class Simulator:
         return JSONResponse({"entries": self.store.book(*_page(request))})
 
     async def _resources(self, request: HttpRequest) -> Response:
-        return JSONResponse({"entries": self.store.resources(*_page(request))})
+        driver = request.path_params.get("driver")
+        return JSONResponse({"entries": self.store.resources(*_page(request), driver)})
 
     async def _change_faults(self, request: HttpRequest) -> Response:
         if request.method == "DELETE":
@@ -224,6 +226,12 @@ class Simulator:
         return JSONResponse({"state": "up"})
 
 
+def _about(body: dict[str, Any], state: str, **more: str) -> dict[str, Any]:
+    """An answer of the gateway: to what, how much, and how it ended."""
+    of = {name: body[name] for name in ("key", "amount", "currency")}
+    return {**of, "state": state, **more}
+
+
 async def _read(request: HttpRequest, fields: dict[str, type]) -> dict[str, Any]:
     try:
         body = json.loads(await request.body())
@@ -237,10 +245,10 @@ async def _read(request: HttpRequest, fields: dict[str, type]) -> dict[str, Any]
 
 
 def _check(body: dict[str, Any], name: str, kind: type) -> None:
-    """A field of the right type, with a value that can be kept."""
+    """Refuse a field of the wrong type, or with a value that cannot be stored."""
     value = body.get(name)
     if isinstance(value, str):
-        good = not any("\ud800" <= c <= "\udfff" for c in value)  # halves of characters
+        good = not any("\ud800" <= c <= "\udfff" for c in value)  # lone surrogates
     else:
         least = 1 if name == "amount" else 0
         good = isinstance(value, int) and least <= value <= _MOST
@@ -258,7 +266,13 @@ def _page(request: HttpRequest) -> tuple[int, int]:
 
 
 class Running:
-    """A simulator that serves from a thread, until it is stopped."""
+    """A simulator that serves from a thread until it is stopped.
+
+    Args:
+        port: 0 for any free one.
+        store: SQLite file.
+        rules: see :class:`simulator.faults.Rule`.
+    """
 
     def __init__(
         self,
@@ -270,7 +284,7 @@ class Running:
         rules: list[dict[str, Any]] | None = None,
     ) -> None:
         self.simulator = Simulator(Store(store), Faults(rules, seed))
-        # With the protocol named, asyncio sets TCP_NODELAY: 2 ms a call instead of 42.
+        # asyncio sets TCP_NODELAY only if the protocol is named: 2 ms a call instead of 42.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((host, port))

@@ -1,4 +1,4 @@
-"""What the far side remembers: charges, refunds and resources, in SQLite."""
+"""What the simulator remembers, in SQLite: charges, refunds and resources."""
 
 import json
 import sqlite3
@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS generations (service_id TEXT PRIMARY KEY, generation 
 
 
 class Refused(Exception):
-    """A definite no: an HTTP status and a stable code."""
+    """A definite refusal, with its HTTP status and a stable code."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(code)
@@ -29,11 +29,11 @@ class Refused(Exception):
 
 
 class Request(NamedTuple):
-    """What is asked for under a key.
+    """A request under an idempotency key.
 
     Attributes:
-        target: who is asked, ``gateway`` or ``infrastructure``: each has keys of its own.
-        subject: what it is about: a driver's service; nothing at the gateway.
+        target: ``gateway`` or ``infrastructure``; each has its own keys.
+        subject: ``DRIVER/SERVICE``; empty at the gateway.
     """
 
     target: str
@@ -55,7 +55,11 @@ class Store:
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _SCHEMA)
 
     def answer(self, request: Request) -> tuple[int, dict[str, Any]] | None:
-        """What was answered under this key before; for anything else the key is refused."""
+        """The answer that was given under this key; None if the key is new.
+
+        Raises:
+            Refused: the key belongs to another request.
+        """
         row = self._db.execute(
             "SELECT operation, subject, body, status, answer FROM requests"
             " WHERE target = ? AND key = ?",
@@ -68,7 +72,7 @@ class Store:
         return row[3], json.loads(row[4])
 
     def find(self, operation: str, key: str) -> dict[str, Any] | None:
-        """What the gateway answered to a charge or a refund."""
+        """The gateway's answer to a charge or a refund; None if there was none."""
         row = self._db.execute(
             "SELECT answer FROM requests WHERE target = 'gateway' AND key = ? AND operation = ?",
             (key, operation),
@@ -86,7 +90,7 @@ class Store:
         self._enter("charge", body["key"], body["key"], body)
 
     def give_back(self, body: dict[str, Any]) -> str | None:
-        """Give money of a charge back; returns why not, if not."""
+        """Refund a part of a charge; returns why it is declined, None if it is done."""
         rows = self._db.execute(
             "SELECT kind, amount, currency FROM book WHERE charge_key = ?", (body["charge_key"],)
         ).fetchall()
@@ -124,7 +128,7 @@ class Store:
         return dict(zip(names, row, strict=True)) if row else None
 
     def check_generation(self, service_id: str, generation: int) -> None:
-        """Refuse an older generation than the last one seen, whatever was answered to it then."""
+        """Refuse a generation older than the newest one seen, also for a repeated request."""
         seen = self._db.execute(
             "SELECT generation FROM generations WHERE service_id = ?", (service_id,)
         ).fetchone()
@@ -134,7 +138,11 @@ class Store:
     def operate(
         self, driver: str, service_id: str, kind: str, body: dict[str, Any]
     ) -> dict[str, Any]:
-        """Do one operation; an older generation than the last one seen is refused."""
+        """Carry out one operation.
+
+        Raises:
+            Refused: ``stale_generation``, or ``no_such_resource``.
+        """
         generation = body["generation"]
         self.check_generation(service_id, generation)
         live = self.resource(service_id)
@@ -169,7 +177,7 @@ class Store:
         return self.resource(service_id) or absent | {"generation": generation}
 
     def _adopt(self, driver: str, service_id: str, body: dict[str, Any]) -> None:
-        """What was there under its own name before anybody called it this service; once."""
+        """Bind a resource that existed before, under its own name, to a service; once."""
         known = self._db.execute(
             "SELECT 1 FROM resources WHERE service_id = ? OR (driver = ? AND resource_id = ?)",
             (service_id, driver, body["resource_id"]),
@@ -182,11 +190,13 @@ class Store:
             )
             self._db.execute("INSERT OR IGNORE INTO generations VALUES (?, 0)", (service_id,))
 
-    def resources(self, after: int, limit: int) -> list[dict[str, Any]]:
+    def resources(self, after: int, limit: int, driver: str | None = None) -> list[dict[str, Any]]:
+        """What exists, of one driver or of all, page by page."""
         names = ("number", "driver", "service_id", "resource_id", "state", "paid_until")
         rows = self._db.execute(
-            "SELECT * FROM resources WHERE number > ? AND state != 'gone' ORDER BY number LIMIT ?",
-            (after, limit),
+            "SELECT * FROM resources WHERE number > ? AND state != 'gone'"
+            " AND driver = coalesce(?, driver) ORDER BY number LIMIT ?",
+            (after, driver, limit),
         )
         return [dict(zip(names, row, strict=True)) for row in rows]
 

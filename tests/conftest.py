@@ -146,7 +146,7 @@ def simulator() -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
-    """A private node; without RabbitMQ on the machine its tests are skipped, in CI they fail."""
+    """A private node. Without RabbitMQ on the machine its tests are skipped; in CI they fail."""
     if private_rabbitmq.find_server() is None:
         if os.environ.get("CI") == "true":
             pytest.fail(private_rabbitmq.HINT)
@@ -161,7 +161,7 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbit
 def fleet_of(
     postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, simulator: Running, tmp_path: Any
 ) -> Iterator[Callable[..., PrivateFleet]]:
-    """Prepares a fleet of processes, none of them started, that gives up on nothing for long."""
+    """Prepares a fleet of processes with short timeouts; starts none of them."""
     with ExitStack() as stack:
 
         def prepare(

@@ -7,31 +7,28 @@ from typing import Any
 import dramatiq
 
 from producers.intake.links import Links
-from producers.steps import BILLING, ORDERS, QUEUES, REMINDERS
+from producers.steps import QUEUES, steps_of
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings
-from schemas.values import Universe
+from schemas.settings import INSTANT, Settings
+from workers.billing.charges.attempt import ChargePolicy
 from workers.billing.charges.charge import ChargeHandler
 from workers.billing.charges.refund import RefundHandler
 from workers.billing.ends import SuspendHandler, TerminateHandler
-from workers.billing.gateways.http import HttpGateway
-from workers.billing.gateways.instant import InstantGateway
 from workers.billing.gateways.port import Gateway
 from workers.billing.payment_requests.handlers import RequestHandler, WithdrawHandler
 from workers.orders.price import PriceHandler
+from workers.outside import registry
+from workers.outside.books import Books
 from workers.provisioning.converge import ConvergeHandler
-from workers.provisioning.drivers.http import HttpDriver
-from workers.provisioning.drivers.instant import InstantDriver
 from workers.provisioning.drivers.port import Driver
 from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
-from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer
-from workers.runtime.runtime import Handler, RetryPolicy, Runtime
-
-# Instead of a URL: answers at once, in this process. For benchmarks.
-INSTANT = "instant:"
+from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer, ThreadedMailer
+from workers.runtime.handlers import Handler
+from workers.runtime.retries import policy_for
+from workers.runtime.runtime import Runtime
 
 
 def check_queues(queues: Iterable[str]) -> list[str]:
@@ -46,52 +43,85 @@ def check_queues(queues: Iterable[str]) -> list[str]:
 
 
 def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[str, list[Handler]]:
-    """The handlers of each queue. Only what a queue needs is configured: billing holds no
-    infrastructure credential, provisioning no gateway's."""
-    policy = RetryPolicy(
-        settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
-    )
+    """The handlers of each queue: one for each step that runs there.
+
+    Only what a queue needs is configured: billing holds no infrastructure credential, provisioning
+    no gateway's.
+
+    Raises:
+        ConfigurationError: something that a queue needs is missing or wrong.
+        RuntimeError: a step has no handler.
+    """
     catalogue = CatalogueCache()
-    chosen: dict[str, list[Handler]] = {}
+    built: dict[str, list[Handler]] = {}  # one converge for all universes of a process
+    chosen = {}
     for queue in check_queues(queues):
-        if queue == ORDERS:
-            chosen[queue] = [PriceHandler(catalogue, clock)]
-        elif queue == BILLING:
-            gateway = _gateway(settings)
-            chosen[queue] = [
-                ChargeHandler(
-                    gateway, catalogue, clock, delays=settings.order_charge_delays, policy=policy
-                ),
-                RefundHandler(gateway, catalogue, clock, policy=policy),
-                RequestHandler(catalogue, clock),
-                WithdrawHandler(catalogue, clock),
-                SuspendHandler(catalogue, clock),
-                TerminateHandler(catalogue, clock),
-            ]
-        elif queue == REMINDERS:
-            chosen[queue] = [
-                RemindHandler(
-                    _mailer(settings),
-                    _sender(settings),
-                    _links(settings),
-                    catalogue,
-                    clock,
-                    policy=policy,
-                )
-            ]
-    universes = [queue for queue in queues if queue in set(Universe)]
-    if universes:
-        converge = ConvergeHandler(_drivers(settings), catalogue, clock, policy=policy)
-        chosen |= {queue: [converge] for queue in universes}
+        match queue:
+            case "orders":
+                made: list[Handler] = [PriceHandler(catalogue, clock)]
+            case "billing":
+                made = _billing(settings, catalogue, clock)
+            case "reminders":
+                made = [_remind(settings, catalogue, clock)]
+            case _:
+                if "converge" not in built:
+                    built["converge"] = [_converge(settings, catalogue, clock)]
+                made = built["converge"]
+        missing = {step.task for step in steps_of(queue)} - {handler.name for handler in made}
+        if missing:
+            raise RuntimeError(f"steps without a handler on {queue}: {', '.join(sorted(missing))}")
+        chosen[queue] = made
     return chosen
 
 
-def _gateway(settings: Settings) -> Gateway:
-    url = settings.need("gateway_url")
-    if url == INSTANT:
-        return InstantGateway()
-    token = settings.gateway_token.get_secret_value() if settings.gateway_token else None
-    return HttpGateway(url, seconds=settings.call_seconds, token=token)
+def _billing(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:
+    gateways = gateways_of(settings)
+    calls = policy_for("gateway", settings)
+    charges = ChargePolicy(order_delays=settings.order_charge_delays, calls=calls)
+    return [
+        ChargeHandler(gateways, catalogue, clock, policy=charges),
+        RefundHandler(gateways, catalogue, clock, policy=calls),
+        RequestHandler(catalogue, clock),
+        WithdrawHandler(catalogue, clock),
+        SuspendHandler(catalogue, clock),
+        TerminateHandler(catalogue, clock),
+    ]
+
+
+def _remind(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
+    return RemindHandler(
+        _mailer(settings),
+        _sender(settings),
+        _links(settings),
+        catalogue,
+        clock,
+        policy=policy_for("mail", settings),
+    )
+
+
+def _converge(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
+    policy = policy_for("driver", settings)
+    return ConvergeHandler(drivers_of(settings), catalogue, clock, policy=policy)
+
+
+def gateways_of(settings: Settings) -> dict[str, Gateway]:
+    """The gateways that are configured, by the name that payment methods are stored with."""
+    return registry.build("gateways", settings.gateway_options(), seconds=settings.call_seconds)
+
+
+def drivers_of(settings: Settings) -> dict[str, Driver]:
+    """The drivers that are configured, by the name that plans use."""
+    return registry.build("drivers", settings.driver_options(), seconds=settings.call_seconds)
+
+
+def books_of(settings: Settings) -> Books:
+    """The books of all far sides that are configured; none of a kind: that is left out."""
+    has_gateways = settings.gateways or settings.gateway_url
+    has_drivers = settings.drivers or settings.driver_urls
+    return Books(
+        gateways_of(settings) if has_gateways else {},
+        drivers_of(settings) if has_drivers else {},
+    )
 
 
 def _mailer(settings: Settings) -> Mailer:
@@ -99,7 +129,7 @@ def _mailer(settings: Settings) -> Mailer:
     if url == INSTANT:
         return InstantMailer()
     with _named("SMTP_URL"):
-        return SmtpMailer(url, seconds=settings.call_seconds)
+        return ThreadedMailer(SmtpMailer(url, seconds=settings.call_seconds))
 
 
 def _sender(settings: Settings) -> str:
@@ -124,27 +154,6 @@ def _named(setting: str) -> Iterator[None]:
         raise ConfigurationError(f"AUTORENEW_{setting}: {error}") from None
 
 
-def _drivers(settings: Settings) -> dict[str, Driver]:
-    if not settings.driver_urls:
-        raise ConfigurationError(
-            'AUTORENEW_DRIVER_URLS is not set (driver name -> base URL, as {"web": "http://…"})'
-        )
-    drivers: dict[str, Driver] = {}
-    for name, url in settings.driver_urls.items():
-        token = settings.driver_tokens.get(name)
-        drivers[name] = (
-            InstantDriver()
-            if url == INSTANT
-            else HttpDriver(
-                name,
-                url,
-                seconds=settings.call_seconds,
-                token=token.get_secret_value() if token else None,
-            )
-        )
-    return drivers
-
-
 def add_actors(
     broker: dramatiq.Broker,
     chosen: Mapping[str, Iterable[Handler]],
@@ -163,8 +172,8 @@ def add_actors(
             )
 
 
-def _body(runtime: Runtime, handler: Handler, queue: str) -> Callable[[Any], None]:
-    def run(subjects: Any) -> None:
-        runtime.handle(handler, queue, subjects)
+def _body(runtime: Runtime, handler: Handler, queue: str) -> Callable[..., None]:
+    def run(batches: Any, lane: str | None = None, size: int = 1) -> None:
+        runtime.handle(handler, queue, batches, lane, size)
 
     return run

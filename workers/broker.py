@@ -1,9 +1,9 @@
-"""A Dramatiq broker for workers that may only read: it declares nothing and publishes nothing.
+"""A Dramatiq broker for workers with read permission only: it neither declares nor publishes.
 
 Built from Dramatiq's public Broker, Consumer and MessageProxy. Dramatiq's own RabbitmqBroker
-declares queues (a worker without that permission is refused for ever) and acknowledges by an old
-delivery tag on the new channel after a reconnect, which settles another message in its place;
-here a message is settled only on the channel it came from.
+declares queues, which RabbitMQ refuses a worker without that permission, for ever. After a
+reconnect it acknowledges on the new channel by the delivery tag of the old one, which settles
+another message. Here a message is settled only on the channel it came from.
 """
 
 import logging
@@ -21,7 +21,7 @@ from producers.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-# AssertionError: pika's way to say that a blocking channel was closed under a caller.
+# AssertionError: pika raises it when a blocking channel is closed during a call.
 LOST = (AMQPError, OSError, AssertionError)
 
 
@@ -88,8 +88,8 @@ class _Consumer(Consumer):
             return None
         try:
             message = Message.decode(body)
-            # Each would hurt the worker: a foreign queue name kills its threads, an eta makes
-            # it publish, an actor it does not have ends the consumer.
+            # Each would harm the worker: another queue's name kills its threads, an eta makes it
+            # publish, an unknown actor ends the consumer.
             if (
                 message.queue_name != self._queue_name
                 or message.actor_name not in self._actors
@@ -113,11 +113,11 @@ class _Consumer(Consumer):
 
     def _settle(self, message: Any, settle: Callable[[], None]) -> None:
         if message.origin is not self:
-            return  # its channel is gone, the broker delivers it again
+            return  # its channel is closed: the broker delivers it again
         try:
             self._connection.add_callback_threadsafe(settle)
         except ConnectionWrongStateError:
-            log.info("connection lost before an acknowledgement: the message comes again")
+            log.info("connection lost before an acknowledgement: the message is delivered again")
 
     def close(self) -> None:
         try:
@@ -128,7 +128,7 @@ class _Consumer(Consumer):
             log.debug("closing", exc_info=True)
 
     def _settle_what_is_queued(self) -> None:
-        """Acknowledgements are callbacks of the connection, run in the order they came."""
+        """Run the acknowledgements that wait: they are callbacks of the connection, in order."""
         settled = threading.Event()
         self._connection.add_callback_threadsafe(settled.set)
         end = time.monotonic() + 1

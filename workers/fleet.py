@@ -1,11 +1,14 @@
-"""What Dramatiq imports in each process of a worker group: the broker with its actors.
+"""The module Dramatiq imports in each process of a worker group: it builds the broker and actors.
 
-Started by ``autorenew worker``; the queues come in ``AUTORENEW_QUEUES``.
+``autorenew worker`` starts it and passes the queues in ``AUTORENEW_QUEUES``.
 """
 
 import logging
 import os
 import signal
+from typing import Any
+
+import dramatiq
 
 from schemas.database import connect
 from schemas.settings import load_settings
@@ -14,7 +17,21 @@ from workers.bootstrap import add_actors, handlers
 from workers.broker import ReadOnlyBroker
 from workers.garbage import collect_seldom
 from workers.launcher import die_with_parent
+from workers.outside.calls import RECORDERS
 from workers.runtime.runtime import Runtime
+
+
+class Drain(dramatiq.Middleware):
+    """At SIGTERM: begin no more calls, and end only when those under way are answered."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def before_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
+        self._runtime.stop()
+
+    def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
+        self._runtime.close()
 
 
 def build() -> ReadOnlyBroker:
@@ -24,16 +41,18 @@ def build() -> ReadOnlyBroker:
     broker = ReadOnlyBroker(settings.need("broker_url"))
     engine = connect(
         settings.need("database_url"),
-        pool_size=threads + 1,
+        # Beside the threads: the heartbeat, and those that record answers.
+        pool_size=threads + 1 + RECORDERS,
         application=f"autorenew worker {','.join(queues)}",
     )
-    runtime = Runtime(engine, settings, threads)
+    runtime = Runtime(engine, settings)
+    broker.add_middleware(Drain(runtime))
     clock = clock_of(engine, virtual=settings.clock == "virtual")
     add_actors(broker, handlers(settings, queues, clock), lambda _queue: runtime)
     return broker
 
 
-# Every lost connection is told by Dramatiq in one line; pika adds five tracebacks.
+# Dramatiq logs a lost connection in one line; pika would add five tracebacks.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 die_with_parent(signal.SIGKILL)
 broker = build()

@@ -1,7 +1,7 @@
-"""Starts a group of Dramatiq worker processes, and starts it again when it ends.
+"""Starts a group of Dramatiq worker processes, and restarts it when it ends.
 
-Dramatiq ends the whole group when one of its processes dies. SIGTERM goes to the group's master
-only: it lets running handlers finish; a second one, or one to every process, kills them.
+Dramatiq ends the whole group when one of its processes dies. SIGTERM is sent to the group's master
+only, which lets running handlers finish. A second SIGTERM, or one to every process, kills them.
 """
 
 import ctypes
@@ -12,27 +12,27 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 
 from monitoring import metrics
+from producers.loop import Loop
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A group that lived this long gets its next start after the shortest pause.
-HEALTHY_SECONDS = 10.0
-MAX_PAUSE_SECONDS = 5.0
-# What Dramatiq may take, after its handlers had their time, to end its processes.
+# How long Dramatiq may take to end its processes once the handlers' time is over.
 EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(with_signal: int) -> None:
-    """Have the kernel end this process when its parent is gone (Linux; elsewhere nothing)."""
+    """Have the kernel signal this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, with_signal)
+
+
+class WorkerGroupEnded(Exception):
+    """The group ended although nobody stopped it."""
 
 
 class Launcher:
@@ -45,42 +45,50 @@ class Launcher:
         self._queues = queues
         self._processes = processes
         self._threads = threads
-        self._stopping = threading.Event()
+        self._metrics_folder = ""
         self._group: subprocess.Popen[bytes] | None = None
+        self._loop = Loop(
+            "worker", self._run_group, causes={WorkerGroupEnded: "crashed"}, first_pause=0.5
+        )
 
     def stop(self) -> None:
-        """Drain: the group finishes what it runs."""
-        if not self._stopping.is_set():
-            self._stopping.set()
+        """Drain: the group finishes the handlers that run."""
+        if not self._loop.is_stopping:
+            self._loop.stop()
             if self._group is not None and self._group.poll() is None:
                 self._group.send_signal(signal.SIGTERM)
 
     def run(self) -> int:
-        """Until :meth:`stop`; returns an exit code: 0 if everything was drained in time."""
-        folder = tempfile.mkdtemp(prefix="autorenew-metrics-")
+        """Run until :meth:`stop`.
+
+        Returns:
+            An exit code: 0 if the group was drained in time, else 1.
+        """
+        self._metrics_folder = tempfile.mkdtemp(prefix="autorenew-metrics-")
         try:
-            metrics.serve(self._settings, children=folder)
-            pause = 0.5
-            while not self._stopping.is_set():
-                started = time.monotonic()
-                self._group = self._start(folder)
-                if self._stopping.is_set():
-                    self._group.send_signal(signal.SIGTERM)
-                while self._group.poll() is None and not self._stopping.is_set():
-                    self._stopping.wait(0.2)
-                if self._stopping.is_set():
-                    break
-                lived = time.monotonic() - started
-                pause = 0.5 if lived > HEALTHY_SECONDS else min(pause * 2, MAX_PAUSE_SECONDS)
-                log.error(
-                    "the worker group ended with code %s; again in %.1f s",
-                    self._group.returncode,
-                    pause,
-                )
-                self._stopping.wait(pause)
+            metrics.serve(self._settings, children=self._metrics_folder)
+            self._loop.run()
             return self._drained()
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._metrics_folder, ignore_errors=True)
+
+    def _run_group(self) -> float:
+        """Run one group until it ends, or until :meth:`stop`.
+
+        Raises:
+            WorkerGroupEnded: it ended by itself.
+        """
+        self._group = self._start()
+        if self._loop.is_stopping:  # stop() came while the group was being started
+            self._group.send_signal(signal.SIGTERM)
+        while not self._loop.is_stopping:
+            try:
+                code = self._group.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            if not self._loop.is_stopping:
+                raise WorkerGroupEnded(f"the worker group ended with code {code}")
+        return 0.0
 
     def _drained(self) -> int:
         if self._group is None:
@@ -93,11 +101,11 @@ class Launcher:
             self._group.kill()
             return 1
 
-    def _start(self, metrics_folder: str) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {
             "AUTORENEW_QUEUES": ",".join(self._queues),
             "AUTORENEW_THREADS": str(self._threads),
-            "PROMETHEUS_MULTIPROC_DIR": metrics_folder,
+            "PROMETHEUS_MULTIPROC_DIR": self._metrics_folder,
         }
         command = [
             *(sys.executable, "-m", "dramatiq", "workers.fleet:broker"),

@@ -8,9 +8,9 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.errors import AutorenewError
+from schemas.errors import AutorenewError, first_line
 
-# Imported when used: a worker's launcher needs no simulator, `--help` needs nothing.
+# Command -> the module that holds it, imported when the command runs: `--help` imports none.
 COMMANDS = {
     "demo": "local",
     "up": "local",
@@ -54,8 +54,7 @@ class _Lazy(click.Group):
                 click.echo(f"autorenew: {line}", err=True)
             sys.exit(2)
         except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()
-            click.echo(f"autorenew: database: {cause[0] if cause else error!r}", err=True)
+            click.echo(f"autorenew: database: {first_line(error)}", err=True)
             sys.exit(2)
 
 
@@ -66,7 +65,7 @@ def main() -> None:
 
     \b
     Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).
-    Exit codes: 0 well, 1 something was found wrong, 2 it could not be done.
+    Exit codes: 0 success, 1 problems found, 2 failed.
     """
     from schemas.settings import load_settings
 

@@ -25,7 +25,7 @@ from schemas.tables import ROLES
 def migrate() -> None:
     """Bring the database's schema up to date, as its owner.
 
-    AUTORENEW_ROLE_PASSWORDS (JSON, role -> password) gives the database roles their passwords.
+    AUTORENEW_ROLE_PASSWORDS (JSON, role -> password) sets the passwords of the database roles.
     """
     settings = load_settings()
     passwords = {r: p.get_secret_value() for r, p in settings.role_passwords.items()}
@@ -48,7 +48,7 @@ def setup() -> None:
     """Declare exchanges and queues, as an administrator; safe to repeat.
 
     With AUTORENEW_BROKER_MANAGEMENT_URL and AUTORENEW_BROKER_PASSWORDS (JSON, user -> password)
-    also creates users with least permissions.
+    it also creates the users, each with the least permissions it needs.
     """
     settings = load_settings()
     url = settings.need("broker_url")
@@ -74,7 +74,7 @@ _bundled = click.option("--bundled", "use_bundled", is_flag=True, help="The samp
 @_paths
 @_bundled
 def load_command(paths: tuple[Path, ...], use_bundled: bool) -> None:
-    """Put the catalogue of PATHS (TOML files or folders) in force; the rest goes off sale."""
+    """Put the catalogue of PATHS (TOML files or folders) in force; other plans go off sale."""
     _put_in_force(_read(paths, use_bundled))
 
 
@@ -82,9 +82,9 @@ def load_command(paths: tuple[Path, ...], use_bundled: bool) -> None:
 @_paths
 @_bundled
 def check(paths: tuple[Path, ...], use_bundled: bool) -> None:
-    """Check the files of PATHS without a database; exit code 2 if anything is wrong."""
+    """Check the files of PATHS, without a database; exit code 2 if there is a problem."""
     found = _read(paths, use_bundled)
-    click.echo(f"{len(found.plans)} plans, {len(found.contracts)} contracts: good")
+    click.echo(f"{len(found.plans)} plans, {len(found.contracts)} contracts: valid")
 
 
 @catalogue.command("import-ovh")
@@ -103,7 +103,7 @@ def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) ->
                 f"the catalogue in force lacks subsidiary {imported.subsidiary} or contract"
                 f" {contract}: load one first"
             )
-        # They name no policy: the default is the one in force.
+        # Imported plans name no policy: they get the default one in force.
         policies = {plan.policy.code: plan.policy for plan in current.known_plans()}
         default = policies.get(DEFAULT_POLICY.code, DEFAULT_POLICY)
         plans = current.plans | {p.code: replace(p, policy=default) for p in imported.plans}
@@ -123,7 +123,7 @@ def _report(imported: OvhImport, json_lines: bool) -> None:
             f" tax rate {imported.tax_rate} %"
         )
         modes = ", ".join(f"{mode} {count}" for mode, count in sorted(skipped.items()))
-        click.echo(f"skipped, they bind the customer: {skipped.total()} pricings ({modes})")
+        click.echo(f"skipped commitments: {skipped.total()} pricings ({modes})")
         click.echo(
             f"not priced: {sum(map(len, imported.unpriced_addons.values()))} mandatory add-on"
             f" families of {len(imported.unpriced_addons)} plans (--json lists them)"
@@ -139,7 +139,7 @@ def _report(imported: OvhImport, json_lines: bool) -> None:
 @catalogue.command("list")
 @as_json
 def list_command(as_json: bool) -> None:
-    """What is on sale."""
+    """List the plans on sale."""
     with database().connect() as tx:
         plans = read(tx).plans.values()
     rows = [
@@ -173,14 +173,14 @@ def _put_in_force(found: Catalogue) -> None:
 def rollout() -> None:
     """Where renewal is switched on: by brand and subsidiary, from a day on.
 
-    What is outside is never charged, reminded, suspended or terminated by itself.
+    Services elsewhere are never charged, reminded, suspended or terminated automatically.
     """
 
 
 @rollout.command("list")
 @as_json
 def list_rollouts(as_json: bool) -> None:
-    """Where it is on, from when, and how many services that touches."""
+    """List where renewal is on, from which day, and for how many services."""
     with database().connect() as tx:
         rows = tx.execute(
             text("""SELECT brand, subsidiary, starts_on, services FROM rollouts
@@ -197,7 +197,7 @@ def list_rollouts(as_json: bool) -> None:
 @click.argument("subsidiary")
 @click.argument("day", type=click.DateTime(["%Y-%m-%d"]))
 def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
-    """Switch renewal on for BRAND in SUBSIDIARY, from the beginning of its local DAY."""
+    """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY in local time."""
     with database().begin() as tx:
         current = read(tx)
         if subsidiary not in current.subsidiaries:
@@ -206,16 +206,14 @@ def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
         if brand not in brands:
             raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")
         set_rollout(tx, brand, subsidiary, day.date())
-    click.echo(
-        f"{brand} in {subsidiary} renews from {day.date()}; the scheduler takes it from here"
-    )
+    click.echo(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
 
 
 @rollout.command("remove")
 @click.argument("brand")
 @click.argument("subsidiary")
 def remove_rollout(brand: str, subsidiary: str) -> None:
-    """Switch renewal off again: nothing happens to those services by itself any more."""
+    """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
         set_rollout(tx, brand, subsidiary, None)
-    click.echo(f"{brand} in {subsidiary} does not renew")
+    click.echo(f"renewal is off for {brand} in {subsidiary}")

@@ -1,4 +1,4 @@
-"""What the commands share: the database they talk to, and how they show things."""
+"""What the commands share: the database, the clock, and tables for people and programs."""
 
 import json
 import re
@@ -23,7 +23,11 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one 
 
 
 def database(settings: Settings | None = None, *, application: str = "autorenew cli") -> Engine:
-    """The database of AUTORENEW_DATABASE_URL, checked to be migrated."""
+    """The engine for AUTORENEW_DATABASE_URL; it is disposed of when the command ends.
+
+    Raises:
+        ConfigurationError: the database cannot be reached, or was not migrated.
+    """
     settings = settings or load_settings()
     engine = connect(settings.need("database_url"), application=application)
     click.get_current_context().call_on_close(engine.dispose)
@@ -32,13 +36,13 @@ def database(settings: Settings | None = None, *, application: str = "autorenew 
 
 
 def clock(engine: Engine, settings: Settings | None = None) -> Clock:
-    """The clock the fleet of this database lives by."""
+    """The clock of this database's fleet."""
     settings = settings or load_settings()
     return clock_of(engine, virtual=settings.clock == "virtual")
 
 
 def on_stop(stop: Callable[[], None]) -> None:
-    """Have SIGTERM and Ctrl-C ask for a clean end; the second one is not waited for."""
+    """Call ``stop`` on SIGTERM and Ctrl-C; a second one ends the process at once."""
 
     def handle(_signal: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -70,12 +74,12 @@ def table(
     """The lines of a table.
 
     Args:
-        width: of the terminal: what is long is folded between words, and where that is not
-            enough each row is shown one field a line. None: each row is one line, however long.
+        width: of the terminal: long texts are folded between words; if that is not enough, each
+            field has its own line. None: each row is one line, however long.
     """
     header = [name.replace("_", " ") for name in columns]
     days = {cell.astimezone(UTC).date() for row in rows for cell in row if _is_time(cell)}
-    if width is not None and len(days) == 1:  # said once, not in each row
+    if width is not None and len(days) == 1:  # the date goes into the title
         title = f"{title} ({days.pop()} UTC)"
         rows = [[_time_of_day(cell) if _is_time(cell) else cell for cell in row] for row in rows]
     cells = [[_text(cell) for cell in row] for row in rows]
@@ -94,8 +98,10 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _least_width(name: str, texts: Sequence[str]) -> int:
-    """Room for what is short, and for the longest word of what is long. Only what is longer than
-    words are may be broken, and not if it is a UUID."""
+    """The narrowest width of a column: short cells stay whole, long ones are folded between words.
+
+    A word is broken only if it is longer than words usually are, and never if it is a UUID.
+    """
     header = max(map(len, name.split()))
     if (whole := max(map(len, texts))) <= 12:
         return max(header, whole)
@@ -105,7 +111,7 @@ def _least_width(name: str, texts: Sequence[str]) -> int:
 
 
 def _shrunk(natural: list[int], least: list[int], available: int) -> list[int] | None:
-    """The widths of columns that fit, the widest made narrower first; None if there are none."""
+    """Widths that fit, reducing the widest column first; None if not even the least widths fit."""
     if sum(least) > available:
         return None
     widths = list(natural)
@@ -146,7 +152,7 @@ def _time_of_day(moment: datetime) -> str:
 
 
 def _text(cell: Any) -> str:
-    """What is shown of a value: one line, nothing that could move a cursor."""
+    """A value as one line, without control characters that could move the cursor."""
     if cell is None:
         return ""
     if isinstance(cell, datetime):

@@ -1,4 +1,4 @@
-"""Taking over services that exist already."""
+"""The command ``autorenew service import``: services of another system."""
 
 import csv
 import json
@@ -26,38 +26,37 @@ from schemas.errors import AutorenewError
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson"]),
-    help="Where the name of FILE does not end in it.",
+    help="Needed where FILE does not end in .csv or .ndjson.",
 )
 @click.option(
     "--rejects",
     "rejects_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where rows go that are not taken in. [default: FILE.rejects.csv]",
+    help="File for rejected rows. [default: FILE.rejects.csv]",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only find out what would happen; the database is left alone."
+    "--dry-run", is_flag=True, help="Report what would happen; change nothing in the database."
 )
 @as_json
 def import_services(
     file: Path, form: Form | None, rejects_path: Path | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Take over the services of FILE, one a line (CSV with a header, or NDJSON; - is standard
-    input).
+    """Import the services of FILE, one a line (CSV with a header, or NDJSON; - is standard input).
 
     \b
-    Fields, those in brackets optional:
+    Fields; those in brackets are optional:
       customer plan period resource_id expires_on
       [mode]                    automatic (default), manual or stop
       [anchor]                  the day its periods count from
       [state]                   active (default) or suspended
-      [contract_version]        the newest version that was accepted
+      [contract_version]        the newest version the customer accepted
       [payment_method]          a token; [payment_method_expires] its month or day
       [configuration]           a JSON object
       [subsidiary country language email vat_number]
                                 of a customer that is not known yet
 
-    What is wrong goes to a file with line, codes, reasons and the row, payment methods redacted.
-    Exit code 1 if some rows were rejected; importing the file again changes nothing.
+    Rejected rows are written to a file, with line, codes and reasons, payment methods redacted.
+    Exit code 1 if a row was rejected. Importing the file again changes nothing.
     """
     form = form or _form_of(file)
     is_stdin = str(file) == "-"
@@ -84,7 +83,7 @@ def import_services(
             dry_run=dry_run,
         )
     if not counts.rejected and default is not None and path == default:
-        default.unlink(missing_ok=True)  # of an import before, and mended since
+        default.unlink(missing_ok=True)  # of an earlier import, whose rows are corrected now
     where = str(path) if path is not None and counts.rejected else None
     if as_json:
         summary: dict[str, Any] = {
@@ -98,7 +97,7 @@ def import_services(
     else:
         would = "would be " if dry_run else ""
         click.echo(
-            f"{counts.imported} {would}imported, {counts.known} known before,"
+            f"{counts.imported} {would}imported, {counts.known} already known,"
             f" {counts.rejected} {would}rejected" + (f" (see {where})" if where else "")
         )
     sys.exit(1 if counts.rejected else 0)
@@ -110,11 +109,11 @@ def _form_of(file: Path) -> Form:
             return "csv"
         case ".ndjson":
             return "ndjson"
-    raise click.UsageError(f"is {file} csv or ndjson? Say --format")
+    raise click.UsageError(f"{file} ends in neither .csv nor .ndjson: use --format")
 
 
 class _RejectsFile:
-    """CSV that is created with the first row it is given.
+    """A CSV file, created when the first row is written.
 
     Args:
         path: None: standard error.
@@ -139,7 +138,7 @@ class _RejectsFile:
         if self._path is None:
             target: TextIO = sys.stderr
         else:
-            # Customers' own data: for nobody else on this machine.
+            # It holds customers' data: readable by this user only.
             try:
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             except OSError as error:

@@ -1,4 +1,4 @@
-"""Everything in one place: the demo, and a fleet that stays up."""
+"""Everything in one process: the demo, and a fleet that stays up."""
 
 import sys
 import threading
@@ -27,13 +27,13 @@ _folder = click.option(
     type=click.IntRange(0, 120),
     default=13,
     show_default=True,
-    help="How long to go on after the first orders.",
+    help="Months of renewals after the orders.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
 def demo(folder: Path, count: int, months: int, seed: int) -> None:
-    """Take orders and let months pass, embedded, in a world that misbehaves.
+    """Place orders and let months of renewals pass, with a simulated outside world that misbehaves.
 
-    Exit code 0 if every order came to its end and the books agree.
+    Exit code 0 if every order ended and the books agree.
     """
     from autorenew.demo import run
 

@@ -1,4 +1,4 @@
-"""Commands for people who place orders, and for those who look after them."""
+"""Commands about orders, rejected documents, failed tasks, lanes and the audit."""
 
 import itertools
 import sys
@@ -16,7 +16,7 @@ from producers.control import failed as failures
 from producers.control import lanes as all_lanes
 from producers.intake import Answer, Intake, Verdict
 from schemas.catalogue.store import CatalogueCache
-from schemas.errors import AutorenewError
+from schemas.errors import AutorenewError, ConfigurationError
 from schemas.settings import load_settings
 
 BATCH = 500
@@ -36,7 +36,7 @@ def order() -> None:
 def place(file: Path, upstream: str, as_json: bool) -> None:
     """Place the orders of FILE (NDJSON: one order a line; - is standard input).
 
-    Exit code 1 if some were not accepted; placing the file again changes nothing.
+    Exit code 1 if an order was not accepted. Placing the file again changes nothing.
     """
     engine = database()
     intake = Intake(engine, CatalogueCache(), clock(engine))
@@ -82,10 +82,10 @@ def _say(number: int, answer: Answer, json_lines: bool) -> None:
 
 @order.command("show")
 @click.argument("key")
-@click.option("--upstream", help="When several upstreams use the same key.")
+@click.option("--upstream", help="Needed where several upstreams use the same key.")
 @as_json
 def show_command(key: str, upstream: str | None, as_json: bool) -> None:
-    """The timeline of the order with this KEY, across all queues."""
+    """Show the timeline of the order with this KEY, across all queues."""
     with database().connect() as tx:
         found = tx.execute(
             text(
@@ -146,7 +146,7 @@ def rejected() -> None:
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @as_json
 def list_rejected(limit: int, as_json: bool) -> None:
-    """The newest, with the reasons; --json adds what was sent, redacted."""
+    """List the newest ones with their problems; --json adds the document, secrets masked."""
     with database().connect() as tx:
         rows = tx.execute(
             text("""SELECT received_at, upstream, door, key, code, problems, times, body
@@ -169,7 +169,7 @@ def failed() -> None:
     """Tasks that wait for a person."""
 
 
-_queue = click.option("--queue", help="Only of this queue.")
+_queue = click.option("--queue", help="Only on this queue.")
 _reason = click.option("--reason", help="Only with this reason.")
 
 
@@ -179,7 +179,7 @@ _reason = click.option("--reason", help="Only with this reason.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
 @as_json
 def list_failed(queue: str | None, reason: str | None, limit: int, as_json: bool) -> None:
-    """What failed, why, and since when."""
+    """List failed tasks with reason, error and time."""
     with database().connect() as tx:
         tasks = failures.list_failed(tx, queue=queue, reason=reason, limit=limit)
     columns = ("queue", "task", "subject", "order", "plan", "reason", "error", "attempts", "since")
@@ -199,7 +199,7 @@ def list_failed(queue: str | None, reason: str | None, limit: int, as_json: bool
 def retry_failed(
     subjects: tuple[uuid.UUID, ...], everything: bool, queue: str | None, reason: str | None
 ) -> None:
-    """Try SUBJECTS again, or --all; from the first attempt, with the same keys."""
+    """Retry SUBJECTS, or --all, from the first attempt and with the same idempotency keys."""
     if everything == bool(subjects):
         raise click.UsageError("name SUBJECTS, or --all")
     with database().begin() as tx:
@@ -214,24 +214,24 @@ def retry_failed(
 
 @failed.command("cancel")
 @click.argument("subjects", nargs=-1, required=True, type=click.UUID)
-@click.confirmation_option(prompt="Give these up and give the money back?")
+@click.confirmation_option(prompt="Cancel these and refund what was paid?")
 def cancel_failed(subjects: tuple[uuid.UUID, ...]) -> None:
-    """Give SUBJECTS up; what was paid for them is credited and refunded."""
+    """Cancel SUBJECTS; what was paid for them is credited and refunded."""
     with database().begin() as tx:
         for subject in subjects:
             failures.cancel(tx, subject)
-    click.echo(f"{len(subjects)} given up")
+    click.echo(f"{len(subjects)} cancelled")
 
 
 @click.group()
 def lanes() -> None:
-    """Pause and resume what belongs together: a driver, the gateway, suspensions and ends."""
+    """Pause and resume groups of tasks: of a driver, of the gateway, of suspensions and ends."""
 
 
 @lanes.command("list")
 @as_json
 def list_lanes(as_json: bool) -> None:
-    """Lanes, what waits in them, and which are paused."""
+    """List the lanes, how many tasks wait in each, and which are paused."""
     with database().connect() as tx:
         rows = all_lanes.list_lanes(tx)
     show("lanes", ("lane", "queue", "tasks", "paused_at", "reason"), rows, json_lines=as_json)
@@ -241,7 +241,7 @@ def list_lanes(as_json: bool) -> None:
 @click.argument("lane")
 @click.option("--reason", required=True)
 def pause(lane: str, reason: str) -> None:
-    """Start nothing more in LANE; what runs goes on."""
+    """Start no further task in LANE; running tasks finish."""
     with database().begin() as tx:
         all_lanes.pause(tx, lane, reason)
     click.echo(f"{lane} is paused")
@@ -250,20 +250,35 @@ def pause(lane: str, reason: str) -> None:
 @lanes.command()
 @click.argument("lane")
 def resume(lane: str) -> None:
-    """Start what waits in LANE."""
+    """Start the tasks that wait in LANE."""
     with database().begin() as tx:
         was_paused = all_lanes.resume(tx, lane)
-    click.echo(f"{lane} goes on" if was_paused else f"{lane} was not paused")
+    click.echo(f"{lane} is resumed" if was_paused else f"{lane} was not paused")
 
 
 @click.command()
-@click.option("--far-side", help="Base URL of a simulator whose books are compared with ours.")
+@click.option(
+    "--far-sides/--no-far-sides",
+    default=None,
+    help="Compare the books of gateways and drivers, too. By default: if any are configured.",
+)
 @as_json
-def audit(far_side: str | None, as_json: bool) -> None:
-    """Check the invariants; exit code 1, with the ids, if one is broken."""
+def audit(far_sides: bool | None, as_json: bool) -> None:
+    """Check the invariants; exit code 1, with the ids concerned, if one is broken.
+
+    The gateways and drivers are those of AUTORENEW_GATEWAY_URL or AUTORENEW_GATEWAYS, and of
+    AUTORENEW_DRIVER_URLS or AUTORENEW_DRIVERS.
+    """
+    from workers.bootstrap import books_of
+
     settings = load_settings()
+    books = None if far_sides is False else books_of(settings)
+    if books is not None and books.is_empty:
+        if far_sides:
+            raise ConfigurationError("no gateway and no driver is configured")
+        books = None
     with database(settings).connect() as tx:
-        findings = auditing.audit(tx, far_side or settings.simulator_url)
+        findings = auditing.audit(tx, books)
     rows = [
         (f.invariant, "broken" if f.broken else "holds", f.broken, " ".join(f.ids))
         for f in findings

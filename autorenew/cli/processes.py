@@ -16,7 +16,7 @@ from schemas.settings import load_settings
 
 @click.command()
 def intake() -> None:
-    """Take orders from the AMQP queue `intake` until stopped."""
+    """Take orders and commands from the AMQP queue `intake` until stopped."""
     from producers.intake import Intake
     from producers.intake.amqp import AmqpIntake
     from schemas.catalogue.store import CatalogueCache
@@ -47,7 +47,7 @@ def relay() -> None:
 
 @click.command()
 def scheduler() -> None:
-    """Hand over what is due to be renewed, reminded or ended until stopped; any number may run."""
+    """Enqueue due renewals, reminders and ends until stopped; any number may run."""
     from producers.scheduler.scheduler import Scheduler
     from schemas.catalogue.store import CatalogueCache
 
@@ -66,7 +66,7 @@ def scheduler() -> None:
 def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     """Work on QUEUES: orders, billing, reminders, web, dedicated, cloud, telecom.
 
-    SIGTERM drains: what runs is finished, then the exit code is 0.
+    SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
     from workers.bootstrap import check_queues, handlers
     from workers.launcher import Launcher
@@ -75,7 +75,7 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     settings.need("broker_url")
     chosen = check_queues(queues)
     engine = database(settings)
-    handlers(settings, chosen, clock(engine, settings))  # what is missing is said here, once
+    handlers(settings, chosen, clock(engine, settings))  # report missing settings once, here
     engine.dispose()
     launcher = Launcher(settings, chosen, processes=processes, threads=threads)
     on_stop(launcher.stop)
@@ -89,7 +89,7 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
 def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) -> None:
-    """Play payment gateway and infrastructure, misbehaving by rules (see docs/reference)."""
+    """Simulate payment gateway and infrastructure; --faults makes them misbehave."""
     from simulator.faults import Faults
     from simulator.server import Running
 

@@ -11,25 +11,26 @@ from schemas.settings import load_settings
 
 @click.group()
 def reconcile() -> None:
-    """Compare our books with those of others."""
+    """Compare our books with those of the gateway."""
 
 
 @reconcile.command()
-@click.option("--book", is_flag=True, help="Book what the gateway took and we forgot.")
+@click.option("--book", is_flag=True, help="Book charges of the gateway that our books lack.")
 @as_json
 def gateway(book: bool, as_json: bool) -> None:
-    """Show where our books and the gateway's differ; after a restored backup, --book.
+    """Show the differences between our books and the gateway's; after a restored backup, --book.
 
-    Run it as the database role `billing`, with AUTORENEW_GATEWAY_URL. The lanes that the guard
-    paused stay paused: `autorenew lanes resume` is a person's decision. Exit code 1 while
-    something differs.
+    Run it as the database role `billing`, with AUTORENEW_GATEWAY_URL. Lanes that the guard paused
+    stay paused until a person resumes them with `autorenew lanes resume`. Exit code 1 if a
+    difference is left.
     """
     from producers.steps import BILLING
+    from schemas.books import BookUnavailable
     from schemas.catalogue.store import CatalogueCache
     from workers.billing.charges import reconcile as books
     from workers.billing.charges.charge import ChargeHandler
-    from workers.billing.gateways.port import BookUnavailable
-    from workers.bootstrap import handlers
+    from workers.bootstrap import gateways_of, handlers
+    from workers.outside.books import Books
 
     settings = load_settings()
     engine = database(settings)
@@ -39,10 +40,11 @@ def gateway(book: bool, as_json: bool) -> None:
         h for h in handlers(settings, [BILLING], time)[BILLING] if isinstance(h, ChargeHandler)
     )
     try:
+        theirs = Books(gateways_of(settings), {}).money()
         with engine.connect() as tx:
-            found = books.compare(tx, handler.gateway, catalogue.current(tx), time.now())
+            found = books.compare(tx, theirs, catalogue.current(tx), time.now())
     except BookUnavailable as error:
-        raise AutorenewError(f"cannot read the gateway's book: {error}") from None
+        raise AutorenewError(f"cannot read the book: {error}") from None
     rows, left = [], 0
     for difference in found:
         booked = False

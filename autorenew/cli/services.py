@@ -4,7 +4,7 @@ import json
 import sys
 import uuid
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -19,7 +19,7 @@ from producers.renewals.next_steps import Renewable
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
-from schemas.values import Money, RenewalMode
+from schemas.values import RenewalMode
 
 
 @click.group()
@@ -37,7 +37,7 @@ _customer = click.argument("customer")
 @click.option("--customer", required=True)
 @as_json
 def list_services(customer: str, as_json: bool) -> None:
-    """The services of a customer, and what is next for each."""
+    """List the services of a customer, with the next step of each."""
     with database().connect() as tx:
         rows = tx.execute(
             text("""SELECT id, plan, 'P' || period_months || 'M' AS period, state, mode,
@@ -56,7 +56,7 @@ def list_services(customer: str, as_json: bool) -> None:
 @click.argument("service_id", metavar="SERVICE", type=click.UUID)
 @as_json
 def show_service(service_id: uuid.UUID, as_json: bool) -> None:
-    """A service: what is next, what renewing it now would buy and cost, and its history."""
+    """Show the next step of a service, what renewing it now would cost, and its history."""
     engine = database()
     now = clock(engine).now()
     with engine.connect() as tx:
@@ -78,7 +78,7 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
             "declined_charges": view.cycle.declines,
             "next_step": next_.step if next_ else None,
             "next_step_at": next_.at if next_ else None,
-            "renewing_now": _quote(held, now),
+            "renewing_now": _quote(tx, held, now),
         }
         events = tx.execute(
             text("SELECT at, name, waited, attempt, detail FROM events"
@@ -96,21 +96,24 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
     show("history", ("at", "event", "attempt", "detail"), rows, json_lines=False)
 
 
-def _quote(held: Renewable, now: Any) -> str | None:
+_CUSTOMER = text("SELECT country, vat_number FROM customers WHERE id = :id")
+
+
+def _quote(tx: Connection, held: Renewable, now: datetime) -> str | None:
     """What paying now buys, as a customer is shown beforehand."""
-    if held.price is None:
+    customer = tx.execute(_CUSTOMER, {"id": held.customer_id}).one()
+    quote = held.quote(customer.country, customer.vat_number, now)
+    if quote is None:
         return None
-    periods = held.periods_to_reach(now)
-    net = Money(held.price * periods, held.subsidiary.currency)
-    until = held.end(held.paid_periods + periods)
-    return f"{periods} x {held.period} for {net} net, until {until}"
+    buys = f"{quote.periods} x {held.period} for {quote.net} net, until {quote.paid_until}"
+    return f"{buys}; {quote.gross} with tax ({quote.mention}, {quote.rate} %)"
 
 
 @service.command()
 @_services
 @as_json
 def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
-    """End SERVICES when what was paid for ends."""
+    """End SERVICES when their paid periods end."""
     _command({"command": "stop", "services": _texts(services)}, services, as_json)
 
 
@@ -118,7 +121,7 @@ def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
 @_services
 @as_json
 def resume(services: Sequence[uuid.UUID], as_json: bool) -> None:
-    """Undo a stop of SERVICES, as long as they are there."""
+    """Undo a stop of SERVICES."""
     _command({"command": "resume", "services": _texts(services)}, services, as_json)
 
 
@@ -137,14 +140,14 @@ def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:
 @click.option(
     "--expires-on",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="The expiry the customer saw; nothing is done if it was renewed since.",
+    help="The expiry the customer saw; a service that expires later is left alone.",
 )
 @as_json
 def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None:
     """Renew SERVICES of one customer and pay for them now, together, whatever their mode."""
     engine = database()
     with engine.connect() as tx:
-        held = {s.id: s for s in _load(tx, services)}
+        held: dict[uuid.UUID, Renewable] = {s.id: s for s in _load(tx, services)}
     seen: dict[uuid.UUID, date] = {
         s: expires_on.date() if expires_on else held[s].view.expires_on if s in held else date.min
         for s in services
@@ -159,7 +162,7 @@ def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None
 @click.option("--version", type=click.IntRange(1), help="The current one if not given.")
 @as_json
 def accept(customer: str, contract: str, version: int | None, as_json: bool) -> None:
-    """Note that CUSTOMER accepted CONTRACT; what waited for it is renewed at once."""
+    """Record that CUSTOMER accepted CONTRACT; renewals that waited for it go on."""
     engine = database()
     if version is None:
         with engine.connect() as tx:
@@ -175,16 +178,24 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
 @service.command("payment-method")
 @_customer
 @click.argument("token")
-@click.option("--expires", metavar="YYYY-MM", help="The month until whose end it is good.")
+@click.option("--gateway", help="The gateway that knows TOKEN; `default` if not given.")
+@click.option("--expires", metavar="YYYY-MM", help="The last month in which it can be charged.")
 @click.option("--service", "services", multiple=True, type=click.UUID, help="Only for these.")
 @as_json
 def payment_method(
-    customer: str, token: str, expires: str | None, services: Sequence[uuid.UUID], as_json: bool
+    customer: str,
+    token: str,
+    gateway: str | None,
+    expires: str | None,
+    services: Sequence[uuid.UUID],
+    as_json: bool,
 ) -> None:
-    """Save another payment method of CUSTOMER: the gateway's TOKEN. What is unpaid is retried."""
+    """Save another payment method of CUSTOMER, a gateway's TOKEN; unpaid renewals are retried."""
     document: dict[str, Any] = {
         "command": "payment_method", "customer": customer, "payment_method": token,
     }  # fmt: skip
+    if gateway:
+        document["payment_gateway"] = gateway
     if expires:
         document["payment_method_expires"] = expires
     if services:
@@ -216,7 +227,7 @@ def _command(
     as_json: bool,
     engine: Engine | None = None,
 ) -> None:
-    """A command of whoever the first service belongs to."""
+    """Send a command in the name of the customer whom the first service belongs to."""
     engine = engine or database()
     with engine.connect() as tx:
         customer = tx.execute(
@@ -239,7 +250,7 @@ def _say(answer: Answer, as_json: bool) -> None:
         row = (answer.verdict, answer.repeated, [p.model_dump() for p in answer.problems])
         show("", ("verdict", "repeated", "problems"), [row], json_lines=True)
     elif answer.verdict is Verdict.ACCEPTED:
-        click.echo("it was so already" if answer.repeated else "done")
+        click.echo("no change" if answer.repeated else "done")
     for problem in () if as_json else answer.problems:
         where = f" at {problem.path}" if problem.path else ""
         click.echo(f"{answer.verdict}: {problem.code}{where}: {problem.message}", err=True)

@@ -19,7 +19,7 @@ from producers.intake import Intake
 from producers.relay.relay import Relay
 from producers.relay.transport import LocalTransport
 from producers.scheduler.scheduler import Scheduler
-from producers.steps import BILLING, ORDERS, QUEUES, REMINDERS
+from producers.steps import QUEUES, ROLE_OF_QUEUE
 from schemas import virtual_clock
 from schemas.catalogue.store import CatalogueCache
 from schemas.database import connect, migrate
@@ -28,7 +28,8 @@ from schemas.tables import ROLES
 from schemas.values import Universe
 from simulator.mailbox import Mailbox
 from simulator.server import Running
-from workers.bootstrap import add_actors, handlers
+from workers.bootstrap import add_actors, books_of, handlers
+from workers.outside.books import Books
 from workers.runtime.runtime import Runtime
 
 THREADS = 8
@@ -81,7 +82,7 @@ class Embedded:
                 virtual_clock.start(tx, self._ahead)
         self.owner = owner
         self._engines = {
-            role: connect(self._postgres.role_url(self._database, role), pool_size=THREADS + 2)
+            role: connect(self._postgres.role_url(self._database, role), pool_size=THREADS + 4)
             for role in ROLES
         }
         self.simulator = Running(store=self._store, rules=self._rules)
@@ -136,15 +137,19 @@ class Embedded:
     def _runtime_for(self) -> Callable[[str], Runtime]:
         """Each kind of queue works with its own database role, as in the fleet."""
         runtimes = {
-            role: Runtime(self._engines[role], self.settings, THREADS)
-            for role in ("orders", "billing", "reminders", "provisioning")
+            role: Runtime(self._engines[role], self.settings)
+            for role in set(ROLE_OF_QUEUE.values())
         }
         self._runtimes = list(runtimes.values())
 
         def runtime(queue: str) -> Runtime:
-            return runtimes[queue if queue in (ORDERS, BILLING, REMINDERS) else "provisioning"]
+            return runtimes[ROLE_OF_QUEUE[queue]]
 
         return runtime
+
+    def books(self) -> Books:
+        """The books of its gateway and its infrastructure."""
+        return books_of(self.settings)
 
     def engine(self, role: str) -> Engine:
         return self._engines[role]
@@ -222,6 +227,8 @@ class Embedded:
             self._scheduler_thread.join(10)
         self._relay.stop()
         self._relay_thread.join(10)
+        for runtime in self._runtimes:
+            runtime.stop()
         self._worker.stop(timeout=int(self.settings.shutdown_seconds * 1000))
         self._broker.close()
         for runtime in self._runtimes:

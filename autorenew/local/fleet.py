@@ -21,14 +21,14 @@ from sqlalchemy import Engine, text
 from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
 from producers import topology
-from producers.steps import BILLING, ORDERS, REMINDERS
+from producers.steps import BILLING, ORDERS, REMINDERS, ROLE_OF_QUEUE, UNIVERSES
 from schemas import virtual_clock
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
 from schemas.database import connect, migrate
-from schemas.values import Universe
-
-UNIVERSES = tuple(universe.value for universe in Universe)
+from schemas.settings import load_settings
+from workers.bootstrap import books_of
+from workers.outside.books import Books
 
 
 class Member:
@@ -191,6 +191,13 @@ class PrivateFleet:
             environment["AUTORENEW_DRIVER_URLS"] = json.dumps(urls)
         return environment
 
+    def books(self) -> Books:
+        """The books of its gateway and its infrastructure."""
+        assert self._simulator_url is not None
+        urls = {name: f"{self._simulator_url}/infrastructure/{name}" for name in UNIVERSES}
+        gateway = f"{self._simulator_url}/gateway"
+        return books_of(load_settings(gateway_url=gateway, driver_urls=urls))
+
     def start(
         self,
         name: str,
@@ -221,7 +228,7 @@ class PrivateFleet:
     def start_worker(
         self, *queues: str, name: str = "", processes: int = 1, threads: int = 4, **extra: str
     ) -> Member:
-        kind = queues[0] if queues[0] in (ORDERS, BILLING, REMINDERS) else "provisioning"
+        kind = ROLE_OF_QUEUE[queues[0]]
         size = ("--processes", str(processes), "--threads", str(threads))
         name = name or f"worker-{queues[0]}"
         return self.start(

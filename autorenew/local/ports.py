@@ -5,7 +5,7 @@ import socket
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, below the range the kernel hands out by itself."""
+    """A port that is free now, below the kernel's range of ephemeral ports."""
     start = random.randrange(20_000, 30_000)
     for port in range(start, 32_000):
         if port in _given:

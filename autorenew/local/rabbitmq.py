@@ -1,4 +1,4 @@
-"""A private RabbitMQ node: own ports, cookie and folder, never the machine's own broker."""
+"""A private RabbitMQ node with its own ports, cookie and folder, beside the machine's broker."""
 
 import atexit
 import contextlib
@@ -31,7 +31,7 @@ def find_server() -> Path | None:
 
 
 class PrivateRabbitMQ:
-    """A node that starts in 5 to 10 s, with the management API on the loopback interface."""
+    """A node with the management API, on the loopback interface; it starts in 5 to 10 s."""
 
     ADMIN = "admin"
 
@@ -107,7 +107,7 @@ class PrivateRabbitMQ:
         return f"http://{self.ADMIN}:{self._admin_password}@127.0.0.1:{self.management_port}"
 
     def start(self, timeout: float = 90.0) -> None:
-        """Start, or start again after a kill; returns when it can be used."""
+        """Start the node, also after :meth:`kill`; returns when it accepts connections."""
         if self._epmd is None or self._epmd.poll() is not None:
             self._epmd = subprocess.Popen(
                 ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
@@ -142,18 +142,18 @@ class PrivateRabbitMQ:
                 return
 
     def kill(self) -> None:
-        """SIGKILL to the node and its helpers, as a power cut would."""
+        """SIGKILL the node and its helper processes, as in a power cut."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def wipe(self) -> None:
-        """Delete what the broker keeps; only when it does not run."""
+        """Delete all queues and messages; the node must not run."""
         shutil.rmtree(self._folder / "mnesia", ignore_errors=True)
 
     def stop(self) -> None:
-        """End the node, its helpers and its port mapper."""
+        """End the node, its helper processes and its port mapper."""
         self.kill()
         self._process = None
         if self._epmd is not None:
@@ -163,7 +163,7 @@ class PrivateRabbitMQ:
             self._epmd = None
 
     def add_vhost(self, name: str) -> None:
-        """A namespace of its own; safe to repeat."""
+        """Create a virtual host; safe to repeat."""
         self._manage("PUT", f"/vhosts/{quote(name, safe='')}")
         permissions = {"configure": ".*", "write": ".*", "read": ".*"}
         self._manage("PUT", f"/permissions/{quote(name, safe='')}/{self.ADMIN}", permissions)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from producers import history, ledger
 from producers.history import Event
 from producers.ledger import Place
-from producers.steps import CHARGE, CONVERGE, PRICE
+from producers.steps import PRICE, STEPS, Cancellation
 from schemas.errors import AutorenewError
 
 
@@ -98,9 +98,12 @@ _DROP = text("DELETE FROM tasks WHERE name = :name AND subject = :id")
 
 # What to change first, and why it may not be possible. Subjects are locked before their tasks.
 _CANCELLING = {
-    CONVERGE: (_GIVE_UP_SERVICE, "is not a service that waits for its delivery"),
-    PRICE: (_CANCEL_ORDER, "is not an order that waits for its price"),
-    CHARGE: (_GIVE_UP_ORDER, "is not a payment request of an order that waits to be paid"),
+    Cancellation.SERVICE: (_GIVE_UP_SERVICE, "is not a service that waits for its delivery"),
+    Cancellation.ORDER: (_CANCEL_ORDER, "is not an order that waits for its price"),
+    Cancellation.PAYMENT: (
+        _GIVE_UP_ORDER,
+        "is not a payment request of an order that waits to be paid",
+    ),
 }
 
 
@@ -114,9 +117,10 @@ def cancel(tx: Connection, subject: uuid.UUID) -> None:
     if not tasks:
         raise CannotCancel(f"{subject} has no failed task; see `autorenew failed list`")
     for name, _, queue, lane in tasks:
-        if name not in _CANCELLING:
+        gives_up = STEPS[name].cancels if name in STEPS else None
+        if gives_up is None:
             raise CannotCancel(f"the customer is owed the {name} of {subject}: retry it")
-        change, otherwise = _CANCELLING[name]
+        change, otherwise = _CANCELLING[gives_up]
         if tx.execute(change, {"id": subject}).first() is None:
             raise CannotCancel(f"{subject} {otherwise}")
         if tx.execute(_STILL_FAILED, {"name": name, "id": subject}).first() is None:

@@ -1,9 +1,9 @@
-"""What keeps a fleet that lost track from charging or ending anything.
+"""Pauses charging and ending when the fleet may have lost track of what happened.
 
-Relays and schedulers leave a heartbeat. After a gap in it, a jump of time or another database
-under it, three lanes are paused: charging (and with it numbering), payment requests, and ends. Too
-many ends in a window pause the ends. A person looks, has the books reconciled with the gateway,
-and resumes the lanes.
+Relays and schedulers record a heartbeat. After a gap in it, a jump of time or a change of the
+database, three lanes are paused: charges (and with them the numbering of invoices), payment
+requests, and ends. Too many ends in a window pause the lane of ends alone. An operator finds out
+why, reconciles the books with the gateway, and resumes the lanes.
 """
 
 import logging
@@ -19,12 +19,12 @@ from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Two clocks that differ by less are one: NTP keeps hosts far closer than this.
+# Clocks that differ by less count as equal: NTP keeps hosts far closer than this.
 SKEW = timedelta(minutes=5)
-# A share of a handful of services says nothing.
+# The share of ends is not looked at up to this many of them: it means little among few services.
 FEW_SERVICES = 20
 
-# The cluster, its timeline (a new one after a recovery to a point in time), the database in it.
+# The cluster, its timeline (which a point-in-time recovery changes), and the database in it.
 _IDENTITY = """
     SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
         (SELECT timeline_id FROM pg_control_checkpoint()),
@@ -48,13 +48,13 @@ _PAUSE = text("""
 
 
 def beat(tx: Connection, clock: Clock, settings: Settings) -> list[str]:
-    """Leave a heartbeat; pause charging and ending if what came before it does not fit.
+    """Record a heartbeat; pause the guarded lanes if the last one does not fit.
 
     Returns:
-        What was found, in words; empty if all is well.
+        The findings, as sentences for an operator; empty if there are none.
     """
     last = tx.execute(_LAST).first()
-    # Read once the row is held: whoever beats later has the later time.
+    # Read while the row is locked, so that times follow the order of heartbeats.
     now, identity = tx.execute(_NOW).one()
     business_now = clock.now()
     silence = timedelta(seconds=settings.silence_seconds)
@@ -87,7 +87,7 @@ _COUNT = text("""
 """)
 _FORGET = text("DELETE FROM destructions WHERE hour < :since")
 _COUNTED = text("SELECT coalesce(sum(services), 0) FROM destructions WHERE hour >= :since")
-# The planner's estimate will do, and costs the same however many there are.
+# Beyond 100,000 services the planner's estimate is good enough, and costs the same for any number.
 _SERVICES = text("""
     SELECT CASE WHEN reltuples < 100000 THEN (
         SELECT count(*) FROM services WHERE state IN ('active', 'suspended'))
@@ -96,10 +96,14 @@ _SERVICES = text("""
 
 
 def count_ends(tx: Connection, more: int, now: datetime, settings: Settings) -> bool:
-    """Before services are handed over to be suspended or terminated: too many pause the lane.
+    """Count services about to be suspended or terminated; pause the lane if they are too many.
+
+    Args:
+        more: services that are enqueued in this transaction.
 
     Returns:
-        Whether it is paused from here on; what was handed over waits for a person, too.
+        Whether the lane is paused now. Its tasks, also those already enqueued, wait for an
+        operator.
     """
     since = now - timedelta(seconds=settings.destructive_window_seconds)
     tx.execute(_COUNT, {"now": now, "more": more})

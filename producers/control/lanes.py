@@ -6,13 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from producers.ledger import DESTRUCTIVE_LANE
-from producers.steps import GATEWAY, MAIL, PRICING, RENEWAL, STEP_PLACES
+from producers.steps import STEPS
 from schemas.errors import AutorenewError
 
 # Those that every fleet has, whether or not anything was in them yet.
-FIXED = {place.lane: place.queue for place in (PRICING, GATEWAY, RENEWAL, MAIL)} | {
-    place.lane: place.queue for place in STEP_PLACES.values()
-}
+FIXED = {step.lane: step.queues[0] for step in STEPS.values() if step.lane is not None}
 
 _LIST = text("""
     SELECT r.lane, r.queue, count(t.subject) AS tasks, p.paused_at, p.reason

@@ -1,8 +1,8 @@
-"""Taking over the old world: services that exist already, from a file, by COPY.
+"""Imports existing services of another system from a file, by COPY.
 
-A row is taken in once: its service's id follows from its driver and resource, so a file that is
-imported again, or was interrupted, changes nothing but what is missing. Bad rows go to whoever
-wants them, with every reason; good rows go in.
+A row is imported once: the id of its service is derived from driver and resource. Importing a file
+again, also after an interruption, adds only what is missing. Good rows are imported; bad rows are
+reported with all their problems.
 """
 
 import gc
@@ -11,42 +11,38 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
-import psycopg
-from sqlalchemy import Connection, Engine, Table, text
-from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy import Connection, Engine, text
 
-from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
-from producers.imports.services import (
-    AGREEMENT_COLUMNS,
-    CUSTOMER_COLUMNS,
-    METHOD_COLUMNS,
-    SERVICE_COLUMNS,
+from producers.imports.arrivals import (
     Arrivals,
-    Books,
-    Customer,
-    Judge,
-    known_plan,
+    copy_agreements,
+    copy_customers,
+    copy_methods,
+    copy_services,
 )
+from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
+from producers.imports.services import Books, Customer, Judge
+from producers.intake.agreements import method_id
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import AutorenewError
 from schemas.messages import Problem
-from schemas.tables import agreements, customers, payment_methods, services
 from schemas.values import derived_id
 
-# Rows in one transaction: an interrupted import loses at most so many, twice over.
+# Rows in one transaction. An interrupted import loses at most two chunks: the one being written and
+# the one being read.
 CHUNK = 10_000
 
 
 class Reject(NamedTuple):
-    """A row that was not taken in.
+    """A row that was not imported.
 
     Attributes:
-        row: as it was, without its payment method.
+        row: as it was read, its payment method masked.
     """
 
     line: int
@@ -73,20 +69,20 @@ def import_services(
     dry_run: bool = False,
     chunk: int = CHUNK,
 ) -> Counts:
-    """Take in the services of a file.
+    """Import the services of a file.
 
     Args:
         engine: as the database role ``api``.
         source: one row a line; CSV begins with a header.
-        rejects: told of each row that is not taken in, in the order of the file.
-        progress: told how many more rows are done.
-        dry_run: only find out what would happen.
+        rejects: called with each rejected row, in the order of the file.
+        progress: called with the number of rows done since the last call.
+        dry_run: report what would happen and write nothing.
         chunk: rows in one transaction.
 
     Raises:
         AutorenewError: ``header_invalid`` or ``import_running``: nothing was written;
-            ``import_disturbed``: what went before is in, import the file again.
-        SQLAlchemyError: the same.
+            ``import_disturbed``: earlier chunks are imported, import the file again.
+        SQLAlchemyError: as ``import_disturbed``.
     """
     numbered = lines(source)
     rows: RowFormat = NdjsonRows()
@@ -97,7 +93,7 @@ def import_services(
     judge = Judge(clock.now(), keep=dry_run)
     with _alone(engine) as tx, ThreadPoolExecutor(1, "import") as writer, _without_collector():
         writing: Future[None] | None = None
-        # Rows are read and judged while those before them are written.
+        # A chunk is read and checked while the one before it is written.
         while batch := list(islice(numbered, chunk)):
             good, refused = _parse(rows, batch)
             with tx.begin():
@@ -122,7 +118,7 @@ def import_services(
     return counts
 
 
-# Two imports at once could each take for new what the other is writing.
+# Only one import at a time: two could both take a row for new while the other writes it.
 _LOCK = 0x61757472
 
 
@@ -135,12 +131,12 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         try:
             yield tx
         finally:
-            tx.invalidate()  # the lock is the session's: it ends with it, whatever has happened
+            tx.invalidate()  # the lock belongs to the session, and ends with it
 
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Rows make many objects and no cycles: looking for some took a fifth of the time."""
+    """Switch the garbage collector off: rows form no cycles, and it took a fifth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -153,7 +149,7 @@ def _without_collector() -> Iterator[None]:
 def _parse(
     rows: RowFormat, batch: list[tuple[int, bytes]]
 ) -> tuple[list[Row], dict[int, list[Problem]]]:
-    """The rows that have the right shape, and what is wrong with the others, by line."""
+    """The rows of valid shape, and the problems of the others by line."""
     good = []
     refused = {}
     for line, raw in batch:
@@ -166,17 +162,17 @@ def _parse(
 
 
 def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
-    """Line -> its service, where the plan is known."""
+    """Line -> id of its service, for rows whose plan is known."""
     return {
         row.line: derived_id("imported service", plan.driver, row.service.resource_id)
         for row in rows
-        if (plan := known_plan(catalogue, row.service.plan)) is not None
+        if (plan := catalogue.find_plan(row.service.plan)) is not None
     }
 
 
 _SERVICES = text("SELECT id, customer_id, plan FROM services WHERE id = ANY(:ids)")
 _CUSTOMERS = text("SELECT id, subsidiary, payment_method_id FROM customers WHERE id = ANY(:ids)")
-_METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
+_METHODS = text("SELECT id FROM payment_methods WHERE id = ANY(:ids)")
 _AGREED = text(
     "SELECT customer_id, contract, max(version) FROM agreements WHERE customer_id = ANY(:ids)"
     " GROUP BY customer_id, contract"
@@ -194,27 +190,25 @@ def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
         for customer, contract, version in tx.execute(_AGREED, people):
             books.agreed[customer, contract] = version
     named = {
-        derived_id("payment method", row.service.customer, row.service.payment_method)
+        method_id(row.service.customer, row.service.payment_method, row.service.payment_gateway)
         for row in rows
         if row.service.payment_method is not None and row.service.customer in books.customers
     }
     saved = {c.payment_method_id for c in books.customers.values() if c.payment_method_id}
     if named | saved:
-        books.methods.update(
-            (row.id, row.expires_on) for row in tx.execute(_METHODS, {"ids": list(named | saved)})
-        )
+        books.methods.update(tx.execute(_METHODS, {"ids": list(named | saved)}).scalars())
     return books
 
 
 def _write(engine: Engine, arrivals: Arrivals) -> None:
-    """Write a chunk down, in one transaction."""
+    """Write a chunk, in one transaction."""
     with engine.begin() as tx:
-        written = _copy(tx, customers, CUSTOMER_COLUMNS, arrivals.customers)
+        written = copy_customers(tx, arrivals.customers)
         if written < len(arrivals.customers):
             _check_customers(tx, arrivals)
-        _copy(tx, payment_methods, METHOD_COLUMNS, arrivals.methods)
-        _copy(tx, agreements, AGREEMENT_COLUMNS, arrivals.agreements)
-        _copy(tx, services, SERVICE_COLUMNS, arrivals.services)
+        copy_methods(tx, arrivals.methods)
+        copy_agreements(tx, arrivals.agreements)
+        copy_services(tx, arrivals.services)
         tx.execute(_EVENTS)
 
 
@@ -224,35 +218,11 @@ _EVENTS = text(
 
 
 def _check_customers(tx: Connection, arrivals: Arrivals) -> None:
-    """Some were created by an order in the meantime: the same ones, or others of that name."""
-    wanted = {row[0]: row[1] for row in arrivals.customers}
+    """Check customers that an order created in the meantime: their subsidiary must be the same."""
+    wanted = {row.id: row.subsidiary for row in arrivals.customers}
     for row in tx.execute(_CUSTOMERS, {"ids": list(wanted)}):
         if row.subsidiary != wanted[row.id]:
             raise AutorenewError(
                 f"customer {row.id} appeared in {row.subsidiary} in the meantime: import again",
                 code="import_disturbed",
             )
-
-
-def _copy(
-    tx: Connection, table: Table, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
-) -> int:
-    """Insert rows that are not there yet, in the order of their keys; returns how many."""
-    if not rows:
-        return 0
-    compiler = dialect()  # type: ignore[no-untyped-call]
-    names = ", ".join(columns)
-    types = ", ".join(f"{name} {table.c[name].type.compile(dialect=compiler)}" for name in columns)
-    key = ", ".join(column.name for column in table.primary_key)
-    connection: psycopg.Connection[Any] = tx.connection.driver_connection  # type: ignore[assignment]
-    with connection.cursor() as cursor:
-        incoming = f"incoming_{table.name}"
-        cursor.execute(f"CREATE TEMPORARY TABLE {incoming} ({types}) ON COMMIT DROP")
-        with cursor.copy(f"COPY {incoming} ({names}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-        cursor.execute(
-            f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {incoming}"
-            f" ORDER BY {key} ON CONFLICT DO NOTHING"
-        )
-        return int(cursor.rowcount)

@@ -1,7 +1,7 @@
-"""Services that exist already, as another system wrote them down: a row of CSV or NDJSON each.
+"""Reads rows of an import: existing services of another system, as CSV or NDJSON.
 
-A row is one line, so that whatever is wrong with it harms no other row. Nothing here knows the
-database or the catalogue.
+A row is one line, so that a malformed one does not harm the others. Nothing here knows the database
+or the catalogue.
 """
 
 import csv
@@ -20,7 +20,7 @@ from schemas.errors import AutorenewError
 from schemas.messages import CustomerDocument, Key, Problem, Word
 from schemas.values import Period
 
-# What the longest row that can be right takes, its configuration written with escapes.
+# The longest valid row: 50 options of the longest names and values, all written as escapes.
 MAX_ROW_BYTES = 256 * 1024
 REDACTED = "***"
 
@@ -30,7 +30,7 @@ _Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
 
 
 class ServiceDocument(BaseModel):
-    """A row without its customer's own fields."""
+    """The fields of a row, without those that describe its customer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -47,6 +47,7 @@ class ServiceDocument(BaseModel):
     payment_method_expires: (
         Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$")] | None
     ) = None
+    payment_gateway: Key | None = None
     configuration: Annotated[dict[Key, Word], Field(max_length=50)] = {}
 
 
@@ -56,7 +57,7 @@ REQUIRED = tuple(
     name for name, field in ServiceDocument.model_fields.items() if field.is_required()
 )
 
-# Field -> the code of what is wrong with it, and what is accepted.
+# Field -> the code of its problem, and what is accepted.
 _ACCEPTED = {
     "customer": ("customer_invalid", "1 to 100 printable characters"),
     "plan": ("plan_unknown", "the code of a plan"),
@@ -72,6 +73,7 @@ _ACCEPTED = {
         "payment_method_invalid",
         "a month such as 2027-01, or a day, from 1970 to 2199",
     ),
+    "payment_gateway": ("payment_method_invalid", "the name of a gateway"),
     "configuration": ("configuration_invalid", "a JSON object of at most 50 texts by name"),
     "subsidiary": ("subsidiary_unknown", "the code of a subsidiary, such as FR"),
     "country": ("country_invalid", "an ISO 3166 code such as FR"),
@@ -82,13 +84,13 @@ _ACCEPTED = {
 
 
 class Row(NamedTuple):
-    """A row whose shape is right.
+    """A row of valid shape.
 
     Attributes:
-        line: where it stands, from 1.
+        line: its number in the file, from 1.
         raw: as it was read.
-        person: those of the customer's own fields that are given.
-        pays_until: the last day on which its payment method can be charged.
+        person: the fields given that describe the customer.
+        pays_until: the last day on which the payment method can be charged.
     """
 
     line: int
@@ -103,16 +105,21 @@ class Row(NamedTuple):
 
 class RowFormat(Protocol):
     def fields(self, raw: bytes) -> dict[str, Any]:
-        """The fields that are given; raises ValueError if it is no row."""
+        """The fields that are given.
+
+        Raises:
+            ValueError: the line is not a row.
+        """
         ...
 
     def shown(self, raw: bytes) -> str:
-        """The row as it may lie about: without its payment method."""
+        """A copy that is safe to store: the payment method is masked."""
         ...
 
 
 class CsvRows:
-    """
+    """Rows of a CSV file.
+
     Args:
         header: the first line: names of columns, in any order.
 
@@ -144,7 +151,8 @@ class CsvRows:
         fields: dict[str, Any] = {
             name: cell for name, cell in zip(self._columns, cells, strict=True) if cell
         }
-        # Text where NDJSON has types; what is no number and no JSON is refused with its field.
+        # CSV has texts where NDJSON has types. A text that is not a number, or not JSON, is left as
+        # it is and refused with its field.
         version = fields.get("contract_version")
         if version is not None and re.fullmatch("[0-9]{1,9}", version):
             fields["contract_version"] = int(version)
@@ -162,7 +170,7 @@ class CsvRows:
         except ValueError:
             cells = []
         if secret and len(cells) != len(self._columns):
-            return REDACTED  # no telling which cell it is
+            return REDACTED  # any cell could be the payment method
         if not cells:
             return raw[:MAX_ROW_BYTES].decode(errors="backslashreplace")
         if secret and cells[self._columns.index("payment_method")]:
@@ -173,7 +181,7 @@ class CsvRows:
 
 
 def _cells(raw: bytes) -> list[str]:
-    """The cells of one line; a quote that is not closed on it is an error of that line."""
+    """The cells of one line; a quote that is not closed on the line is an error."""
     text = raw.decode()
     if '"' not in text and "\r" not in text:
         return text.split(",")
@@ -188,6 +196,8 @@ def _header_invalid(what: str) -> AutorenewError:
 
 
 class NdjsonRows:
+    """Rows of an NDJSON file: a JSON object a line."""
+
     def fields(self, raw: bytes) -> dict[str, Any]:
         value = from_json(raw, allow_inf_nan=False)
         if not isinstance(value, dict):
@@ -199,7 +209,7 @@ class NdjsonRows:
             fields = self.fields(raw)
         except ValueError:
             return REDACTED
-        # A misspelt name may be that of a secret.
+        # The value of an unknown field is masked: its name may be a misspelt payment_method.
         safe = {
             name: item if name in FIELDS and name != "payment_method" else REDACTED
             for name, item in fields.items()
@@ -208,7 +218,10 @@ class NdjsonRows:
 
 
 def lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not empty, with their numbers; of one that is too long the beginning."""
+    """The lines that are not empty, with their numbers; only the start of a line that is too long.
+
+    A byte order mark is removed.
+    """
     number = 0
     while raw := source.readline(MAX_ROW_BYTES + 2):
         number += 1
@@ -226,13 +239,13 @@ def parse(rows: RowFormat, line: int, raw: bytes) -> tuple[Row | None, list[Prob
     """Read one row; never raises.
 
     Returns:
-        The row if its shape is right, and everything that is wrong with it otherwise.
+        The row and no problems; or None and all its problems.
     """
     if len(raw) > MAX_ROW_BYTES:
         return None, [_malformed(f"more than {MAX_ROW_BYTES} bytes")]
     try:
         fields = rows.fields(raw)
-    except ValueError as error:  # not UTF-8 among them
+    except ValueError as error:  # also for a line that is not UTF-8
         return None, [_malformed(str(error))]
     person = {name: fields.pop(name) for name in CUSTOMER_FIELDS if name in fields}
     problems = _of_person(person) if person else []
@@ -240,13 +253,15 @@ def parse(rows: RowFormat, line: int, raw: bytes) -> tuple[Row | None, list[Prob
         service = ServiceDocument.model_validate(fields)
     except ValidationError as error:
         problems += _of_shape(error)
-        # What else can be said is said at once.
+        # Report all other problems of the row at once.
         problems += (_wrong(name) for name in _unreadable(fields) - {p.path for p in problems})
         return None, sorted(problems, key=lambda problem: problem.path)
     problems += (_wrong(name) for name in sorted(_unreadable(fields)))
     token, pays_until = service.payment_method, service.payment_method_expires
     if pays_until is not None and token is None:
         problems.append(_problem("payment_method_expires", "there is no payment method"))
+    if service.payment_gateway is not None and token is None:
+        problems.append(_problem("payment_gateway", "there is no payment method"))
     if token == REDACTED:
         problems.append(_problem("payment_method", "was redacted: put the token back"))
     period, expires_on = _period(service.period), day(service.expires_on)
@@ -268,7 +283,7 @@ def parse(rows: RowFormat, line: int, raw: bytes) -> tuple[Row | None, list[Prob
 
 
 def _unreadable(fields: dict[str, Any]) -> set[str]:
-    """Fields that look right and mean nothing, such as 30 February."""
+    """Fields of the right shape without a meaning, such as 30 February."""
     return {
         name
         for name, read in _READERS.items()
@@ -286,7 +301,7 @@ def _period(text: str) -> Period | None:
 
 @lru_cache(maxsize=65_536)
 def day(text: str) -> date | None:
-    """A day, or the last one of a month; None for what there is not."""
+    """A day, or the last day of a month such as ``2027-01``; None if there is no such day."""
     try:
         if len(text) == 7:
             found = Period(1).end(date.fromisoformat(f"{text}-01"), 1) - timedelta(days=1)
@@ -306,7 +321,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 
 
 def _of_person(person: Mapping[str, Any]) -> list[Problem]:
-    """Whether what is given of a customer is right; what is missing may not be needed."""
+    """Problems of the given fields of a customer. A missing field is none: it may not be needed."""
     try:
         CustomerDocument.model_validate({"id": "any", **person})
     except ValidationError as error:
@@ -337,7 +352,7 @@ def _of_shape(error: ValidationError) -> list[Problem]:
 
 
 def _wrong(field: str) -> Problem:
-    """Says what is accepted, never what was found: it may be in the wrong column."""
+    """A problem that says what is accepted, never the value: a secret may be in a wrong column."""
     return _problem(field, f"must be {_ACCEPTED[field][1]}")
 
 

@@ -3,23 +3,37 @@
 Rules on plain values: what the database knows is handed in, what is to be written is handed out.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from producers.imports.arrivals import (
+    AgreementRow,
+    Arrivals,
+    CustomerRow,
+    MethodRow,
+    ServiceRow,
+)
 from producers.imports.rows import Row
+from producers.intake import agreements
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
-from schemas.errors import DataError
 from schemas.messages import Problem
-from schemas.rules import lifecycle, tax
+from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import NextStep
-from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
+from schemas.settings import DEFAULT_GATEWAY
+from schemas.values import (
+    CustomerId,
+    Period,
+    RenewalMode,
+    ResourceState,
+    ServiceId,
+    ServiceState,
+)
 
 
 class Customer(NamedTuple):
@@ -33,7 +47,7 @@ class Books:
 
     services: dict[UUID, tuple[str, str]] = field(default_factory=dict)
     customers: dict[str, Customer] = field(default_factory=dict)
-    methods: dict[UUID, date | None] = field(default_factory=dict)
+    methods: set[UUID] = field(default_factory=set)
     agreed: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def update(self, other: "Books") -> None:
@@ -44,28 +58,6 @@ class Books:
             self.agreed[key] = max(version, self.agreed.get(key, 0))
 
 
-@dataclass(slots=True)
-class Arrivals:
-    """Rows of tables that are to be written, in the order of the columns below."""
-
-    customers: list[tuple[Any, ...]] = field(default_factory=list)
-    methods: list[tuple[Any, ...]] = field(default_factory=list)
-    agreements: list[tuple[Any, ...]] = field(default_factory=list)
-    services: list[tuple[Any, ...]] = field(default_factory=list)
-
-
-CUSTOMER_COLUMNS = (
-    "id", "subsidiary", "country", "language", "email", "vat_number", "payment_method_id",
-)  # fmt: skip
-METHOD_COLUMNS = ("id", "customer_id", "token", "expires_on")
-AGREEMENT_COLUMNS = ("customer_id", "contract", "version")
-SERVICE_COLUMNS = (
-    "id", "customer_id", "subsidiary", "plan", "universe", "brand", "driver", "configuration",
-    "period_months", "mode", "state", "anchor", "paid_periods", "imported_periods", "expires_at",
-    "desired", "confirmed", "confirmed_until", "resource_id", "suspended_at", "taken_over_at",
-    "payment_method_id", "pays_until", "agreed_version", "next_step", "next_step_at",
-    "next_subject",
-)  # fmt: skip
 _NEEDED = ("subsidiary", "country", "language", "email")
 
 
@@ -139,20 +131,37 @@ class Judge:
         plan = catalogue.known_plan(service.plan)
         method_id = None
         if service.payment_method is not None:
-            method_id = derived_id("payment method", service.customer, service.payment_method)
+            method_id = agreements.method_id(
+                service.customer, service.payment_method, service.payment_gateway
+            )
         customer = self._books.customers.get(service.customer)
         if customer is None:
             customer = Customer(person["subsidiary"], method_id)
             self._books.customers[service.customer] = news.customers[service.customer] = customer
             arrivals.customers.append(
-                (service.customer, *map(person.get, CUSTOMER_COLUMNS[1:6]), method_id)
+                CustomerRow(
+                    id=service.customer,
+                    subsidiary=person["subsidiary"],
+                    country=person["country"],
+                    language=person["language"],
+                    email=person["email"],
+                    vat_number=person.get("vat_number"),
+                    payment_method_id=method_id,
+                )
             )
         if method_id is None:
             method_id = customer.payment_method_id
-        elif method_id not in self._books.methods:
-            self._books.methods[method_id] = news.methods[method_id] = row.pays_until
+        elif service.payment_method is not None and method_id not in self._books.methods:
+            self._books.methods.add(method_id)
+            news.methods.add(method_id)
             arrivals.methods.append(
-                (method_id, service.customer, service.payment_method, row.pays_until)
+                MethodRow(
+                    method_id,
+                    service.customer,
+                    service.payment_method,
+                    row.pays_until,
+                    service.payment_gateway or DEFAULT_GATEWAY,
+                )
             )
         agreed = None
         if plan.contract is not None:
@@ -160,7 +169,7 @@ class Judge:
             agreed = self._books.agreed.get(key)
             version = service.contract_version
             if version is not None and version != agreed:
-                arrivals.agreements.append((*key, version))
+                arrivals.agreements.append(AgreementRow(*key, version))
                 agreed = max(agreed or 0, version)
                 self._books.agreed[key] = news.agreed[key] = agreed
         self._books.services[service_id] = news.services[service_id] = (
@@ -174,20 +183,11 @@ class Judge:
                 plan,
                 catalogue.subsidiary(customer.subsidiary),
                 method_id,
-                self._books.methods.get(method_id) if method_id is not None else None,
                 agreed,
                 self._views,
                 self._now,
             )
         )
-
-
-def known_plan(catalogue: Catalogue, code: str) -> Plan | None:
-    """On sale or not; None: there never was one."""
-    try:
-        return catalogue.known_plan(code)
-    except KeyError:
-        return None
 
 
 def _problems(row: Row, books: Books, catalogue: Catalogue, now: datetime) -> Iterator[Problem]:
@@ -204,12 +204,13 @@ def _problems(row: Row, books: Books, catalogue: Catalogue, now: datetime) -> It
         known = ", ".join(sorted(catalogue.subsidiaries))
         yield _problem("subsidiary_unknown", "subsidiary", f"not one of {known}")
         code = None
-    plan = known_plan(catalogue, service.plan)
+    plan = catalogue.find_plan(service.plan)
     if plan is None:
         yield _problem("plan_unknown", "plan", f"there is no plan {service.plan}")
     else:
-        if code is not None and plan.renewal(code, row.period) is None:
-            yield _of_period(plan, code, row.period)
+        if code is not None:
+            for obstacle in sellable.of_period(plan, code, row.period, renewed=True):
+                yield _problem(*obstacle)
         yield from _of_contract(plan, service.contract_version, catalogue)
     if row.anchor is not None:
         yield from _of_anchor(row.anchor, row.expires_on, row.period)
@@ -226,31 +227,15 @@ def _of_new_customer(row: Row, catalogue: Catalogue, now: datetime) -> Iterator[
         yield _problem("field_missing", name, f"{row.service.customer} is new: {name} is needed")
     subsidiary = catalogue.subsidiaries.get(person.get("subsidiary", ""))
     if subsidiary is not None and "country" in person:
-        try:
-            tax.determine(
-                subsidiary=subsidiary,
-                customer_country=person["country"],
-                vat_number=person.get("vat_number"),
-                on=local_date(now, subsidiary.timezone),
-            )
-        except DataError as error:
-            about = "vat_number" if error.code == "vat_number_invalid" else "country"
-            yield _problem(error.code, about, str(error))
-
-
-def _of_period(plan: Plan, subsidiary: str, period: Period) -> Problem:
-    offers = plan.prices.keys() | plan.last_prices.keys()
-    offered = sorted(months for where, months in offers if where == subsidiary)
-    if not offered:
-        return _problem("plan_not_sold", "plan", f"{plan.code} is not sold in {subsidiary}")
-    message = f"{plan.code} has no price for {period} in {subsidiary}; it has for "
-    return _problem("period_not_offered", "period", message + ", ".join(map(str, offered)))
+        country, today = person["country"], local_date(now, subsidiary.timezone)
+        for obstacle in sellable.of_customer(subsidiary, country, person.get("vat_number"), today):
+            yield _problem(*obstacle)
 
 
 def _of_contract(plan: Plan, version: int | None, catalogue: Catalogue) -> Iterator[Problem]:
     if version is None:
         return
-    contract = catalogue.contract(plan.contract) if plan.contract else None
+    contract = sellable.contract_of(plan, catalogue)
     if contract is None:
         message = f"{plan.code} has no contract"
     elif version > contract.version:
@@ -314,7 +299,7 @@ class _Views:
     ) -> tuple[lifecycle.Service, NextStep | None]:
         service = row.service
         starts_on = self.catalogue.rollouts.get((plan.brand, subsidiary.code))
-        missing = next_steps.missing_contract(plan, agreed, self.catalogue)
+        missing = sellable.missing_contract(plan, agreed, self.catalogue)
         key = (
             plan.policy.code, subsidiary.code, starts_on, row.period.months, service.expires_on,
             began_on, service.mode, service.state, missing,
@@ -349,11 +334,10 @@ def _service(
     plan: Plan,
     subsidiary: Subsidiary,
     method_id: UUID | None,
-    pays_until: date | None,
     agreed: int | None,
     views: _Views,
     now: datetime,
-) -> tuple[Any, ...]:
+) -> ServiceRow:
     """A row of ``services``, its next step decided."""
     service, period = row.service, row.period
     anchor = row.anchor or row.expires_on
@@ -361,9 +345,9 @@ def _service(
     # Without an anchor too its last period began one period before the expiry.
     view, decided = views.of(row, plan, subsidiary, period.end(anchor, paid - 1), agreed)
     arrival = _Arrival(
-        id=service_id,
+        id=ServiceId(service_id),
         order_id=None,
-        customer_id=service.customer,
+        customer_id=CustomerId(service.customer),
         subsidiary=subsidiary,
         plan=plan,
         universe=plan.universe,
@@ -373,8 +357,8 @@ def _service(
         anchor=anchor,
         paid_periods=paid,
         payment_method_id=method_id,
-        pays_until=pays_until,
-        net=None,
+        fixed=None,
+        announced=None,
         request_id=None,
         requests=0,
         generation=1,
@@ -382,12 +366,32 @@ def _service(
         view=view,
         decided=decided,
     )
-    configuration = json.dumps(service.configuration) if service.configuration else "{}"
-    # Days as the row has them: they are texts already.
-    return (
-        service_id, service.customer, subsidiary.code, plan.code, plan.universe.value, plan.brand,
-        plan.driver, configuration, period.months, service.mode, service.state,
-        service.anchor or service.expires_on, paid, paid, view.expires_at, service.state,
-        service.state, service.expires_on, service.resource_id, view.suspended_at, now, method_id,
-        pays_until, agreed, *next_steps.columns(arrival, now).values(),
-    )  # fmt: skip
+    step = next_steps.step_of(arrival, now)
+    return ServiceRow(
+        id=step.id,
+        customer_id=service.customer,
+        subsidiary=subsidiary.code,
+        plan=plan.code,
+        universe=plan.universe,
+        brand=plan.brand,
+        driver=plan.driver,
+        configuration=service.configuration,
+        period_months=period.months,
+        mode=service.mode,
+        state=service.state,
+        anchor=anchor,
+        paid_periods=paid,
+        imported_periods=paid,
+        expires_at=view.expires_at,
+        desired=service.state,
+        confirmed=service.state,
+        confirmed_until=row.expires_on,
+        resource_id=service.resource_id,
+        suspended_at=view.suspended_at,
+        taken_over_at=now,
+        payment_method_id=method_id,
+        agreed_version=agreed,
+        next_step=step.next_step,
+        next_step_at=step.next_step_at,
+        next_subject=step.next_subject,
+    )

@@ -1,5 +1,6 @@
 """Documents from every door: orders, commands, customers; and those that are rejected."""
 
-from producers.intake.intake import Answer, Intake, Verdict
+from producers.intake.documents import Answer, Verdict
+from producers.intake.intake import Intake
 
 __all__ = ["Answer", "Intake", "Verdict"]

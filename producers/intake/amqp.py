@@ -1,30 +1,32 @@
-"""The AMQP door: orders as plain JSON on the exchange ``intake``, taken in batches.
+"""Takes documents from the AMQP queue ``intake``, in batches: plain JSON, one document a message.
 
-A document is acknowledged after the commit that took it in, accepted or not. The broker has
-verified the ``user_id`` property: it names the upstream.
+A document is acknowledged after the commit that took it, accepted or not. The property ``user_id``,
+which RabbitMQ verifies, names the upstream.
 """
 
 import logging
-import threading
 import time
 from typing import Any
 
 import pika
 from pika import spec
 from pika.exceptions import AMQPError
-from sqlalchemy.exc import SQLAlchemyError
 
 from producers.failpoints import failpoint
 from producers.intake.intake import Intake
+from producers.loop import Loop
 from producers.topology import INTAKE_QUEUE
-from schemas.errors import ConfigurationError
 from schemas.messages import Problem
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
-# How long a batch waits for company once its first document is there.
+# How long a batch waits for further documents once its first is there.
 LINGER_SECONDS = 0.005
+# How long to wait for the first: also how long a stop may take.
+POLL_SECONDS = 0.2
+_Delivery = tuple[Any, Any, bytes]
+
 ANONYMOUS = "(no user_id)"
 _NO_USER = [
     Problem(
@@ -38,9 +40,9 @@ _NO_USER = [
 class TolerantProperties(pika.BasicProperties):  # type: ignore[misc]
     """Message properties that never fail to decode.
 
-    pika raises from within its connection for headers such as a timestamp in milliseconds: the
-    connection is lost, the broker delivers the message again, and so for ever. Here what cannot
-    be read is left out; without its ``user_id`` the document is rejected, and kept.
+    For headers such as a timestamp in milliseconds, pika raises inside its connection: it is lost,
+    the broker delivers the message again, and the same happens for ever. Here properties that
+    cannot be read are left out; a document without ``user_id`` is then rejected, and kept.
     """
 
     def decode(self, encoded: bytes, offset: int = 0) -> pika.BasicProperties:
@@ -52,6 +54,10 @@ class TolerantProperties(pika.BasicProperties):  # type: ignore[misc]
         return self
 
 
+class ConsumerCancelled(Exception):
+    """The broker ended our subscription, as it does when the queue is deleted."""
+
+
 class AmqpIntake:
     """Takes documents from RabbitMQ until stopped."""
 
@@ -60,50 +66,79 @@ class AmqpIntake:
         self._parameters.heartbeat = 20
         self._parameters.client_properties = {"connection_name": "autorenew intake"}
         self._intake = intake
-        self._stopping = threading.Event()
+        self._connection: pika.BlockingConnection | None = None
+        self._channel: Any = None
+        causes = {AMQPError: "broker", ConsumerCancelled: "broker"}
+        self._loop = Loop("intake", self._round, causes=causes)
 
     def stop(self) -> None:
-        self._stopping.set()
+        """Have :meth:`run` return after the batch it is in."""
+        self._loop.stop()
 
     def run(self) -> None:
+        """Work until :meth:`stop`."""
         # Where pika looks up the class of a content header's properties.
         spec.props[spec.Basic.INDEX] = TolerantProperties
-        pause = 0.2
-        while not self._stopping.is_set():
-            try:
-                self._consume()
-                pause = 0.2
-            except (AMQPError, OSError, SQLAlchemyError, ConfigurationError) as error:
-                # Nothing was acknowledged: the broker delivers it all again.
-                line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-                log.warning("%s: %s; again in %.1f s", type(error).__name__, line, pause)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
-
-    def _consume(self) -> None:
-        connection = pika.BlockingConnection(self._parameters)
         try:
-            channel = connection.channel()
-            channel.basic_qos(prefetch_count=BATCH * 2)
-            deliveries = channel.consume(INTAKE_QUEUE, inactivity_timeout=LINGER_SECONDS)
-            batch: list[tuple[Any, Any, bytes]] = []
-            since = 0.0
-            while not self._stopping.is_set():
-                method, properties, body = next(deliveries)
-                if method is not None:
-                    since = since if batch else time.monotonic()
-                    batch.append((method, properties, body))
-                waited = time.monotonic() - since
-                if batch and (method is None or len(batch) >= BATCH or waited > LINGER_SECONDS):
-                    self._take(channel, batch)
-                    batch = []
-            if batch:
-                self._take(channel, batch)
+            self._loop.run()
         finally:
-            if connection.is_open:
-                connection.close()
+            self._disconnect()
 
-    def _take(self, channel: Any, batch: list[tuple[Any, Any, bytes]]) -> None:
+    def _round(self) -> float:
+        """Take a batch; whatever fails, the broker delivers again what was not acknowledged."""
+        try:
+            if self._channel is None:
+                self._connect()
+            batch = self._collect()
+            if batch:
+                self._take(self._channel, batch)
+        except BaseException:
+            self._disconnect()
+            raise
+        return 0.0
+
+    def _connect(self) -> None:
+        self._connection = pika.BlockingConnection(self._parameters)
+        self._channel = self._connection.channel()
+        self._channel.basic_qos(prefetch_count=BATCH * 2)
+
+    def _disconnect(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None and connection.is_open:
+            try:
+                connection.close()
+            except AMQPError:
+                pass  # it was lost meanwhile, which closes it as well
+
+    def _collect(self) -> list[_Delivery]:
+        """The documents that wait, up to a batch; none if none comes in ``POLL_SECONDS``."""
+        batch: list[_Delivery] = []
+        linger_until = 0.0
+        while len(batch) < BATCH:
+            delivery = self._next(LINGER_SECONDS if batch else POLL_SECONDS)
+            if delivery is None:
+                break
+            if not batch:
+                linger_until = time.monotonic() + LINGER_SECONDS
+            batch.append(delivery)
+            if time.monotonic() > linger_until:
+                break
+        return batch
+
+    def _next(self, seconds: float) -> _Delivery | None:
+        """The next document; None if none comes in time.
+
+        Raises:
+            ConsumerCancelled: none will ever come.
+        """
+        # Called again on the same channel it goes on with the same consumer.
+        for method, properties, body in self._channel.consume(
+            INTAKE_QUEUE, inactivity_timeout=seconds
+        ):
+            return None if method is None else (method, properties, body)
+        raise ConsumerCancelled(f"the broker has cancelled the consumer of queue {INTAKE_QUEUE}")
+
+    def _take(self, channel: Any, batch: list[_Delivery]) -> None:
         by_upstream: dict[str, list[bytes]] = {}
         for _, properties, body in batch:
             by_upstream.setdefault(properties.user_id or ANONYMOUS, []).append(body)

@@ -5,9 +5,9 @@ Commands change facts and have the next step decided again; the scheduler hands 
 Each may be repeated: what is so already stays so. A command is done whole or not at all.
 """
 
-import json
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, text
@@ -30,8 +30,11 @@ from schemas.messages import (
     StopCommand,
     last_day,
 )
-from schemas.tables import renewals, rows_from_json
-from schemas.values import RenewalMode, ResourceState, ServiceState
+from schemas.rules import sellable
+from schemas.settings import DEFAULT_GATEWAY
+from schemas.tables import renewals
+from schemas.tables.bulk import Bulk, insert
+from schemas.values import Money, RenewalMode, ResourceState, ServiceId, ServiceState
 
 
 class Refused(Exception):
@@ -94,15 +97,26 @@ def _hold(
             problems.append(_problem("service_ended", path, f"{service} has ended: order anew"))
     if problems:
         raise Refused(problems)
-    held = {service.id: service for service in next_steps.load(tx, wanted, catalogue)}
+    held: dict[uuid.UUID, Renewable] = {
+        service.id: service for service in next_steps.load(tx, wanted, catalogue)
+    }
     return [held[service] for service in dict.fromkeys(wanted)]
 
 
-_MODE = text("""
+@dataclass(frozen=True, slots=True)
+class ModeRow:
+    id: ServiceId
+    mode: RenewalMode
+
+
+_set_modes = Bulk(
+    ModeRow,
+    """
     UPDATE services AS s SET mode = r.mode, mode_changed_at = :now,
         mode_before = CASE WHEN r.mode = 'stop' THEN s.mode END
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, mode text) WHERE s.id = r.id
-""")
+    """,
+)
 _NOT_ASKED = text("""
     UPDATE renewals AS r SET asked_at = NULL FROM services AS s
     WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
@@ -131,8 +145,7 @@ def _change_mode(
         new = {s.id: mode for s in services if s.view.mode is not mode}
     if not new:
         return False
-    rows = [{"id": str(service), "mode": mode} for service, mode in new.items()]
-    tx.execute(_MODE, {"rows": json.dumps(rows), "now": now})
+    _set_modes(tx, (ModeRow(service, mode) for service, mode in new.items()), now=now)
     # The later click counts: what was asked for before it is asked for again, or not.
     quiet = [service for service, mode in new.items() if mode is not RenewalMode.AUTOMATIC]
     tx.execute(_NOT_ASKED, {"ids": quiet})
@@ -141,11 +154,22 @@ def _change_mode(
     return True
 
 
-_RENEWAL = ("service_id", "period_number", "expires_on", "net", "asked_at")
-_ASK = text(
-    f"INSERT INTO renewals AS r ({', '.join(_RENEWAL)})"
-    f" SELECT * FROM {rows_from_json(renewals, *_RENEWAL)} ORDER BY 1"
-    " ON CONFLICT (service_id, period_number) DO UPDATE SET asked_at = excluded.asked_at"
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """A renewal that its customer asked for."""
+
+    service_id: ServiceId
+    period_number: int
+    expires_on: date
+    net: Money
+    currency: str
+    asked_at: datetime
+
+
+_asked = insert(
+    AskedRow,
+    renewals,
+    "ON CONFLICT (service_id, period_number) DO UPDATE SET asked_at = excluded.asked_at",
 )
 
 
@@ -166,11 +190,17 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
             continue  # a renewal past what the customer saw was made already
         if found := list(_why_not(service, expires_on, path, catalogue, now)):
             problems += found
-        elif service.view.cycle.asked_at is None:
+        elif not _is_asked_already(service):
             wanted.append(service)
     if problems:
         raise Refused(problems)
     return _ask(tx, wanted, catalogue, now)
+
+
+def _is_asked_already(service: Renewable) -> bool:
+    """Whether it was asked for at the amount that its customer was told last."""
+    asked_at, raised_at = service.view.cycle.asked_at, service.view.cycle.raised_at
+    return asked_at is not None and (raised_at is None or asked_at >= raised_at)
 
 
 def _why_not(
@@ -184,7 +214,7 @@ def _why_not(
         brand, subsidiary = service.plan.brand, service.subsidiary.code
         message = f"renewal is not switched on for {brand} in {subsidiary}"
         yield _problem("not_rolled_out", path, message)
-    contract = catalogue.contract(service.plan.contract) if service.plan.contract else None
+    contract = sellable.contract_of(service.plan, catalogue)
     if view.missing_contract is not None and contract is not None:
         message = f"{contract.code} version {contract.version} has to be accepted ({contract.url})"
         yield _problem("contract_missing", f"contracts.{contract.code}", message)
@@ -202,16 +232,18 @@ def _ask(
     if not services:
         return False
     rows = [
-        {
-            "service_id": str(service.id),
-            "period_number": service.paid_periods + 1,
-            "expires_on": service.view.expires_on.isoformat(),
-            "net": service.price,
-            "asked_at": now.isoformat(),
-        }
+        AskedRow(
+            service_id=service.id,
+            period_number=service.paid_periods + 1,
+            expires_on=service.view.expires_on,
+            net=service.price,
+            currency=service.currency,
+            asked_at=now,
+        )
         for service in services
+        if service.price is not None
     ]
-    tx.execute(_ASK, {"rows": json.dumps(rows)})
+    _asked(tx, rows)
     next_steps.decide_again(tx, [service.id for service in services], catalogue, now)
     history.record(tx, (Event(service.id, "renewal.asked") for service in services))
     return True
@@ -246,10 +278,8 @@ _SAVED = text("""
     WHERE id = :id AND payment_method_id IS DISTINCT FROM :method
 """)
 _PAYS = text("""
-    UPDATE services SET payment_method_id = :method, pays_until = CAST(:until AS date)
-    WHERE id = ANY(:ids)
-      AND (payment_method_id, pays_until)
-        IS DISTINCT FROM (CAST(:method AS uuid), CAST(:until AS date))
+    UPDATE services SET payment_method_id = :method
+    WHERE id = ANY(:ids) AND (payment_method_id IS DISTINCT FROM :method OR :extended)
     RETURNING id
 """)
 _PAID_BY = text("""
@@ -265,14 +295,19 @@ def _change_method(
     customer, month = command.customer, command.payment_method_expires
     if tx.execute(_KNOWN, {"id": customer}).first() is None:
         raise Refused([_problem("customer_unknown", "customer", f"no customer {customer!r}")])
-    method = Method(customer, command.payment_method, last_day(month) if month else None)
-    save_methods(tx, [method])
+    method = Method(
+        customer,
+        command.payment_method,
+        last_day(month) if month else None,
+        command.payment_gateway or DEFAULT_GATEWAY,
+    )
+    extended = method.id in save_methods(tx, [method])
     if command.services is None:
         ids = list(tx.execute(_PAID_BY, {"customer": customer}).scalars())
         tx.execute(_SAVED, {"id": customer, "method": method.id})
     else:
         ids = [service.id for service in _hold(tx, customer, command.services, catalogue)]
-    parameters = {"ids": ids, "method": method.id, "until": method.expires_on}
+    parameters = {"ids": ids, "method": method.id, "extended": extended}
     changed = list(tx.execute(_PAYS, parameters).scalars())
     if not changed:
         return False

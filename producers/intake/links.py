@@ -1,4 +1,4 @@
-"""Signed links: a click is a command, and nobody but us can write one."""
+"""Signed links in e-mails: each stands for a command, and only we can make one."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,22 +13,22 @@ SHORTEST_SECRET = 16
 
 
 class LinkInvalid(AutorenewError):
-    """A link was changed, cut short, or signed with another secret."""
+    """A link was changed or truncated, or is signed with another secret."""
 
     code = "link_invalid"
 
 
 class Links:
-    """Makes links of commands and commands of links; safe to share between threads.
+    """Turns commands into links and back; safe to share between threads.
 
-    What a link holds is signed, not hidden: whoever has it can read it.
+    The command in a link is signed, not encrypted: anyone who has the link can read it.
 
     Args:
         base_url: where the links lead, e.g. ``https://my.example.com``.
-        secret: what they are signed with, at least 16 characters; a new one ends all links.
+        secret: signs them, at least 16 characters; a new one invalidates all links.
 
     Raises:
-        ConfigurationError: the secret is too short, or the base is no http URL.
+        ConfigurationError: the secret is too short, or the base is not an HTTP URL.
     """
 
     def __init__(self, base_url: str, secret: str) -> None:
@@ -47,7 +47,7 @@ class Links:
         )
 
     def url(self, command: Mapping[str, Any]) -> str:
-        """The link that stands for a command, which holds what JSON can hold."""
+        """The link for a command, which must consist of JSON values."""
         token = self._serializer.dumps(dict(command))
         return self._base + (token if isinstance(token, str) else token.decode())
 
@@ -55,9 +55,9 @@ class Links:
         """The command a link stands for.
 
         Raises:
-            LinkInvalid: it is not one of ours.
+            LinkInvalid: it was not made with this secret.
         """
-        token = url_or_token.strip().rpartition("/")[2]  # a token has none
+        token = url_or_token.strip().rpartition("/")[2]  # a token contains no slash
         try:
             command = self._serializer.loads(token)
         except (BadData, ValueError, RecursionError):

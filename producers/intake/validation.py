@@ -1,13 +1,13 @@
 """Whether an order can be sold as it is: complete, every problem with its code and its path."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from datetime import datetime
 
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date
-from schemas.errors import DataError
-from schemas.messages import CustomerDocument, LineDocument, OrderDocument, Problem
-from schemas.rules import tax
+from schemas.messages import LineDocument, OrderDocument, Problem
+from schemas.rules import sellable
+from schemas.rules.sellable import Obstacle
 from schemas.values import Period
 
 MAX_SERVICES = 1000
@@ -23,7 +23,11 @@ def problems_of(order: OrderDocument, catalogue: Catalogue, now: datetime) -> li
         message = f"not one of {known}"
         problems.append(_problem("subsidiary_unknown", "customer.subsidiary", message))
     else:
-        problems += _of_tax(order.customer, subsidiary, now)
+        customer, today = order.customer, local_date(now, subsidiary.timezone)
+        problems += _at(
+            "customer",
+            sellable.of_customer(subsidiary, customer.country, customer.vat_number, today),
+        )
     services = sum(line.quantity for line in order.lines)
     if services > MAX_SERVICES:
         message = f"{services} services, at most {MAX_SERVICES} can be ordered at once"
@@ -35,65 +39,30 @@ def problems_of(order: OrderDocument, catalogue: Catalogue, now: datetime) -> li
         if plan is None:
             problems.append(_problem("plan_unknown", f"{path}.plan", f"no plan {line.plan!r}"))
             continue
-        problems += _of_period(line, plan, subsidiary, path)
-        problems += _of_line(line, plan, path)
+        problems += _of_line(line, plan, subsidiary, path)
         problems += _of_contract(plan, accepted, catalogue)
     return list({(p.code, p.path): p for p in problems}.values())
 
 
-def _of_tax(customer: CustomerDocument, subsidiary: Subsidiary, now: datetime) -> Iterator[Problem]:
-    try:
-        tax.determine(
-            subsidiary=subsidiary,
-            customer_country=customer.country,
-            vat_number=customer.vat_number,
-            on=local_date(now, subsidiary.timezone),
-        )
-    except DataError as error:
-        field = "vat_number" if error.code == "vat_number_invalid" else "country"
-        yield _problem(error.code, f"customer.{field}", str(error))
-
-
-def _of_period(
+def _of_line(
     line: LineDocument, plan: Plan, subsidiary: Subsidiary | None, path: str
 ) -> Iterator[Problem]:
-    periods = plan.periods(subsidiary.code) if subsidiary else []
-    if subsidiary and not periods:
-        message = f"{plan.code} is not sold in {subsidiary.code}"
-        yield _problem("plan_not_sold", f"{path}.plan", message)
+    period = None
     try:
         period = Period.parse(line.period)
     except ValueError as error:
         yield _problem("period_invalid", f"{path}.period", str(error))
-    else:
-        if periods and period not in periods:
-            offered = ", ".join(map(str, periods))
-            yield _problem("period_not_offered", f"{path}.period", f"offered: {offered}")
-
-
-def _of_line(line: LineDocument, plan: Plan, path: str) -> Iterator[Problem]:
-    if not plan.quantity_min <= line.quantity <= plan.quantity_max:
-        bounds = f"{plan.quantity_min} to {plan.quantity_max}"
-        yield _problem("quantity_out_of_bounds", f"{path}.quantity", f"must be {bounds}")
-    for name, option in plan.options.items():
-        value = line.configuration.get(name)
-        where = f"{path}.configuration.{name}"
-        if value is None:
-            if option.required:
-                yield _problem("option_missing", where, f"{plan.code} needs it")
-        elif option.values and value not in option.values:
-            yield _problem("option_invalid", where, f"one of {', '.join(option.values)}")
-    for name in sorted(line.configuration.keys() - plan.options.keys()):
-        yield _problem(
-            "option_unknown", f"{path}.configuration.{name}", f"{plan.code} has no such option"
-        )
+    if subsidiary is not None:
+        yield from _at(path, sellable.of_period(plan, subsidiary.code, period))
+    yield from _at(path, sellable.of_quantity(plan, line.quantity))
+    yield from _at(path, sellable.of_options(plan, line.configuration))
 
 
 def _of_contract(
     plan: Plan, accepted: Set[tuple[str, int]], catalogue: Catalogue
 ) -> Iterator[Problem]:
     """The current version has to be among those the customer accepted."""
-    contract = catalogue.contract(plan.contract) if plan.contract else None
+    contract = sellable.contract_of(plan, catalogue)
     if contract is None or (contract.code, contract.version) in accepted:
         return
     path = f"contracts.{contract.code}"
@@ -102,6 +71,11 @@ def _of_contract(
         yield _problem("contract_outdated", path, wanted)
     else:
         yield _problem("contract_missing", path, wanted)
+
+
+def _at(path: str, obstacles: Iterable[Obstacle]) -> Iterator[Problem]:
+    for obstacle in obstacles:
+        yield _problem(obstacle.code, f"{path}.{obstacle.about}", obstacle.message)
 
 
 def _problem(code: str, path: str, message: str) -> Problem:

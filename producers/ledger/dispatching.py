@@ -115,7 +115,7 @@ _READY = text("""
     CROSS JOIN LATERAL (
         SELECT id, size, starts, run_at FROM batches AS b
         WHERE b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
-          AND b.run_at > now() - make_interval(secs => :horizon)
+          AND b.run_at <= now() AND b.run_at > now() - make_interval(secs => :horizon)
         ORDER BY b.run_at LIMIT q.room
     ) AS b
     WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
@@ -260,6 +260,7 @@ class Dispatch:
 
     queue: str
     name: str
+    lane: str
     batch: uuid.UUID
     size: int
 
@@ -307,7 +308,7 @@ def dispatch(
         _RECUT(tx, pieces + _left_over(messages), rescue=rescue_seconds)
     return [
         Dispatch(
-            parts[0].batch.queue, parts[0].batch.name, name,
+            parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,
             sum(part.last - part.first + 1 for part in parts),
         )
         for name, parts in zip(names, messages, strict=True)
@@ -342,6 +343,18 @@ def undispatch(tx: Connection, unsent: Iterable[Dispatch]) -> None:
     """Take back what the broker may not have got, so that its outage does not put off the rescue
     of what it does lose. A message that was sent after all finds nothing to claim, or claims."""
     tx.execute(_UNDISPATCH, {"ids": [message.batch for message in unsent]})
+
+
+_HAND_BACK = text("""
+    UPDATE batches SET state = 'ready', dispatches = 0,
+        run_at = greatest(run_at, now() + make_interval(secs => :delay))
+    WHERE id = ANY(:ids) AND state = 'dispatched'
+""")
+
+
+def hand_back(tx: Connection, batches: Sequence[uuid.UUID], *, delay: float) -> None:
+    """What a worker got and has no room for: dispatch it again, ``delay`` seconds from now."""
+    tx.execute(_HAND_BACK, {"ids": list(batches), "delay": delay})
 
 
 _SLEEP = text("""

@@ -69,13 +69,20 @@ class ClaimedTask:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Why a task is to be tried again, and when: seconds from now, jittered by the ledger."""
+    """Why a task is to be tried again, and when.
+
+    Attributes:
+        delay: seconds from now.
+        counts: as one of the attempts after which a person decides.
+        jitter: the delay is a ceiling; the runtime draws one below it.
+    """
 
     subject: uuid.UUID
     reason: str
     error: str = ""
     delay: float = 0.0
     counts: bool = True
+    jitter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,16 @@ class Outcome:
             self.retries.append(decision)
         else:
             self.failures.append(decision)
+
+    def of(self, claim: Claim) -> "Outcome":
+        """What of it is about the tasks of one claim."""
+        mine = {task.subject for task in claim.tasks}
+        return Outcome(
+            done=[subject for subject in self.done if subject in mine],
+            again=[subject for subject in self.again if subject in mine],
+            retries=[retry for retry in self.retries if retry.subject in mine],
+            failures=[failure for failure in self.failures if failure.subject in mine],
+        )
 
     def __len__(self) -> int:
         return len(self.done) + len(self.again) + len(self.retries) + len(self.failures)

@@ -19,7 +19,7 @@ from producers.failpoints import failpoint
 from producers.ledger.dispatching import Dispatch, dispatch, rescue, undispatch
 from producers.relay.transport import Transport, TransportLost
 from producers.relay.waking import Waker
-from producers.steps import OUTSIDE
+from producers.steps import STEPS
 from schemas.clock import Clock
 from schemas.settings import Settings
 
@@ -133,7 +133,9 @@ class Relay:
             log.error("no queue %s: run `autorenew broker setup`", ", ".join(sorted(unroutable)))
 
     def _batch(self, name: str) -> int:
-        return self._settings.calls_at_once if name in OUTSIDE else self._settings.batch
+        step = STEPS.get(name)
+        outside = step is not None and step.outside
+        return self._settings.calls_at_once if outside else self._settings.batch
 
     def _rescue(self) -> None:
         with self._engine.begin() as tx:

@@ -40,12 +40,12 @@ class Transport(Protocol):
 
 
 def encode(dispatch: Dispatch) -> dramatiq.Message[Any]:
-    """The message of a dispatch: actor ``queue.task``, its only argument the ids of batches."""
+    """The message of a dispatch: actor ``queue.task``, told a batch, its lane and its size."""
     return dramatiq.Message(
         queue_name=dispatch.queue,
         actor_name=f"{dispatch.queue}.{dispatch.name}",
         args=([str(dispatch.batch)],),
-        kwargs={},
+        kwargs={"lane": dispatch.lane, "size": dispatch.size},
         options={},
     )
 

@@ -5,7 +5,7 @@ step decided again, in one transaction.
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -14,10 +14,23 @@ from sqlalchemy import Connection, text
 
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
-from schemas.rules import lifecycle
+from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import Cycle, NextStep, Step
-from schemas.tables.bulk import rows_as_json
-from schemas.values import Period, RenewalMode, ResourceState, ServiceState, derived_id
+from schemas.rules.notices import Notice
+from schemas.rules.quote import Quote, quote
+from schemas.tables.bulk import Bulk
+from schemas.values import (
+    CustomerId,
+    Money,
+    OrderId,
+    Period,
+    RenewalMode,
+    RequestId,
+    ResourceState,
+    ServiceId,
+    ServiceState,
+    derived_id,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +38,15 @@ class Renewable:
     """A service with all that decides about its renewal.
 
     Attributes:
-        net: of one period, as its first reminder fixed it; None: not fixed yet.
+        fixed: net of one period, as its first reminder fixed it; None: not fixed yet.
+        announced: what its customer was last told to pay, with tax; None: nothing yet.
         request_id: the open payment request its renewal is on.
         requests: how many payment requests its renewal has been on.
-        pays_until: the last day on which its payment method can be charged.
     """
 
-    id: uuid.UUID
-    order_id: uuid.UUID | None
-    customer_id: str
+    id: ServiceId
+    order_id: OrderId | None
+    customer_id: CustomerId
     subsidiary: Subsidiary
     plan: Plan
     universe: str
@@ -43,9 +56,9 @@ class Renewable:
     anchor: date
     paid_periods: int
     payment_method_id: uuid.UUID | None
-    pays_until: date | None
-    net: int | None
-    request_id: uuid.UUID | None
+    fixed: Money | None
+    announced: Money | None
+    request_id: RequestId | None
     requests: int
     generation: int
     next_subject: uuid.UUID | None
@@ -73,12 +86,36 @@ class Renewable:
         )
 
     @property
-    def price(self) -> int | None:
+    def price(self) -> Money | None:
         """Net of one more period: as it was fixed, or by the catalogue; None: it has none."""
-        if self.net is not None:
-            return self.net
-        money = self.plan.renewal(self.subsidiary.code, self.period)
-        return money.amount if money else None
+        return self.fixed or self.plan.renewal(self.subsidiary.code, self.period)
+
+    @property
+    def currency(self) -> str:
+        """What it is paid in: a price that was fixed keeps its currency."""
+        return self.price.currency if self.price else self.subsidiary.currency
+
+    def quote(self, country: str, vat_number: str | None, now: datetime) -> Quote | None:
+        """What renewing it now costs its customer; None: it has no price any more.
+
+        Args:
+            country, vat_number: the customer's.
+
+        Raises:
+            DataError: the tax table has no rate.
+        """
+        if self.price is None:
+            return None
+        return quote(
+            anchor=self.anchor,
+            period=self.period,
+            paid_periods=self.paid_periods,
+            price=self.price,
+            subsidiary=self.subsidiary,
+            country=country,
+            vat_number=vat_number,
+            now=now,
+        )
 
 
 _LOCK = text("SELECT id FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
@@ -89,15 +126,17 @@ def lock(tx: Connection, ids: Collection[uuid.UUID]) -> None:
     tx.execute(_LOCK, {"ids": list(ids)})
 
 
-_LOAD = """
+_LOAD = text("""
     SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
            s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
            s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
            s.agreed_version,
-           s.payment_method_id, s.pays_until, s.generation, s.next_subject,
-           r.net, r.request_id, coalesce(r.requests, 0) AS requests, r.asked_at,
+           s.payment_method_id, s.generation, s.next_subject,
+           r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
+           coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
+           coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
-           {seen}
+           false AS charging, false AS method_changed
     FROM services AS s
     LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
     LEFT JOIN LATERAL (
@@ -105,30 +144,46 @@ _LOAD = """
         FROM notices AS n JOIN emails AS e ON e.id = n.email_id
         WHERE n.service_id = s.id AND n.expires_at = s.expires_at
     ) AS n ON true
-    {more}
     WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
     ORDER BY s.id
-"""
+""")
+# The same, and whether a charge is under way and the method was changed: for billing alone.
+_LOAD_WITH_CHARGES = text("""
+    SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
+           s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
+           s.agreed_version,
+           s.payment_method_id, s.generation, s.next_subject,
+           r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
+           coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
+           coalesce(r.requests, 0) AS requests, r.asked_at,
+           coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
+           r.request_id IS NOT NULL AND EXISTS (
+               SELECT FROM charges AS c
+               WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
+           ) AS charging,
+           p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
+               AS method_changed
+    FROM services AS s
+    LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
+    LEFT JOIN LATERAL (
+        SELECT json_object_agg(n.kind, e.sent_at) AS notices
+        FROM notices AS n JOIN emails AS e ON e.id = n.email_id
+        WHERE n.service_id = s.id AND n.expires_at = s.expires_at
+    ) AS n ON true
+    LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'
+    WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
+    ORDER BY s.id
+""")
 # Without what has happened about a renewal: for those whose next one is all new.
 _LOAD_BARE = text("""
-    SELECT s.*, NULL AS net, NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines,
-           NULL AS declined_at, NULL AS last_declined_at, NULL AS notices, false AS charging,
+    SELECT s.*, NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
+           NULL AS raised_at, NULL AS stands_until, 0 AS dearer, NULL AS dearer_at,
+           NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines, NULL AS declined_at,
+           NULL AS last_declined_at, NULL AS notices, false AS charging,
            false AS method_changed
     FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
 """)
-_LOAD_BLIND = text(_LOAD.format(seen="false AS charging, false AS method_changed", more=""))
-_LOAD_SEEING = text(
-    _LOAD.format(
-        seen="""
-            r.request_id IS NOT NULL AND EXISTS (
-                SELECT FROM charges AS c
-                WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
-            ) AS charging,
-            p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
-                AS method_changed""",
-        more="LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'",
-    )
-)
 
 
 def load(
@@ -142,7 +197,7 @@ def load(
     """
     if not ids:
         return []
-    rows = tx.execute(_LOAD_SEEING if charges else _LOAD_BLIND, {"ids": list(ids)})
+    rows = tx.execute(_LOAD_WITH_CHARGES if charges else _LOAD, {"ids": list(ids)})
     return [_renewable(row, catalogue) for row in rows]
 
 
@@ -157,8 +212,10 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     starts_on = catalogue.rollouts.get((row.brand, row.subsidiary))
     timezone = subsidiary.timezone
     began_on = period.end(row.anchor, row.paid_periods - 1)
+    currency = row.currency or subsidiary.currency
     notices = {
-        kind: datetime.fromisoformat(at) if at else None for kind, at in (row.notices or {}).items()
+        Notice.parse(kind): datetime.fromisoformat(at) if at else None
+        for kind, at in (row.notices or {}).items()
     }
     return Renewable(
         id=row.id,
@@ -173,8 +230,8 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         anchor=row.anchor,
         paid_periods=row.paid_periods,
         payment_method_id=row.payment_method_id,
-        pays_until=row.pays_until,
-        net=row.net,
+        fixed=None if row.net is None else Money(row.net, currency),
+        announced=None if row.announced is None else Money(row.announced, currency),
         request_id=row.request_id,
         requests=row.requests,
         generation=row.generation,
@@ -189,7 +246,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             expires_at=row.expires_at,
             began_at=local_midnight(began_on, timezone),
             starts_at=local_midnight(starts_on, timezone) if starts_on else None,
-            missing_contract=missing_contract(plan, row.agreed_version, catalogue),
+            missing_contract=sellable.missing_contract(plan, row.agreed_version, catalogue),
             mode_changed_at=row.mode_changed_at,
             suspended_at=row.suspended_at,
             taken_over_at=row.taken_over_at,
@@ -202,29 +259,31 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
                 declines=row.declines,
                 declined_at=row.declined_at,
                 last_declined_at=row.last_declined_at,
+                stands_until=row.stands_until,
+                announced_at=row.announced_at,
+                raised_at=row.raised_at,
+                dearer=row.dearer,
+                dearer_at=row.dearer_at,
             ),
         ),
     )
 
 
-def missing_contract(plan: Plan, agreed_version: int | None, catalogue: Catalogue) -> int | None:
-    """The version of the plan's contract that is still to be accepted, if any."""
-    contract = catalogue.contract(plan.contract) if plan.contract else None
-    if contract is None or (agreed_version or 0) >= contract.version:
-        return None
-    return contract.version
-
-
-def columns(service: Renewable, now: datetime) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class StoredStep:
     """What is stored of a service's next step."""
+
+    id: ServiceId
+    next_step: Step | None
+    next_step_at: datetime | None
+    next_subject: uuid.UUID | None
+
+
+def step_of(service: Renewable, now: datetime) -> StoredStep:
     next_ = service.next_step(now)
     if next_ is None:
-        return {"next_step": None, "next_step_at": None, "next_subject": None}
-    return {
-        "next_step": next_.step.value,
-        "next_step_at": next_.at,
-        "next_subject": subject_of(service, next_),
-    }
+        return StoredStep(service.id, None, None, None)
+    return StoredStep(service.id, next_.step, next_.at, subject_of(service, next_))
 
 
 def subject_of(service: Renewable, next_: NextStep) -> uuid.UUID:
@@ -236,7 +295,7 @@ def subject_of(service: Renewable, next_: NextStep) -> uuid.UUID:
     whose = (
         service.customer_id,
         service.subsidiary.code,
-        service.subsidiary.currency,
+        service.currency,
         service.payment_method_id,
     )
     asked_at = service.view.cycle.asked_at
@@ -245,24 +304,22 @@ def subject_of(service: Renewable, next_: NextStep) -> uuid.UUID:
     return derived_id("renewal", *whose, local_date(next_.at, service.subsidiary.timezone))
 
 
-_STORE = text("""
+store = Bulk(
+    StoredStep,
+    """
     UPDATE services AS s
     SET next_step = r.next_step, next_step_at = r.next_step_at, next_subject = r.next_subject
     FROM json_to_recordset(CAST(:rows AS json)) AS r(
         id uuid, next_step text, next_step_at timestamptz, next_subject uuid)
     WHERE s.id = r.id
-""")
-
-
-def store(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write next steps down: ``id`` and :func:`columns` of each."""
-    if rows:
-        tx.execute(_STORE, {"rows": rows_as_json(rows)})
+    """,
+)
 
 
 def decide(tx: Connection, services: Iterable[Renewable], now: datetime) -> None:
     """Decide and store what is next, of services as they are now."""
-    store(tx, [{"id": service.id, **columns(service, now)} for service in services])
+    if steps := [step_of(service, now) for service in services]:
+        store(tx, steps)
 
 
 def decide_again(

@@ -1,12 +1,10 @@
 """Notices are claimed before they are written: once per service, expiry and kind, and all that a
 customer is to be told on a day in one e-mail."""
 
-import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime, time, timedelta
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -17,42 +15,57 @@ from producers.steps import MAIL, REMIND
 from schemas.clock import local_date, zone
 from schemas.rules import lifecycle
 from schemas.rules.lifecycle import REMINDER_HOUR
-from schemas.tables import emails, notices, renewals, rows_from_json
-from schemas.values import derived_id
+from schemas.tables import emails, notices, renewals
+from schemas.tables.bulk import insert
+from schemas.values import CustomerId, Money, ServiceId, derived_id
 
-_EMAIL = ("id", "customer_id", "day")
-_OPEN_EMAILS = text(
-    f"INSERT INTO emails ({', '.join(_EMAIL)})"
-    f" SELECT * FROM {rows_from_json(emails, *_EMAIL)} ORDER BY id ON CONFLICT DO NOTHING"
-)
+
+@dataclass(frozen=True, slots=True)
+class EmailRow:
+    id: uuid.UUID
+    customer_id: CustomerId
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeRow:
+    service_id: ServiceId
+    expires_at: datetime
+    kind: str
+    email_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    service_id: ServiceId
+    period_number: int
+    expires_on: date
+    net: Money
+    currency: str
+
+
+_open_emails = insert(EmailRow, emails, "ON CONFLICT DO NOTHING")
+_claim = insert(NoticeRow, notices, "ON CONFLICT DO NOTHING")
+_fix = insert(PriceRow, renewals, "ON CONFLICT DO NOTHING")
 # Held until the notices are in: what has begun to be sent takes no more.
 _EMAILS = text("SELECT id, begun_at FROM emails WHERE id = ANY(:ids) ORDER BY id FOR SHARE")
-_NOTICE = ("service_id", "expires_at", "kind", "email_id")
-_CLAIM = text(
-    f"INSERT INTO notices ({', '.join(_NOTICE)})"
-    f" SELECT * FROM {rows_from_json(notices, *_NOTICE)} ON CONFLICT DO NOTHING"
-)
-_RENEWAL = ("service_id", "period_number", "expires_on", "net")
-_FIX_PRICES = text(
-    f"INSERT INTO renewals ({', '.join(_RENEWAL)})"
-    f" SELECT * FROM {rows_from_json(renewals, *_RENEWAL)} ON CONFLICT DO NOTHING"
-)
 
 
 def fix_prices(tx: Connection, services: Sequence[Renewable]) -> None:
     """What a renewal will cost, as its customer is told first; a change waits for the next."""
     rows = [
-        {
-            "service_id": str(service.id),
-            "period_number": service.paid_periods + 1,
-            "expires_on": service.view.expires_on.isoformat(),
-            "net": service.price,
-        }
+        PriceRow(
+            service_id=service.id,
+            period_number=service.paid_periods + 1,
+            expires_on=service.view.expires_on,
+            net=service.price,
+            currency=service.currency,
+        )
         for service in services
-        if service.net is None and service.price is not None
+        if service.fixed is None and service.price is not None
     ]
     if rows:
-        tx.execute(_FIX_PRICES, {"rows": json.dumps(rows)})
+        _fix(tx, rows)
 
 
 def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) -> None:
@@ -62,50 +75,37 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
     written to before the morning.
     """
     email_of = {service.id: _email(service, now) for service in services}
-    opened = {row["id"]: row for row in email_of.values()}
-    tx.execute(_OPEN_EMAILS, {"rows": json.dumps(list(opened.values()))})
-    rows = tx.execute(_EMAILS, {"ids": list(map(uuid.UUID, opened))})
-    waiting = {str(row.id) for row in rows if row.begun_at is None}
+    opened = {email.id: email for email in email_of.values()}
+    _open_emails(tx, opened.values())
+    rows = tx.execute(_EMAILS, {"ids": list(opened)})
+    waiting = {row.id for row in rows if row.begun_at is None}
     claimed, told, decided = [], [], []
     for service in services:
-        email_id = email_of[service.id]["id"]
-        kinds = lifecycle.due_notices(service.view, service.plan.policy, now)
+        email_id = email_of[service.id].id
+        due = lifecycle.due_notices(service.view, service.plan.policy, now)
         morning = _morning(service, now)
-        if kinds and (email_id not in waiting or now < morning):
+        if due and (email_id not in waiting or now < morning):
             quiet_until = morning if now < morning else _morning(service, now + timedelta(days=1))
             later = replace(service.view, quiet_until=quiet_until)
-            columns = next_steps.columns(replace(service, view=later), now)
-            decided.append({"id": str(service.id), **columns})
+            decided.append(next_steps.step_of(replace(service, view=later), now))
             continue
         claimed += [
-            {
-                "service_id": str(service.id),
-                "expires_at": service.view.expires_at.isoformat(),
-                "kind": kind,
-                "email_id": email_id,
-            }
-            for kind in kinds
+            NoticeRow(service.id, service.view.expires_at, str(notice), email_id) for notice in due
         ]
-        known = {**service.view.cycle.notices, **dict.fromkeys(kinds)}
+        known = {**service.view.cycle.notices, **dict.fromkeys(due)}
         told.append(service)
-        decided.append(
-            {"id": str(service.id), **next_steps.columns(service.with_cycle(notices=known), now)}
-        )
+        decided.append(next_steps.step_of(service.with_cycle(notices=known), now))
     if claimed:
         fix_prices(tx, told)
-        tx.execute(_CLAIM, {"rows": json.dumps(claimed)})
-        wanted = {row["email_id"] for row in claimed}
-        ledger.enqueue(tx, REMIND, [(uuid.UUID(email), MAIL) for email in wanted])
-    next_steps.store(tx, decided)
+        _claim(tx, claimed)
+        ledger.enqueue(tx, REMIND, [(email_id, MAIL) for email_id in {c.email_id for c in claimed}])
+    if decided:
+        next_steps.store(tx, decided)
 
 
-def _email(service: Renewable, now: datetime) -> dict[str, Any]:
+def _email(service: Renewable, now: datetime) -> EmailRow:
     day = local_date(now, service.subsidiary.timezone)
-    return {
-        "id": str(derived_id("email", service.customer_id, day)),
-        "customer_id": service.customer_id,
-        "day": day.isoformat(),
-    }
+    return EmailRow(derived_id("email", service.customer_id, day), service.customer_id, day)
 
 
 def _morning(service: Renewable, moment: datetime) -> datetime:

@@ -1,12 +1,11 @@
-"""The scheduler: what is due now.
+"""The scheduler: enqueues what is due now.
 
-It finds services whose next step has come, in chunks, and hands them over as tasks. Any number of
-schedulers may run, with no leader; a sweep costs what is due, not what exists; what fell due while
-none was running is done once, now; what was handed over and lost is handed over again.
+It looks for services whose next step is due, in chunks, and enqueues a task for each. Any number of
+schedulers may run, with no leader. A sweep costs what is due, not what exists. A step that fell due
+while none was running is enqueued once. A service stays due until its step is done, so a task that
+was lost is enqueued again.
 """
 
-import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,35 +13,33 @@ from datetime import date, datetime
 from functools import partial
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import forecast, metrics
 from producers import ledger
 from producers.control import guard
 from producers.failpoints import failpoint
+from producers.loop import Loop
 from producers.renewals import next_steps
 from producers.scheduler.notices import claim_notices
-from producers.steps import DESTRUCTIVE, STEP_PLACES
+from producers.steps import DESTRUCTIVE, STEPS
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.errors import AutorenewError
 from schemas.rules.lifecycle import Step
 from schemas.settings import Settings
 
-log = logging.getLogger(__name__)
-
 CHUNK = 20_000
-# Notices are claimed one by one; a chunk is one transaction.
+# Notices are claimed one by one, so a chunk (one transaction) of them is smaller.
 NOTICE_CHUNK = 500
 RECOMPUTE_CHUNK = 2000
-# What is under way is still due, and looked at again: the more of it, the more seldom.
+# Services stay due while their task is under way, and every sweep reads them again. So an idle
+# scheduler waits for at least five times as long as its last sweep took.
 REST = 5
-# Of PostgreSQL's advisory locks; any constant of ours will do.
+# The key of a PostgreSQL advisory lock: any constant that nothing else uses.
 SWEEP_LOCK = 0x73776570
 
 
 class Scheduler:
-    """Hands over what is due until stopped.
+    """Enqueues what is due until stopped.
 
     Args:
         engine: as the database role ``scheduler``.
@@ -55,36 +52,32 @@ class Scheduler:
         self._catalogue = catalogue
         self._clock = clock
         self._settings = settings
-        self._stopping = threading.Event()
+        self._loop = Loop("scheduler", self._round)
         self._snapshot_on: date | None = None
         self._paused: set[str] = set()
 
     def stop(self) -> None:
-        """Ask :meth:`run` to return after the chunk it is in."""
-        self._stopping.set()
+        """Have :meth:`run` return after the chunk it is in."""
+        self._loop.stop()
 
     def run(self) -> None:
-        """Work until :meth:`stop`; faults of the database are waited out, with backoff."""
-        pause = 0.1
-        while not self._stopping.is_set():
-            try:
-                started = time.monotonic()
-                found = self.round()
-                pause = 0.1
-                if not found:
-                    took = time.monotonic() - started
-                    self._stopping.wait(max(self._settings.sweep_seconds, REST * took))
-            except Exception as error:  # one bad row must not end what all others wait for
-                metrics.scheduler_failures.inc()
-                known = isinstance(error, SQLAlchemyError | AutorenewError)
-                line = str(getattr(error, "orig", None) or error).strip().splitlines()[0:1]
-                words = line[0] if line else repr(error)
-                log.warning("%s; again in %.1f s", words, pause, exc_info=not known)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
+        """Work until :meth:`stop`."""
+        self._loop.run()
+
+    def _round(self) -> float:
+        """Enqueue what is due; returns the seconds to wait before the next round."""
+        started = time.monotonic()
+        if self.round():
+            return 0.0
+        took = time.monotonic() - started
+        return max(self._settings.sweep_seconds, REST * took)
 
     def round(self) -> int:
-        """Everything that is due at this moment; returns how many services that were."""
+        """Enqueue everything that is due now.
+
+        Returns:
+            How many services were found.
+        """
         with self._engine.begin() as tx:
             guard.beat(tx, self._clock, self._settings)
             now = self._clock.now()
@@ -92,9 +85,9 @@ class Scheduler:
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
             paused = set(tx.execute(_PAUSED).scalars())
         found = 0
-        for step in STEP_PLACES:
-            if step in due:
-                found += self._drain(CHUNK, partial(self._sweep, step=step, now=now))
+        for step in STEPS.values():
+            if step.scheduled and step.task in due:
+                found += self._drain(CHUNK, partial(self._sweep, step=step.task, now=now))
         if Step.REMIND in due:
             found += self._drain(NOTICE_CHUNK, lambda tx: self._claim_notices(tx, now))
         if Step.DECIDE in due:
@@ -106,9 +99,9 @@ class Scheduler:
         return found
 
     def _drain(self, chunk: int, take: Callable[[Connection], int]) -> int:
-        """Chunk by chunk until one is not full."""
+        """Take chunk by chunk until one is not full; returns the total."""
         found = taken = self._in_chunk(take)
-        while taken >= chunk and not self._stopping.is_set():
+        while taken >= chunk and not self._loop.is_stopping:
             taken = self._in_chunk(take)
             found += taken
         return found
@@ -123,29 +116,29 @@ class Scheduler:
         return taken
 
     def _sweep(self, tx: Connection, *, step: str, now: datetime) -> int:
-        """One task for each subject of what is due and has none yet.
+        """Enqueue a task for each due subject that has none yet.
 
-        Services are only read: they stay due until whoever does the step decides what is next.
+        Services are only read: they stay due until the handler of the step decides the next one.
         """
         if not tx.execute(_ALONE, {"key": SWEEP_LOCK}).scalar_one():
-            return 0  # another scheduler is at it
+            return 0  # another scheduler does it
         rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
         services = sum(int(row.services) for row in rows)
         if rows:
-            place = STEP_PLACES[step]
-            if place is DESTRUCTIVE:
+            place = STEPS[step].place
+            if place == DESTRUCTIVE:
                 guard.count_ends(tx, services, now, self._settings)
             ledger.enqueue(tx, step, [(row.next_subject, place) for row in rows])
             metrics.swept.labels(step).inc(services)
         return services
 
     def _claim_notices(self, tx: Connection, now: datetime) -> int:
-        """Claim the notices that are due, into the one e-mail of each customer's day."""
+        """Claim the notices that are due; those of one customer and day form one e-mail."""
         parameters = {"step": Step.REMIND.value, "now": now}
         first = tx.execute(_DUE, {**parameters, "limit": NOTICE_CHUNK}).all()
         if not first:
             return 0
-        # With them what else is due to be said to the same customers, so that it is one e-mail.
+        # And the other due notices of the same customers, so that they go into the same e-mail.
         customers = sorted({row.customer_id for row in first})
         rest = tx.execute(_DUE_OF, {**parameters, "customers": customers}).scalars().all()
         catalogue = self._catalogue.current(tx)
@@ -155,14 +148,18 @@ class Scheduler:
         return len(first)
 
     def _decide_again(self, tx: Connection, now: datetime) -> int:
-        """Those of which nothing was due before now."""
+        """Decide anew about services that had nothing due before now, such as at a rollout."""
         parameters = {"step": Step.DECIDE.value, "now": now, "limit": RECOMPUTE_CHUNK}
         ids = [row.id for row in tx.execute(_DUE, parameters)]
         next_steps.decide_again(tx, ids, self._catalogue.current(tx), now)
         return len(ids)
 
     def _recompute(self, tx: Connection, now: datetime) -> int:
-        """A page of what a change of the catalogue or of the rollout touches."""
+        """Decide anew about one page of the services that a change of catalogue or rollout touches.
+
+        Returns:
+            How many services; at least 1 while there are pages left.
+        """
         wanted = tx.execute(_RECOMPUTATION).first()
         if wanted is None:
             return 0
@@ -185,7 +182,7 @@ class Scheduler:
         return max(len(ids), 1)
 
     def _take_snapshot(self, now: datetime) -> None:
-        """What falls due as it looks today, once a day."""
+        """Store today's forecast, once a day."""
         today = now.date()
         if today != self._snapshot_on:
             with self._engine.begin() as tx:
@@ -199,7 +196,7 @@ class Scheduler:
         metrics.scheduler_last_round().set_to_current_time()
 
 
-# One look, so that an idle round costs next to nothing.
+# One query for all steps, so that an idle round costs next to nothing.
 _DUE_STEPS = text("""
     SELECT step FROM unnest(CAST(:steps AS text[])) AS step WHERE EXISTS (
         SELECT FROM services WHERE next_step = step AND next_step_at <= :now)
@@ -208,8 +205,8 @@ _IS_RECOMPUTING = text("SELECT EXISTS (SELECT FROM recomputations)")
 _PAUSED = text("SELECT lane FROM lane_pauses")
 
 _ALONE = text("SELECT pg_try_advisory_xact_lock(:key)")
-# Answered by the index alone, and nothing of a service is written: what a sweep costs depends on
-# what is due, wherever among however many that lies.
+# An index-only scan that writes no service row: its cost depends on what is due, not on how many
+# services there are or where the due ones are stored.
 _SWEEP = text("""
     SELECT next_subject, count(*) AS services
     FROM (
@@ -233,7 +230,7 @@ _DUE_OF = text("""
 _RECOMPUTATION = text("SELECT * FROM recomputations ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED")
 _RECOMPUTED = text("DELETE FROM recomputations WHERE id = :id")
 _TURN_PAGE = text("UPDATE recomputations SET after = :after WHERE id = :id")
-# In the order of the ids, so that it can go on where it was; they are not looked up by plan.
+# Pages by id, so that it can continue where it stopped; there is no index by plan.
 _PAGE = text("""
     SELECT (array_agg(id ORDER BY id DESC))[1], array_agg(id) FILTER (
         WHERE state IN ('active', 'suspended')

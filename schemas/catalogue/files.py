@@ -5,6 +5,7 @@ Every problem is collected before any is reported; a line names file, plan and f
 
 import tomllib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -65,6 +66,8 @@ class _Reminders(_Entry):
     subsidiary: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
     period: str | None = None
     days: list[Days]
+    since: date | None = None
+    source: Text | None = None
 
 
 class _Policy(_Entry):
@@ -77,6 +80,7 @@ class _Policy(_Entry):
     terminate: Annotated[int, Field(ge=0, le=730)] | None = None
     stop_reminder: Days = DEFAULT.stop_reminder
     notice: Annotated[int, Field(ge=0, le=90)] = DEFAULT.notice
+    source: Text | None = None
 
 
 class _Plan(_Entry):
@@ -226,7 +230,9 @@ def _policy(
         except ValueError as error:
             problems.append(f"{place}.period: {error}")
             period = None
-        rules.append(ReminderRule(rule.subsidiary, period, tuple(rule.days)))
+        rules.append(
+            ReminderRule(rule.subsidiary, period, tuple(rule.days), rule.since, rule.source)
+        )
     _check_days(f"{where}: reminders", entry.reminders, problems)
     if not entry.charges or entry.charges != sorted(set(entry.charges)):
         problems.append(f"{where}: charges: days from the expiry, the earliest first")
@@ -247,6 +253,7 @@ def _policy(
         terminate=terminate,
         stop_reminder=entry.stop_reminder,
         notice=entry.notice,
+        source=entry.source,
     )
 
 

@@ -64,7 +64,7 @@ class Plan:
     options: dict[str, Option] = field(default_factory=dict)
 
     def price(self, subsidiary: str, period: Period) -> Price | None:
-        """The price there for that period, if it is sold there and so."""
+        """The price in that subsidiary for that period; None if it is not on sale."""
         return self.prices.get((subsidiary, period))
 
     def renewal(self, subsidiary: str, period: Period) -> Money | None:
@@ -72,8 +72,14 @@ class Plan:
         price = self.prices.get((subsidiary, period)) or self.last_prices.get((subsidiary, period))
         return price.renewal if price else None
 
-    def periods(self, subsidiary: str) -> list[Period]:
-        return sorted(period for sub, period in self.prices if sub == subsidiary)
+    def periods(self, subsidiary: str, *, renewed: bool = False) -> list[Period]:
+        """For which periods it has a price there, the shortest first.
+
+        Args:
+            renewed: also those that are not sold any more and still renewed.
+        """
+        offers = {*self.prices, *self.last_prices} if renewed else self.prices
+        return sorted(period for where, period in offers if where == subsidiary)
 
 
 class Catalogue:
@@ -114,3 +120,7 @@ class Catalogue:
     def known_plan(self, code: str) -> Plan:
         """A plan that some service has, on sale or not; raises KeyError."""
         return self._known[code]
+
+    def find_plan(self, code: str) -> Plan | None:
+        """A plan, on sale or not; None: there never was one of that code."""
+        return self._known.get(code)

@@ -1,8 +1,8 @@
 """The catalogue in force: written by a load, read by every process and kept in its memory."""
 
 import dataclasses
-import json
 import threading
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -11,8 +11,77 @@ from sqlalchemy import Connection, text
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import ConfigurationError
 from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
-from schemas.tables import contracts, plans, policies, prices, rows_from_json, subsidiaries
+from schemas.tables import contracts, plans, policies, prices, subsidiaries
+from schemas.tables.bulk import insert
 from schemas.values import Money, Period, Universe
+
+
+@dataclass(frozen=True, slots=True)
+class SubsidiaryRow:
+    code: str
+    definition: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ContractRow:
+    code: str
+    version: int
+    definition: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    code: str
+    definition: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    code: str
+    universe: Universe
+    brand: str
+    driver: str
+    contract: str | None
+    policy: str
+    on_sale: bool
+    definition: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    plan: str
+    subsidiary: str
+    period_months: int
+    currency: str
+    setup: Money
+    renewal: Money
+    on_sale: bool
+
+
+_put_subsidiaries = insert(
+    SubsidiaryRow, subsidiaries, "ON CONFLICT (code) DO UPDATE SET definition = excluded.definition"
+)
+_put_contracts = insert(
+    ContractRow,
+    contracts,
+    "ON CONFLICT (code) DO UPDATE SET version = excluded.version, definition = excluded.definition",
+)
+_put_policies = insert(
+    PolicyRow, policies, "ON CONFLICT (code) DO UPDATE SET definition = excluded.definition"
+)
+_put_plans = insert(
+    PlanRow,
+    plans,
+    "ON CONFLICT (code) DO UPDATE SET universe = excluded.universe, brand = excluded.brand,"
+    " driver = excluded.driver, contract = excluded.contract, policy = excluded.policy,"
+    " on_sale = excluded.on_sale, definition = excluded.definition",
+)
+_put_prices = insert(
+    PriceRow,
+    prices,
+    "ON CONFLICT (plan, subsidiary, period_months) DO UPDATE SET currency = excluded.currency,"
+    " setup = excluded.setup, renewal = excluded.renewal, on_sale = excluded.on_sale",
+)
 
 
 def save(tx: Connection, catalogue: Catalogue) -> int:
@@ -23,48 +92,38 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
     """
     tx.execute(text("LOCK TABLE catalogue_version IN EXCLUSIVE MODE"))
     before = _renewal_terms(tx)
-    _upsert(
-        tx,
-        subsidiaries,
-        [
-            {"code": s.code, "definition": dataclasses.asdict(s)}
-            for s in catalogue.subsidiaries.values()
-        ],
+    _put_subsidiaries(
+        tx, (SubsidiaryRow(s.code, dataclasses.asdict(s)) for s in catalogue.subsidiaries.values())
     )
-    _upsert(
+    _put_contracts(
         tx,
-        contracts,
-        [
-            {"code": c.code, "version": c.version, "definition": dataclasses.asdict(c)}
+        (
+            ContractRow(c.code, c.version, dataclasses.asdict(c))
             for c in catalogue.contracts.values()
-        ],
+        ),
     )
-    _upsert(
-        tx,
-        policies,
-        [
-            {"code": code, "definition": _policy_definition(policy)}
-            for code, policy in {p.policy.code: p.policy for p in catalogue.plans.values()}.items()
-        ],
-    )
+    used = {plan.policy.code: plan.policy for plan in catalogue.plans.values()}
+    _put_policies(tx, (PolicyRow(code, _policy_definition(p)) for code, p in used.items()))
     tx.execute(text("UPDATE plans SET on_sale = false WHERE on_sale"))
-    _upsert(tx, plans, [_plan_row(plan) for plan in catalogue.plans.values()])
+    _put_plans(tx, map(_plan_row, catalogue.plans.values()))
     # Prices are kept: what is not sold any more is still renewed.
     tx.execute(text("UPDATE prices SET on_sale = false WHERE on_sale"))
-    rows = [
-        {
-            "plan": plan.code,
-            "subsidiary": subsidiary,
-            "period_months": period.months,
-            "currency": price.renewal.currency,
-            "setup": price.setup.amount,
-            "renewal": price.renewal.amount,
-            "on_sale": True,
-        }
-        for plan in catalogue.plans.values()
-        for (subsidiary, period), price in plan.prices.items()
-    ]
-    _upsert(tx, prices, rows, key=("plan", "subsidiary", "period_months"))
+    _put_prices(
+        tx,
+        (
+            PriceRow(
+                plan=plan.code,
+                subsidiary=subsidiary,
+                period_months=period.months,
+                currency=price.renewal.currency,
+                setup=price.setup,
+                renewal=price.renewal,
+                on_sale=True,
+            )
+            for plan in catalogue.plans.values()
+            for (subsidiary, period), price in plan.prices.items()
+        ),
+    )
     after = _renewal_terms(tx)
     others = [code for code, (_, contract, _) in after.items()
               if code in before and before[code][1] != contract]  # fmt: skip
@@ -130,48 +189,34 @@ def _bump(tx: Connection) -> int:
     )
 
 
-def _upsert(
-    tx: Connection, table: Any, rows: list[dict[str, Any]], key: tuple[str, ...] = ("code",)
-) -> None:
-    if not rows:
-        return
-    columns = tuple(rows[0])
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-    tx.execute(
-        text(
-            f"INSERT INTO {table.name} ({', '.join(columns)})"
-            f" SELECT * FROM {rows_from_json(table, *columns)}"
-            f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
-        ),
-        {"rows": json.dumps(rows)},
-    )
-
-
-def _plan_row(plan: Plan) -> dict[str, Any]:
-    return {
-        "code": plan.code,
-        "universe": plan.universe,
-        "brand": plan.brand,
-        "driver": plan.driver,
-        "contract": plan.contract,
-        "policy": plan.policy.code,
-        "on_sale": True,
-        "definition": {
+def _plan_row(plan: Plan) -> PlanRow:
+    return PlanRow(
+        code=plan.code,
+        universe=plan.universe,
+        brand=plan.brand,
+        driver=plan.driver,
+        contract=plan.contract,
+        policy=plan.policy.code,
+        on_sale=True,
+        definition={
             "name": plan.name,
             "quantity_min": plan.quantity_min,
             "quantity_max": plan.quantity_max,
             "options": {name: dataclasses.asdict(o) for name, o in plan.options.items()},
         },
-    }
+    )
 
 
 def _policy_definition(policy: Policy) -> dict[str, Any]:
     rules = [
         {"subsidiary": rule.subsidiary, "period": rule.period and str(rule.period),
-         "days": rule.days}
+         "days": rule.days, "since": rule.since and rule.since.isoformat(), "source": rule.source}
         for rule in policy.reminders_for
     ]  # fmt: skip
-    return dataclasses.asdict(policy) | {"reminders_for": rules}
+    definition = dataclasses.asdict(policy) | {"reminders_for": rules}
+    if policy.source is None:
+        del definition["source"]  # processes of the release before know no such field
+    return definition
 
 
 def _policy(definition: dict[str, Any]) -> Policy:
@@ -180,6 +225,8 @@ def _policy(definition: dict[str, Any]) -> Policy:
             rule["subsidiary"],
             Period.parse(rule["period"]) if rule["period"] else None,
             tuple(rule["days"]),
+            date.fromisoformat(rule["since"]) if rule.get("since") else None,
+            rule.get("source"),
         )
         for rule in definition["reminders_for"]
     )

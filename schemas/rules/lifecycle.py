@@ -13,11 +13,22 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.clock import local_date, local_midnight, zone
+from schemas.rules.notices import (
+    BEFORE,
+    CONTRACT,
+    DEARER,
+    DECLINED,
+    STOP,
+    SUSPENDED,
+    End,
+    Notice,
+)
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 
-# Customers are written to in the morning, by the clock on their wall.
+# Customers are written to in the morning, by the clock on their wall. Our own choice: no law names
+# an hour for e-mails about a contract.
 REMINDER_HOUR = 8
-# A stop that is clicked after the expiry can be undone for so long.
+# A stop that is clicked after the expiry can be undone for so long. Our own choice, too.
 UNDO = timedelta(days=1)
 
 
@@ -37,11 +48,32 @@ _ORDER = {step: number for number, step in enumerate(Step)}
 
 
 class ReminderRule(NamedTuple):
-    """Days before expiry for one subsidiary and period; None: any."""
+    """Days before expiry for one subsidiary and period; None: any.
+
+    Attributes:
+        since: the first expiry that it holds for; None: it always did.
+        source: the law it follows, or whoever decided it.
+    """
 
     subsidiary: str | None
     period: Period | None
     days: tuple[int, ...]
+    since: date | None = None
+    source: str | None = None
+
+    def fits(self, subsidiary: str, period: Period, expires_on: date) -> bool:
+        here = self.subsidiary in (None, subsidiary) and self.period in (None, period)
+        return here and (self.since is None or self.since <= expires_on)
+
+
+FRENCH_YEARS = ReminderRule(
+    "FR",
+    Period(12),
+    (60, 30, 15, 7, 3, 1),
+    # In force since the ordonnance 2016-301: announced between three months and one month before.
+    since=date(2016, 7, 1),
+    source="Code de la consommation, L215-1",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +82,30 @@ class Policy:
 
     Attributes:
         reminders: days *before* expiry, the first one first.
-        reminders_for: exceptions; the first that fits is taken. Yearly contracts with French
-            consumers are announced between three months and one month before (Code de la
-            consommation, L215-1).
+        reminders_for: exceptions; the first that fits is taken.
         charges: when the payment is asked for and charged, and when that is tried again.
         suspend: days after expiry when unpaid; None: no grace, it ends at expiry.
         terminate: days after expiry when still unpaid.
         stop_reminder: days before expiry of the one reminder of what ends as its customer asked.
-        notice: days that an end needs from its first notice, unless the customer asked for it.
+        notice: days that an end, or a charge of more than was announced, needs from its first
+            notice, unless the customer asked for it.
+        source: the law or the decision that these numbers follow; None: our own choice.
     """
 
     code: str = "default"
     reminders: tuple[int, ...] = (30, 15, 7, 3, 1)
-    reminders_for: tuple[ReminderRule, ...] = (
-        ReminderRule("FR", Period(12), (60, 30, 15, 7, 3, 1)),
-    )
+    reminders_for: tuple[ReminderRule, ...] = (FRENCH_YEARS,)
     charges: tuple[int, ...] = (-3, -1, 0, 3, 5)
     suspend: int | None = 5
     terminate: int = 30
     stop_reminder: int = 7
     notice: int = 7
+    source: str | None = None
 
-    def reminder_days(self, subsidiary: str, period: Period) -> tuple[int, ...]:
+    def reminder_days(self, subsidiary: str, period: Period, expires_on: date) -> tuple[int, ...]:
+        """Days before an expiry on which a customer is reminded, the first one first."""
         for rule in self.reminders_for:
-            if rule.subsidiary in (None, subsidiary) and rule.period in (None, period):
+            if rule.fits(subsidiary, period, expires_on):
                 return rule.days
         return self.reminders
 
@@ -86,15 +118,21 @@ class Cycle:
     """What has happened about the period after the expiry.
 
     Attributes:
-        notices: kind of each notice that was claimed -> when it was sent, None if not yet.
+        notices: each notice that was claimed -> when it was sent, None if not yet.
         asked_at: the customer asked to renew now.
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
         method_changed: that is to be paid with another method than its customer's by now.
         declines: charges that were declined.
+        stands_until: from when on the open payment request asks for the wrong amount, because
+            more periods are needed or the tax rate is another one; None: it always stands.
+        announced_at: when an e-mail last told the customer the amount.
+        raised_at: when one last told an amount above the one that was told before it.
+        dearer: how often it was found to cost more than was announced.
+        dearer_at: when it was found so last.
     """
 
-    notices: Mapping[str, datetime | None] = field(default_factory=dict)
+    notices: Mapping[Notice, datetime | None] = field(default_factory=dict)
     asked_at: datetime | None = None
     requested: bool = False
     charging: bool = False
@@ -102,10 +140,26 @@ class Cycle:
     declines: int = 0
     declined_at: datetime | None = None
     last_declined_at: datetime | None = None
+    stands_until: datetime | None = None
+    announced_at: datetime | None = None
+    raised_at: datetime | None = None
+    dearer: int = 0
+    dearer_at: datetime | None = None
 
-    def noticed_at(self, *, stopped: bool) -> datetime | None:
-        """When the first notice about this expiry was sent; that of a stop counts for stops."""
-        sent = (at for kind, at in self.notices.items() if stopped or kind != "stop")
+    @property
+    def is_to_be_told_more(self) -> bool:
+        """It costs more than was announced, and no e-mail has said so yet."""
+        if self.dearer_at is None or self.notices.get(Notice(DEARER, self.dearer)) is not None:
+            return False
+        return self.announced_at is None or self.announced_at <= self.dearer_at
+
+    def stands_at(self, moment: datetime) -> bool:
+        """Whether the open payment request asks for the right amount then."""
+        return self.stands_until is None or moment < self.stands_until
+
+    def noticed_at(self, end: End) -> datetime | None:
+        """When the first notice of that end was sent; None: none was."""
+        sent = (at for notice, at in self.notices.items() if end in notice.kind.counts_for)
         return min((at for at in sent if at is not None), default=None)
 
 
@@ -152,7 +206,7 @@ class Service:
 
     @property
     def expires_on(self) -> date:
-        return local_date(self.expires_at, self.timezone)
+        return _day_of(self.expires_at, self.timezone)
 
     def day(self, days: int) -> datetime:
         """The local midnight so many days after the expiry."""
@@ -185,22 +239,27 @@ def next_step(
         return NextStep(Step.DECIDE, service.starts_at) if service.starts_at else None
     steps = [
         *(_reminders(service, policy) if reminders else ()),
-        *_payment(service, policy),
+        *_payment(service, policy, now),
         *_end(service, policy),
     ]
     return min(steps, key=lambda next_: (next_.at, _ORDER[next_.step]), default=None)
 
 
-def due_notices(service: Service, policy: Policy, now: datetime) -> list[str]:
-    """The kinds of notice that are due and not claimed; of missed reminders only the newest."""
-    due = [kind for at, kind in _notices(service, policy) if at <= now]
-    missed = [kind for kind in due if kind.startswith("before-")][:-1]
-    return [kind for kind in due if kind not in missed]
+def due_notices(service: Service, policy: Policy, now: datetime) -> list[Notice]:
+    """The notices that are due and not claimed; of missed reminders only the newest."""
+    due = [notice for at, notice in _notices(service, policy) if at <= now]
+    missed = [notice for notice in due if notice.kind.collapses][:-1]
+    return [notice for notice in due if notice not in missed]
 
 
 def next_payment(service: Service, policy: Policy) -> NextStep | None:
     """When its renewal is charged next by itself, if it is."""
-    return next(_payment(service, policy), None)
+    return next(_payment(service, policy, service.began_at), None)
+
+
+def charge_day(service: Service, policy: Policy, today: date) -> date:
+    """The local day on which its renewal is first charged; today, if that day has passed."""
+    return max(service.expires_on + timedelta(days=policy.charges[0]), today)
 
 
 def ends_because(service: Service) -> str:
@@ -222,72 +281,98 @@ def periods_to_reach(
     return periods
 
 
+def _reminder_days(service: Service, policy: Policy) -> tuple[int, ...]:
+    return policy.reminder_days(service.subsidiary, service.period, service.expires_on)
+
+
 def _reminders(service: Service, policy: Policy) -> Iterator[NextStep]:
     for at, _ in _notices(service, policy):
         yield NextStep(Step.REMIND, max(at, service.quiet_until or at))
 
 
-def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, str]]:
+def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notice]]:
     """Notices that are not claimed, with their moment; reminders in the order of theirs."""
     cycle = service.cycle
     claimed = cycle.notices
     if service.mode is RenewalMode.STOP:
-        if "stop" not in claimed:
+        if Notice(STOP) not in claimed:
             at = _morning(service, -policy.stop_reminder)
-            yield max(at, _morning_after(service.began_at, service.timezone)), "stop"
+            yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
         return
-    contract = f"contract-{service.missing_contract}"
+    if cycle.dearer_at is not None and cycle.is_to_be_told_more:
+        dearer = Notice(DEARER, cycle.dearer)
+        if dearer not in claimed:
+            yield _morning_after(cycle.dearer_at, service.timezone), dearer
+    contract = Notice(CONTRACT, service.missing_contract)
     untold = service.missing_contract is not None and contract not in claimed
     if service.is_suspended:
         if service.suspended_at is not None:
             at = _morning_after(service.suspended_at, service.timezone)
-            if "suspended" not in claimed:
-                yield at, "suspended"
+            if Notice(SUSPENDED) not in claimed:
+                yield at, Notice(SUSPENDED)
             if untold:
                 yield at, contract
         return
-    declined = f"declined-{cycle.declines}"
-    if cycle.last_declined_at is not None and declined not in claimed:
-        yield _morning_after(cycle.last_declined_at, service.timezone), declined
+    if cycle.last_declined_at is not None:
+        declined = Notice(DECLINED, cycle.declines)
+        if declined not in claimed:
+            yield _morning_after(cycle.last_declined_at, service.timezone), declined
     # Nobody is reminded on the day on which the period begins.
     settled = service.began_at + timedelta(days=1)
     earliest = _morning_after(settled, service.timezone)
-    reminders = policy.reminder_days(service.subsidiary, service.period)
+    reminders = _reminder_days(service, policy)
     if untold:
         yield max(_morning(service, -reminders[0]), earliest), contract
-    newest = min((days for days in reminders if f"before-{days}" in claimed), default=None)
+    told = {notice.number for notice in claimed if notice.kind is BEFORE}
+    newest = min((days for days in reminders if days in told), default=None)
     for days in reminders:
         at = _morning(service, -days)
         if newest is None and days == reminders[-1]:
             at = max(at, earliest)  # in a period that is shorter than all of them
         if at >= settled and (newest is None or days < newest):
-            yield at, f"before-{days}"
+            yield at, Notice(BEFORE, days)
 
 
-def _payment(service: Service, policy: Policy) -> Iterator[NextStep]:
+def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextStep]:
     cycle = service.cycle
     by_itself = service.mode is RenewalMode.AUTOMATIC and service.missing_contract is None
     if cycle.charging:
         return
-    if cycle.asked_at is not None and service.is_asked:
-        yield NextStep(Step.REQUEST, cycle.asked_at)
-    elif cycle.requested and not by_itself:
+    if cycle.requested and not service.is_asked and not by_itself:
         yield NextStep(Step.WITHDRAW, service.began_at)
-    elif cycle.requested and cycle.method_changed:
-        yield NextStep(Step.REQUEST, service.began_at)
-    elif by_itself:
-        last = cycle.last_declined_at
-        moments = (service.day(days) for days in _charges(policy))
-        at = next((moment for moment in moments if last is None or moment > last), None)
-        if at is not None:
-            at = max(at, _announced(service, policy) or at)
-            yield NextStep(Step.CHARGE if cycle.requested else Step.REQUEST, at)
+    elif not cycle.is_to_be_told_more:
+        if cycle.asked_at is not None and service.is_asked:
+            yield NextStep(Step.REQUEST, _after_a_rise(cycle, policy, cycle.asked_at))
+        elif cycle.requested and cycle.method_changed:
+            yield NextStep(Step.REQUEST, _after_a_rise(cycle, policy, service.began_at))
+        elif by_itself:
+            yield from _charge(service, policy, now)
+
+
+def _charge(service: Service, policy: Policy, now: datetime) -> Iterator[NextStep]:
+    cycle = service.cycle
+    last = cycle.last_declined_at
+    moments = (service.day(days) for days in _charges(policy))
+    at = next((moment for moment in moments if last is None or moment > last), None)
+    if at is not None:
+        at = _after_a_rise(cycle, policy, max(at, _announced(service, policy) or at))
+        again = cycle.requested and cycle.stands_at(max(at, now))
+        yield NextStep(Step.CHARGE if again else Step.REQUEST, at)
+
+
+def _after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
+    """A customer who was told of a higher amount than before has the days of a notice before it
+    is charged, unless the renewal was asked for since."""
+    raised_at = cycle.raised_at
+    if raised_at is None or (cycle.asked_at is not None and cycle.asked_at >= raised_at):
+        return at
+    return max(at, raised_at + timedelta(days=policy.notice))
 
 
 def _announced(service: Service, policy: Policy) -> datetime | None:
     """What came too late to be announced by the policy's days, taken over or switched on, is not
     charged by itself before its customer has had the days of a notice."""
-    reminders = policy.reminder_days(service.subsidiary, service.period)
+    reminders = _reminder_days(service, policy)
     since = max((at for at in (service.starts_at, service.taken_over_at) if at), default=None)
     if since is None or since <= service.day(-reminders[0]):
         return None
@@ -303,20 +388,24 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     """Suspension and termination: never without a notice that was sent, never while money may
     be on its way."""
     cycle = service.cycle
-    noticed_at = cycle.noticed_at(stopped=service.mode is RenewalMode.STOP)
+    stopped = service.mode is RenewalMode.STOP
+    noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID)
     if noticed_at is None or cycle.charging or service.is_asked:
         return
-    if service.mode is RenewalMode.STOP:
+    if stopped:
         at = service.expires_at
         if service.mode_changed_at is not None and service.mode_changed_at > at:
             at = service.mode_changed_at + UNDO
         yield NextStep(Step.TERMINATE, max(at, noticed_at))
     elif service.is_suspended:
-        yield from _end_of_suspension(service, policy)
+        told_at = cycle.noticed_at(End.SUSPENDED)
+        at_ = end_of_suspension(service, policy, told_at) if told_at else None
+        if at_ is not None:
+            yield NextStep(Step.TERMINATE, at_)
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
-        told_at = cycle.notices.get(f"contract-{service.missing_contract}")
+        told_at = cycle.notices.get(Notice(CONTRACT, service.missing_contract))
         if told_at is not None:
             warned = told_at + timedelta(days=policy.notice)
             yield NextStep(Step.TERMINATE, max(service.expires_at, warned))
@@ -336,14 +425,17 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
     yield NextStep(Step.TERMINATE if policy.suspend is None else Step.SUSPEND, at)
 
 
-def _end_of_suspension(service: Service, policy: Policy) -> Iterator[NextStep]:
-    told_at = service.cycle.notices.get("suspended")
-    if service.suspended_at is None or told_at is None:
-        return
+def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:
+    """When what is suspended is terminated, if it stays unpaid; None: it is not suspended yet.
+
+    Args:
+        told_at: when its customer was told of that day; for an e-mail, when it is sent.
+    """
+    if service.suspended_at is None:
+        return None
     grace = timedelta(days=policy.terminate - (policy.suspend or 0))
     warned = told_at + timedelta(days=policy.notice)
-    at = max(service.day(policy.terminate), service.suspended_at + grace, warned)
-    yield NextStep(Step.TERMINATE, at)
+    return max(service.day(policy.terminate), service.suspended_at + grace, warned)
 
 
 def _morning(service: Service, days: int) -> datetime:
@@ -355,6 +447,12 @@ def _morning_after(moment: datetime, timezone: str) -> datetime:
     today = local_date(moment, timezone)
     morning = _hour_of(today, 0, REMINDER_HOUR, timezone)
     return morning if morning >= moment else _hour_of(today, 1, REMINDER_HOUR, timezone)
+
+
+@lru_cache(maxsize=16_384)
+def _day_of(expires_at: datetime, timezone: str) -> date:
+    """Services expire at few moments, and each is asked for its day many times."""
+    return local_date(expires_at, timezone)
 
 
 @lru_cache(maxsize=16_384)

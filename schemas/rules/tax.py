@@ -33,11 +33,13 @@ class Treatment:
     Attributes:
         rate: percent.
         mention: what the invoice says about it.
+        until: the first day on which the rate is another one; None: no such day is known.
     """
 
     kind: TaxKind
     rate: Decimal
     mention: str
+    until: date | None = None
 
 
 @cache
@@ -45,12 +47,14 @@ def _table() -> dict[str, Any]:
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 
-def _rate(country: str, on: date) -> tuple[Decimal, str]:
-    """The standard rate of a country on a day, and its name there."""
+def _rate(country: str, on: date) -> tuple[Decimal, str, date | None]:
+    """The standard rate of a country on a day, its name there, and the day of the next one."""
     entry = _table()["country"].get(country)
+    following: date | None = None
     for step in reversed(entry["rates"] if entry else []):
         if step["from"] <= on:
-            return Decimal(step["rate"]), entry["mention"]
+            return Decimal(step["rate"]), entry["mention"], following
+        following = step["from"]
     raise DataError(f"no tax rate for {country} on {on}", code="tax_not_supported")
 
 
@@ -86,8 +90,7 @@ def determine(
     if customer_country == subsidiary.country:
         if vat_number is not None and customer_country in members:
             check_vat_number(vat_number, customer_country)
-        rate, mention = _rate(customer_country, on)
-        return Treatment(TaxKind.DOMESTIC, rate, mention)
+        return Treatment(TaxKind.DOMESTIC, *_rate(customer_country, on))
     if subsidiary.country not in members or customer_country not in members:
         raise DataError(
             f"{subsidiary.code} does not sell to customers in {customer_country}",
@@ -96,8 +99,7 @@ def determine(
     if vat_number is not None:
         check_vat_number(vat_number, customer_country)
         return Treatment(TaxKind.REVERSE_CHARGE, Decimal(0), eu["reverse_charge"])
-    rate, mention = _rate(customer_country, on)
-    return Treatment(TaxKind.EU_CONSUMER, rate, mention)
+    return Treatment(TaxKind.EU_CONSUMER, *_rate(customer_country, on))
 
 
 def tax_on(net: int, rate: Decimal) -> int:

@@ -1,4 +1,4 @@
-"""What every table shares: metadata, column shorthands, and the way rows travel in bulk."""
+"""What all tables share: metadata, shorthands for columns, and reading rows from JSON."""
 
 from enum import StrEnum
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import dialect
 
-# One PostgreSQL role per kind of process; what each may do is granted in the migrations.
+# One PostgreSQL role per kind of process; the migrations grant what each may do.
 ROLES = (
     "api",
     "orders",
@@ -29,8 +29,8 @@ metadata = MetaData(
     }
 )
 
-# Rows that change state a few times and then rest: room on the page keeps those updates
-# from touching any index (heap-only tuples).
+# For rows that change state a few times and then rest: free room on the page lets PostgreSQL update
+# them without touching an index (heap-only tuples).
 CHANGING: dict[str, Any] = {"postgresql_with": {"fillfactor": "70"}}
 
 

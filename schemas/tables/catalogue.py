@@ -65,12 +65,12 @@ prices = Table(
     Column("currency", Text, nullable=False),
     Column("setup", BigInteger, CheckConstraint("setup >= 0", name="setup"), nullable=False),
     Column("renewal", BigInteger, CheckConstraint("renewal >= 0", name="renewal"), nullable=False),
-    # What is not sold any more is still renewed, at its last price.
+    # False: only renewals still use this price.
     Column("on_sale", Boolean, nullable=False, server_default="true"),
     PrimaryKeyConstraint("plan", "subsidiary", "period_months"),
 )
 
-# Where renewal is switched on, step by step, and from which local day.
+# Where renewal is switched on, and from which local day.
 rollouts = Table(
     "rollouts",
     metadata,
@@ -85,11 +85,11 @@ recomputations = Table(
     "recomputations",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    # None: of every plan, of every brand, of every subsidiary.
+    # Which services; NULL means every plan, every brand, every subsidiary.
     Column("plans", ARRAY(Text)),
     Column("brand", Text),
     Column("subsidiary", Text),
-    # Services up to this one are done.
+    # Services are recomputed in the order of their ids, and are done up to this one.
     Column("after", Uuid),
     moment("wanted_at", nullable=False, server_default=func.now()),
 )

@@ -24,22 +24,24 @@ customers = Table(
     Column("language", Text, nullable=False),
     Column("email", Text, nullable=False),
     Column("vat_number", Text),
-    # The saved one, which an order that names none is paid with.
+    # The saved payment method: it pays orders that name none.
     Column("payment_method_id", Uuid),
     moment("updated_at", nullable=False, server_default=func.now()),
 )
 
-# The token is read by billing only.
+# Only the role billing may read the token.
 payment_methods = Table(
     "payment_methods",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
     Column("token", Text, nullable=False),
-    # The last day on which it can be charged, if it says so.
+    # Where the token is known: the name a gateway is configured under.
+    Column("gateway", Text, nullable=False, server_default="default"),
+    # The last day on which it can be charged, if known.
     Column("expires_on", Date),
     moment("created_at", nullable=False, server_default=func.now()),
-    UniqueConstraint("customer_id", "token"),
+    UniqueConstraint("customer_id", "gateway", "token"),
 )
 
 agreements = Table(

@@ -1,4 +1,4 @@
-"""What the fleet remembers about itself: its heartbeat, its clock, what it expected."""
+"""What the fleet stores about itself: heartbeat, clock, counts of ends, forecasts."""
 
 from sqlalchemy import (
     BigInteger,
@@ -27,12 +27,12 @@ heartbeat = Table(
     _sole(),
     moment("beat_at", nullable=False),
     moment("business_at", nullable=False),
-    # Beyond this nothing is charged or destroyed before somebody has looked at the gap.
+    # After this moment no task of a guarded lane is claimed until a new heartbeat.
     moment("trusted_until", nullable=False),
     Column("identity", Text, nullable=False),
 )
 
-# How many services were handed over to be suspended or terminated, by the hour.
+# How many services were enqueued for suspension or termination, by the hour.
 destructions = Table(
     "destructions",
     metadata,
@@ -48,7 +48,7 @@ virtual_clock = Table(
     Column("ahead", Interval, nullable=False),
 )
 
-# What fell due as it looked on a day: one aggregated snapshot a day.
+# The forecast as of a day, aggregated; one snapshot a day.
 forecasts = Table(
     "forecasts",
     metadata,

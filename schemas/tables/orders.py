@@ -1,4 +1,4 @@
-"""What upstream asked for, and what could not be accepted."""
+"""Orders and their lines, and documents that were rejected."""
 
 from sqlalchemy import (
     Column,
@@ -26,7 +26,7 @@ orders = Table(
     Column("key", Text, nullable=False),
     Column("body_hash", LargeBinary, nullable=False),
     state("state", OrderState),
-    # Null in an order that was refused because of them.
+    # From here to payment_method_id: NULL in a refused order, which has problems instead.
     Column("customer_id", Text, ForeignKey("customers.id")),
     Column("subsidiary", Text),
     Column("country", Text),

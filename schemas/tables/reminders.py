@@ -1,4 +1,4 @@
-"""What customers were told, and when."""
+"""Notices to customers, and the e-mails that carry them."""
 
 from sqlalchemy import Column, Date, ForeignKey, Index, PrimaryKeyConstraint, Table, Text, Uuid
 from sqlalchemy.sql import func
@@ -13,13 +13,13 @@ emails = Table(
     Column("customer_id", Text, nullable=False),
     Column("day", Date, nullable=False),
     moment("created_at", nullable=False, server_default=func.now()),
-    # From here on nothing is added to it.
+    # When its sending began; no notice is added to it from then on.
     moment("begun_at"),
     moment("sent_at"),
     Index("emails_customer_day", "customer_id", "day", unique=True),
 )
 
-# One notice per (service, expiry, kind), claimed before it is written.
+# One notice per (service, expiry, kind), inserted before the e-mail is composed.
 notices = Table(
     "notices",
     metadata,

@@ -57,8 +57,9 @@ services = Table(
     # What it was before its customer stopped it, so that this can be undone.
     Column("mode_before", Text, is_one_of("mode_before", RenewalMode)),
     moment("mode_changed_at"),
-    # How it is paid for, and the last day on which that can be charged (None: no such day).
+    # How it is paid for; the method itself says until when it can be charged.
     Column("payment_method_id", Uuid),
+    # Written by processes of the release before, read by nobody since: the next release drops it.
     Column("pays_until", Date),
     # The newest version of its plan's contract that its customer accepted.
     Column("agreed_version", Integer),
@@ -88,10 +89,22 @@ renewals = Table(
     # The first of the periods it buys.
     Column("period_number", Integer, nullable=False),
     Column("expires_on", Date, nullable=False),
-    # Of one period; fixed by the first reminder.
+    # Of one period; fixed by the first reminder, with its currency (None: the subsidiary's, of the
+    # release before).
     Column("net", BigInteger, nullable=False),
+    Column("currency", Text),
+    # What e-mails told its customer to pay, with tax: last, and when; when one told more than the
+    # one before.
+    Column("announced", BigInteger),
+    moment("announced_at"),
+    moment("raised_at"),
+    # How often it was found to cost more than that, and when last.
+    Column("dearer", SmallInteger, nullable=False, server_default="0"),
+    moment("dearer_at"),
     # The open payment request it is on.
     Column("request_id", Uuid),
+    # From when on that asks for the wrong amount: its periods or its tax rate are others then.
+    moment("stands_until"),
     # How many it has been on: names the next one.
     Column("requests", SmallInteger, nullable=False, server_default="0"),
     moment("asked_at"),

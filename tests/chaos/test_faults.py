@@ -39,7 +39,7 @@ def fleet(fleet_of: Callable[..., PrivateFleet]) -> PrivateFleet:
 
 
 def send(fleet: PrivateFleet, count: int, prefix: str = "k", customer: str = "") -> None:
-    """As upstream does: confirmed publishes to the exchange ``intake``."""
+    """Publish documents with confirms to the exchange ``intake``, as upstream does."""
     connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url("upstream")))
     channel = connection.channel()
     channel.confirm_delivery()
@@ -59,17 +59,17 @@ def ended(fleet: PrivateFleet) -> int:
 
 
 def finish(fleet: PrivateFleet, orders: int, simulator: Running) -> None:
-    """Everything sent is taken in and comes to its end, and every book agrees."""
+    """Wait until every order that was sent has ended; check that all books agree."""
     query = "SELECT count(*) FROM orders"
     fleet.wait_until(lambda: fleet.scalar(query) == orders, TIMEOUT_SECONDS, "all are taken in")
     fleet.wait_until_idle(TIMEOUT_SECONDS)
     assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == orders
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
-def assert_clean(fleet: PrivateFleet, simulator: Running) -> None:
+def assert_clean(fleet: PrivateFleet) -> None:
     with fleet.owner.connect() as tx:
-        findings = audit(tx, simulator.url)
+        findings = audit(tx, fleet.books())
     assert [(f.invariant, f.ids) for f in findings if f.broken] == []
 
 
@@ -78,7 +78,7 @@ def workers(fleet: PrivateFleet) -> list[Member]:
 
 
 def handler_processes(fleet: PrivateFleet) -> list[int]:
-    """The processes that run handlers: the last of each launcher's line."""
+    """The processes that run handlers: the leaves below each launcher."""
     return [
         pid
         for member in workers(fleet)
@@ -134,7 +134,7 @@ def busy(fleet: PrivateFleet) -> PrivateFleet:
     return fleet
 
 
-def test_workers_and_relays_that_are_killed_under_load(
+def test_no_order_is_lost_when_workers_and_relays_are_killed_under_load(
     busy: PrivateFleet, simulator: Running
 ) -> None:
     busy.start_relay("relay-2")
@@ -148,7 +148,7 @@ def test_workers_and_relays_that_are_killed_under_load(
     finish(busy, 360, simulator)
 
 
-def test_a_broker_that_is_killed_and_started_again(
+def test_no_order_is_lost_when_the_broker_is_killed_and_started_again(
     busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
 ) -> None:
     rabbitmq.kill()
@@ -157,7 +157,7 @@ def test_a_broker_that_is_killed_and_started_again(
     finish(busy, 300, simulator)
 
 
-def test_a_broker_that_lost_everything(
+def test_no_order_is_lost_when_the_broker_loses_all_its_messages(
     busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
 ) -> None:
     query = "SELECT count(*) FROM orders"
@@ -172,7 +172,7 @@ def test_a_broker_that_lost_everything(
     finish(busy, 320, simulator)
 
 
-def test_a_database_that_is_killed_and_started_again(
+def test_no_order_is_lost_when_the_database_is_killed_and_started_again(
     busy: PrivateFleet, simulator: Running, postgres: PrivatePostgres
 ) -> None:
     postgres.kill()
@@ -182,7 +182,7 @@ def test_a_database_that_is_killed_and_started_again(
     finish(busy, 300, simulator)
 
 
-def test_connections_that_are_cut_again_and_again(
+def test_no_order_is_lost_when_connections_are_cut_again_and_again(
     busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
 ) -> None:
     cut = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -196,7 +196,7 @@ def test_connections_that_are_cut_again_and_again(
 
 
 class Twice(RabbitTransport):
-    """A transport that delivers every message two times."""
+    """A transport that delivers every message twice."""
 
     messages = 0
 
@@ -205,7 +205,9 @@ class Twice(RabbitTransport):
         return super().publish([*batch, *batch])
 
 
-def test_every_message_is_delivered_twice(fleet: PrivateFleet, simulator: Running) -> None:
+def test_message_that_is_delivered_twice_does_nothing_the_second_time(
+    fleet: PrivateFleet, simulator: Running
+) -> None:
     fleet.start_intake()
     for queues in (("orders",), ("billing",), PLANS_QUEUES):
         fleet.start_worker(*queues, threads=4)
@@ -224,7 +226,7 @@ def test_every_message_is_delivered_twice(fleet: PrivateFleet, simulator: Runnin
         engine.dispose()
 
 
-def test_a_worker_that_is_frozen_under_a_call_and_wakes_up_too_late(
+def test_worker_that_freezes_during_a_call_and_wakes_up_too_late_does_no_harm(
     fleet: PrivateFleet, simulator: Running
 ) -> None:
     simulator.simulator.faults.add({"fault": "slow", "operation": "charge", "seconds": 0.7})
@@ -283,7 +285,7 @@ def test_a_subject_that_kills_its_process_fails_alone(
     assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == 60
     key = "SELECT key FROM orders JOIN tasks ON tasks.subject = orders.id"
     assert fleet.scalar(key) == "poison-0"
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
 def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Running) -> None:

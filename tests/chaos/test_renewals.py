@@ -1,6 +1,6 @@
 """A fleet of real processes in the middle of renewals, while things are killed.
 
-Each service renews once, nobody gets two letters about one thing, and every book agrees.
+Each service renews once, no customer is told anything twice, and all books agree.
 """
 
 import threading
@@ -74,7 +74,7 @@ def paid(fleet: PrivateFleet) -> dict[int, int]:
 
 
 def settle(fleet: PrivateFleet, periods: int) -> None:
-    """Until all have so many periods, and nothing is left to do."""
+    """Wait until every service has so many paid periods and no task is left."""
     fleet.wait_until(lambda: paid(fleet) == {periods: 2 * CUSTOMERS}, TIMEOUT_SECONDS, "renewed")
     due = (
         "SELECT count(*) FROM services"
@@ -116,10 +116,10 @@ def test_every_failpoint_of_a_renewal_is_visited_and_each_service_renews_once(
 
     assert fleet.members["scheduler"].deaths >= 2
     assert_told_once(fleet, mailbox)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
-def test_processes_that_are_killed_in_the_middle_of_renewals(
+def test_renewals_survive_processes_that_are_killed(
     fleet: PrivateFleet, simulator: Running, mailbox: Mailbox
 ) -> None:
     fleet.start_scheduler()
@@ -132,10 +132,10 @@ def test_processes_that_are_killed_in_the_middle_of_renewals(
         settle(fleet, periods)
 
     assert_told_once(fleet, mailbox)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
-def test_two_schedulers_and_a_click_at_the_same_second_renew_once(
+def test_service_renews_once_when_two_schedulers_and_a_click_meet_in_one_second(
     fleet: PrivateFleet, simulator: Running
 ) -> None:
     with fleet.owner.connect() as tx:
@@ -162,10 +162,10 @@ def test_two_schedulers_and_a_click_at_the_same_second_renew_once(
     settle(fleet, 2)
     assert all(answer.verdict == "accepted" for answer in place(fleet, *clicks))
     settle(fleet, 2)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)
 
 
-def test_a_database_that_is_killed_in_the_middle_of_renewals(
+def test_renewals_survive_a_database_that_is_killed(
     fleet: PrivateFleet, simulator: Running, postgres: Any
 ) -> None:
     fleet.start_scheduler()
@@ -176,4 +176,4 @@ def test_a_database_that_is_killed_in_the_middle_of_renewals(
     fleet.owner.dispose()
 
     settle(fleet, 2)
-    assert_clean(fleet, simulator)
+    assert_clean(fleet)

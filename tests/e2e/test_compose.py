@@ -1,4 +1,4 @@
-"""The container files, as far as they can be checked where no container engine runs."""
+"""The container files, as far as they can be checked without a container engine."""
 
 import json
 import re
@@ -118,7 +118,7 @@ def test_the_file_fits_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_service_of_ours_is_looked_at_here() -> None:
+def test_every_composed_service_of_ours_is_tested_here() -> None:
     built = {name for name, service in SERVICES.items() if "build" in service}
 
     assert built == set(OURS)
@@ -126,7 +126,7 @@ def test_every_service_of_ours_is_looked_at_here() -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_a_service_runs_a_command_that_the_command_line_accepts(service: str) -> None:
+def test_composed_service_runs_a_valid_command(service: str) -> None:
     arguments = list(SERVICES[service]["command"])
     command: click.Command = main
     context = click.Context(main, info_name="autorenew")
@@ -140,9 +140,7 @@ def test_a_service_runs_a_command_that_the_command_line_accepts(service: str) ->
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_settings_have_names_and_values_that_the_processes_understand(
-    service: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_composed_settings_are_valid(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {f"AUTORENEW_{name.upper()}" for name in Settings.model_fields}
     given = environment(service)
     for name, value in given.items():
@@ -153,7 +151,7 @@ def test_settings_have_names_and_values_that_the_processes_understand(
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_a_service_has_its_own_credentials_and_no_one_elses(service: str) -> None:
+def test_composed_service_has_its_own_credentials_only(service: str) -> None:
     database_user, broker_user, outside = CREDENTIALS[service]
     given = environment(service)
     expected = set(outside)
@@ -174,7 +172,7 @@ def test_a_service_has_its_own_credentials_and_no_one_elses(service: str) -> Non
         assert secrets_of(service) == expected
 
 
-def test_the_jobs_hand_out_the_passwords_that_the_processes_use() -> None:
+def test_setup_jobs_set_the_passwords_that_the_processes_use() -> None:
     roles = json.loads(environment("migrate")["AUTORENEW_ROLE_PASSWORDS"])
     users = json.loads(environment("broker-setup")["AUTORENEW_BROKER_PASSWORDS"])
 
@@ -193,7 +191,7 @@ def test_the_servers_know_the_passwords_of_their_administrators_only() -> None:
     assert secrets_of("rabbitmq") == {"BROKER_ADMIN_PASSWORD"}
 
 
-def test_a_password_that_is_not_given_is_marked_as_one_for_development() -> None:
+def test_default_password_is_marked_as_one_for_development() -> None:
     defaults = re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN|SECRET)):-([^}]*)\}", COMPOSE.read_text())
 
     assert defaults
@@ -210,7 +208,7 @@ def test_billing_knows_no_infrastructure_and_provisioning_no_gateway() -> None:
         assert set(json.loads(worker["AUTORENEW_DRIVER_TOKENS"])) == {universe}
 
 
-def test_only_who_writes_to_customers_knows_the_mail_server() -> None:
+def test_only_the_reminders_worker_knows_the_mail_server() -> None:
     for service in OURS:
         knows = any(
             name.startswith(("AUTORENEW_SMTP", "AUTORENEW_LINK")) for name in environment(service)
@@ -218,7 +216,7 @@ def test_only_who_writes_to_customers_knows_the_mail_server() -> None:
         assert knows == (service == "worker-reminders")
 
 
-def test_every_queue_is_worked_by_a_user_who_may_read_it() -> None:
+def test_every_queue_has_a_worker_whose_user_may_read_it() -> None:
     worked = {}
     for service in FLEET:
         if service.startswith("worker-"):
@@ -255,7 +253,7 @@ def test_sigterm_reaches_the_launcher_alone(service: str) -> None:
 
 @pytest.mark.parametrize("service", FLEET)
 def test_any_number_of_a_process_can_run(service: str) -> None:
-    """A name or a port of the host can be had once only."""
+    """Only one container can have a fixed name or a port of the host."""
     assert "container_name" not in SERVICES[service]
     assert "ports" not in SERVICES[service]
     assert "volumes" not in SERVICES[service]

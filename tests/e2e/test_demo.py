@@ -1,4 +1,4 @@
-"""What somebody sees who has just cloned the project."""
+"""The demo and ``make up``, as after a fresh clone of the project."""
 
 import os
 import shutil
@@ -23,14 +23,14 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that PostgreSQL's user can reach, unlike pytest's own."""
+    """A folder that PostgreSQL's user can read, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="autorenew-test-"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
 
 
-def test_the_demo_reports_and_ends_well(folder: Path) -> None:
+def test_demo_reports_and_ends_with_0(folder: Path) -> None:
     done = subprocess.run(
         [*AUTORENEW, "demo", "--orders", "60", "--folder", str(folder / "var")],
         env=clean_environment(),
@@ -57,7 +57,7 @@ def test_the_demo_reports_and_ends_well(folder: Path) -> None:
         assert universe in done.stdout
 
 
-def test_what_stays_up_can_be_used_from_another_terminal_and_stops_cleanly(
+def test_fleet_of_make_up_can_be_used_from_another_terminal_and_stops_cleanly(
     folder: Path,
 ) -> None:
     log = folder / "log"

@@ -1,5 +1,5 @@
-"""The services of docker-compose.yml, started as processes: the same commands with the same
-environment, only that hosts, ports and passwords are those of this machine."""
+"""The services of docker-compose.yml, started as processes with the same commands and environment;
+only hosts, ports and passwords are those of this machine."""
 
 import json
 import os
@@ -168,14 +168,14 @@ def publish(deployment: Deployment, documents: list[Any]) -> None:
 
 
 def where_it_is_day() -> str:
-    """A subsidiary whose customers may be written to now: nobody is before the morning."""
+    """A subsidiary where e-mails may be sent now: none is sent before the morning."""
     now = datetime.now(UTC)
     zones = {"FR": "Europe/Paris", "CA": "America/Toronto", "AU": "Australia/Sydney"}
     return next(code for code, name in zones.items() if 8 <= now.astimezone(zone(name)).hour < 23)
 
 
 def old_world(folder: Path, subsidiary: str) -> Path:
-    """A file with one service that exists already and soon expires."""
+    """A file to import, with one service that expires soon."""
     expires_on = datetime.now(UTC).date() + timedelta(days=2)
     file = folder / "old.csv"
     file.write_text(

@@ -1,4 +1,4 @@
-"""The catalogue in force: what a load changes, what it keeps, and what it has decided again."""
+"""The catalogue in force: what a load changes, what it keeps, and which services it recomputes."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +18,7 @@ GENTLE = Policy(
     code="gentle",
     reminders=(20, 2),
     reminders_for=(
-        ReminderRule("IE", YEAR, (90, 60)),
+        ReminderRule("IE", YEAR, (90, 60), date(2027, 1, 1), "A law, s. 1"),
         ReminderRule("FR", None, (40,)),
         ReminderRule(None, Period(3), (10, 1)),
         ReminderRule(None, None, (5,)),
@@ -28,6 +28,7 @@ GENTLE = Policy(
     terminate=45,
     stop_reminder=3,
     notice=10,
+    source="Terms of sale, s. 7",
 )
 SHORT = Policy(code="short", reminders=(9,), reminders_for=(), charges=(-1,), suspend=None)
 
@@ -99,7 +100,7 @@ def in_force(database: Any) -> Catalogue:
 
 
 def recomputed(database: Any) -> list[Any]:
-    """What services are decided about again, since the last time this was asked."""
+    """The recomputations since the last call: (plans, brand, subsidiary)."""
     rows = database.all("SELECT plans, brand, subsidiary FROM recomputations ORDER BY id")
     database.run("DELETE FROM recomputations")
     return [tuple(row) for row in rows]
@@ -113,13 +114,13 @@ def loaded(database: Any) -> Any:
 
 
 class TestRoundTrip:
-    def test_what_is_saved_is_read(self, loaded: Any) -> None:
+    def test_catalogue_is_read_as_it_was_saved(self, loaded: Any) -> None:
         found = in_force(loaded)
         assert found.plans == PLANS
         assert found.contracts == {"terms": TERMS, "other": OTHER_TERMS}
         assert found.subsidiaries == {"FR": FR, "IE": IE}
 
-    def test_policies_come_back_whole(self, loaded: Any) -> None:
+    def test_policies_are_read_as_they_were_saved(self, loaded: Any) -> None:
         found = in_force(loaded)
         assert found.known_plan("gentle").policy == GENTLE
         assert found.known_plan("short").policy == SHORT
@@ -133,7 +134,7 @@ class TestRoundTrip:
         loaded.run("UPDATE plans SET policy = NULL WHERE code = 'gentle'")
         assert in_force(loaded).known_plan("gentle").policy == DEFAULT_POLICY
 
-    def test_a_policy_that_changed_is_read_as_it_is_now(self, loaded: Any) -> None:
+    def test_changed_policy_is_read_in_its_new_version(self, loaded: Any) -> None:
         later = replace(GENTLE, suspend=None, reminders_for=(), notice=0)
         load(loaded, gentle_is(later))
         assert in_force(loaded).known_plan("gentle").policy == later
@@ -151,7 +152,7 @@ class TestRoundTrip:
         assert second is not first
         assert second.rollouts == {("ovh", "FR"): date(2026, 7, 1)}
 
-    def test_a_load_that_fails_changes_nothing(self, loaded: Any) -> None:
+    def test_failed_load_changes_nothing(self, loaded: Any) -> None:
         # Given a catalogue that no file could say, of a plan under a contract that is nowhere
         before = loaded.value("SELECT version FROM catalogue_version")
         broken = changed(plain=plan("plain", contract="nowhere", prices={}))
@@ -163,7 +164,7 @@ class TestRoundTrip:
 
 
 class TestOffSale:
-    def test_a_plan_that_is_not_named_is_known_and_renewed_at_its_last_prices(
+    def test_plan_left_out_of_a_load_is_off_sale_and_renewed_at_its_last_prices(
         self, loaded: Any
     ) -> None:
         load(loaded, of([PLANS["plain"]]))
@@ -179,13 +180,11 @@ class TestOffSale:
         assert gone.renewal("FR", YEAR) == Money(3000, "EUR")
         assert gone.renewal("IE", YEAR) is None  # it never was sold so
 
-    def test_and_keeps_its_policy(self, loaded: Any) -> None:
+    def test_plan_off_sale_keeps_its_policy(self, loaded: Any) -> None:
         load(loaded, of([PLANS["plain"]]))
         assert in_force(loaded).known_plan("gentler").policy == GENTLE
 
-    def test_a_period_or_a_subsidiary_that_is_not_priced_any_more_keeps_its_price(
-        self, loaded: Any
-    ) -> None:
+    def test_price_that_is_left_out_of_a_load_is_kept_for_renewals(self, loaded: Any) -> None:
         load(loaded, changed(plain=plan("plain", prices={("FR", MONTH): euros(320)})))
 
         found = in_force(loaded).plans["plain"]
@@ -195,18 +194,18 @@ class TestOffSale:
         assert found.price("IE", MONTH) is None
         assert found.renewal("IE", MONTH) == Money(350, "EUR")
 
-    def test_what_is_sold_is_renewed_at_todays_price(self, loaded: Any) -> None:
+    def test_plan_on_sale_is_renewed_at_todays_price(self, loaded: Any) -> None:
         load(loaded, changed(plain=plan("plain", prices=PRICES | {("FR", MONTH): euros(320)})))
         found = in_force(loaded).plans["plain"]
         assert found.renewal("FR", MONTH) == Money(320, "EUR")
         assert found.last_prices == {}
 
-    def test_a_price_outlives_any_number_of_loads(self, loaded: Any) -> None:
+    def test_price_off_sale_survives_any_number_of_loads(self, loaded: Any) -> None:
         for name in ("Once", "Twice"):
             load(loaded, of([plan("plain", name=name)]))
         assert in_force(loaded).known_plan("short").renewal("FR", MONTH) == Money(300, "EUR")
 
-    def test_back_on_sale_it_has_its_new_price_and_the_old_ones_of_the_rest(
+    def test_plan_back_on_sale_has_its_new_price_and_keeps_the_others_for_renewals(
         self, loaded: Any
     ) -> None:
         load(loaded, of([PLANS["plain"]]))
@@ -217,14 +216,14 @@ class TestOffSale:
         assert found.renewal("FR", YEAR) == Money(3000, "EUR")
         assert ("FR", MONTH) not in found.last_prices
 
-    def test_renewal_takes_the_price_on_sale_before_the_last_one(self) -> None:
+    def test_renewal_prefers_the_price_on_sale_to_the_last_one(self) -> None:
         both = plan("both", prices={("FR", MONTH): euros(2)}, last_prices=PRICES)
         assert both.renewal("FR", MONTH) == Money(2, "EUR")
         assert both.renewal("FR", YEAR) == Money(3000, "EUR")
 
 
 class TestRollout:
-    def test_it_is_off_until_it_is_switched_on(self, loaded: Any) -> None:
+    def test_renewal_is_off_until_it_is_switched_on(self, loaded: Any) -> None:
         assert in_force(loaded).rollouts == {}
         roll_out(loaded, "ovh", "FR", date(2026, 7, 1))
         roll_out(loaded, "kimsufi", "IE", date(2026, 8, 1))
@@ -233,7 +232,7 @@ class TestRollout:
             ("kimsufi", "IE"): date(2026, 8, 1),
         }
 
-    def test_it_can_be_moved_and_switched_off(self, loaded: Any) -> None:
+    def test_rollout_can_be_moved_to_another_day_and_switched_off(self, loaded: Any) -> None:
         roll_out(loaded, "ovh", "FR", date(2026, 7, 1))
         roll_out(loaded, "ovh", "IE", date(2026, 7, 1))
         roll_out(loaded, "ovh", "FR", date(2026, 9, 1))
@@ -242,24 +241,24 @@ class TestRollout:
         assert in_force(loaded).rollouts == {("ovh", "IE"): date(2026, 7, 1)}
         roll_out(loaded, "ovh", "FR", None)  # which it is
 
-    def test_those_services_are_decided_about_again(self, loaded: Any) -> None:
+    def test_change_of_a_rollout_recomputes_the_services_concerned(self, loaded: Any) -> None:
         roll_out(loaded, "ovh", "FR", date(2026, 7, 1))
         assert recomputed(loaded) == [(None, "ovh", "FR")]
         roll_out(loaded, "ovh", "FR", None)
         assert recomputed(loaded) == [(None, "ovh", "FR")]
 
-    def test_a_load_leaves_it_alone(self, loaded: Any) -> None:
+    def test_load_of_a_catalogue_does_not_change_the_rollout(self, loaded: Any) -> None:
         roll_out(loaded, "ovh", "FR", date(2026, 7, 1))
         load(loaded, CATALOGUE)
         assert in_force(loaded).rollouts == {("ovh", "FR"): date(2026, 7, 1)}
 
 
 class TestRecomputations:
-    def test_the_same_again_changes_nothing(self, loaded: Any) -> None:
+    def test_load_of_the_same_catalogue_recomputes_nothing(self, loaded: Any) -> None:
         load(loaded, of())
         assert recomputed(loaded) == []
 
-    def test_nor_do_new_plans_prices_names_or_what_is_taken_off_sale(self, loaded: Any) -> None:
+    def test_new_plans_prices_names_and_plans_off_sale_recompute_nothing(self, loaded: Any) -> None:
         load(loaded, changed(new=plan("new", policy=replace(SHORT, code="new"))))
         load(loaded, changed(plain=plan("plain", name="Renamed", quantity_max=1)))
         load(loaded, changed(plain=plan("plain", prices={("FR", MONTH): euros(999)})))
@@ -281,17 +280,15 @@ class TestRecomputations:
             replace(GENTLE, notice=11),
         ],
     )
-    def test_whatever_changes_in_a_policy_its_plans_are_decided_about_again(
-        self, loaded: Any, later: Policy
-    ) -> None:
+    def test_any_change_of_a_policy_recomputes_its_plans(self, loaded: Any, later: Policy) -> None:
         load(loaded, gentle_is(later))
         assert recomputed(loaded) == [(["gentle", "gentler"], None, None)]
 
-    def test_a_plan_that_changes_its_policy_is(self, loaded: Any) -> None:
+    def test_plan_that_gets_another_policy_is_recomputed(self, loaded: Any) -> None:
         load(loaded, changed(plain=plan("plain", policy=SHORT)))
         assert recomputed(loaded) == [(["plain"], None, None)]
 
-    def test_a_new_version_of_a_contract_concerns_the_plans_under_it(self, loaded: Any) -> None:
+    def test_new_version_of_a_contract_recomputes_its_plans(self, loaded: Any) -> None:
         later = replace(TERMS, version=TERMS.version + 1)
         load(loaded, of(contracts=[later, OTHER_TERMS]))
         [(plans, brand, subsidiary)] = recomputed(loaded)
@@ -300,23 +297,27 @@ class TestRecomputations:
         assert plans == sorted({"plain", "gentle", *under_it})
         assert (brand, subsidiary) == (None, None)
 
-    def test_the_same_version_under_another_title_does_not(self, loaded: Any) -> None:
+    def test_contract_with_a_new_title_and_the_same_version_recomputes_nothing(
+        self, loaded: Any
+    ) -> None:
         load(loaded, of(contracts=[replace(TERMS, title="Renamed"), OTHER_TERMS]))
         assert recomputed(loaded) == []
 
-    def test_a_plan_that_changes_its_contract_is(self, loaded: Any) -> None:
+    def test_plan_that_gets_another_contract_is_recomputed(self, loaded: Any) -> None:
         load(loaded, changed(plain=plan("plain", contract="other")))
         assert recomputed(loaded) == [(["plain"], None, None)]
         load(loaded, changed(plain=plan("plain", contract=None)))
         assert recomputed(loaded) == [(["plain"], None, None)]
 
-    def test_a_policy_that_what_is_off_sale_shares_concerns_it_too(self, loaded: Any) -> None:
+    def test_change_of_a_policy_recomputes_its_plans_off_sale_too(self, loaded: Any) -> None:
         later = replace(GENTLE, terminate=60)
         load(loaded, of([replace(PLANS["gentle"], policy=later)]))
         assert recomputed(loaded) == [(["gentle", "gentler"], None, None)]
         assert in_force(loaded).known_plan("gentler").policy == later
 
-    def test_a_policy_and_a_contract_at_once_are_one_row(self, loaded: Any) -> None:
+    def test_changes_of_a_policy_and_a_contract_in_one_load_are_one_recomputation(
+        self, loaded: Any
+    ) -> None:
         later = replace(OTHER_TERMS, version=8)
         plans = PLANS | {"short": replace(PLANS["short"], policy=replace(SHORT, notice=1))}
         load(loaded, of(plans.values(), [TERMS, later]))

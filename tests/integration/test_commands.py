@@ -1,5 +1,5 @@
-"""A customer's one click by every door: done once however often it is sent, or refused whole with
-the reason."""
+"""Commands of customers: each is carried out once however often it is sent, or refused as a whole
+with its reasons."""
 
 import json
 import uuid
@@ -48,13 +48,13 @@ def codes(answer: Any) -> list[str]:
 
 
 def seen(world: Any, *services: Any, days: int = 0) -> list[dict[str, str]]:
-    """Services with the expiry their customer sees; days: with another one."""
+    """Services with the expiry their customer sees, moved by ``days``."""
     by = timedelta(days=days)
     return [{"id": str(s.id), "expires_on": (world.expiry(s) + by).isoformat()} for s in services]
 
 
 def delivered(database: Database, number: int = 1) -> list[str]:
-    """Services of alice's on a database without a fleet."""
+    """Delivered services of alice, on a database without a fleet."""
     with database.owner.begin() as tx:
         return [str(tx.execute(SERVICE).scalar_one()) for _ in range(number)]
 
@@ -73,7 +73,7 @@ def modes(database: Database) -> list[str]:
 
 
 class TestEachCommand:
-    def test_stop_and_resume(self, database: Database) -> None:
+    def test_stop_ends_the_renewal_and_resume_brings_it_back(self, database: Database) -> None:
         one, other = delivered(database, 2)
         stop = {"command": "stop", "customer": "alice", "services": [one]}
         resume = {"command": "resume", "customer": "alice", "services": [one, other]}
@@ -86,7 +86,7 @@ class TestEachCommand:
         changes = database.all("SELECT detail FROM events WHERE name = 'mode.changed' ORDER BY id")
         assert [detail["mode"] for (detail,) in changes] == ["stop", "automatic"]
 
-    def test_mode(self, database: Database) -> None:
+    def test_mode_command_changes_the_renewal_mode(self, database: Database) -> None:
         services = delivered(database)
         about_it = {"command": "mode", "customer": "alice", "services": services}
 
@@ -95,7 +95,7 @@ class TestEachCommand:
             assert [a.repeated for a in answers] == [False, True]
             assert modes(database) == [mode]
 
-    def test_renew(self, life: Any) -> None:
+    def test_renew_command_pays_for_the_next_period(self, life: Any) -> None:
         world = life()
         first = world.order()
         services = seen(world, first)
@@ -107,7 +107,9 @@ class TestEachCommand:
         assert world.service().paid_periods == 2
         world.clean()
 
-    def test_two_clicks_on_renew_before_the_first_is_done_are_one(self, life: Any) -> None:
+    def test_second_click_on_renew_before_the_first_is_done_changes_nothing(
+        self, life: Any
+    ) -> None:
         world = life()
         first = world.order()
         document = {"command": "renew", "customer": "alice", "services": seen(world, first, first)}
@@ -137,7 +139,7 @@ class TestEachCommand:
         renewals = "SELECT count(*) FROM payment_requests WHERE order_id IS NULL"
         assert world.database.value(renewals) == 1
 
-    def test_renew_of_what_is_stopped_or_manual_pays_for_one_period(self, life: Any) -> None:
+    def test_renew_of_a_stopped_or_manual_service_pays_for_one_period(self, life: Any) -> None:
         world = life()
         world.order(line(quantity=2))
         one, other = world.services()
@@ -163,7 +165,7 @@ class TestEachCommand:
         assert (answer.verdict, answer.repeated) == ("accepted", False)
         assert (world.service().paid_periods, world.service().agreed_version) == (2, 3)
 
-    def test_accept(self, life: Any) -> None:
+    def test_accept_command_records_the_agreement(self, life: Any) -> None:
         world = life()
         world.order()
         publish(world, 3)
@@ -177,7 +179,9 @@ class TestEachCommand:
         ]
         assert world.service().agreed_version == 3
 
-    def test_payment_method(self, database: Database) -> None:
+    def test_payment_method_command_saves_the_method_and_moves_the_services_to_it(
+        self, database: Database
+    ) -> None:
         database.place(given.order())
         delivered(database, 2)
         document = {
@@ -189,7 +193,10 @@ class TestEachCommand:
 
         assert [a.repeated for a in database.place(document, document)] == [False, True]
 
-        paying = database.all("SELECT DISTINCT pays_until, payment_method_id FROM services")
+        paying = database.all(
+            "SELECT DISTINCT m.expires_on, m.id FROM services AS s"
+            " JOIN payment_methods AS m ON m.id = s.payment_method_id"
+        )
         assert [str(day) for day, _ in paying] == ["2031-02-28"]
         token = (
             "SELECT token FROM payment_methods AS m"
@@ -217,7 +224,7 @@ class TestEachCommand:
         assert world.database.value(renewals) == 2  # each is paid by its own method
         world.clean()
 
-    def test_a_new_method_retries_what_was_declined_together_at_once(self, life: Any) -> None:
+    def test_new_method_retries_the_declined_renewals_together_at_once(self, life: Any) -> None:
         world = life()
         first = world.order(line(quantity=3))
         declines(world)
@@ -255,7 +262,7 @@ ABOUT_SERVICES = ["stop", "resume", "mode", "renew", "payment_method"]
 
 
 class TestWhatIsRefused:
-    def test_services_of_somebody_else_and_of_nobody(self, life: Any) -> None:
+    def test_service_of_another_customer_or_of_none_is_refused(self, life: Any) -> None:
         world = life()
         world.order()
         world.send(given.order("k-2", customer="bob"))
@@ -273,7 +280,7 @@ class TestWhatIsRefused:
 
         assert world.services() == before  # not even what is theirs
 
-    def test_what_has_ended(self, life: Any) -> None:
+    def test_ended_service_is_refused(self, life: Any) -> None:
         world = life()
         first = world.order()
         world.click("stop")
@@ -285,7 +292,7 @@ class TestWhatIsRefused:
             assert codes(about(world, command, ended)) == ["service_ended"]
         assert world.service() == ended
 
-    def test_what_is_not_delivered(self, life: Any) -> None:
+    def test_service_that_is_not_delivered_is_refused(self, life: Any) -> None:
         world = life()
         world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('driver:web', 'test')")
         world.send(given.order("k-1"))
@@ -295,7 +302,7 @@ class TestWhatIsRefused:
         for command in ABOUT_SERVICES:
             assert codes(about(world, command, coming)) == ["service_not_delivered"]
 
-    def test_an_expiry_that_nobody_can_have_seen(self, life: Any) -> None:
+    def test_renewal_from_an_expiry_the_service_never_had_is_refused(self, life: Any) -> None:
         world = life()
         first = world.order()
         no_date = [{"id": str(first.id), "expires_on": "2027-02-30"}]
@@ -310,7 +317,7 @@ class TestWhatIsRefused:
         ]
         assert world.expiry(first).isoformat() in late.problems[0].message
 
-    def test_an_expiry_of_before_a_renewal_does_nothing(self, life: Any) -> None:
+    def test_renewal_from_an_expiry_that_is_past_changes_nothing(self, life: Any) -> None:
         world = life()
         first = world.order()
         world.renew()
@@ -320,7 +327,7 @@ class TestWhatIsRefused:
         assert (answer.verdict, answer.repeated) == ("accepted", True)
         assert world.service().paid_periods == 2
 
-    def test_contracts_that_are_unknown_or_outdated(self, database: Database) -> None:
+    def test_unknown_or_outdated_contract_is_refused(self, database: Database) -> None:
         database.place(given.order())
         contracts = [
             TERMS, {"contract": "other", "version": 1}, {"contract": "terms", "version": 1},
@@ -344,7 +351,7 @@ class TestWhatIsRefused:
             {"command": "payment_method", "payment_method": "tok"},
         ],
     )
-    def test_a_customer_nobody_knows(self, database: Database, document: Any) -> None:
+    def test_unknown_customer_is_refused(self, database: Database, document: Any) -> None:
         (answer,) = database.place({**document, "customer": "stranger"})
         assert codes(answer) == ["customer_unknown"]
         assert database.value("SELECT count(*) FROM agreements") == 0
@@ -402,13 +409,11 @@ class TestWhatIsRefused:
         kept = database.all("SELECT code, upstream, door, times FROM rejected_documents")
         assert kept == [(code, "shop", "python", 1)]
 
-    def test_without_a_customer(self, database: Database) -> None:
+    def test_command_without_a_customer_is_rejected(self, database: Database) -> None:
         (answer,) = database.place({"command": "stop", "services": [str(uuid.uuid4())]})
         assert [(p.code, p.path) for p in answer.problems] == [("field_missing", "customer")]
 
-    def test_it_is_kept_where_a_person_finds_it_without_what_is_secret(
-        self, database: Database
-    ) -> None:
+    def test_refused_command_is_kept_without_its_secrets(self, database: Database) -> None:
         database.place(given.order())
         other = str(uuid.uuid4())
         document = {"command": "payment_method", "customer": "alice", "services": [other]}
@@ -421,7 +426,7 @@ class TestWhatIsRefused:
         assert "tok-secret" not in kept.body
         assert other in kept.body
 
-    def test_a_bad_one_harms_no_neighbour(self, database: Database) -> None:
+    def test_bad_command_does_not_harm_its_neighbours(self, database: Database) -> None:
         one, other = delivered(database, 2)
         stop = {"command": "stop", "customer": "alice"}
 
@@ -529,12 +534,12 @@ class TestOnTheCommandLine:
         for words in cases:
             once, twice = cli("service", *words), cli("service", *words)
             assert (once.exit_code, once.stdout.strip()) == (0, "done"), words
-            assert (twice.exit_code, twice.stdout.strip()) == (0, "it was so already"), words
+            assert (twice.exit_code, twice.stdout.strip()) == (0, "no change"), words
         world.fleet.settle(30)
 
         assert world.service().paid_periods == 2
         again = cli("service", "renew", first.id, "--expires-on", world.expiry(first).isoformat())
-        assert again.stdout.strip() == "it was so already"
+        assert again.stdout.strip() == "no change"
         world.clean()
 
     def test_the_mode_is_changed(self, bare_cli: Any, database: Database) -> None:
@@ -544,7 +549,7 @@ class TestOnTheCommandLine:
             assert (once.exit_code, once.stdout.strip()) == (0, "done"), once.stderr
             assert database.value("SELECT mode FROM services") == mode
 
-    def test_several_are_renewed_together(self, life: Any, cli: Any) -> None:
+    def test_several_services_are_renewed_together(self, life: Any, cli: Any) -> None:
         world = life()
         world.order(line("site"), line("vm"))
 
@@ -554,7 +559,7 @@ class TestOnTheCommandLine:
         assert rows(result) == [{"verdict": "accepted", "repeated": False, "problems": []}]
         assert {s.paid_periods for s in world.services()} == {2}
 
-    def test_what_is_refused_names_the_problem_and_ends_with_1(self, life: Any, cli: Any) -> None:
+    def test_refused_command_names_the_problem_and_ends_with_1(self, life: Any, cli: Any) -> None:
         world = life()
         world.order()
         world.send(given.order("k-2", customer="bob"))
@@ -581,7 +586,9 @@ class TestOnTheCommandLine:
             (("stop",), "Missing argument"),
         ],
     )
-    def test_what_cannot_be_done_ends_with_2(self, bare_cli: Any, words: Any, said: str) -> None:
+    def test_command_that_cannot_be_tried_ends_with_2(
+        self, bare_cli: Any, words: Any, said: str
+    ) -> None:
         result = bare_cli("service", *words)
         assert result.exit_code == 2
         assert said in result.stderr
@@ -598,7 +605,7 @@ class TestOnTheCommandLine:
             ),
         ],
     )
-    def test_what_a_customer_may_not_ends_with_1(
+    def test_unknown_customer_or_outdated_contract_ends_with_1(
         self, bare_cli: Any, database: Database, words: Any, code: str
     ) -> None:
         database.place(given.order())
@@ -606,7 +613,9 @@ class TestOnTheCommandLine:
         assert result.exit_code == 1
         assert code in result.stderr
 
-    def test_a_link_is_clicked(self, life: Any, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_click_on_a_link_is_carried_out(
+        self, life: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("AUTORENEW_LINK_BASE_URL", "https://example.com")
         monkeypatch.setenv("AUTORENEW_LINK_SECRET", "a secret of this test alone")
         world = life()
@@ -616,13 +625,13 @@ class TestOnTheCommandLine:
 
         once, twice = cli("service", "click", url), cli("service", "click", url)
 
-        assert [once.stdout.strip(), twice.stdout.strip()] == ["done", "it was so already"]
+        assert [once.stdout.strip(), twice.stdout.strip()] == ["done", "no change"]
         assert world.service().mode == "stop"
         changed = cli("service", "click", url[:-1])
         assert changed.exit_code == 2
         assert "not valid" in changed.stderr
 
-    def test_what_the_command_line_was_refused_is_kept_as_its_own(
+    def test_refused_command_of_the_command_line_is_kept_under_its_own_door(
         self, bare_cli: Any, database: Database
     ) -> None:
         (service,) = delivered(database)
@@ -633,7 +642,7 @@ class TestOnTheCommandLine:
 
 
 class TestRollout:
-    def test_it_is_listed_set_and_removed(self, life: Any, cli: Any) -> None:
+    def test_rollout_is_listed_set_and_removed(self, life: Any, cli: Any) -> None:
         world = life(brands=[])
         world.order(line("site"), line("server"))
         listed = rows(cli("rollout", "list", "--json"))
@@ -647,7 +656,7 @@ class TestRollout:
         world.fleet.settle(30)
 
         assert result.exit_code == 0
-        assert "kimsufi in FR renews from 2020-01-01" in result.stdout
+        assert "renewal is on for kimsufi in FR from 2020-01-01" in result.stdout
         on = {row["brand"]: row["starts_on"] for row in rows(cli("rollout", "list", "--json"))}
         assert on == {"kimsufi": "2020-01-01", "ovh": None}
         assert {s.plan: s.next_step for s in world.services()} == {"server": "remind", "site": None}
@@ -655,7 +664,7 @@ class TestRollout:
         world.fleet.settle(30)
         assert {s.next_step for s in world.services()} == {None}
 
-    def test_a_day_to_come_waits_for_that_day(self, life: Any, cli: Any) -> None:
+    def test_rollout_on_a_later_day_waits_for_it(self, life: Any, cli: Any) -> None:
         world = life(brands=[])
         first = world.order()
         day = world.expiry(first) - timedelta(days=10)
@@ -679,7 +688,7 @@ class TestRollout:
             (("ovh", "FR", "tomorrow"), "does not match the format"),
         ],
     )
-    def test_what_is_not_there_is_not_switched_on(
+    def test_unknown_brand_or_subsidiary_cannot_be_switched_on(
         self, bare_cli: Any, words: tuple[str, ...], said: str
     ) -> None:
         result = bare_cli("rollout", "set", *words)
@@ -688,7 +697,7 @@ class TestRollout:
 
 
 class TestLanes:
-    def test_those_of_renewals_are_listed_before_anything_was_in_them(self, bare_cli: Any) -> None:
+    def test_lanes_of_renewals_are_listed_before_they_hold_a_task(self, bare_cli: Any) -> None:
         listed = {row["lane"]: row["queue"] for row in rows(bare_cli("lanes", "list", "--json"))}
         expected = {
             "gateway": "billing", "destructive": "billing", "renewals": "billing",
@@ -708,13 +717,13 @@ class TestLanes:
         assert world.service().paid_periods == 1
         lane = next(r for r in rows(cli("lanes", "list", "--json")) if r["lane"] == "gateway")
         assert (lane["tasks"], lane["reason"]) == (1, "bank holiday")
-        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway goes on"
+        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway is resumed"
         assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway was not paused"
         world.fleet.settle(30)
         assert world.service().paid_periods == 2
         world.clean()
 
-    def test_what_was_stopped_while_its_charge_waited_is_not_charged(
+    def test_service_stopped_while_its_charge_waited_is_not_charged(
         self, life: Any, cli: Any
     ) -> None:
         world = life()
@@ -730,7 +739,7 @@ class TestLanes:
         assert {s.id: s.paid_periods for s in world.services()} == {one.id: 1, other.id: 2}
         world.clean()
 
-    def test_a_lane_that_is_none_is_said_to_be_none(self, bare_cli: Any) -> None:
+    def test_unknown_lane_is_an_error(self, bare_cli: Any) -> None:
         result = bare_cli("lanes", "pause", "nonsense", "--reason", "x")
         assert result.exit_code == 2
         assert "there is no lane 'nonsense'" in result.stderr

@@ -1,4 +1,4 @@
-"""What falls due, counted by what customers decided, and compared with what happened."""
+"""The forecast: what falls due, by the customers' decisions, and compared with what happened."""
 
 import csv
 import json
@@ -69,8 +69,7 @@ def service(database: Database, due: date = DUE, **changes: Any) -> uuid.UUID:
         "desired": "active",
         "paid_periods": 3,
         "expires_at": local_midnight(due, ZONES[subsidiary]),
-        "payment_method_id": uuid.uuid4(),
-        "pays_until": None,
+        "payment_method_id": method(database, changes.pop("card_until", None)),
         "agreed_version": 2,
     } | changes
     values = ", ".join(f":{name}" for name in row)
@@ -78,8 +77,23 @@ def service(database: Database, due: date = DUE, **changes: Any) -> uuid.UUID:
     return id
 
 
+def method(database: Database, last_day: date | None) -> uuid.UUID:
+    """A saved payment method."""
+    id = uuid.uuid4()
+    database.run(
+        "INSERT INTO customers (id, subsidiary, country, language, email)"
+        " VALUES ('alice', 'FR', 'FR', 'fr', 'alice@example.com') ON CONFLICT DO NOTHING"
+    )
+    database.run(
+        "INSERT INTO payment_methods (id, customer_id, token, expires_on)"
+        " VALUES (:id, 'alice', :token, :day)",
+        id=id, token=str(id), day=last_day,
+    )  # fmt: skip
+    return id
+
+
 def fixed(database: Database, id: uuid.UUID, net: int, due: date = DUE, number: int = 4) -> None:
-    """Its first reminder told its customer what the next period costs."""
+    """Fix the price of a renewal, as its first reminder does."""
     database.run(
         "INSERT INTO renewals (service_id, period_number, expires_on, net)"
         " VALUES (:id, :number, :due, :net)",
@@ -118,7 +132,8 @@ class TestDecision:
         [
             ({}, "will_renew"),
             ({"state": "suspended", "desired": "suspended"}, "will_renew"),
-            ({"pays_until": DUE}, "will_renew"),
+            # The first day of charging is three days before the expiry.
+            ({"card_until": DUE - timedelta(days=3)}, "will_renew"),
             ({"mode": "stop"}, "will_stop"),
             ({"mode": "stop", "agreed_version": 1, "payment_method_id": None}, "will_stop"),
             ({"agreed_version": 1}, "undecided_contract"),
@@ -126,25 +141,25 @@ class TestDecision:
             ({"mode": "manual"}, "undecided_manual"),
             ({"mode": "manual", "payment_method_id": None}, "undecided_manual"),
             ({"payment_method_id": None}, "undecided_payment"),
-            ({"pays_until": DUE - timedelta(days=1)}, "undecided_payment"),
+            ({"card_until": DUE - timedelta(days=4)}, "undecided_payment"),
             ({"subsidiary": "IE"}, "not_rolled_out"),
             ({"subsidiary": "IE", "mode": "stop"}, "not_rolled_out"),
         ],
     )
-    def test_a_service_is_counted_by_what_its_customer_decided(
+    def test_forecast_counts_a_service_by_its_customers_decision(
         self, books: Database, changes: dict[str, Any], decision: str
     ) -> None:
         service(books, **changes)
 
         assert forecasted(books) == [Row(date(2026, 10, 1), Decision(decision), "EUR", 1, PRICE)]
 
-    def test_a_plan_without_a_contract_needs_none(self, books: Database) -> None:
+    def test_service_of_a_plan_without_a_contract_needs_no_agreement(self, books: Database) -> None:
         books.run("UPDATE plans SET contract = NULL WHERE code = 'site'")
         service(books, agreed_version=None)
 
         assert [row.decision for row in forecasted(books)] == [Decision.WILL_RENEW]
 
-    def test_a_contract_is_asked_for_also_where_there_is_no_price(self, books: Database) -> None:
+    def test_missing_contract_comes_before_a_missing_price(self, books: Database) -> None:
         service(books, period_months=7, agreed_version=1)
 
         (row,) = forecasted(books)
@@ -171,7 +186,7 @@ class TestDecision:
             {"state": "pending", "desired": "absent", "expires_at": None},
         ],
     )
-    def test_what_is_ended_or_not_yet_there_does_not_fall_due(
+    def test_ended_and_undelivered_services_do_not_fall_due(
         self, books: Database, changes: dict[str, Any]
     ) -> None:
         service(books, **changes)
@@ -180,7 +195,7 @@ class TestDecision:
 
 
 class TestMoney:
-    def test_a_price_that_was_fixed_is_what_counts(self, books: Database) -> None:
+    def test_price_fixed_by_a_reminder_is_the_one_forecast(self, books: Database) -> None:
         fixed(books, service(books), 3000)
         service(books)
 
@@ -188,13 +203,13 @@ class TestMoney:
 
         assert (row.services, row.net) == (2, 3000 + PRICE)
 
-    def test_a_price_that_was_fixed_for_an_earlier_period_does_not(self, books: Database) -> None:
+    def test_price_fixed_for_an_earlier_period_does_not_count(self, books: Database) -> None:
         id = service(books)
         fixed(books, id, 3000, date(2026, 9, 20), number=3)
 
         assert forecasted(books)[0].net == PRICE
 
-    def test_what_is_not_sold_any_more_counts_at_its_last_price(self, books: Database) -> None:
+    def test_plan_off_sale_counts_at_its_last_price(self, books: Database) -> None:
         books.run("UPDATE prices SET on_sale = false")
         service(books, period_months=12)
 
@@ -240,7 +255,7 @@ class TestBuckets:
 
         assert counts(forecasted(books)) == {date(2026, 11, 1): 2}
 
-    def test_today_is_in_and_the_last_day_is_not(self, books: Database) -> None:
+    def test_forecast_includes_today_and_excludes_its_end(self, books: Database) -> None:
         for day in (date(2026, 10, 1), date(2026, 10, 9), date(2026, 10, 10)):
             service(books, day)
 
@@ -248,9 +263,7 @@ class TestBuckets:
 
         assert counts(found) == {date(2026, 10, 1): 1, date(2026, 10, 9): 1}
 
-    def test_what_is_past_its_expiry_is_overdue_at_the_price_it_was_told(
-        self, books: Database
-    ) -> None:
+    def test_expired_service_is_overdue_at_the_price_it_was_quoted(self, books: Database) -> None:
         late = service(books, TODAY - timedelta(days=1))
         fixed(books, late, 3000, TODAY - timedelta(days=1))
         service(books, TODAY - timedelta(days=20), state="suspended", desired="suspended")
@@ -261,14 +274,14 @@ class TestBuckets:
             Row(TODAY, Decision.WILL_RENEW, "EUR", 1, PRICE),
         ]
 
-    def test_what_is_overdue_cannot_be_paid_with_a_method_that_has_run_out_since(
+    def test_overdue_service_with_an_expired_payment_method_cannot_be_charged(
         self, books: Database
     ) -> None:
-        service(books, TODAY - timedelta(days=3), pays_until=TODAY - timedelta(days=1))
+        service(books, TODAY - timedelta(days=3), card_until=TODAY - timedelta(days=1))
 
         assert [r.decision for r in forecasted(books)] == [Decision.UNDECIDED_PAYMENT]
 
-    def test_filters_narrow_it(self, books: Database) -> None:
+    def test_filters_narrow_the_forecast(self, books: Database) -> None:
         service(books)
         service(books, plan="server", universe="dedicated", brand="kimsufi")
         service(books, plan="vm", universe="cloud", brand="soyoustart")
@@ -280,7 +293,7 @@ class TestBuckets:
 
 
 class TestSnapshot:
-    def test_one_is_kept_a_day(self, books: Database) -> None:
+    def test_one_snapshot_is_kept_a_day(self, books: Database) -> None:
         for due in (TODAY, DUE, DUE, TODAY + timedelta(days=91), TODAY + timedelta(days=92)):
             service(books, due)
         service(books, TODAY - timedelta(days=1))
@@ -294,10 +307,10 @@ class TestSnapshot:
         assert kept[1] == (DUE, "web", "ovh", "EUR", "will_renew", 2, 2 * PRICE)
         assert [row.due_on for row in kept] == [TODAY, DUE, TODAY + timedelta(days=91)]
 
-    def test_nothing_due_is_nothing_to_keep(self, books: Database) -> None:
+    def test_day_with_nothing_due_has_no_snapshot(self, books: Database) -> None:
         assert snapshot(books) == 0
 
-    def test_two_schedulers_at_the_same_moment_take_one(self, books: Database) -> None:
+    def test_two_schedulers_at_the_same_moment_take_one_snapshot(self, books: Database) -> None:
         service(books)
         taken: list[int] = []
         with books.engine("scheduler").begin() as first:
@@ -314,7 +327,7 @@ class TestSnapshot:
 
 
 class TestReview:
-    def test_what_was_forecast_stands_beside_what_happened(self, books: Database) -> None:
+    def test_review_shows_the_forecast_beside_what_happened(self, books: Database) -> None:
         ids = [service(books) for _ in range(5)]
         stopped = service(books, mode="stop")
         for id in ids:
@@ -335,19 +348,19 @@ class TestReview:
             ReviewRow(made, Outcome.OPEN, "EUR", 1, 3000),
         ]
 
-    def test_what_is_being_ended_has_ended(self, books: Database) -> None:
+    def test_service_on_its_way_to_termination_counts_as_ended(self, books: Database) -> None:
         service(books, desired="absent")
 
         assert [r.what for r in reviewed(books)] == [Outcome.ENDED]
 
-    def test_the_last_snapshot_by_the_first_of_the_month_is_taken(self, books: Database) -> None:
+    def test_review_takes_the_last_snapshot_before_the_month(self, books: Database) -> None:
         service(books)
         for day in (date(2026, 9, 1), date(2026, 9, 30), date(2026, 10, 2)):
             snapshot(books, day)
 
         assert {r.made_on for r in reviewed(books)} == {date(2026, 9, 30)}
 
-    def test_a_snapshot_that_does_not_reach_the_month_s_end_is_not(self, books: Database) -> None:
+    def test_review_ignores_a_snapshot_that_ends_before_the_month(self, books: Database) -> None:
         service(books)
         snapshot(books, date(2026, 7, 31))
         assert {r.made_on for r in reviewed(books)} == {None}
@@ -355,7 +368,7 @@ class TestReview:
         snapshot(books, date(2026, 8, 1))
         assert {r.made_on for r in reviewed(books)} == {date(2026, 8, 1)}
 
-    def test_the_first_one_of_the_month_is_compared_with_what_is_after_it(
+    def test_snapshot_from_within_the_month_is_compared_with_the_rest_of_it(
         self, books: Database
     ) -> None:
         service(books)
@@ -367,13 +380,13 @@ class TestReview:
             (Outcome.OPEN, 1),
         ]
 
-    def test_without_a_snapshot_there_is_what_happened(self, books: Database) -> None:
+    def test_review_without_a_snapshot_shows_what_happened(self, books: Database) -> None:
         service(books)
 
         assert reviewed(books) == [ReviewRow(None, Outcome.OPEN, "EUR", 1, PRICE)]
         assert reviewed(books, date(2026, 11, 17)) == []
 
-    def test_filters_narrow_both_sides(self, books: Database) -> None:
+    def test_filters_narrow_both_sides_of_a_review(self, books: Database) -> None:
         service(books)
         fixed(books, service(books, plan="vm", universe="cloud", brand="soyoustart"), 100)
         snapshot(books, date(2026, 10, 1))
@@ -437,7 +450,7 @@ class TestCommand:
         ]
         assert cli("--review", month, "--csv").stdout.startswith("made_on,side,what,")
 
-    def test_nothing_due_is_said(self, cli: Any) -> None:
+    def test_command_says_when_nothing_is_due(self, cli: Any) -> None:
         assert cli("--brand", "ovh", "--universe", "telecom").stdout.strip().endswith(": none")
         assert "of which no forecast was kept: none" in cli("--review", "2026-10").stdout
 
@@ -448,7 +461,9 @@ class TestCommand:
             (["--until", "2020-01-01"], "--until 2020-01-01 is not after today"),
         ],
     )
-    def test_what_cannot_be_is_one_clear_line(self, cli: Any, words: list[str], said: str) -> None:
+    def test_impossible_option_is_a_one_line_error(
+        self, cli: Any, words: list[str], said: str
+    ) -> None:
         result = cli(*words)
 
         assert result.exit_code != 0
@@ -463,10 +478,10 @@ class TestCommand:
             ["--review", "October"],
         ],
     )
-    def test_what_does_not_go_together_is_refused(self, cli: Any, words: list[str]) -> None:
+    def test_options_that_exclude_each_other_are_refused(self, cli: Any, words: list[str]) -> None:
         assert cli(*words).exit_code == 2
 
-    def test_who_may_only_read_can_ask(
+    def test_role_readonly_can_forecast(
         self, books: Database, due: date, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         url = books.engine("readonly").url.set(drivername="postgresql")

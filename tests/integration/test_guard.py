@@ -1,4 +1,4 @@
-"""A fleet that lost track charges and ends nothing until a person has looked."""
+"""A fleet that lost track of what happened charges and ends nothing until a person resumes it."""
 
 import contextlib
 import uuid
@@ -51,7 +51,7 @@ def reasons(database: Database) -> set[str]:
 
 
 def age(database: Database, by: str) -> None:
-    """The last sign of life is so old by now."""
+    """Make the last heartbeat this old."""
     database.run(
         "UPDATE heartbeat SET beat_at = beat_at - CAST(:by AS interval),"
         " business_at = business_at - CAST(:by AS interval),"
@@ -61,12 +61,14 @@ def age(database: Database, by: str) -> None:
 
 
 class TestHeartbeat:
-    def test_the_first_one_is_fine_and_so_are_those_that_follow(self, database: Database) -> None:
+    def test_heartbeats_in_time_pause_nothing(self, database: Database) -> None:
         assert [beat(database) for _ in range(3)] == [[], [], []]
         assert paused(database) == []
 
     @pytest.mark.parametrize("role", ["relay", "scheduler"])
-    def test_relays_and_schedulers_may_leave_it(self, database: Database, role: str) -> None:
+    def test_relays_and_schedulers_may_record_a_heartbeat(
+        self, database: Database, role: str
+    ) -> None:
         for _ in range(2):
             with database.engine(role).begin() as tx:
                 guard.beat(tx, SystemClock(), VIRTUAL)
@@ -76,7 +78,9 @@ class TestHeartbeat:
         assert paused(database) == GUARDED
 
     @pytest.mark.parametrize(("hours", "is_silence"), [(5.9, False), (6.1, True)])
-    def test_silence_in_real_time(self, database: Database, hours: float, is_silence: bool) -> None:
+    def test_silence_in_real_time_pauses_the_guarded_lanes(
+        self, database: Database, hours: float, is_silence: bool
+    ) -> None:
         beat(database)
         database.run(
             "UPDATE heartbeat SET beat_at = beat_at - make_interval(secs => :secs)",
@@ -88,7 +92,7 @@ class TestHeartbeat:
         assert found == (["nothing was seen of the fleet for 6.1 h"] if is_silence else [])
         assert paused(database) == (GUARDED if is_silence else [])
 
-    def test_silence_in_the_time_of_the_business(self, database: Database) -> None:
+    def test_silence_in_business_time_pauses_the_guarded_lanes(self, database: Database) -> None:
         beat(database)
 
         assert beat(database, 7 * HOUR) == ["nothing was seen of the fleet for 7.0 h"]
@@ -96,11 +100,15 @@ class TestHeartbeat:
         assert paused(database) == GUARDED
         assert reasons(database) == {"guard: nothing was seen of the fleet for 7.0 h"}
 
-    def test_hops_that_are_shorter_than_a_silence_are_none(self, database: Database) -> None:
+    def test_hop_of_business_time_that_is_shorter_than_a_silence_pauses_nothing(
+        self, database: Database
+    ) -> None:
         for hours in range(0, 50, 5):
             assert beat(database, hours * HOUR) == []
 
-    def test_time_of_the_business_that_goes_back(self, database: Database) -> None:
+    def test_business_time_that_goes_back_pauses_the_guarded_lanes(
+        self, database: Database
+    ) -> None:
         beat(database, 2 * HOUR)
 
         (found,) = beat(database)
@@ -108,11 +116,11 @@ class TestHeartbeat:
         assert found.startswith("time went back from ")
         assert paused(database) == GUARDED
 
-    def test_a_moment_back_is_nothing(self, database: Database) -> None:
+    def test_time_that_goes_back_by_a_moment_pauses_nothing(self, database: Database) -> None:
         beat(database, timedelta(minutes=4))
         assert beat(database) == []
 
-    def test_real_time_that_goes_back(self, database: Database) -> None:
+    def test_real_time_that_goes_back_pauses_the_guarded_lanes(self, database: Database) -> None:
         beat(database)
         database.run("UPDATE heartbeat SET beat_at = beat_at + interval '10 minutes'")
 
@@ -120,7 +128,7 @@ class TestHeartbeat:
 
         assert found.startswith("time went back")
 
-    def test_another_database(self, database: Database) -> None:
+    def test_restored_database_pauses_the_guarded_lanes(self, database: Database) -> None:
         beat(database)
         database.run("UPDATE heartbeat SET identity = '1/1/1'")
 
@@ -129,7 +137,9 @@ class TestHeartbeat:
         assert paused(database) == GUARDED
         assert beat(database) == []
 
-    def test_a_copy_of_the_database_is_another_one(self, database: Database, postgres: Any) -> None:
+    def test_copy_of_the_database_is_recognized_as_another_one(
+        self, database: Database, postgres: Any
+    ) -> None:
         beat(database)
         database.close()
         name = f"{database.name}_copy"
@@ -142,7 +152,7 @@ class TestHeartbeat:
             copy.close()
             postgres.drop_database(name)
 
-    def test_all_that_is_found_is_in_the_reason(self, database: Database) -> None:
+    def test_reason_of_a_pause_names_everything_found(self, database: Database) -> None:
         beat(database)
         age(database, "1 day")
         database.run("UPDATE heartbeat SET identity = 'x'")
@@ -154,7 +164,7 @@ class TestHeartbeat:
         assert "restored backup" in reason
 
     @pytest.mark.parametrize("minutes", [10, -10])
-    def test_a_host_whose_clock_is_wrong_is_found_and_its_time_is_not_kept(
+    def test_wrong_clock_of_a_host_pauses_the_lanes_and_its_time_is_not_recorded(
         self, database: Database, minutes: int
     ) -> None:
         beat(database)
@@ -168,18 +178,16 @@ class TestHeartbeat:
         assert paused(database) == GUARDED
         assert database.all("SELECT * FROM heartbeat") == before
 
-    def test_a_first_heartbeat_of_a_wrong_clock_is_none(self, database: Database) -> None:
+    def test_first_heartbeat_with_a_wrong_clock_is_not_recorded(self, database: Database) -> None:
         assert beat(database, timedelta(minutes=10), load_settings())
         assert database.all("SELECT * FROM heartbeat") == []
         assert paused(database) == GUARDED
 
-    def test_a_clock_that_is_a_little_off_is_right(self, database: Database) -> None:
+    def test_clock_that_is_a_little_off_is_accepted(self, database: Database) -> None:
         assert beat(database, timedelta(minutes=4), load_settings()) == []
         assert paused(database) == []
 
-    def test_what_a_person_resumed_is_not_paused_again_for_the_same_gap(
-        self, database: Database
-    ) -> None:
+    def test_resumed_lane_is_not_paused_again_for_the_same_gap(self, database: Database) -> None:
         beat(database)
         age(database, "7 hours")
         beat(database)
@@ -191,7 +199,7 @@ class TestHeartbeat:
 
         assert paused(database) == []
 
-    def test_a_lane_that_a_person_paused_keeps_that_reason_beside_the_new_one(
+    def test_lane_paused_by_a_person_keeps_that_reason_beside_the_guards(
         self, database: Database
     ) -> None:
         beat(database)
@@ -221,7 +229,7 @@ class TestCountOfEnds:
         with database.engine("scheduler").begin() as tx:
             return guard.count_ends(tx, more, now, load_settings(**(EVERY | settings)))
 
-    def test_more_than_so_many_pause_only_what_ends(self, database: Database) -> None:
+    def test_too_many_ends_pause_only_the_destructive_lane(self, database: Database) -> None:
         assert not self.count(database, 5, 0 * HOUR, destructive_most=5)
         assert paused(database) == []
 
@@ -232,35 +240,41 @@ class TestCountOfEnds:
             "guard: 6 services would be suspended or terminated within 24 h"
         }
 
-    def test_more_than_a_share_of_all(self, database: Database) -> None:
+    def test_too_large_a_share_of_ends_pauses_the_destructive_lane(
+        self, database: Database
+    ) -> None:
         database.run(SERVICE, number=60)
         assert not self.count(database, 30, 0 * HOUR, destructive_share=0.5)
         assert self.count(database, 1, HOUR, destructive_share=0.5)
 
-    def test_what_has_ended_is_not_one_of_all(self, database: Database) -> None:
+    def test_ended_services_do_not_count_towards_the_share(self, database: Database) -> None:
         database.run(SERVICE, number=60)
         database.run("UPDATE services SET state = 'terminated' WHERE random() < 2")
         database.run(SERVICE, number=40)
         assert self.count(database, 25, 0 * HOUR, destructive_share=0.5)
 
-    def test_a_share_of_a_few_says_nothing(self, database: Database) -> None:
+    def test_share_of_very_few_services_pauses_nothing(self, database: Database) -> None:
         database.run(SERVICE, number=20)
         assert not self.count(database, 20, 0 * HOUR, destructive_share=0.01)
         assert self.count(database, 1, 0 * HOUR, destructive_share=0.01)
 
-    def test_what_was_before_the_window_does_not_count(self, database: Database) -> None:
+    def test_ends_before_the_window_do_not_count(self, database: Database) -> None:
         for day in range(4):
             assert not self.count(database, 20, day * 25 * HOUR, destructive_most=20)
         assert self.count(database, 20, 3 * 25 * HOUR + HOUR, destructive_most=20)
 
-    def test_once_a_person_resumed_the_lane_it_is_counted_anew(self, database: Database) -> None:
+    def test_count_of_ends_starts_anew_when_a_person_resumes_the_lane(
+        self, database: Database
+    ) -> None:
         assert self.count(database, 6, 0 * HOUR, destructive_most=5)
         with database.owner.begin() as tx:
             lanes.resume(tx, "destructive")
 
         assert not self.count(database, 5, HOUR, destructive_most=5)
 
-    def test_resuming_another_lane_forgets_nothing(self, database: Database) -> None:
+    def test_resuming_another_lane_does_not_reset_the_count_of_ends(
+        self, database: Database
+    ) -> None:
         assert not self.count(database, 5, 0 * HOUR, destructive_most=5)
         with database.owner.begin() as tx:
             lanes.resume(tx, "gateway")
@@ -296,7 +310,7 @@ def enqueue_all(database: Database) -> dict[str, uuid.UUID]:
 
 class TestGuardedLanes:
     @pytest.mark.parametrize(("seconds", "claimed"), [(-1, {REMIND}), (60, set(TASKS))])
-    def test_nothing_is_claimed_there_once_the_last_sign_of_life_is_too_old(
+    def test_guarded_task_is_not_claimed_once_the_last_heartbeat_is_too_old(
         self, database: Database, seconds: int, claimed: set[str]
     ) -> None:
         enqueue_all(database)
@@ -315,7 +329,7 @@ class TestGuardedLanes:
 
         assert found == claimed
 
-    def test_a_relay_looks_before_it_hands_anything_over(self, database: Database) -> None:
+    def test_relay_checks_the_heartbeat_before_it_dispatches(self, database: Database) -> None:
         """A database of yesterday, with a charge that was ready then."""
         enqueue_all(database)
         beat(database)
@@ -328,7 +342,7 @@ class TestGuardedLanes:
         assert paused(database) == GUARDED
         assert "24.0 h" in str(reasons(database))
 
-    def test_what_a_dead_fleet_had_handed_over_waits_too(self, database: Database) -> None:
+    def test_tasks_dispatched_before_the_fleet_died_wait_too(self, database: Database) -> None:
         """Messages may be left on the broker: they are older than the guard's look."""
         enqueue_all(database)
         beat(database)
@@ -347,7 +361,7 @@ class TestGuardedLanes:
 
 
 class Leaping:
-    """A clock that is moved, and looked at by another process, the moment after it was read."""
+    """A clock that is advanced, and read by another process, just after it was read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -363,7 +377,7 @@ class Leaping:
         return read
 
 
-def test_time_that_leaps_while_a_relay_is_about_to_beat_does_not_go_back(
+def test_leap_of_time_during_a_heartbeat_is_not_taken_for_time_that_goes_back(
     database: Database,
 ) -> None:
     beat(database)
@@ -373,7 +387,7 @@ def test_time_that_leaps_while_a_relay_is_about_to_beat_does_not_go_back(
     assert paused(database) == []
 
 
-def test_a_fleet_on_a_database_of_yesterday_charges_nothing_until_a_person_says_so(
+def test_fleet_on_yesterdays_backup_charges_nothing_until_a_person_resumes_it(
     embedded: Any, database: Database
 ) -> None:
     database.place(order("k-1"))
@@ -398,7 +412,7 @@ def test_a_fleet_on_a_database_of_yesterday_charges_nothing_until_a_person_says_
     assert_clean(fleet, database)
 
 
-def test_too_many_ends_wait_for_a_person_before_anything_is_suspended(life: Any) -> None:
+def test_too_many_ends_wait_for_a_person_before_any_service_is_suspended(life: Any) -> None:
     world = life(destructive_most=2, calls_at_once=16)
     first = world.order(*(line(quantity=10) for _ in range(3)))
     declines(world)
@@ -417,7 +431,7 @@ def test_too_many_ends_wait_for_a_person_before_anything_is_suspended(life: Any)
     assert paused(world.database) == []
 
 
-def test_what_paid_while_its_end_waited_for_a_person_stays(life: Any) -> None:
+def test_service_paid_while_its_end_waited_for_a_person_stays(life: Any) -> None:
     world = life(destructive_most=1)
     first = world.order(line(quantity=2))
     declines(world)

@@ -1,4 +1,4 @@
-"""Services of the old world are taken over once, good rows whatever the bad ones are."""
+"""Services of another system are imported once; bad rows do not harm the good ones."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def bare(**changes: Any) -> dict[str, Any]:
-    """A row without what belongs to its customer."""
+    """A row without the fields that describe its customer."""
     return row(
         **dict.fromkeys(("subsidiary", "country", "language", "email", "contract_version"))
         | dict.fromkeys(("payment_method", "payment_method_expires"))
@@ -67,7 +67,7 @@ Take = Callable[..., tuple[Counts, list[Reject]]]
 
 @pytest.fixture
 def take(database: Database) -> Take:
-    """Imports rows, or bytes, as the role of whoever takes things in."""
+    """Imports rows, or bytes, as the role ``api``."""
     with database.owner.begin() as tx:
         set_rollout(tx, "ovh", "FR", date(2026, 1, 1))
 
@@ -97,7 +97,7 @@ def everything(database: Database) -> dict[str, list[Any]]:
     return {name: database.all(f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables}
 
 
-def test_a_service_is_taken_over_with_all_that_belongs_to_it(
+def test_service_is_imported_with_its_customer_contract_and_payment_method(
     take: Take, database: Database
 ) -> None:
     counts, rejects = take(row())
@@ -134,7 +134,7 @@ def test_a_service_is_taken_over_with_all_that_belongs_to_it(
         "mode_before": None,
         "mode_changed_at": None,
         "payment_method_id": method,
-        "pays_until": date(2027, 2, 28),
+        "pays_until": None,
         "agreed_version": 2,
         "next_step": "remind",
         "next_step_at": datetime(2026, 6, 15, 6, tzinfo=UTC),
@@ -167,7 +167,9 @@ def test_importing_a_file_again_changes_nothing(take: Take, database: Database) 
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_where_chunks_begin_makes_no_difference(take: Take, database: Database, chunk: int) -> None:
+def test_result_of_an_import_does_not_depend_on_the_size_of_chunks(
+    take: Take, database: Database, chunk: int
+) -> None:
     counts, rejects = take(
         bare(resource_id="r-0"),
         row(),
@@ -191,7 +193,7 @@ def test_where_chunks_begin_makes_no_difference(take: Take, database: Database, 
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
-def test_a_dry_run_says_the_same_and_writes_nothing(
+def test_dry_run_reports_the_same_as_an_import_and_writes_nothing(
     take: Take, database: Database, chunk: int
 ) -> None:
     rows = [row(), row(), bare(resource_id="r-2"), row(resource_id="r-3", plan="nothing")]
@@ -200,7 +202,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(
     assert take(*rows, chunk=chunk) == said
 
 
-def test_a_known_customer_is_not_changed_and_lends_what_it_has(
+def test_import_uses_a_known_customers_contract_and_method_and_does_not_change_them(
     take: Take, database: Database
 ) -> None:
     database.place(given.order("k-1", customer="alice", contracts=[
@@ -220,12 +222,11 @@ def test_a_known_customer_is_not_changed_and_lends_what_it_has(
     assert codes(rejects) == [(3, ["customer_mismatch"])]
     assert database.all("SELECT * FROM customers") == before
     assert database.all(
-        "SELECT DISTINCT payment_method_id, pays_until, agreed_version FROM services"
-        " WHERE order_id IS NULL"
-    ) == [(saved, date(2030, 1, 31), 2)]
+        "SELECT DISTINCT payment_method_id, agreed_version FROM services WHERE order_id IS NULL"
+    ) == [(saved, 2)]
 
 
-def test_an_import_that_was_interrupted_is_continued(take: Take, database: Database) -> None:
+def test_interrupted_import_can_be_continued(take: Take, database: Database) -> None:
     class Interrupted(Exception):
         pass
 
@@ -247,7 +248,7 @@ def test_an_import_that_was_interrupted_is_continued(take: Take, database: Datab
 
 
 @pytest.mark.parametrize(("subsidiary", "taken_over"), [("FR", True), ("IE", False)])
-def test_a_customer_who_orders_meanwhile_is_taken_as_the_order_says(
+def test_customer_who_orders_during_an_import_is_kept_as_in_the_order(
     take: Take, database: Database, subsidiary: str, taken_over: bool
 ) -> None:
     with database.owner.connect() as order:
@@ -280,7 +281,7 @@ def test_only_one_import_runs_at_a_time(take: Take, database: Database) -> None:
     assert take(row())[0] == Counts(known=1)
 
 
-def test_a_plan_that_is_not_sold_any_more_is_taken_over_at_its_last_price(
+def test_service_of_a_plan_off_sale_is_imported_at_its_last_price(
     take: Take, database: Database
 ) -> None:
     database.run("UPDATE plans SET on_sale = false WHERE code = 'site'")
@@ -288,7 +289,7 @@ def test_a_plan_that_is_not_sold_any_more_is_taken_over_at_its_last_price(
     assert take(row())[0] == Counts(imported=1)
 
 
-def test_what_was_suspended_stays_so(take: Take, database: Database) -> None:
+def test_suspended_service_is_imported_as_suspended(take: Take, database: Database) -> None:
     take(row(state="suspended", mode="manual"))
     assert database.all("SELECT state, desired, confirmed, suspended_at FROM services") == [
         ("suspended", "suspended", "suspended", NOW)
@@ -307,7 +308,7 @@ def test_what_was_suspended_stays_so(take: Take, database: Database) -> None:
         ("2025-01-31", "2026-06-30"),
     ],
 )
-def test_the_next_step_is_the_one_the_rule_gives_for_what_was_written(
+def test_next_step_of_an_imported_service_is_the_one_the_rule_gives(
     take: Take,
     database: Database,
     mode: str,
@@ -328,7 +329,7 @@ def test_the_next_step_is_the_one_the_rule_gives_for_what_was_written(
     assert database.all(f"SELECT {columns} FROM services") == before
 
 
-def test_two_services_that_renew_on_one_day_are_asked_for_as_one(
+def test_two_imported_services_that_renew_on_one_day_share_a_payment_request(
     take: Take, database: Database
 ) -> None:
     # Charged before it is reminded of, so that this is what comes first.
@@ -338,7 +339,7 @@ def test_two_services_that_renew_on_one_day_are_asked_for_as_one(
     assert [step for step, _ in found] == ["request"]
 
 
-def test_csv_is_taken_over_whatever_bytes_are_between_its_good_rows(
+def test_good_rows_of_a_csv_file_are_imported_whatever_bytes_lie_between_them(
     take: Take, database: Database
 ) -> None:
     header = b"customer,plan,period,resource_id,expires_on,payment_method,"
@@ -372,7 +373,7 @@ def test_csv_is_taken_over_whatever_bytes_are_between_its_good_rows(
     ]
 
 
-def test_a_header_that_is_wrong_stops_before_anything_is_written(
+def test_wrong_csv_header_stops_the_import_before_anything_is_written(
     take: Take, database: Database
 ) -> None:
     with pytest.raises(AutorenewError, match="there is no column 'colour'"):
@@ -394,7 +395,7 @@ def cli(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     return run
 
 
-def test_rejected_rows_lie_beside_the_file_until_they_are_mended(
+def test_rejected_rows_are_written_beside_the_file_and_can_be_imported_once_mended(
     cli: Callable[..., Result], database: Database, tmp_path: Path
 ) -> None:
     file, rejects = tmp_path / "old.ndjson", tmp_path / "old.ndjson.rejects.csv"
@@ -404,7 +405,7 @@ def test_rejected_rows_lie_beside_the_file_until_they_are_mended(
 
     assert (first.exit_code, first.stdout.strip()) == (
         1,
-        f"1 imported, 0 known before, 1 rejected (see {rejects})",
+        f"1 imported, 0 already known, 1 rejected (see {rejects})",
     )
     (found,) = csv.DictReader(rejects.read_text().splitlines())
     assert (found["line"], found["code"]) == ("2", "email_invalid mode_invalid")
@@ -425,14 +426,14 @@ def test_rejected_rows_lie_beside_the_file_until_they_are_mended(
     assert database.value("SELECT count(*) FROM services") == 2
 
 
-def test_standard_input_is_imported_and_its_rejects_are_said(
+def test_standard_input_is_imported_and_its_rejected_rows_are_printed(
     cli: Callable[..., Result], tmp_path: Path
 ) -> None:
     body = ndjson(row(), row(resource_id="r-2", mode="x"))
 
     said = cli("-", "--format", "ndjson", "--dry-run", stdin=body)
     assert said.exit_code == 1
-    assert said.stdout.strip() == "1 would be imported, 0 known before, 1 would be rejected"
+    assert said.stdout.strip() == "1 would be imported, 0 already known, 1 would be rejected"
     assert '2,mode_invalid,"mode must be' in said.stderr
 
     path = tmp_path / "rejects.csv"
@@ -441,20 +442,18 @@ def test_standard_input_is_imported_and_its_rejects_are_said(
     assert path.read_text().startswith("line,code,message,row\n2,mode_invalid,")
 
 
-def test_what_the_command_cannot_know_it_asks_for(
+def test_import_command_asks_for_the_options_it_needs(
     cli: Callable[..., Result], tmp_path: Path
 ) -> None:
     file = tmp_path / f"{uuid.uuid4().hex}.txt"
     file.write_bytes(ndjson(row()))
-    assert "Say --format" in cli(str(file)).stderr
+    assert "use --format" in cli(str(file)).stderr
     same = cli(str(file), "--format", "ndjson", "--rejects", str(file))
     assert "--rejects is FILE itself" in same.stderr
     assert file.read_bytes() == ndjson(row())
 
 
-def test_no_right_beyond_those_of_whoever_takes_things_in_is_used(
-    take: Take, database: Database
-) -> None:
+def test_import_runs_with_the_rights_of_the_role_api(take: Take, database: Database) -> None:
     take(row(), bare(resource_id="r-2"))
     with database.engine("api").connect() as tx:
         assert not tx.execute(

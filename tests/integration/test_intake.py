@@ -1,4 +1,4 @@
-"""Orders are taken once per key, and one bad document never harms its neighbours."""
+"""Orders are taken once per key, and a bad document does not harm its neighbours."""
 
 import threading
 from datetime import date
@@ -13,7 +13,7 @@ from tests.conftest import Database
 from tests.support.given import body, line, order
 
 
-def test_an_accepted_order_is_written_down_with_its_first_task(database: Database) -> None:
+def test_accepted_order_is_stored_with_its_lines_and_its_first_task(database: Database) -> None:
     (answer,) = database.place(order("k-1", line(quantity=3), line("vm")))
 
     assert answer.verdict is Verdict.ACCEPTED
@@ -36,7 +36,7 @@ def test_the_same_document_again_gives_the_same_answer_and_changes_nothing(
     assert database.value("SELECT wanted FROM tasks") == 1
 
 
-def test_a_refused_order_takes_its_key_and_is_refused_again_the_same_way(
+def test_refused_order_takes_its_key_and_gets_the_same_answer_again(
     database: Database,
 ) -> None:
     bad = order("k-1", line("no-such-plan"))
@@ -104,7 +104,7 @@ def test_bad_documents_do_not_harm_their_neighbours(database: Database) -> None:
     assert kept == len(bodies) - len(accepted)
 
 
-def test_what_is_kept_of_a_bad_document_holds_no_secret(database: Database) -> None:
+def test_rejected_document_is_kept_without_its_secrets(database: Database) -> None:
     bad = order("k-1", line("no-such-plan"), payment_method="tok-secret-4242")
     bad["customer"]["email"] = "alice.secret@example.com"
     bad["customer"]["vat_number"] = "FR40303265045"
@@ -117,7 +117,7 @@ def test_what_is_kept_of_a_bad_document_holds_no_secret(database: Database) -> N
     assert "no-such-plan" in kept
 
 
-def test_a_document_that_keeps_coming_is_kept_once_and_counted(database: Database) -> None:
+def test_rejected_document_that_comes_again_is_kept_once_and_counted(database: Database) -> None:
     intake = Intake(database.engine("api"), CatalogueCache(), SystemClock())
 
     for _ in range(3):
@@ -151,7 +151,7 @@ def test_the_same_order_sent_through_many_doors_at_once_is_taken_once(database: 
 
 
 class TestPaymentMethods:
-    """An order that names none is paid with the one its customer saved, by their first order."""
+    """An order without a payment method is paid with the one that the first order saved."""
 
     def saved(self, database: Database) -> list[Any]:
         return database.all(
@@ -166,7 +166,7 @@ class TestPaymentMethods:
             " WHERE o.state <> 'refused' ORDER BY o.key"
         )
 
-    def test_the_first_one_is_saved_and_another_in_an_order_is_for_that_order(
+    def test_first_payment_method_is_saved_and_another_one_pays_its_order_only(
         self, database: Database
     ) -> None:
         database.place(order("k-1", payment_method="tok-1"))
@@ -176,7 +176,9 @@ class TestPaymentMethods:
         assert self.saved(database) == [("alice", "tok-1")]
         assert self.paid_with(database) == [("k-1", "tok-1"), ("k-2", "tok-2"), ("k-3", "tok-1")]
 
-    def test_within_a_batch_it_is_saved_for_the_orders_after_it(self, database: Database) -> None:
+    def test_payment_method_is_saved_for_later_orders_of_the_same_batch(
+        self, database: Database
+    ) -> None:
         answers = database.place(
             order("k-1", payment_method="tok-1"),
             without_a_method(order("k-2")),
@@ -186,14 +188,14 @@ class TestPaymentMethods:
         assert [a.verdict for a in answers] == ["accepted", "accepted", "refused"]
         assert self.paid_with(database) == [("k-1", "tok-1"), ("k-2", "tok-1")]
 
-    def test_of_several_in_a_batch_the_first_is_saved_as_if_they_came_one_by_one(
-        self, database: Database
-    ) -> None:
+    def test_first_payment_method_of_a_batch_is_the_one_saved(self, database: Database) -> None:
         database.place(order("k-1", payment_method="tok-1"), order("k-2", payment_method="tok-2"))
 
         assert self.saved(database) == [("alice", "tok-1")]
 
-    def test_who_has_none_is_refused_and_may_order_anew(self, database: Database) -> None:
+    def test_order_without_any_payment_method_is_refused_and_may_be_placed_anew(
+        self, database: Database
+    ) -> None:
         document = without_a_method(order("k-1"))
         first, again = database.place(document, document)
 
@@ -206,13 +208,15 @@ class TestPaymentMethods:
         (answer,) = database.place(order("k-2"))
         assert answer.verdict is Verdict.ACCEPTED
 
-    def test_the_method_of_an_order_that_is_refused_is_not_saved(self, database: Database) -> None:
+    def test_payment_method_of_a_refused_order_is_not_saved(self, database: Database) -> None:
         answers = database.place(order("k-1", line("nothing")), without_a_method(order("k-2")))
 
         assert [a.verdict for a in answers] == [Verdict.REFUSED, Verdict.REFUSED]
         assert database.value("SELECT count(*) FROM payment_methods") == 0
 
-    def test_nor_is_that_of_one_whose_key_was_taken(self, database: Database) -> None:
+    def test_payment_method_of_an_order_under_a_used_key_is_not_saved(
+        self, database: Database
+    ) -> None:
         database.place(order("k-1", line("nothing")))
 
         answers = database.place(order("k-1"), without_a_method(order("k-2")))
@@ -220,7 +224,7 @@ class TestPaymentMethods:
         assert [a.verdict for a in answers] == [Verdict.REJECTED, Verdict.REFUSED]
         assert database.value("SELECT count(*) FROM payment_methods") == 0
 
-    def test_a_month_is_kept_as_its_last_day_and_a_later_one_replaces_it(
+    def test_expiry_month_is_kept_as_its_last_day_and_a_later_one_replaces_it(
         self, database: Database
     ) -> None:
         months = ["2028-02", None, "2030-12"]
@@ -237,7 +241,7 @@ def without_a_method(document: Any) -> Any:
     return {name: value for name, value in document.items() if name != "payment_method"}
 
 
-def test_a_customer_who_moved_is_known_by_the_newest_order(database: Database) -> None:
+def test_customers_address_is_that_of_the_newest_order(database: Database) -> None:
     moved = order("k-2")
     moved["customer"] |= {"country": "BE", "email": "new@example.com"}
 
@@ -249,7 +253,7 @@ def test_a_customer_who_moved_is_known_by_the_newest_order(database: Database) -
     assert countries == [("FR",), ("BE",)]
 
 
-def test_also_when_it_comes_in_one_batch_with_the_one_before(database: Database) -> None:
+def test_customers_address_is_that_of_the_last_order_of_a_batch(database: Database) -> None:
     moved = order("k-2")
     moved["customer"] |= {"country": "BE", "email": "new@example.com"}
 

@@ -127,7 +127,7 @@ def test_a_task_can_be_claimed_once(book: Ledger) -> None:
     assert second.tasks == ()
 
 
-def test_what_was_not_dispatched_cannot_be_claimed_by_a_forged_message(book: Ledger) -> None:
+def test_forged_message_cannot_claim_a_task_that_was_not_dispatched(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
 
@@ -156,7 +156,7 @@ def test_a_wake_up_during_the_work_is_not_lost(book: Ledger) -> None:
     assert book.row(one)["due"]
 
 
-def test_a_task_that_is_wanted_again_starts_from_its_first_attempt(book: Ledger) -> None:
+def test_task_enqueued_during_the_work_starts_again_from_its_first_attempt(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
     book.finish(book.take(one), Outcome(retries=[Retry(one, "away", delay=0)]))
@@ -170,7 +170,7 @@ def test_a_task_that_is_wanted_again_starts_from_its_first_attempt(book: Ledger)
     assert book.row(one)["attempts"] == 0
 
 
-def test_a_retry_waits_and_keeps_why(book: Ledger) -> None:
+def test_retry_waits_and_keeps_its_reason(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
 
@@ -231,7 +231,7 @@ def test_a_later_enqueue_does_not_put_off_an_earlier_one(book: Ledger) -> None:
     assert book.row(one)["due"]
 
 
-def test_what_lost_its_lease_cannot_be_finished(book: Ledger) -> None:
+def test_task_without_a_valid_lease_cannot_be_finished(book: Ledger) -> None:
     one, two = subjects(2)
     book.enqueue(one, two)
     late = book.take(one, two, seconds=-1)
@@ -312,7 +312,7 @@ def test_a_renewed_lease_is_not_rescued(book: Ledger) -> None:
     book.finish(claim, Outcome(done=[one]))
 
 
-def test_what_is_dispatched_and_not_claimed_is_rescued_later_each_time(book: Ledger) -> None:
+def test_unclaimed_task_is_rescued_later_each_time(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
     waits = []
@@ -326,7 +326,7 @@ def test_what_is_dispatched_and_not_claimed_is_rescued_later_each_time(book: Led
     assert waits == [1, 2, 4]
 
 
-def test_a_subject_whose_start_came_to_no_end_is_dispatched_alone(book: Ledger) -> None:
+def test_subject_whose_first_start_did_not_finish_is_dispatched_alone(book: Ledger) -> None:
     bad, good, other = subjects(3)
     book.enqueue(bad)
     book.take(bad, seconds=-1)
@@ -342,7 +342,7 @@ def test_a_subject_whose_start_came_to_no_end_is_dispatched_alone(book: Ledger) 
     }
 
 
-def test_a_subject_that_never_comes_to_an_end_fails_as_crashed(book: Ledger) -> None:
+def test_subject_that_never_finishes_fails_as_crashed(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
 
@@ -366,7 +366,7 @@ def test_subjects_that_were_lost_together_do_not_come_back_together(book: Ledger
     assert book.database.value("SELECT count(DISTINCT run_at) FROM tasks") == 50
 
 
-def test_a_released_task_is_as_if_it_had_never_been_started(book: Ledger) -> None:
+def test_released_task_counts_no_start_and_no_attempt(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
     claim = book.take(one)
@@ -482,7 +482,7 @@ def test_what_a_command_changes_while_a_task_is_worked_on_is_seen_in_the_end(
     assert book.row(red) is None
 
 
-def test_a_pause_also_stops_what_was_dispatched(book: Ledger) -> None:
+def test_pause_also_stops_dispatched_tasks(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
     book.dispatch()
@@ -513,7 +513,7 @@ def test_a_queue_has_one_suspect_under_way_at_a_time(book: Ledger) -> None:
     assert len(book.dispatch()) == 1
 
 
-def test_what_the_broker_may_not_have_got_is_ready_at_once_and_counts_as_not_sent(
+def test_undispatched_task_is_ready_at_once_and_counts_no_dispatch(
     book: Ledger,
 ) -> None:
     one, two = subjects(2)
@@ -531,7 +531,7 @@ def test_what_the_broker_may_not_have_got_is_ready_at_once_and_counts_as_not_sen
     book.finish(claim, Outcome(done=[two]))
 
 
-def test_a_short_poll_leaves_what_is_older_to_the_full_one(book: Ledger) -> None:
+def test_short_poll_leaves_older_tasks_to_the_full_scan(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
     book.database.run("UPDATE batches SET run_at = now() - interval '1 minute'")
@@ -540,7 +540,7 @@ def test_a_short_poll_leaves_what_is_older_to_the_full_one(book: Ledger) -> None
     assert book.dispatch() == [[one]]
 
 
-def test_a_worker_that_lost_its_lease_calls_nobody(book: Ledger) -> None:
+def test_worker_that_lost_its_lease_makes_no_call(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)
     claim = book.take(one, seconds=-1)
@@ -552,7 +552,7 @@ def test_a_worker_that_lost_its_lease_calls_nobody(book: Ledger) -> None:
         ledger.check_held(tx, claim)
 
 
-def test_the_history_tells_who_waits_for_a_person_and_who_lost_a_worker(book: Ledger) -> None:
+def test_history_records_failed_tasks_and_lost_workers(book: Ledger) -> None:
     bad, lost = subjects(2)
     book.enqueue(bad, lost)
     claim = book.take(bad, lost, seconds=-1)

@@ -68,7 +68,7 @@ def upgrade(engine: Engine, revision: str) -> None:
 
 @pytest.fixture
 def of_the_release_before(postgres: Any) -> Iterator[Engine]:
-    """A database at revision 0002, with what the release before left in it."""
+    """A database at revision 0002, with rows of the previous release."""
     name = f"before_{uuid.uuid4().hex[:8]}"
     postgres.ensure_database(name)
     engine = connect(postgres.url(name))
@@ -85,23 +85,23 @@ def rows(engine: Engine, query: str) -> list[Any]:
         return list(tx.execute(text(query)))
 
 
-def test_services_of_the_release_before_are_paid_as_their_order_was_by_who_agreed(
+def test_migrated_services_keep_the_payment_method_and_the_contract_of_their_order(
     of_the_release_before: Engine,
 ) -> None:
     migrate(of_the_release_before, {})
 
     found = rows(
         of_the_release_before,
-        "SELECT id, payment_method_id, agreed_version, pays_until FROM services ORDER BY id",
+        "SELECT id, payment_method_id, agreed_version FROM services ORDER BY id",
     )
     assert found == [
-        (SERVICES[0], METHODS[0], 2, None),
-        (SERVICES[1], METHODS[1], None, None),  # a plan without a contract
-        (SERVICES[2], METHODS[2], None, None),  # who accepted another one
+        (SERVICES[0], METHODS[0], 2),
+        (SERVICES[1], METHODS[1], None),  # a plan without a contract
+        (SERVICES[2], METHODS[2], None),  # who accepted another one
     ]
 
 
-def test_customers_of_the_release_before_have_their_newest_method_saved(
+def test_migrated_customers_have_their_newest_payment_method_saved(
     of_the_release_before: Engine,
 ) -> None:
     migrate(of_the_release_before, {})
@@ -110,7 +110,7 @@ def test_customers_of_the_release_before_have_their_newest_method_saved(
     assert found == [("alice", METHODS[1]), ("bob", METHODS[2]), ("carol", None)]
 
 
-def test_nothing_is_next_for_any_of_them_before_renewal_is_switched_on(
+def test_migrated_services_have_no_next_step_before_renewal_is_switched_on(
     of_the_release_before: Engine,
 ) -> None:
     migrate(of_the_release_before, {})
@@ -128,7 +128,7 @@ def test_nothing_is_next_for_any_of_them_before_renewal_is_switched_on(
     assert rows(of_the_release_before, "SELECT 1 FROM charges WHERE payment_method_id IS NULL")
 
 
-def test_a_database_of_the_release_before_becomes_the_one_in_code(
+def test_database_of_the_previous_release_migrates_to_the_tables_in_code(
     of_the_release_before: Engine,
 ) -> None:
     migrate(of_the_release_before, {})
@@ -138,7 +138,7 @@ def test_a_database_of_the_release_before_becomes_the_one_in_code(
         assert compare_metadata(context, metadata) == []
 
 
-def test_processes_of_the_release_before_go_on_after_the_migration(
+def test_processes_of_the_previous_release_still_work_after_the_migration(
     of_the_release_before: Engine,
 ) -> None:
     """They know nothing of the new columns, and write rows without them."""
@@ -161,7 +161,7 @@ def test_processes_of_the_release_before_go_on_after_the_migration(
     assert rows(of_the_release_before, "SELECT 1 FROM services WHERE state = 'delivering'")
 
 
-def test_migrations_lead_to_the_tables_in_code(database: Database) -> None:
+def test_migrations_of_an_empty_database_lead_to_the_tables_in_code(database: Database) -> None:
     with database.owner.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
@@ -177,7 +177,7 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     "table", ["invoices", "invoice_lines", "credit_notes", "credit_note_lines", "events"]
 )
 @pytest.mark.parametrize("change", ["UPDATE {} SET {}", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_what_the_law_knows_cannot_be_changed_even_by_the_owner(
+def test_invoices_and_credit_notes_cannot_be_changed_even_by_the_owner(
     database: Database, table: str, change: str
 ) -> None:
     column = {"events": "name = 'x'", "credit_notes": "reason = 'x'"}.get(table, "tax = 0")
@@ -186,7 +186,7 @@ def test_what_the_law_knows_cannot_be_changed_even_by_the_owner(
         database.run(change.format(table, column))
 
 
-def test_an_empty_database_is_refused_in_one_line(postgres: object) -> None:
+def test_database_that_was_not_migrated_is_a_one_line_error(postgres: object) -> None:
     engine = connect(postgres.url("postgres"))  # type: ignore[attr-defined]
 
     with pytest.raises(ConfigurationError, match="run `autorenew migrate` first"):

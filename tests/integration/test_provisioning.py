@@ -1,4 +1,4 @@
-"""Services are converged: what should be is compared with what was confirmed."""
+"""Services are converged: the desired state is compared with the confirmed one."""
 
 import uuid
 from typing import Any
@@ -15,7 +15,7 @@ from tests.support.given import line, order, wait_until
 
 
 def want(database: Database, state: str) -> None:
-    """Change one's mind about every service, as a command would."""
+    """Change the desired state of every service, as a command would."""
     with database.engine("api").begin() as tx:
         rows = tx.exec_driver_sql(
             f"UPDATE services SET desired = '{state}', generation = generation + 1"
@@ -57,7 +57,7 @@ def test_every_universe_has_its_own_queue_and_driver(embedded: Any, database: Da
 
 
 @pytest.mark.parametrize("fault", ["error", "hang_before", "hang_after", "late", "duplicate"])
-def test_an_infrastructure_that_misbehaves_ends_with_one_resource_each(
+def test_misbehaving_infrastructure_ends_with_one_resource_per_service(
     embedded: Any, database: Database, fault: str
 ) -> None:
     rules = [{"fault": fault, "target": "infrastructure", "seconds": 1.5, "times": 2}]
@@ -69,7 +69,7 @@ def test_an_infrastructure_that_misbehaves_ends_with_one_resource_each(
     assert database.value("SELECT count(*) FROM orders WHERE state = 'delivered'") == 4
 
 
-def test_what_is_refused_waits_for_a_person_who_may_try_it_again(
+def test_refused_service_waits_for_a_person_who_may_retry_it(
     embedded: Any, database: Database
 ) -> None:
     fleet = embedded([{"fault": "refuse", "operation": "create"}])
@@ -85,7 +85,7 @@ def test_what_is_refused_waits_for_a_person_who_may_try_it_again(
     assert_clean(fleet, database)
 
 
-def test_what_failed_is_not_cancelled_after_somebody_tried_it_again(
+def test_failed_service_cannot_be_cancelled_after_it_was_retried(
     embedded: Any, database: Database
 ) -> None:
     fleet = embedded([{"fault": "refuse", "operation": "create"}])
@@ -100,10 +100,10 @@ def test_what_failed_is_not_cancelled_after_somebody_tried_it_again(
         failed.cancel(tx, task.subject)
 
 
-def test_a_create_in_doubt_that_is_given_up_leaves_no_resource(
+def test_cancelled_service_whose_create_was_in_doubt_leaves_no_resource(
     embedded: Any, database: Database
 ) -> None:
-    """It arrives after the money went back; whatever came of it is taken down."""
+    """The create arrives after the refund; its resource is removed."""
     fleet = embedded([{"fault": "hang_after", "operation": "create", "seconds": 2, "times": 99}])
     database.place(order("k-1"))
     query = "SELECT count(*) FROM operations WHERE state = 'unknown'"
@@ -120,7 +120,9 @@ def test_a_create_in_doubt_that_is_given_up_leaves_no_resource(
 
 
 @pytest.mark.parametrize("fault", [None, "error", "hang_after", "late"])
-def test_changes_of_mind_are_followed(embedded: Any, database: Database, fault: str | None) -> None:
+def test_service_follows_changes_of_its_desired_state(
+    embedded: Any, database: Database, fault: str | None
+) -> None:
     fleet = embedded()
     run(fleet, database, order("k-1", line(quantity=2)))
     if fault:
@@ -156,11 +158,12 @@ def test_a_suspend_under_way_does_not_undo_the_resume_that_overtook_it(
     assert confirmed(database) == {"active"}
 
 
-def test_a_service_whose_driver_nobody_configured_says_so(
+def test_service_without_a_configured_driver_fails_with_that_reason(
     embedded: Any, database: Database
 ) -> None:
     fleet = embedded(driver_urls={"web": "http://127.0.0.1:1"})
-    run(fleet, database, order("k-1", line("vm")))
+    database.place(order("k-1", line("vm")))
+    fleet.wait_until_idle(30)
 
     (row,) = database.all("SELECT reason, error FROM tasks")
     assert row.reason == "no_such_driver"
@@ -178,7 +181,7 @@ def test_a_service_whose_driver_nobody_configured_says_so(
         (204, {}),
     ],
 )
-def test_an_answer_that_does_not_show_the_resource_delivers_nothing(
+def test_answer_without_the_resource_delivers_nothing(
     embedded: Any, database: Database, status: int, answer: dict[str, Any]
 ) -> None:
     with FarSide(answers(status, answer)) as far_side:
@@ -190,7 +193,7 @@ def test_an_answer_that_does_not_show_the_resource_delivers_nothing(
     assert database.value("SELECT state FROM tasks") == "failed"
 
 
-def test_a_period_that_was_paid_more_is_extended_at_the_far_side(
+def test_further_paid_period_is_extended_at_the_infrastructure(
     embedded: Any, database: Database
 ) -> None:
     fleet = embedded([{"fault": "late", "operation": "extend", "seconds": 1.5}])
@@ -209,7 +212,7 @@ def test_a_period_that_was_paid_more_is_extended_at_the_far_side(
     assert far["paid_until"] == after.confirmed_until.isoformat()
 
 
-def test_a_forged_subject_is_nothing_to_do(embedded: Any, database: Database) -> None:
+def test_forged_subject_is_ignored(embedded: Any, database: Database) -> None:
     fleet = embedded()
     with database.owner.begin() as tx:
         for name, queue in (("converge", "web"), ("charge", "billing"), ("price", "orders"),

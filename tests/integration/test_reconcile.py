@@ -1,12 +1,11 @@
-"""A restored backup: the gateway knows of money that the books forgot. Nothing happens by itself,
-what was forgotten is found and booked, and nobody pays twice."""
+"""A restored backup: the gateway has charges that our books lack. Nothing happens automatically,
+the missing charges are found and booked, and no customer pays twice."""
 
 import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +28,9 @@ from workers.billing.charges.reconcile import Difference, compare
 from workers.billing.gateways.http import HttpGateway
 from workers.billing.gateways.instant import InstantGateway
 from workers.billing.gateways.port import Charge
+from workers.conformance.waiting import Waiting
+from workers.outside.books import Books
+from workers.outside.http import HttpSettings
 
 Start = Callable[[Database], Life]
 
@@ -37,7 +39,7 @@ Start = Callable[[Database], Life]
 def start(
     postgres: Any, simulator: Running, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Start]:
-    """Starts a fleet on a database, every one of them with the same outside world."""
+    """Starts fleets on databases, all with the same outside world."""
     with ExitStack() as stack:
 
         def begin(database: Database) -> Life:
@@ -64,8 +66,8 @@ def restored(
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Life]]:
-    """Lives up to a backup, then on for as many days as it is told; gives the life that goes on
-    from the backup, at the same moment and in the same world."""
+    """Lets time pass, makes a backup, and lets more days pass; returns the life that continues from
+    the backup, at the same moment and with the same outside world."""
     copy = Database(postgres, f"{database.name}_backup")
 
     def live(*lines: Any, before: float, days: float, after: Any = None) -> Life:
@@ -100,7 +102,7 @@ def stop(world: Life) -> None:
 
 @pytest.fixture
 def reconcile(simulator: Running, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command, as the role that may use it."""
+    """Runs the command as the role ``billing``."""
     monkeypatch.setenv("AUTORENEW_GATEWAY_URL", f"{simulator.url}/gateway")
     monkeypatch.setenv("AUTORENEW_CLOCK", "virtual")
 
@@ -134,10 +136,10 @@ def book(simulator: Running) -> list[Any]:
 
 
 def clean(world: Life, simulator: Running) -> None:
-    assert_clean(SimpleNamespace(simulator=simulator), world.database)
+    assert_clean(world.fleet, world.database)
 
 
-def test_a_restored_fleet_does_nothing_by_itself_that_costs_or_ends_anything(
+def test_restored_fleet_charges_and_ends_nothing_by_itself(
     restored: Any, simulator: Running
 ) -> None:
     world = restored(line("site", quantity=2), line("vm"), before=-5, days=3)
@@ -153,7 +155,7 @@ def test_a_restored_fleet_does_nothing_by_itself_that_costs_or_ends_anything(
     assert world.database.value("SELECT count(*) FROM tasks WHERE name = 'request'") == 1
 
 
-def test_what_the_gateway_took_is_shown_booked_and_not_taken_again(
+def test_charge_missing_in_our_books_is_shown_booked_and_not_repeated(
     restored: Any, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
     world = restored(line("site", quantity=2), line("vm"), before=-5, days=3)
@@ -194,7 +196,7 @@ def test_what_the_gateway_took_is_shown_booked_and_not_taken_again(
     clean(world, simulator)
 
 
-def test_even_unreconciled_nothing_is_taken_twice(restored: Any, simulator: Running) -> None:
+def test_unreconciled_fleet_charges_nothing_twice(restored: Any, simulator: Running) -> None:
     world = restored(line("site", quantity=2), before=-5, days=3)
     taken = book(simulator)
 
@@ -205,7 +207,7 @@ def test_even_unreconciled_nothing_is_taken_twice(restored: Any, simulator: Runn
     clean(world, simulator)
 
 
-def test_after_the_old_expiry_it_is_found_all_the_same(
+def test_charge_is_found_after_the_old_expiry_too(
     restored: Any, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
     world = restored(line("site", quantity=2), before=-5, days=9)
@@ -219,7 +221,7 @@ def test_after_the_old_expiry_it_is_found_all_the_same(
     clean(world, simulator)
 
 
-def test_what_was_renewed_early_by_a_click_after_the_backup_is_booked(
+def test_early_renewal_after_the_backup_is_booked(
     restored: Any, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
     world = restored(line(), before=-20, days=0.5, after=lambda world: world.renew())
@@ -235,7 +237,7 @@ def test_what_was_renewed_early_by_a_click_after_the_backup_is_booked(
     clean(world, simulator)
 
 
-def test_what_was_paid_apart_after_the_backup_is_not_paid_again_together(
+def test_renewals_paid_one_by_one_after_the_backup_are_not_charged_together_again(
     restored: Any, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
     """One of two was renewed by a click, so each was paid alone; here they fall due together."""
@@ -255,7 +257,7 @@ def test_what_was_paid_apart_after_the_backup_is_not_paid_again_together(
     clean(world, simulator)
 
 
-def test_two_months_that_were_forgotten_are_found_one_after_the_other(
+def test_two_lost_months_are_found_one_after_the_other(
     restored: Any, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
     def second(world: Life) -> None:
@@ -277,7 +279,7 @@ def test_two_months_that_were_forgotten_are_found_one_after_the_other(
     clean(world, simulator)
 
 
-def test_a_charge_that_was_begun_when_the_backup_was_made_is_booked(
+def test_charge_under_way_at_the_time_of_the_backup_is_booked(
     restored: Any, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
     world = restored(line(), before=-5, days=3)
@@ -299,7 +301,7 @@ def test_a_charge_that_was_begun_when_the_backup_was_made_is_booked(
     clean(world, simulator)
 
 
-def test_an_order_of_after_the_backup_is_known_to_nobody_here(
+def test_charge_of_an_order_placed_after_the_backup_is_shown_as_unknown(
     restored: Any, reconcile: Callable[..., Result]
 ) -> None:
     def order(world: Life) -> None:
@@ -323,20 +325,22 @@ def settled(life: Any, simulator: Running) -> Life:
 
 
 def differences(world: Life, gateway: Any) -> list[Any]:
+    books = Books({"default": gateway}, {}).money()
     with world.fleet.engine("billing").connect() as tx:
-        found = compare(tx, gateway, CatalogueCache().current(tx), world.fleet.clock.now())
+        found = compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
     return [(f.difference, f.kind, f.key, str(f.amount), f.customer) for f in found]
 
 
-def test_books_that_agree_do_not_differ_and_what_is_not_known_does(
+def test_books_that_agree_show_no_difference_and_an_unknown_charge_shows_one(
     settled: Life, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
-    gateway = HttpGateway(f"{simulator.url}/gateway", seconds=5)
+    gateway = HttpGateway("default", HttpSettings(url=f"{simulator.url}/gateway"))
     assert differences(settled, gateway) == []
     assert reconcile(settled).exit_code == 0
 
     key = str(uuid.uuid4())
-    gateway.charge(Charge(key, Money(100, "EUR"), "tok", "bob"))
+    with Waiting(gateway) as waiting:
+        waiting.perform(Charge(key, Money(100, "EUR"), "tok", "bob"))
 
     assert differences(settled, gateway) == [(Difference.UNKNOWN, "charge", key, "1.00 EUR", "bob")]
     booked = reconcile(settled, "--book", "--json")
@@ -344,7 +348,7 @@ def test_books_that_agree_do_not_differ_and_what_is_not_known_does(
     assert [row["difference"] for row in rows(booked)] == ["unknown"]
 
 
-def test_what_is_missing_at_the_gateway_is_shown(settled: Life) -> None:
+def test_charge_missing_at_the_gateway_is_shown(settled: Life) -> None:
     key = str(settled.database.value("SELECT key FROM charges"))
     assert differences(settled, InstantGateway()) == [
         (Difference.MISSING, "charge", key, "45.44 EUR", None)
@@ -354,7 +358,7 @@ def test_what_is_missing_at_the_gateway_is_shown(settled: Life) -> None:
 def test_a_contradiction_is_shown_and_never_booked(
     settled: Life, simulator: Running, reconcile: Callable[..., Result]
 ) -> None:
-    """The gateway said no, and took the money."""
+    """The gateway declined a charge, and took the money all the same."""
     simulator.simulator.faults.add(DECLINE)
     settled.send(given.order("k-2", customer="bob"))
     key = str(
@@ -371,7 +375,7 @@ def test_a_contradiction_is_shown_and_never_booked(
     assert counts(settled)[1] == 1
 
 
-def test_a_book_that_cannot_be_read_is_one_line(
+def test_unreadable_gateway_book_is_a_one_line_error(
     settled: Life, reconcile: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTORENEW_CALL_SECONDS", "0.2")
@@ -381,4 +385,4 @@ def test_a_book_that_cannot_be_read_is_one_line(
 
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1
-    assert "cannot read the gateway's book" in result.stderr
+    assert "cannot read the book: gateway default: cannot connect" in result.stderr

@@ -1,5 +1,4 @@
-"""One e-mail per customer and day with everything that is due to be said, once, and never in the
-way of anything else."""
+"""One e-mail per customer and day holds all due notices, once, and delays nothing else."""
 
 import re
 import threading
@@ -36,7 +35,7 @@ def html(mail: EmailMessage) -> str:
 
 
 def content(mail: EmailMessage, kind: str) -> str:
-    """As a reader sees it: no-break spaces are spaces."""
+    """The text of a mail, with no-break spaces as spaces."""
     body = mail.get_body((kind,))
     assert body is not None
     return str(body.get_content()).replace("\xa0", " ").replace("\u202f", " ")
@@ -47,7 +46,7 @@ def letters(world: Any, customer: str = "alice") -> list[EmailMessage]:
 
 
 def links(world: Any, mail: EmailMessage) -> dict[str, dict[str, Any]]:
-    """What the links of a mail stand for, by command."""
+    """The links of a mail, by command."""
     settings = world.fleet.settings
     ours = Links(settings.need("link_base_url"), settings.need("link_secret"))
     found = [ours.open(url) for url in re.findall(r"https://example\.com/do/\S+", plain(mail))]
@@ -61,7 +60,7 @@ def written(day: date, language: str) -> str:
 
 
 def told(world: Any) -> Counter[Any]:
-    """How often each service was told of each kind of notice about each expiry."""
+    """How often each notice (service, expiry, kind) was sent."""
     rows = world.database.all(
         "SELECT e.subject, n.expires_at, n.kind FROM events AS e"
         " CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS told(kind)"
@@ -84,7 +83,7 @@ def assert_nothing_twice(world: Any) -> None:
     assert len(days) == len(set(days)) == world.fleet.mailbox.received
 
 
-def test_whatever_falls_due_on_a_day_is_one_mail(life: Any) -> None:
+def test_all_notices_of_a_customer_and_day_are_one_mail(life: Any) -> None:
     world = life()
     first = world.order(line("site"), line("server"), line("vm"))
     by_plan = {s.plan: s for s in world.services()}
@@ -141,7 +140,7 @@ def test_dates_and_amounts_are_those_of_the_customers_language(life: Any) -> Non
             assert "https://example.com/do/" in said
 
 
-def test_over_months_of_declines_nothing_is_said_twice(life: Any) -> None:
+def test_no_notice_is_repeated_over_months_of_declines(life: Any) -> None:
     world = life()
     first = world.order(line("site"), line("vm"))
     world.send(given.order("k-2", customer="bob"))
@@ -162,7 +161,7 @@ def hers(world: Any, customer: str = "alice") -> list[Any]:
     return [service for service in world.services() if service.customer_id == customer]
 
 
-def test_two_schedulers_at_the_same_moment_write_to_nobody_twice(life: Any) -> None:
+def test_two_schedulers_at_the_same_moment_send_each_mail_once(life: Any) -> None:
     world = life(calls_at_once=16)
     world.send(
         *(given.order(f"k-{n}", line(quantity=3), customer=f"c-{n}") for n in range(40)),
@@ -238,7 +237,7 @@ def test_a_crash_after_the_mail_was_taken_sends_it_again_under_the_same_id(
     assert world.database.value("SELECT count(*) FROM emails WHERE sent_at IS NULL") == 0
 
 
-def test_what_an_outage_missed_collapses_into_the_newest(life: Any) -> None:
+def test_notices_missed_in_an_outage_collapse_into_the_newest(life: Any) -> None:
     world = life()
     first = world.order(line(quantity=2))
     world.click("mode", mode="manual")
@@ -292,7 +291,7 @@ def test_a_refused_recipient_is_a_reason_on_the_task_and_harms_no_neighbour(life
     world.clean()
 
 
-def test_one_who_is_to_be_tried_later_is_and_the_others_do_not_wait(life: Any) -> None:
+def test_deferred_recipient_is_retried_and_the_others_do_not_wait(life: Any) -> None:
     world = life()
     world.fleet.mailbox.defer("bob@*")
     world.send(given.order("k-1"), given.order("k-2", customer="bob"))
@@ -312,7 +311,7 @@ def test_one_who_is_to_be_tried_later_is_and_the_others_do_not_wait(life: Any) -
     assert set(told(world).values()) == {1}
 
 
-def test_while_the_mail_server_is_away_nothing_else_waits_and_the_mail_comes_later(
+def test_unreachable_mail_server_delays_mails_and_nothing_else(
     life: Any,
 ) -> None:
     world = life(retry_attempts=1000, retry_cap_seconds=0.2)
@@ -373,7 +372,7 @@ def test_a_click_on_renew_renews_and_a_second_click_does_nothing(life: Any) -> N
     world.clean()
 
 
-def test_a_click_on_stop_ends_it_at_its_expiry_and_a_click_on_resume_undoes_that(
+def test_click_on_stop_ends_a_service_at_its_expiry_and_a_click_on_resume_undoes_it(
     life: Any,
 ) -> None:
     world = life()
@@ -394,7 +393,7 @@ def test_a_click_on_stop_ends_it_at_its_expiry_and_a_click_on_resume_undoes_that
     world.clean()
 
 
-def test_a_click_accepts_the_contract_and_renews(life: Any) -> None:
+def test_click_on_accept_records_the_agreement_and_renews(life: Any) -> None:
     world = life()
     first = world.order()
     world.pass_until(first, -16)
@@ -503,7 +502,7 @@ def do_what_is_due(world: Any) -> int:
     return found
 
 
-def test_what_was_renewed_meanwhile_is_not_mentioned(life: Any) -> None:
+def test_service_renewed_before_the_mail_is_sent_is_not_mentioned(life: Any) -> None:
     world = life()
     first = world.order(line("site"), line("vm"))
     world.pass_until(first, -14.8)
@@ -521,7 +520,7 @@ def test_what_was_renewed_meanwhile_is_not_mentioned(life: Any) -> None:
     assert_nothing_twice(world)
 
 
-def test_a_mail_with_nothing_left_to_say_is_not_sent(life: Any) -> None:
+def test_mail_without_any_notice_left_is_not_sent(life: Any) -> None:
     world = life()
     first = world.order()
     world.pass_until(first, -14.8)

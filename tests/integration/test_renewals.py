@@ -1,4 +1,4 @@
-"""Services renew by themselves: requested, charged, invoiced and extended, period after period."""
+"""Services renew automatically: requested, charged, invoiced and extended, period after period."""
 
 from datetime import timedelta
 from typing import Any
@@ -36,7 +36,7 @@ def test_a_service_renews_by_itself_three_days_before_it_expires(life: Any) -> N
     world.clean()
 
 
-def test_it_goes_on_for_a_year_and_every_month_is_on_one_invoice(life: Any) -> None:
+def test_service_renews_for_a_year_with_every_month_on_one_invoice(life: Any) -> None:
     world = life()
     first = world.order()
 
@@ -51,7 +51,7 @@ def test_it_goes_on_for_a_year_and_every_month_is_on_one_invoice(life: Any) -> N
     world.clean()
 
 
-def test_what_one_customer_has_to_renew_on_one_day_is_one_payment_request(life: Any) -> None:
+def test_renewals_of_one_customer_and_day_are_one_payment_request(life: Any) -> None:
     world = life()
     first = world.order(line("site", quantity=3), line("vm"))
     world.send(given.order("k-2", customer="bob"))
@@ -66,7 +66,7 @@ def test_what_one_customer_has_to_renew_on_one_day_is_one_payment_request(life: 
     world.clean()
 
 
-def test_unpaid_it_is_reminded_retried_suspended_and_terminated(life: Any) -> None:
+def test_unpaid_service_is_reminded_retried_suspended_and_terminated(life: Any) -> None:
     world = life()
     first = world.order()
     declines(world)
@@ -91,7 +91,7 @@ def test_unpaid_it_is_reminded_retried_suspended_and_terminated(life: Any) -> No
     world.clean()
 
 
-def test_paying_while_suspended_resumes_it_from_the_old_expiry(life: Any) -> None:
+def test_payment_of_a_suspended_service_resumes_it_from_its_old_expiry(life: Any) -> None:
     world = life()
     first = world.order()
     declines(world)
@@ -110,7 +110,7 @@ def test_paying_while_suspended_resumes_it_from_the_old_expiry(life: Any) -> Non
     world.clean()
 
 
-def test_a_new_payment_method_retries_what_is_unpaid_at_once(life: Any) -> None:
+def test_new_payment_method_retries_unpaid_renewals_at_once(life: Any) -> None:
     world = life([DECLINE | {"customer": "nobody"}])
     first = world.order()
     world.command("payment_method", payment_method="tok-old", payment_method_expires="2020-01")
@@ -143,7 +143,7 @@ def test_a_stopped_service_ends_at_its_expiry_and_never_pays(life: Any) -> None:
     world.clean()
 
 
-def test_a_stop_can_be_undone_and_the_mode_before_it_comes_back(life: Any) -> None:
+def test_resume_undoes_a_stop_and_brings_the_former_mode_back(life: Any) -> None:
     world = life()
     first = world.order()
     world.click("mode", mode="manual")
@@ -156,7 +156,7 @@ def test_a_stop_can_be_undone_and_the_mode_before_it_comes_back(life: Any) -> No
     assert world.service().state == "active"
 
 
-def test_stopped_after_a_declined_charge_it_comes_off_the_request_and_the_rest_stays(
+def test_service_stopped_after_a_decline_leaves_the_payment_request_to_the_others(
     life: Any,
 ) -> None:
     world = life()
@@ -194,7 +194,7 @@ def test_some_of_a_declined_request_can_be_paid_by_hand(life: Any) -> None:
     world.clean()
 
 
-def test_manual_is_reminded_and_never_charged_by_itself(life: Any) -> None:
+def test_manual_service_is_reminded_and_never_charged_by_itself(life: Any) -> None:
     world = life()
     first = world.order()
     world.click("mode", mode="manual")
@@ -208,7 +208,7 @@ def test_manual_is_reminded_and_never_charged_by_itself(life: Any) -> None:
     world.clean()
 
 
-def test_paying_late_buys_the_periods_it_takes_to_reach_the_future(life: Any) -> None:
+def test_late_payment_buys_the_periods_it_takes_to_reach_the_future(life: Any) -> None:
     world = life(silence_seconds=86_400 * 90.0)
     first = world.order()
     world.click("mode", mode="manual")
@@ -225,7 +225,9 @@ def test_paying_late_buys_the_periods_it_takes_to_reach_the_future(life: Any) ->
     world.clean()
 
 
-def test_without_the_current_contract_it_is_not_charged_and_ends_at_its_expiry(life: Any) -> None:
+def test_service_without_the_current_contract_is_not_charged_and_ends_at_its_expiry(
+    life: Any,
+) -> None:
     world = life()
     first = world.order()
     publish(world, 3)
@@ -240,7 +242,7 @@ def test_without_the_current_contract_it_is_not_charged_and_ends_at_its_expiry(l
     world.clean()
 
 
-def test_once_the_contract_is_accepted_it_renews_at_once(life: Any) -> None:
+def test_service_renews_at_once_when_its_contract_is_accepted(life: Any) -> None:
     world = life()
     first = world.order(line("site"), line("free"))
     publish(world, 3)
@@ -255,7 +257,7 @@ def test_once_the_contract_is_accepted_it_renews_at_once(life: Any) -> None:
 
 
 def publish(world: Any, version: int) -> None:
-    """A new version of the terms comes into force."""
+    """Publish a new version of the terms."""
     terms = given.TERMS.__class__("terms", version, "Terms", "https://example.com/terms")
     plans = given.CATALOGUE.plans.values()
     with world.fleet.owner.begin() as tx:
@@ -263,7 +265,7 @@ def publish(world: Any, version: int) -> None:
     world.fleet.settle(30)
 
 
-def test_the_price_is_fixed_by_the_first_reminder_and_a_rise_waits(life: Any) -> None:
+def test_first_reminder_fixes_the_price_and_a_rise_waits_for_the_next_period(life: Any) -> None:
     world = life()
     first = world.order()
     world.pass_until(first, -10)  # reminded of 37.87
@@ -291,7 +293,7 @@ def raise_price(world: Any, amount: int) -> None:
         save(tx, Catalogue(given.CATALOGUE.subsidiaries.values(), [given.TERMS], plans))
 
 
-def test_what_is_not_rolled_out_is_left_alone(life: Any) -> None:
+def test_service_of_a_brand_without_rollout_is_left_alone(life: Any) -> None:
     world = life(brands=["kimsufi"])
     first = world.order(line("site"), line("server"))
 
@@ -308,7 +310,7 @@ def test_what_is_not_rolled_out_is_left_alone(life: Any) -> None:
     world.clean()
 
 
-def test_a_new_one_is_ordered_with_the_saved_method_in_one_document(life: Any) -> None:
+def test_new_service_is_ordered_with_the_saved_method_in_one_document(life: Any) -> None:
     world = life()
     world.order()
     document = given.order("k-2", line("vm"))

@@ -1,4 +1,4 @@
-"""Each kind of process has a database role that can do its work and nothing else."""
+"""Each kind of process has a database role with the rights that its work needs, and no others."""
 
 import pytest
 from sqlalchemy import text
@@ -23,16 +23,14 @@ def test_only_billing_reads_payment_methods(database: Database, role: str) -> No
     assert not refused(database, "billing", "SELECT token FROM payment_methods")
 
 
-def test_whoever_takes_orders_in_writes_payment_methods_and_cannot_read_them_back(
+def test_role_api_writes_payment_methods_and_cannot_read_them_back(
     database: Database,
 ) -> None:
     assert refused(database, "api", "SELECT token FROM payment_methods")
 
 
 @pytest.mark.parametrize("role", ["api", "readonly"])
-def test_whose_a_payment_method_is_and_how_long_it_is_good_is_no_secret(
-    database: Database, role: str
-) -> None:
+def test_owner_and_expiry_of_a_payment_method_are_readable(database: Database, role: str) -> None:
     known = "SELECT id, customer_id, expires_on FROM payment_methods"
     assert not refused(database, role, known)
     assert refused(database, role, "SELECT * FROM payment_methods")
@@ -113,7 +111,7 @@ def test_whose_a_payment_method_is_and_how_long_it_is_good_is_no_secret(
         ("readonly", "UPDATE orders SET state = 'delivered'"),
     ],
 )  # fmt: skip
-def test_what_a_role_has_no_business_with_is_refused(
+def test_role_is_refused_what_its_work_does_not_need(
     database: Database, role: str, statement: str
 ) -> None:
     assert refused(database, role, statement)
@@ -123,7 +121,9 @@ def test_what_a_role_has_no_business_with_is_refused(
     ("role", "statement"),
     [
         ("scheduler", "UPDATE services SET next_step = NULL, next_step_at = NULL"),
-        ("scheduler", "SELECT agreed_version, pays_until, suspended_at FROM services"),
+        ("scheduler", "SELECT agreed_version, suspended_at FROM services"),
+        ("scheduler", "SELECT id, expires_on FROM payment_methods"),
+        ("reminders", "SELECT id, expires_on FROM payment_methods"),
         ("scheduler", "UPDATE emails SET begun_at = now()"),
         ("scheduler", "DELETE FROM recomputations"),
         ("scheduler", "DELETE FROM destructions"),
@@ -141,12 +141,12 @@ def test_what_a_role_has_no_business_with_is_refused(
         ("readonly", "SELECT * FROM renewals, notices, emails, policies, rollouts, forecasts"),
     ],
 )  # fmt: skip
-def test_what_its_work_needs_is_granted(database: Database, role: str, statement: str) -> None:
+def test_role_is_granted_what_its_work_needs(database: Database, role: str, statement: str) -> None:
     assert not refused(database, role, statement)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_everybody_reads_the_fleets_clock_and_nobody_moves_it(
+def test_every_role_reads_the_virtual_clock_and_none_moves_it(
     database: Database, role: str
 ) -> None:
     assert not refused(database, role, "SELECT ahead FROM virtual_clock")

@@ -1,5 +1,6 @@
-"""The handler protocol: what becomes of a batch whose subjects, database or far side fail."""
+"""The handler protocol: what becomes of a batch when a subject, database or far side fails."""
 
+import asyncio
 import threading
 import time
 import uuid
@@ -15,7 +16,8 @@ from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
 from tests.support.given import wait_until
-from workers.runtime.runtime import RetryPolicy, Runtime
+from workers.runtime.retries import RetryPolicy
+from workers.runtime.runtime import Runtime
 
 HERE = Place("web", "driver:web")
 POLICY = RetryPolicy(base=0.001, cap=0.001, attempts=3)
@@ -47,8 +49,11 @@ class Outside:
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Any]], Outcome]:
         return [(subject, subject) for subject in claim.subjects], Outcome()
 
-    def call(self, call: uuid.UUID) -> str:
-        return self._call(call)
+    async def call(self, call: uuid.UUID) -> str:
+        return await asyncio.to_thread(self._call, call)
+
+    async def close(self) -> None:
+        pass
 
     def record(
         self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, uuid.UUID, str]]
@@ -59,7 +64,7 @@ class Outside:
             if answer == "done":
                 outcome.done.append(subject)
             else:
-                decision = POLICY.decide(tasks[subject], answer, "", 1.0)
+                decision = POLICY.decide(tasks[subject], answer, "")
                 kind = outcome.retries if isinstance(decision, Retry) else outcome.failures
                 kind.append(decision)  # type: ignore[arg-type]
         write(tx, outcome.done)
@@ -78,7 +83,7 @@ class World:
         database.run("CREATE TABLE done (id uuid)")  # no key: doing a thing twice would show
 
     def runtime(self, **settings: Any) -> Runtime:
-        return Runtime(self.database.owner, Settings(**settings), threads=2)
+        return Runtime(self.database.owner, Settings(**settings))
 
     def enqueue(self, count: int) -> list[uuid.UUID]:
         subjects = sorted(uuid.uuid4() for _ in range(count))
@@ -93,8 +98,10 @@ class World:
         return [[str(message.batch)] for message in found]
 
     def deliver(self, handler: Any, runtime: Runtime) -> None:
+        """Hand over what is ready, and wait until it is done."""
         for message in self.messages():
             runtime.handle(handler, "web", message)
+        runtime.close()
 
     def done(self) -> list[uuid.UUID]:
         return sorted(row.id for row in self.database.all("SELECT id FROM done"))
@@ -152,7 +159,7 @@ def test_one_bad_subject_of_a_batch_fails_alone(world: World, kind: str) -> None
         pytest.param("08006", id="connection failure"),
     ],
 )
-def test_circumstances_fail_no_task_and_count_no_attempt(world: World, state: str) -> None:
+def test_database_trouble_fails_no_task_and_counts_no_attempt(world: World, state: str) -> None:
     subjects = world.enqueue(5)
 
     for _ in range(MAX_STARTS + 1 if state == "53100" else 1):
@@ -177,7 +184,7 @@ def test_a_lost_connection_puts_the_batch_back(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["in Python", "in SQL"])
-def test_a_defect_is_tried_alone_and_then_set_aside(world: World, kind: str) -> None:
+def test_defect_is_tried_alone_and_then_fails_its_subject(world: World, kind: str) -> None:
     subjects = world.enqueue(4)
     bad = subjects[2]
 
@@ -254,7 +261,7 @@ def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
     assert world.done() == subjects
 
 
-def test_what_fails_at_the_far_side_is_tried_again_and_then_waits_for_a_person(
+def test_failed_call_is_retried_and_then_waits_for_a_person(
     world: World,
 ) -> None:
     subjects = world.enqueue(2)

@@ -1,4 +1,4 @@
-"""A fleet's clock that can be moved: the same for everybody, forwards only, never while busy."""
+"""The virtual clock of a fleet: the same for every process, forwards only, never while busy."""
 
 import threading
 import uuid
@@ -44,23 +44,25 @@ def task(database: Database, **changes: Any) -> None:
 
 
 class TestKinds:
-    def test_a_database_lives_on_the_real_clock_if_nothing_else_is_said(
-        self, database: Database
-    ) -> None:
+    def test_database_has_the_real_clock_by_default(self, database: Database) -> None:
         clock = clock_of(database.engine("relay"), virtual=False)
         assert isinstance(clock, SystemClock)
 
-    def test_a_virtual_clock_is_refused_there(self, database: Database) -> None:
+    def test_virtual_clock_is_refused_on_a_database_with_the_real_one(
+        self, database: Database
+    ) -> None:
         with pytest.raises(ConfigurationError, match="lives on the real clock"):
             clock_of(database.engine("relay"), virtual=True)
 
-    def test_and_the_real_one_where_it_is_virtual(self, database: Database) -> None:
+    def test_real_clock_is_refused_on_a_database_with_a_virtual_one(
+        self, database: Database
+    ) -> None:
         start(database)
         with pytest.raises(ConfigurationError, match="AUTORENEW_CLOCK must be virtual"):
             clock_of(database.engine("relay"), virtual=False)
         assert isinstance(clock_of(database.engine("relay"), virtual=True), VirtualClock)
 
-    def test_a_database_with_services_is_never_put_on_it(
+    def test_database_with_services_never_gets_a_virtual_clock(
         self, embedded: Any, database: Database
     ) -> None:
         fleet = embedded()
@@ -72,7 +74,7 @@ class TestKinds:
 
         assert database.value("SELECT count(*) FROM virtual_clock") == 0
 
-    def test_it_is_started_once(self, database: Database) -> None:
+    def test_virtual_clock_is_started_once(self, database: Database) -> None:
         start(database)
         with pytest.raises(IntegrityError):
             start(database, A_WEEK)
@@ -80,18 +82,18 @@ class TestKinds:
 
 
 class TestTime:
-    def test_it_begins_now_or_as_far_ahead_as_is_said(self, database: Database) -> None:
+    def test_virtual_clock_begins_now_or_as_far_ahead_as_asked(self, database: Database) -> None:
         start(database, A_WEEK)
         assert abs(ahead(database) - A_WEEK) < MOMENT
 
-    def test_it_is_aware_in_utc_and_goes_on_by_itself(self, database: Database) -> None:
+    def test_virtual_time_is_aware_in_utc_and_runs_by_itself(self, database: Database) -> None:
         start(database)
         clock = VirtualClock(database.engine("readonly"))
         first, second = clock.now(), clock.now()
         assert first.tzinfo is UTC
         assert first < second
 
-    def test_it_is_the_same_for_everybody_at_once(self, database: Database) -> None:
+    def test_every_process_sees_the_same_virtual_time(self, database: Database) -> None:
         start(database)
         asked = [VirtualClock(database.engine(role)) for role in ("scheduler", "billing", "api")]
         advance(database)
@@ -101,7 +103,7 @@ class TestTime:
         exactly = A_WEEK + timedelta(microseconds=1)
         assert database.value("SELECT ahead FROM virtual_clock") == exactly
 
-    def test_two_who_move_it_at_once_both_do(self, database: Database) -> None:
+    def test_two_processes_may_advance_the_clock_at_once(self, database: Database) -> None:
         start(database)
         threads = [threading.Thread(target=advance, args=(database,)) for _ in range(4)]
         for thread in threads:
@@ -110,7 +112,7 @@ class TestTime:
             thread.join()
         assert abs(ahead(database) - 4 * A_WEEK) < MOMENT
 
-    def test_it_does_not_go_back(self, database: Database) -> None:
+    def test_virtual_clock_does_not_go_back(self, database: Database) -> None:
         start(database, A_WEEK)
         with pytest.raises(ValueError, match="does not go back"):
             advance(database, timedelta(microseconds=-1))
@@ -119,7 +121,7 @@ class TestTime:
 
 class TestBusy:
     @pytest.mark.parametrize("delay", [0.0, 3600.0], ids=["ready", "backing off"])
-    def test_it_stands_while_something_is_to_be_done(
+    def test_clock_does_not_advance_while_a_task_is_ready(
         self, database: Database, delay: float
     ) -> None:
         start(database)
@@ -129,21 +131,23 @@ class TestBusy:
         assert abs(ahead(database)) < MOMENT
 
     @pytest.mark.parametrize("state", ["dispatched", "leased"])
-    def test_and_while_it_is_on_its_way_or_being_done(self, database: Database, state: str) -> None:
+    def test_clock_does_not_advance_while_a_task_is_dispatched_or_leased(
+        self, database: Database, state: str
+    ) -> None:
         start(database)
         task(database)
         database.run("UPDATE batches SET state = :state", state=state)
         with pytest.raises(ClockBusy):
             advance(database)
 
-    def test_what_waits_for_a_person_holds_it_not(self, database: Database) -> None:
+    def test_failed_task_does_not_hold_the_clock(self, database: Database) -> None:
         start(database)
         task(database)
         database.run("UPDATE tasks SET state = 'failed'")
         advance(database)
         assert abs(ahead(database) - A_WEEK) < MOMENT
 
-    def test_nor_does_what_waits_in_a_lane_that_is_paused(self, database: Database) -> None:
+    def test_task_in_a_paused_lane_does_not_hold_the_clock(self, database: Database) -> None:
         start(database)
         task(database)
         with database.owner.begin() as tx:
@@ -155,7 +159,7 @@ class TestBusy:
             advance(database)
 
 
-def test_what_a_fleet_delivers_is_dated_by_it(embedded: Any, database: Database) -> None:
+def test_fleet_dates_its_deliveries_by_the_virtual_clock(embedded: Any, database: Database) -> None:
     fleet = embedded(ahead=timedelta(days=400))
     today = fleet.clock.now().date()
 

@@ -1,4 +1,4 @@
-"""The AMQP door: plain JSON on the exchange ``intake``, acknowledged after the commit."""
+"""Intake over AMQP: plain JSON on the exchange ``intake``, acknowledged after the commit."""
 
 import struct
 import threading
@@ -90,10 +90,11 @@ def test_bad_documents_are_kept_and_do_not_loop(fleet: PrivateFleet) -> None:
     wait_until(lambda: len(rejected(fleet)) == 4, "four are kept")
     assert rejected(fleet) == ["not_json", "not_json", "not_json", "plan_unknown"]
     wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing is left")
-    assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'accepted'") == 1
+    accepted = "SELECT count(*) FROM orders WHERE state = 'accepted'"
+    wait_until(lambda: fleet.scalar(accepted) == 1, "the good one is taken, perhaps later")
 
 
-def test_commands_come_by_the_same_door_and_are_done_after_what_came_before(
+def test_commands_come_in_by_the_same_queue_and_are_done_in_order(
     fleet: PrivateFleet,
 ) -> None:
     one_click = {"customer": "alice", "payment_method": "tok-new"}
@@ -111,14 +112,14 @@ def test_commands_come_by_the_same_door_and_are_done_after_what_came_before(
     wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
 
 
-def test_a_document_that_nobody_signed_is_kept_and_not_taken(fleet: PrivateFleet) -> None:
+def test_document_without_a_user_id_is_kept_and_not_taken(fleet: PrivateFleet) -> None:
     send(fleet, body(order("k-1")), user_id=None)
 
     wait_until(lambda: rejected(fleet) == ["user_id_missing"], "it is kept")
     assert orders(fleet) == 0
 
 
-def test_a_document_is_not_lost_by_a_routing_key_of_the_senders_fancy(
+def test_document_with_any_routing_key_is_taken(
     fleet: PrivateFleet,
 ) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url("upstream")))
@@ -131,7 +132,7 @@ def test_a_document_is_not_lost_by_a_routing_key_of_the_senders_fancy(
     wait_until(lambda: orders(fleet) == 1, "it is taken in")
 
 
-def test_headers_that_cannot_be_decoded_stop_nobody(
+def test_document_with_undecodable_headers_does_not_stop_the_others(
     fleet: PrivateFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timestamp in milliseconds, as many publishers send it."""
@@ -151,10 +152,10 @@ def test_headers_that_cannot_be_decoded_stop_nobody(
     wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing loops")
 
 
-def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change_nothing(
+def test_redelivered_documents_change_nothing(
     fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is lost between the commit and the acknowledgement, two times."""
+    """The connection is lost between the commit and the acknowledgement, twice."""
     cuts = 0
 
     def lose_the_connection(name: str) -> None:
@@ -178,7 +179,44 @@ def test_documents_that_were_taken_in_and_not_acknowledged_come_again_and_change
     assert rejected(fleet) == []
 
 
-def test_a_command_is_done_and_one_that_is_refused_is_kept(fleet: PrivateFleet) -> None:
+def test_intake_goes_on_after_its_queue_was_deleted_and_declared_again(
+    fleet: PrivateFleet, rabbitmq: PrivateRabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deleting a queue cancels its consumers, which raises nothing by itself."""
+    send(fleet, body(order("k-1")))
+    wait_until(lambda: orders(fleet) == 1, "the intake is at work")
+
+    rabbitmq.ctl("delete_queue", "intake", "-p", fleet.vhost)
+    wait_until(lambda: "cancelled the consumer" in caplog.text, "the intake has noticed")
+    wait_until(lambda: "no queue 'intake'" in caplog.text, "it has looked for the queue")
+    fleet.setup_broker()
+
+    send(fleet, body(order("k-2")))
+    wait_until(lambda: orders(fleet) == 2, "it is taken in")
+    assert "Traceback" not in caplog.text
+
+
+def test_error_nobody_foresaw_stops_the_intake_only_for_a_moment(
+    fleet: PrivateFleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_once = iter([RuntimeError("a defect")])
+
+    def defect(name: str) -> None:
+        if name == "intake.before_ack" and (error := next(fail_once, None)):
+            raise error
+
+    monkeypatch.setattr("producers.intake.amqp.failpoint", defect)
+    repeated = metrics.documents.labels("amqp", "repeated")._value
+    before = repeated.get()
+
+    send(fleet, body(order("k-1")))
+
+    wait_until(lambda: repeated.get() > before, "the order comes again, as it was not acknowledged")
+    assert orders(fleet) == 1
+    assert "RuntimeError: a defect" in caplog.text
+
+
+def test_accepted_command_is_done_and_a_refused_one_is_kept(fleet: PrivateFleet) -> None:
     with fleet.owner.begin() as tx:
         service = tx.execute(DELIVERED).scalar_one()
     stop = {"command": "stop", "customer": "alice", "services": [str(service)]}

@@ -1,4 +1,4 @@
-"""Workers only read: what our Dramatiq broker does, and what RabbitMQ lets each user do."""
+"""Workers only read: what our Dramatiq broker does, and what RabbitMQ permits each user."""
 
 import json
 from typing import Any
@@ -54,7 +54,7 @@ def message(**changes: Any) -> bytes:
 
 
 def take(consumer: Any) -> Any:
-    """The next message that is handed over, if one comes soon."""
+    """The next message, if one comes soon."""
     for _ in range(20):
         found = next(consumer)
         if found is not None:
@@ -115,7 +115,7 @@ def test_an_acknowledged_message_is_gone(broker: PrivateFleet) -> None:
         message(options=None),
     ],
 )
-def test_what_would_hurt_a_worker_is_refused_and_does_not_come_back(
+def test_message_that_would_hurt_a_worker_is_refused_and_not_redelivered(
     broker: PrivateFleet, body: bytes
 ) -> None:
     publish(broker, body, message(message_id="good"))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.rabbitmq
 
 
 def messages(count: int, queue: str = "web") -> list[Dispatch]:
-    return [Dispatch(queue, "converge", uuid.uuid4(), 1) for _ in range(count)]
+    return [Dispatch(queue, "converge", f"driver:{queue}", uuid.uuid4(), 1) for _ in range(count)]
 
 
 def depth(url: str, queue: str) -> int:
@@ -32,7 +32,7 @@ def broker(fleet_of: object) -> PrivateFleet:
     return fleet_of()  # type: ignore[operator,no-any-return]
 
 
-def test_what_was_confirmed_survives_a_broker_that_is_killed(
+def test_confirmed_messages_survive_a_broker_that_is_killed(
     broker: PrivateFleet, rabbitmq: PrivateRabbitMQ
 ) -> None:
     transport = RabbitTransport(broker.broker_url("relay"))
@@ -45,7 +45,7 @@ def test_what_was_confirmed_survives_a_broker_that_is_killed(
     transport.close()
 
 
-def test_a_relay_goes_on_after_its_connection_was_lost(
+def test_transport_works_again_after_its_connection_was_lost(
     broker: PrivateFleet, rabbitmq: PrivateRabbitMQ
 ) -> None:
     transport = RabbitTransport(broker.broker_url("relay"))
@@ -64,7 +64,7 @@ def cut(rabbitmq: PrivateRabbitMQ, vhost: str) -> None:
     rabbitmq.ctl("close_all_connections", "--vhost", vhost, "test")
 
 
-def test_a_queue_that_does_not_exist_is_named_and_the_others_get_theirs(
+def test_unknown_queue_is_reported_and_the_others_get_their_messages(
     broker: PrivateFleet,
 ) -> None:
     transport = RabbitTransport(broker.broker_url("relay"))
@@ -81,7 +81,7 @@ def publish_on(transport: RabbitTransport) -> None:
         transport.publish(messages(1))
 
 
-def test_a_broker_that_blocks_is_given_up_on_in_time(
+def test_blocked_broker_is_given_up_within_the_timeout(
     broker: PrivateFleet, rabbitmq: PrivateRabbitMQ
 ) -> None:
     transport = RabbitTransport(broker.broker_url("relay"), timeout=1.0)
@@ -104,7 +104,7 @@ def test_a_broker_that_blocks_is_given_up_on_in_time(
     transport.close()
 
 
-def test_a_broker_that_is_away_is_one_clear_fault(broker: PrivateFleet) -> None:
+def test_unreachable_broker_raises_transport_lost(broker: PrivateFleet) -> None:
     transport = RabbitTransport("amqp://nobody:nothing@127.0.0.1:1/")
 
     with pytest.raises(TransportLost):

@@ -1,4 +1,4 @@
-"""The whole fleet in one process, on real input, in worlds that misbehave in other ways."""
+"""The whole fleet in one process, with the demo's orders, and outside worlds with random faults."""
 
 import json
 import random
@@ -22,7 +22,7 @@ UNSETTLED = ("accepted", "priced", "paid")
 
 
 def a_world(draw: random.Random) -> list[dict[str, Any]]:
-    """Some rules, each for a share of what one side is asked to do."""
+    """Some random fault rules, each for a share of the requests of one side."""
     return [
         {
             "fault": fault,
@@ -41,7 +41,7 @@ def give_up(tx: Connection, subjects: Sequence[uuid.UUID]) -> None:
 
 
 def decide(fleet: Any, database: Database, decision: Callable[..., object]) -> None:
-    """As a person does who goes through everything that failed."""
+    """Decide about everything that failed, as an operator does."""
     with database.engine("api").begin() as tx:
         decision(tx, [task.subject for task in failed.list_failed(tx) if task.name != "refund"])
         failed.retry(tx, [t.subject for t in failed.list_failed(tx) if t.name == "refund"])
@@ -49,9 +49,7 @@ def decide(fleet: Any, database: Database, decision: Callable[..., object]) -> N
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_every_order_comes_to_its_end_and_every_book_agrees(
-    embedded: Any, database: Database, seed: int
-) -> None:
+def test_every_order_ends_and_all_books_agree(embedded: Any, database: Database, seed: int) -> None:
     catalogue = bundled()
     with database.owner.begin() as tx:
         save(tx, catalogue)

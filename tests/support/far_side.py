@@ -1,4 +1,4 @@
-"""An HTTP server that a test scripts, to see what becomes of a call that goes wrong."""
+"""An HTTP server that a test scripts, for calls that go wrong."""
 
 import json
 import threading
@@ -10,9 +10,10 @@ Script = Callable[["FarSide", BaseHTTPRequestHandler], None]
 
 
 class FarSide:
-    """An HTTP server that does what the test says, one step of its script a request.
+    """An HTTP server that runs one step of its script per request, the last one again and again.
 
-    The last step is repeated. ``requests`` holds what came in: method, path, headers, body.
+    Attributes:
+        requests: the requests received: method, path, headers, body.
     """
 
     def __init__(self, *script: Script) -> None:
@@ -73,10 +74,10 @@ def answers(status: int, body: Any) -> Script:
 
 
 def hangs(side: FarSide, _: BaseHTTPRequestHandler) -> None:
-    """A step that takes the request and says nothing until the test is over."""
+    """A step that reads the request and sends nothing until the test is over."""
     side.over.wait(30)
 
 
 def drops(_: FarSide, handler: BaseHTTPRequestHandler) -> None:
-    """A step that takes the request and closes the connection without a word."""
+    """A step that reads the request and closes the connection without an answer."""
     handler.close_connection = True

@@ -1,4 +1,4 @@
-"""What tests start from: a small catalogue, and orders for it."""
+"""A small catalogue, and orders for it."""
 
 import json
 import time

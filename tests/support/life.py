@@ -1,4 +1,4 @@
-"""A fleet whose time passes when it is told to: for tests of what happens over months."""
+"""A fleet on a virtual clock, for tests of what happens over months."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ BRANDS = ("ovh", "kimsufi", "soyoustart")
 
 
 class Life:
-    """One customer, ``alice``, if not said otherwise."""
+    """A fleet and its customer ``alice``; commands are hers unless they name another customer."""
 
     def __init__(self, fleet: Any, database: Database) -> None:
         self.fleet = fleet
@@ -31,7 +31,7 @@ class Life:
         return answers
 
     def order(self, *lines: Any, key: str = "k-1", **changes: Any) -> Any:
-        """Order, and have it delivered; returns the first service of all."""
+        """Place an order and wait until it is delivered; returns the database's first service."""
         (answer,) = self.send(order(key, *lines, **changes))
         assert answer.verdict == "accepted", answer
         return self.services()[0]
@@ -40,7 +40,7 @@ class Life:
         return self.send({"command": command, "customer": "alice", **fields})[0]
 
     def click(self, command: str, *services: Any, **fields: Any) -> Any:
-        """A command about services, all of them if none is named."""
+        """Send a command about these services, or about all."""
         chosen = services or self.services()
         return self.command(command, services=[str(s.id) for s in chosen], **fields)
 
@@ -56,7 +56,7 @@ class Life:
         self.fleet.pass_time(timedelta(days=days))
 
     def pass_until(self, service: Any, days: float) -> None:
-        """Until so many days after the expiry it had."""
+        """Let time pass until so many days after the expiry of ``service``."""
         self.fleet.pass_time(service.expires_at + timedelta(days=days) - self.fleet.clock.now())
 
     def services(self) -> list[Any]:
@@ -69,7 +69,7 @@ class Life:
         return service
 
     def happened(self, name: str = "%") -> list[Any]:
-        """Events by name, in their order."""
+        """(name, detail) of the events whose name matches, in order."""
         return self.database.all(
             "SELECT name, detail FROM events WHERE name LIKE :name ORDER BY id", name=name
         )

@@ -1,4 +1,4 @@
-"""What the unit tests share: no database, no broker, nothing outside this process."""
+"""Fixtures of the unit tests, which use no database, no broker and no other process."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def _plan(code: str, universe: Universe, contract: str | None, **fields: Any) ->
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    """A small one: a web plan, a server with options, a telephone line sold in France."""
+    """A small catalogue: a web plan, a server with options, a telephone line sold in France."""
     return Catalogue(
         [FR, IE, CA],
         [Contract("web", 3, "Web", "https://example.com/w"), Contract("servers", 2, "S", "u")],
@@ -71,7 +71,7 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """An order that nothing is wrong with, as upstream would send it."""
+    """A valid order, as upstream would send it."""
     return {
         "key": "order-1",
         "customer": {

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from producers.ledger import Place
-from producers.steps import QUEUES, STEP_PLACES, driver_place
+from producers.ledger import GUARDED_LANES
+from producers.steps import QUEUES, STEPS, StepKind, driver_place
 from schemas.clock import FixedClock
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings, load_settings
+from schemas.settings import INSTANT, Settings, load_settings
 from schemas.values import Universe
-from workers.bootstrap import INSTANT, add_actors, check_queues, handlers
+from workers.bootstrap import add_actors, check_queues, handlers
 
 CLOCK = FixedClock(datetime(2026, 3, 2, tzinfo=UTC))
 UNIVERSES = [universe.value for universe in Universe]
@@ -47,25 +47,39 @@ def test_a_service_is_converged_on_its_universes_queue_in_its_drivers_lane(unive
     assert (place.queue, place.lane) == (universe, "driver:metal")
 
 
-def test_orders_needs_neither_a_gateway_nor_drivers() -> None:
+def test_queue_orders_needs_neither_a_gateway_nor_drivers() -> None:
     assert names(configured(), "orders") == {"orders": ["price"]}
 
 
-def test_billing_needs_a_gateway_and_no_drivers() -> None:
+def test_queue_billing_needs_a_gateway_and_no_drivers() -> None:
     assert names(configured(gateway_url=INSTANT), "billing") == {"billing": BILLING}
 
 
-def test_reminders_need_a_mail_server_and_links_and_nothing_else() -> None:
+def test_queue_reminders_needs_a_mail_server_and_links_only() -> None:
     assert names(configured(**MAIL), "reminders") == {"reminders": ["remind"]}
 
 
-@pytest.mark.parametrize("queue", [*STEP_PLACES.items()], ids=lambda item: item[0])
-def test_whatever_is_next_for_a_service_has_a_handler_where_it_is_sent(
-    queue: tuple[str, Place],
-) -> None:
-    step, place = queue
-    settings = configured(gateway_url=INSTANT)
-    assert step in names(settings, place.queue)[place.queue]
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_a_handler_wherever_it_runs(step: str) -> None:
+    settings = configured(gateway_url=INSTANT, driver_urls={"web": INSTANT}, **MAIL)
+    for queue in STEPS[step].queues:
+        assert step in names(settings, queue)[queue]
+
+
+def test_a_step_without_a_handler_is_an_error_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = StepKind("forgotten", ("orders",), "orders")
+    monkeypatch.setitem(STEPS, "forgotten", forgotten)
+    with pytest.raises(RuntimeError, match="without a handler on orders: forgotten"):
+        handlers(configured(), ["orders"], CLOCK)
+
+
+def test_a_step_of_a_guarded_lane_is_guarded() -> None:
+    assert {step.lane for step in STEPS.values() if step.is_guarded} == set(GUARDED_LANES)
+
+
+def test_a_step_that_runs_in_its_drivers_lane_has_no_place_of_its_own() -> None:
+    with pytest.raises(ValueError, match="converge has no place"):
+        _ = STEPS["converge"].place
 
 
 @pytest.mark.parametrize("universe", UNIVERSES)
@@ -82,14 +96,14 @@ def test_one_process_may_work_on_all_queues() -> None:
 @pytest.mark.parametrize(
     ("queue", "variable"), [("billing", "AUTORENEW_GATEWAY_URL"), ("web", "AUTORENEW_DRIVER_URLS")]
 )
-def test_what_is_missing_is_one_line_that_names_the_variable(queue: str, variable: str) -> None:
+def test_missing_setting_is_one_line_that_names_the_variable(queue: str, variable: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{variable} is not set") as refused:
         handlers(configured(), [queue], CLOCK)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("missing", MAIL)
-def test_no_reminder_can_be_written_without_any_one_of_what_it_takes(missing: str) -> None:
+def test_every_setting_of_reminders_is_needed(missing: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^AUTORENEW_{missing.upper()} is not set"):
         handlers(configured(**MAIL | {missing: None}), ["reminders"], CLOCK)
 
@@ -105,7 +119,7 @@ def test_no_reminder_can_be_written_without_any_one_of_what_it_takes(missing: st
         ("link_base_url", "https://my.example.com?hunter2"),
     ],
 )
-def test_what_no_reminder_can_be_sent_with_is_refused_in_one_line(field: str, value: str) -> None:
+def test_wrong_setting_of_reminders_is_a_one_line_error(field: str, value: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         handlers(configured(**MAIL | {field: value}), ["reminders"], CLOCK)
     assert "\n" not in str(refused.value)
@@ -113,7 +127,7 @@ def test_what_no_reminder_can_be_sent_with_is_refused_in_one_line(field: str, va
         assert "hunter2" not in str(refused.value)
 
 
-def test_a_queue_named_twice_is_one() -> None:
+def test_queue_named_twice_is_worked_on_once() -> None:
     assert check_queues(["web", "orders", "web"]) == ["web", "orders"]
 
 
@@ -126,7 +140,7 @@ def test_a_queue_that_does_not_exist_is_one_clear_line(queues: list[str]) -> Non
     assert "\n" not in str(refused.value)
 
 
-def test_what_answers_at_once_is_called_without_threads() -> None:
+def test_what_answers_at_once_is_called_inline() -> None:
     settings = configured(
         gateway_url=INSTANT,
         driver_urls={"web": INSTANT, "cloud": "http://c"},
@@ -136,24 +150,29 @@ def test_what_answers_at_once_is_called_without_threads() -> None:
     outside = [*chosen["billing"][:2], *chosen["reminders"]]
     assert [handler.name for handler in outside] == ["charge", "refund", "remind"]
     assert all(handler.immediate for handler in outside)  # type: ignore[union-attr]
-    # One driver that does not is enough for a batch to need threads.
+    # One driver that does not is enough for a batch to be called on the event loop.
     assert not chosen["web"][0].immediate  # type: ignore[union-attr]
 
 
-def test_an_actor_hands_what_it_gets_to_its_runtime() -> None:
+def test_actor_hands_its_message_to_the_runtime() -> None:
     # Given a broker, and a runtime that keeps what it is asked for
     class Kept:
         def __init__(self) -> None:
-            self.asked: list[tuple[str, str, Any]] = []
+            self.asked: list[tuple[str, str, Any, Any, int]] = []
 
-        def handle(self, handler: Any, queue: str, subjects: Any) -> None:
-            self.asked.append((handler.name, queue, subjects))
+        def handle(self, handler: Any, queue: str, batches: Any, lane: Any, size: int) -> None:
+            self.asked.append((handler.name, queue, batches, lane, size))
 
     broker, kept = StubBroker(middleware=[]), Kept()
     settings = configured(gateway_url=INSTANT)
     add_actors(broker, handlers(settings, ["billing"], CLOCK), lambda _: kept)  # type: ignore[arg-type,return-value]
     # Then there is an actor for each step, named by its queue, and it decides nothing itself.
     assert set(broker.actors) == {f"billing.{name}" for name in BILLING}
-    broker.actors["billing.charge"](["a"])
-    assert kept.asked == [("charge", "billing", ["a"])]
+    broker.actors["billing.charge"](["a"], lane="gateway", size=7)
+    # A relay of the release before names no lane.
+    broker.actors["billing.refund"](["b"])
+    assert kept.asked == [
+        ("charge", "billing", ["a"], "gateway", 7),
+        ("refund", "billing", ["b"], None, 1),
+    ]
     broker.close()

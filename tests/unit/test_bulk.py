@@ -117,11 +117,11 @@ def test_rate_with_digits_is_read_as_one_column() -> None:
     assert sent.parameters == {"rows": f'[{{"id":"{id_}","rate":"20.00","day":"2026-01-31"}}]'}
 
 
-def test_text_that_is_half_a_character_is_the_subjects_fault() -> None:
+def test_lone_surrogate_in_a_text_is_a_data_error() -> None:
     with pytest.raises(DataError):
         insert(Thing, TABLE)(Sent(), [Thing(ServiceId(uuid.uuid4()), "\ud800", 1)])  # type: ignore[arg-type]
 
 
-def test_class_that_is_no_dataclass_is_refused() -> None:
+def test_class_that_is_not_a_dataclass_is_refused() -> None:
     with pytest.raises(TypeError, match="not a dataclass"):
         Bulk(Period.__mro__[1], PRICE)

@@ -1,5 +1,6 @@
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,14 @@ suspend = 8
 terminate = 45
 stop_reminder = 3
 notice = 10
+source = "Terms of sale, s. 7"
 
 [[policy.reminders_for]]
 subsidiary = "IE"
 period = "P1Y"
 days = [90, 60]
+since = 2027-01-01
+source = "A law, s. 1"
 
 [[policy.reminders_for]]
 days = [10]
@@ -91,7 +95,7 @@ def problems(folder: Path, text: str | bytes) -> list[str]:
     return refused.value.problems
 
 
-def test_a_good_file_is_read(tmp_path: Path) -> None:
+def test_valid_file_is_read(tmp_path: Path) -> None:
     plan = read(tmp_path, WHOLE).plans["web-perso"]
     assert (plan.name, plan.universe, plan.brand) == ("Web Personal", Universe.WEB, "ovh")
     assert (plan.contract, plan.quantity_min, plan.quantity_max) == ("web", 1, 4)
@@ -107,13 +111,13 @@ def test_a_year_is_twelve_months(tmp_path: Path) -> None:
     assert plan.price("FR", Period.parse("P12M")) == plan.price("FR", Period.parse("P1Y"))
 
 
-def test_setup_is_free_unless_it_says_otherwise(tmp_path: Path) -> None:
+def test_setup_is_free_by_default(tmp_path: Path) -> None:
     price = read(tmp_path, WHOLE).plans["web-perso"].price("FR", Period(12))
     assert price is not None
     assert price.setup == Money(0, "EUR")
 
 
-def test_it_is_sold_nowhere_else(tmp_path: Path) -> None:
+def test_plan_is_not_sold_in_subsidiaries_without_a_price(tmp_path: Path) -> None:
     plan = read(tmp_path, WHOLE).plans["web-perso"]
     assert plan.periods("IE") == []
     assert plan.price("IE", Period(1)) is None
@@ -192,7 +196,7 @@ def test_a_problem_names_file_entry_and_field(
     assert any(problem.startswith(f"plans.toml: {line}") for problem in found), found
 
 
-def test_every_problem_of_every_file_is_said_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     # Given one file that is not TOML, and one with two bad plans
     (tmp_path / "broken.toml").write_text("[[plan")
     bad = PLAN.replace('"3.59"', '"3.595"').replace('contract = "web"', 'contract = "none"')
@@ -271,9 +275,7 @@ def test_a_hostile_file_is_refused_with_its_name(tmp_path: Path, text: str | byt
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200))
-def test_whatever_bytes_a_file_holds_they_are_read_or_refused(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_file_of_any_bytes_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     with suppress(CatalogueError):
         read(tmp_path, content)
 
@@ -283,9 +285,7 @@ def test_whatever_bytes_a_file_holds_they_are_read_or_refused(
     at=st.integers(len(SUBSIDIARIES), len(WHOLE) - 1),
     noise=st.text("[]{}=\"'.,\n#-0Px", max_size=4),
 )
-def test_a_plan_with_a_slip_of_the_pen_is_read_or_refused(
-    tmp_path: Path, at: int, noise: str
-) -> None:
+def test_plan_with_a_mistake_is_read_or_refused(tmp_path: Path, at: int, noise: str) -> None:
     with suppress(CatalogueError):
         read(tmp_path, WHOLE[:at] + noise + WHOLE[at + 1 :])
 
@@ -301,7 +301,7 @@ def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         load([tmp_path / "missing"])
 
 
-def test_the_bundled_files_are_good() -> None:
+def test_bundled_files_are_valid() -> None:
     found = load([BUNDLED])
     assert {plan.universe for plan in found.plans.values()} == set(Universe) - {
         Universe.DEDICATED  # those are imported
@@ -326,7 +326,7 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
         code="gentle",
         reminders=(20, 2),
         reminders_for=(
-            ReminderRule("IE", Period(12), (90, 60)),
+            ReminderRule("IE", Period(12), (90, 60), date(2027, 1, 1), "A law, s. 1"),
             ReminderRule(None, None, (10,)),
         ),
         charges=(-2, 0, 4),
@@ -334,29 +334,32 @@ def test_a_policy_is_read(tmp_path: Path) -> None:
         terminate=45,
         stop_reminder=3,
         notice=10,
+        source="Terms of sale, s. 7",
     )
 
 
-def test_what_a_policy_does_not_say_is_as_in_the_default_one(tmp_path: Path) -> None:
+def test_policy_inherits_what_it_does_not_set_from_the_default(tmp_path: Path) -> None:
     assert policy(tmp_path) == replace(DEFAULT_POLICY, code="gentle")
 
 
-def test_exceptions_are_those_of_the_default_unless_it_names_its_own(tmp_path: Path) -> None:
+def test_policy_inherits_the_exceptions_of_the_default_unless_it_has_its_own(
+    tmp_path: Path,
+) -> None:
     # Given its own reminders, a yearly contract in France is still announced as the law wants.
     monthly = policy(tmp_path, "reminders = [5]")
-    assert monthly.reminder_days("FR", Period(12)) == (60, 30, 15, 7, 3, 1)
-    assert monthly.reminder_days("FR", Period(1)) == (5,)
+    assert monthly.reminder_days("FR", Period(12), date(2026, 6, 20)) == (60, 30, 15, 7, 3, 1)
+    assert monthly.reminder_days("FR", Period(1), date(2026, 6, 20)) == (5,)
     assert policy(tmp_path, "reminders = [5]", "reminders_for = []").reminders_for == ()
 
 
-def test_without_a_grace_it_is_never_suspended(tmp_path: Path) -> None:
+def test_policy_without_grace_has_no_suspension(tmp_path: Path) -> None:
     found = policy(tmp_path, "grace = false", "charges = [-5, 0, 3]")
     assert found.suspend is None
     assert found.charges == (-5, 0, 3)
     assert policy(tmp_path, "grace = false", "charges = [0]").charges == (0,)
 
 
-def test_it_can_be_suspended_on_the_day_of_expiry(tmp_path: Path) -> None:
+def test_suspension_may_be_on_the_day_of_expiry(tmp_path: Path) -> None:
     found = policy(tmp_path, "suspend = 0", "terminate = 1", "notice = 0")
     assert (found.suspend, found.terminate, found.notice) == (0, 1, 0)
 
@@ -365,12 +368,12 @@ def test_a_plan_that_names_no_policy_has_the_default_one(tmp_path: Path) -> None
     assert read(tmp_path, WHOLE + POLICY).plans["web-perso"].policy is DEFAULT_POLICY
 
 
-def test_and_a_file_can_say_what_that_is(tmp_path: Path) -> None:
+def test_file_can_define_the_default_policy(tmp_path: Path) -> None:
     own = POLICY.replace('"gentle"', '"default"')
     assert read(tmp_path, WHOLE + own).plans["web-perso"].policy.reminders == (20, 2)
 
 
-def test_policies_hold_across_files(tmp_path: Path) -> None:
+def test_policies_apply_across_files(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(GENTLE)
     (tmp_path / "b.toml").write_text(SUBSIDIARIES + CONTRACTS + POLICY)
     assert load([tmp_path]).plans["web-perso"].policy.code == "gentle"
@@ -473,7 +476,7 @@ def test_a_policy_defined_twice_is_refused(tmp_path: Path) -> None:
     assert found == ["plans.toml: policy gentle: code: defined before"]
 
 
-def test_every_problem_of_a_policy_is_said_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_policy_are_reported_at_once(tmp_path: Path) -> None:
     bad = POLICY.replace("[20, 2]", "[2, 20]").replace("[90, 60]", "[]").replace("P1Y", "P1W")
     bad = bad.replace("[-2, 0, 4]", "[4, 1]").replace("suspend = 8", "grace = false\nsuspend = 90")
     found = problems(tmp_path, SUBSIDIARIES + CONTRACTS + GENTLE + bad)

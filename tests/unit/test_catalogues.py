@@ -19,7 +19,7 @@ def test_all_universes_and_three_brands_are_there(sold: Catalogue) -> None:
     assert {plan.brand for plan in sold.plans.values()} == {"ovh", "kimsufi", "soyoustart"}
 
 
-def test_what_a_plan_refers_to_exists(sold: Catalogue) -> None:
+def test_contracts_and_policies_of_every_plan_exist(sold: Catalogue) -> None:
     for plan in sold.plans.values():
         assert plan.contract is None or sold.contract(plan.contract) is not None
         assert {subsidiary for subsidiary, _ in plan.prices} <= set(sold.subsidiaries)
@@ -30,7 +30,7 @@ def test_no_plan_is_lost_to_another_of_the_same_code(sold: Catalogue) -> None:
     assert sum(plan.universe is Universe.DEDICATED for plan in sold.plans.values()) == 146
 
 
-def test_what_does_not_exist_is_none(sold: Catalogue) -> None:
+def test_unknown_plan_is_none(sold: Catalogue) -> None:
     assert sold.plan("no-such-plan") is None
     assert sold.contract("no-such-contract") is None
     with pytest.raises(KeyError):

@@ -34,7 +34,7 @@ def run(*arguments: str | Path, **environment: str) -> Result:
 
 
 def one_line(result: Result) -> str:
-    """What it said on standard error, checked to be one line and an exit code of 2."""
+    """The line on standard error; checks that it is the only one and that the exit code is 2."""
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -57,7 +57,7 @@ ALL = list(_commands(main))
 
 
 class TestHelp:
-    def test_the_commands_are_those_that_are_promised(self) -> None:
+    def test_help_lists_the_documented_commands(self) -> None:
         promised = {
             "demo", "up", "migrate", "intake", "relay", "scheduler", "worker", "simulator", "audit",
             "broker setup", "catalogue load", "catalogue check", "catalogue import-ovh",
@@ -79,16 +79,16 @@ class TestHelp:
         assert text.strip()
         assert not text.lstrip().startswith("Options:"), "it does not say what it does"
 
-    def test_the_list_of_commands_is_what_there_is(self) -> None:
+    def test_list_of_commands_is_complete(self) -> None:
         assert [path[0] for path in ALL if len(path) == 1] == list(COMMANDS)
 
-    def test_it_knows_its_version(self) -> None:
+    def test_version_is_printed(self) -> None:
         result = run("--version")
         assert result.exit_code == 0
         assert "autorenew" in result.output or "version" in result.output
 
     @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["order", "nonsense"]])
-    def test_what_it_does_not_know_is_said(self, arguments: list[str]) -> None:
+    def test_unknown_command_or_option_is_an_error(self, arguments: list[str]) -> None:
         result = run(*arguments)
         assert result.exit_code == 2
         assert "nonsense" in result.stderr
@@ -110,12 +110,16 @@ class TestMissingSettings:
             "scheduler", "reconcile gateway",
         ],
     )  # fmt: skip
-    def test_the_database_is_one_line_that_names_the_variable(self, arguments: str) -> None:
+    def test_missing_database_setting_is_one_line_that_names_the_variable(
+        self, arguments: str
+    ) -> None:
         line = one_line(run(*arguments.split()))
         assert line.startswith("AUTORENEW_DATABASE_URL is not set")
 
     @pytest.mark.parametrize("arguments", ["broker setup", "intake", "relay", "worker orders"])
-    def test_the_broker_is_one_line_that_names_the_variable(self, arguments: str) -> None:
+    def test_missing_broker_setting_is_one_line_that_names_the_variable(
+        self, arguments: str
+    ) -> None:
         line = one_line(run(*arguments.split()))
         assert line.startswith("AUTORENEW_BROKER_URL is not set")
 
@@ -126,13 +130,13 @@ class TestMissingSettings:
         assert one_line(result).startswith("AUTORENEW_DATABASE_URL is not set")
 
     @pytest.mark.parametrize("variable", ["LINK_BASE_URL", "LINK_SECRET"])
-    def test_a_click_on_a_link_needs_what_links_are_made_of(self, variable: str) -> None:
+    def test_click_on_a_link_needs_the_settings_of_links(self, variable: str) -> None:
         links = {"LINK_BASE_URL": "https://my.example.com", "LINK_SECRET": "what signs the links"}
         known = {f"AUTORENEW_{name}": value for name, value in links.items() if name != variable}
         line = one_line(run("service", "click", "https://my.example.com/do/x", **known))
         assert line.startswith(f"AUTORENEW_{variable} is not set")
 
-    def test_a_wrong_setting_is_one_line_too(self) -> None:
+    def test_wrong_setting_is_a_one_line_error(self) -> None:
         line = one_line(run("audit", AUTORENEW_BATCH="many"))
         assert line.startswith("AUTORENEW_BATCH: ")
 
@@ -148,17 +152,17 @@ class TestMissingSettings:
             ("relay", "AUTORENEW_SHUTDOWN_SECONDS", "20"),
         ],
     )
-    def test_a_setting_that_cannot_work_is_one_line_whatever_the_command(
+    def test_wrong_setting_is_a_one_line_error_for_every_command(
         self, arguments: str, variable: str, value: str
     ) -> None:
         line = one_line(run(*arguments.split(), **{variable: value}))
         assert line.startswith(variable)
 
-    def test_a_queue_that_does_not_exist_is_one_line(self) -> None:
+    def test_unknown_queue_is_a_one_line_error(self) -> None:
         result = run("worker", "nonsense", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
         assert one_line(result).startswith("no queue nonsense; there are orders, billing, ")
 
-    def test_a_role_that_does_not_exist_is_one_line(self) -> None:
+    def test_unknown_database_role_is_a_one_line_error(self) -> None:
         result = run("migrate", AUTORENEW_ROLE_PASSWORDS='{"nobody": "hunter2"}')
         line = one_line(result)
         assert line.startswith("AUTORENEW_ROLE_PASSWORDS: no role nobody; there are api, ")
@@ -167,28 +171,28 @@ class TestMissingSettings:
 
 class TestAwayFromHome:
     @pytest.mark.parametrize("arguments", ["audit", "order show k", "failed list"])
-    def test_a_database_that_is_away_is_one_line(self, arguments: str) -> None:
+    def test_unreachable_database_is_a_one_line_error(self, arguments: str) -> None:
         assert "database" in one_line(run(*arguments.split(), **NOWHERE))
 
-    def test_a_broker_that_is_away_is_one_line(self) -> None:
+    def test_unreachable_broker_is_a_one_line_error(self) -> None:
         result = run("broker", "setup", AUTORENEW_BROKER_URL="amqp://127.0.0.1:1")
         assert "broker" in one_line(result)
 
 
 class TestCatalogueCheck:
-    def test_the_sample_catalogue_is_good(self) -> None:
+    def test_bundled_catalogue_is_valid(self) -> None:
         result = run("catalogue", "check", "--bundled")
         assert result.exit_code == 0
         plans, contracts = result.output.split(" plans, ")
         assert int(plans) > 150
-        assert contracts.endswith("contracts: good\n")
+        assert contracts.endswith("contracts: valid\n")
 
-    def test_a_folder_and_files_can_be_named(self) -> None:
+    def test_folder_and_files_can_be_checked(self) -> None:
         assert run("catalogue", "check", BUNDLED).exit_code == 0
         files = sorted(BUNDLED.glob("*.toml"))
         assert run("catalogue", "check", *files).exit_code == 0
 
-    def test_every_problem_is_a_line_that_names_file_plan_and_field(self, tmp_path: Path) -> None:
+    def test_each_problem_is_a_line_that_names_file_plan_and_field(self, tmp_path: Path) -> None:
         # Given a plan with two mistakes, and a file that is none
         plan = tmp_path / "plans.toml"
         plan.write_text('[[plan]]\ncode = "x"\nname = 5\nuniverse = "web"\nbrand = "b"\n')
@@ -204,13 +208,15 @@ class TestCatalogueCheck:
         assert any(": name: " in line for line in lines)
         assert any("missing.toml: no such file" in line for line in lines)
 
-    def test_files_that_are_good_alone_must_fit_together(self) -> None:
+    def test_files_that_are_valid_alone_must_fit_together(self) -> None:
         result = run("catalogue", "check", BUNDLED / "web.toml")
         assert result.exit_code == 2
         assert "contract: 'web' is not defined" in result.stderr
 
     @pytest.mark.parametrize("content", [b"\xff", b"[[plan", b"x = 1", b"[" * 10_000])
-    def test_a_hostile_file_is_lines_not_a_traceback(self, tmp_path: Path, content: bytes) -> None:
+    def test_hostile_file_is_reported_without_a_traceback(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
         path = tmp_path / "hostile.toml"
         path.write_bytes(content)
         result = run("catalogue", "check", path)
@@ -219,7 +225,7 @@ class TestCatalogueCheck:
         assert "Traceback" not in result.output
 
     @pytest.mark.parametrize("arguments", [[], ["--bundled", str(BUNDLED)]])
-    def test_either_paths_or_the_sample_have_to_be_named(self, arguments: list[str]) -> None:
+    def test_check_needs_paths_or_the_sample(self, arguments: list[str]) -> None:
         result = run("catalogue", "check", *arguments)
         assert result.exit_code == 2
         assert "name PATHS, or --bundled" in result.stderr
@@ -227,12 +233,14 @@ class TestCatalogueCheck:
 
 class TestImportOvh:
     @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\x1f\x8b", b"{}"])
-    def test_a_hostile_file_is_one_line(self, tmp_path: Path, content: bytes) -> None:
+    def test_hostile_file_is_a_one_line_error(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "hostile.json"
         path.write_bytes(content)
         assert one_line(run("catalogue", "import-ovh", path)).startswith("hostile.json: ")
 
-    def test_a_price_with_too_many_digits_names_plan_and_pricing(self, tmp_path: Path) -> None:
+    def test_price_with_too_many_digits_is_an_error_that_names_plan_and_pricing(
+        self, tmp_path: Path
+    ) -> None:
         document = read_ovh(BUNDLED / "ovh-eco-IE.json.gz")
         document["plans"] = document["plans"][:1]
         pricing = next(p for p in document["plans"][0]["pricings"] if p["mode"] == "default")
@@ -242,7 +250,7 @@ class TestImportOvh:
         line = one_line(run("catalogue", "import-ovh", path))
         assert line.startswith("ovh.json: plan 21rise011-sgp: pricing default ")
 
-    def test_a_file_that_does_not_exist_is_one_line(self, tmp_path: Path) -> None:
+    def test_missing_catalogue_file_is_a_one_line_error(self, tmp_path: Path) -> None:
         assert "No such file" in one_line(run("catalogue", "import-ovh", tmp_path / "none.json"))
 
 
@@ -255,27 +263,27 @@ class TestSimulator:
             b'[{"fault": "slow", "plan": 5}]',
         ],
     )  # fmt: skip
-    def test_rules_that_are_none_are_one_line(self, tmp_path: Path, content: bytes) -> None:
+    def test_invalid_fault_rules_are_a_one_line_error(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "rules.json"
         path.write_bytes(content)
         assert one_line(run("simulator", "--faults", path)).startswith("--faults: ")
 
-    def test_a_file_that_does_not_exist_is_one_line(self, tmp_path: Path) -> None:
+    def test_missing_rules_file_is_a_one_line_error(self, tmp_path: Path) -> None:
         assert one_line(run("simulator", "--faults", tmp_path / "none")).startswith("--faults: ")
 
-    def test_a_store_that_cannot_be_opened_is_one_line(self, tmp_path: Path) -> None:
+    def test_unusable_store_is_a_one_line_error(self, tmp_path: Path) -> None:
         result = run("simulator", "--port", "0", "--store", tmp_path)
         assert one_line(result).startswith("--store ")
 
     @pytest.mark.parametrize("port", ["-1", "65536", "http"])
-    def test_a_port_that_cannot_be_is_refused(self, port: str) -> None:
+    def test_port_out_of_range_is_refused(self, port: str) -> None:
         result = run("simulator", "--port", port)
         assert result.exit_code == 2
         assert port in result.stderr
 
 
 class TestPlace:
-    def test_a_file_that_does_not_exist_or_is_none_is_refused(self, tmp_path: Path) -> None:
+    def test_missing_order_file_is_refused(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none.ndjson", tmp_path):
             result = run("order", "place", path)
             assert result.exit_code == 2
@@ -297,27 +305,31 @@ class TestMetrics:
         assert b"autorenew_" in response.data
         return found[2]
 
-    def test_on_any_free_port_if_none_is_set(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_metrics_are_served_on_a_free_port_if_none_is_set(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         assert int(self.where(caplog, load_settings())) > 0
 
-    def test_on_the_port_that_is_set(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_metrics_are_served_on_the_port_that_is_set(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         port = free_port()
         assert int(self.where(caplog, load_settings(metrics_port=port))) == port
 
 
 class TestFailed:
-    def test_either_subjects_or_all_have_to_be_named(self) -> None:
+    def test_retry_needs_subjects_or_all(self) -> None:
         for arguments in ([], ["--all", SUBJECT]):
             result = run("failed", "retry", *arguments)
             assert result.exit_code == 2
             assert "name SUBJECTS, or --all" in result.stderr
 
-    def test_a_subject_has_to_be_one(self) -> None:
+    def test_invalid_subject_is_refused(self) -> None:
         result = run("failed", "retry", "not-a-uuid")
         assert result.exit_code == 2
         assert "not-a-uuid" in result.stderr
 
-    def test_giving_up_asks_first(self) -> None:
+    def test_cancelling_asks_for_confirmation(self) -> None:
         result = CliRunner().invoke(main, ["failed", "cancel", SUBJECT], input="n\n")
         assert result.exit_code == 1
-        assert "give the money back?" in result.output
+        assert "refund what was paid?" in result.output

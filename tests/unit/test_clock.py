@@ -34,7 +34,7 @@ days = st.dates(date(2000, 1, 1), date(2100, 12, 31))
         ("2026-02-01T00:30:00+01:00", TORONTO, "2026-01-31"),
     ],
 )
-def test_a_date_is_what_hangs_on_the_wall_there(moment: str, timezone: str, day: str) -> None:
+def test_local_date_is_that_of_the_time_zone(moment: str, timezone: str, day: str) -> None:
     assert local_date(datetime.fromisoformat(moment), timezone).isoformat() == day
 
 
@@ -58,7 +58,7 @@ def test_a_date_is_what_hangs_on_the_wall_there(moment: str, timezone: str, day:
         ("2024-10-07", SYDNEY, "2024-10-06T13:00:00"),
     ],
 )
-def test_a_day_begins_at_midnight_there_whatever_the_clocks_do(
+def test_local_midnight_is_right_across_daylight_saving_time(
     day: str, timezone: str, begins: str
 ) -> None:
     midnight = local_midnight(date.fromisoformat(day), timezone)
@@ -67,7 +67,7 @@ def test_a_day_begins_at_midnight_there_whatever_the_clocks_do(
 
 
 @given(days, zones)
-def test_midnight_is_the_first_moment_of_its_day(day: date, timezone: str) -> None:
+def test_local_midnight_is_the_first_moment_of_its_day(day: date, timezone: str) -> None:
     midnight = local_midnight(day, timezone)
     assert local_date(midnight, timezone) == day
     assert local_date(midnight - timedelta(microseconds=1), timezone) == day - timedelta(days=1)

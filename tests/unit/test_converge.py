@@ -7,7 +7,8 @@ import pytest
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import FixedClock
 from schemas.values import Period, ResourceState, ServiceState
-from workers.provisioning.converge import Call, ConvergeHandler, missing_operation
+from workers.outside.calls import run_now
+from workers.provisioning.converge import ConvergeHandler
 from workers.provisioning.drivers.instant import InstantDriver
 from workers.provisioning.drivers.port import (
     DriverAnswer,
@@ -16,7 +17,8 @@ from workers.provisioning.drivers.port import (
     OperationKind,
     Resource,
 )
-from workers.runtime.runtime import RetryPolicy
+from workers.provisioning.operations import Call, checked, missing_operation, overtaken
+from workers.runtime.retries import RetryPolicy
 
 ABSENT, ACTIVE, SUSPENDED = ResourceState.ABSENT, ResourceState.ACTIVE, ResourceState.SUSPENDED
 EARLIER, LATER = date(2026, 3, 2), date(2026, 4, 2)
@@ -57,20 +59,20 @@ def missing(
     )
 
 
-def test_the_table_is_whole() -> None:
+def test_every_desired_state_has_an_action_for_every_confirmed_state() -> None:
     assert set(TABLE) == set(product(ResourceState, ResourceState))
 
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
 @pytest.mark.parametrize("until", PAID_UP)
-def test_the_one_thing_that_is_missing_is_done(
+def test_missing_operation_is_chosen(
     desired: ResourceState, confirmed: ResourceState, until: tuple[date | None, date | None]
 ) -> None:
     assert missing(desired, confirmed, until) is TABLE[desired, confirmed]
 
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
-def test_what_is_as_it_should_be_and_paid_for_longer_is_extended(
+def test_service_in_its_desired_state_and_paid_for_longer_is_extended(
     desired: ResourceState, confirmed: ResourceState
 ) -> None:
     alive = desired is confirmed and desired is not ABSENT
@@ -80,7 +82,7 @@ def test_what_is_as_it_should_be_and_paid_for_longer_is_extended(
 
 @pytest.mark.parametrize("in_doubt", [None, *OperationKind])
 @pytest.mark.parametrize("until", [*PAID_UP, BEHIND])
-def test_what_may_exist_and_should_not_is_cleaned_up(
+def test_resource_that_may_exist_and_should_not_is_terminated(
     until: tuple[date | None, date | None], in_doubt: OperationKind | None
 ) -> None:
     # A create was begun, whatever came of it.
@@ -94,7 +96,7 @@ def test_what_may_exist_and_should_not_is_cleaned_up(
 @pytest.mark.parametrize(
     ("desired", "confirmed"), [pair for pair in TABLE if pair[0] is not pair[1]]
 )
-def test_doubt_does_not_change_what_is_missing_anyway(
+def test_operation_in_doubt_does_not_change_the_choice_of_a_missing_one(
     desired: ResourceState,
     confirmed: ResourceState,
     until: tuple[date | None, date | None],
@@ -108,7 +110,7 @@ def test_doubt_does_not_change_what_is_missing_anyway(
 @pytest.mark.parametrize(
     ("state", "again"), [(ACTIVE, OperationKind.RESUME), (SUSPENDED, OperationKind.SUSPEND)]
 )
-def test_what_may_be_undone_by_what_is_under_way_is_said_again(
+def test_operation_that_one_in_doubt_may_undo_is_repeated(
     state: ResourceState,
     again: OperationKind,
     until: tuple[date | None, date | None],
@@ -122,7 +124,7 @@ def test_what_may_be_undone_by_what_is_under_way_is_said_again(
     "in_doubt", [OperationKind.CREATE, OperationKind.EXTEND, OperationKind.TERMINATE]
 )
 @pytest.mark.parametrize("state", [ACTIVE, SUSPENDED])
-def test_any_other_doubt_adds_nothing_to_what_is_as_it_should_be(
+def test_other_doubt_adds_no_operation_to_a_service_in_its_desired_state(
     state: ResourceState, in_doubt: OperationKind
 ) -> None:
     assert missing(state, state, in_doubt=in_doubt) is None
@@ -131,7 +133,7 @@ def test_any_other_doubt_adds_nothing_to_what_is_as_it_should_be(
 
 @pytest.mark.parametrize(("desired", "confirmed"), TABLE)
 @pytest.mark.parametrize("until", [EARLIER, LATER])
-def test_one_thing_after_another_leads_to_what_is_desired(
+def test_one_operation_after_another_leads_to_the_desired_state(
     desired: ResourceState, confirmed: ResourceState, until: date
 ) -> None:
     # Given an infrastructure that does what it is told
@@ -182,15 +184,15 @@ class Recording(InstantDriver):
         super().__init__()
         self.done: list[OperationKind] = []
 
-    def _become(self, operation: Operation, state: ResourceState | None) -> DriverAnswer:
+    async def perform(self, operation: Operation) -> DriverAnswer:
         self.done.append(operation.kind)
-        return super()._become(operation, state)
+        return await super().perform(operation)
 
 
 class Silent(Recording):
     """Does not answer questions."""
 
-    def get(self, service_id: uuid.UUID) -> DriverAnswer:
+    async def ask(self, operation: Operation) -> DriverAnswer:
         return DriverAnswer(DriverState.UNKNOWN, reason="HTTP 503")
 
 
@@ -201,7 +203,7 @@ class Mistaken(Recording):
         super().__init__()
         self._shows = shows
 
-    def _become(self, operation: Operation, state: ResourceState | None) -> DriverAnswer:
+    async def perform(self, operation: Operation) -> DriverAnswer:
         return DriverAnswer(DriverState.DONE, self._shows)
 
 
@@ -218,53 +220,57 @@ class TestCall:
             policy=RetryPolicy(1, 60, 3),
         )
 
-    def test_a_first_try_is_made_without_asking(self, driver: Recording) -> None:
+    def test_first_try_is_made_without_a_query(self, driver: Recording) -> None:
         create = operation(OperationKind.CREATE)
-        answer = self.handler(driver).call(call(create, desired=ACTIVE, ask_first=False))
+        answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=False)))
         assert answer.state is DriverState.DONE
         assert driver.done == [OperationKind.CREATE]
 
-    def test_what_was_done_after_all_is_not_done_again(self, driver: Recording) -> None:
+    def test_operation_that_turns_out_done_is_not_repeated(self, driver: Recording) -> None:
         # Given a create whose answer was lost
         create = operation(OperationKind.CREATE)
-        driver.create(create)
+        run_now(driver.perform(create))
         # When it is taken up again
-        answer = self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True))
+        answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True)))
         # Then the far side is asked, and that is that.
         assert answer.state is DriverState.DONE
         assert answer.resource is not None
         assert answer.resource.state is ACTIVE
         assert driver.done == [OperationKind.CREATE]
 
-    def test_what_was_not_done_is_tried_again_under_the_same_key(self, driver: Recording) -> None:
+    def test_operation_that_was_not_done_is_repeated_under_the_same_key(
+        self, driver: Recording
+    ) -> None:
         create = operation(OperationKind.CREATE)
-        answer = self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True))
+        answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True)))
         assert answer.state is DriverState.DONE
         assert driver.done == [OperationKind.CREATE]
 
-    def test_what_is_there_of_an_older_generation_proves_nothing(self, driver: Recording) -> None:
-        driver.create(operation(OperationKind.CREATE, key="key-1", generation=1))
+    def test_state_of_an_older_generation_proves_nothing(self, driver: Recording) -> None:
+        run_now(driver.perform(operation(OperationKind.CREATE, key="key-1", generation=1)))
         resume = operation(OperationKind.RESUME)
-        self.handler(driver).call(call(resume, desired=ACTIVE, ask_first=True))
+        run_now(self.handler(driver).call(call(resume, desired=ACTIVE, ask_first=True)))
         assert driver.done == [OperationKind.CREATE, OperationKind.RESUME]
 
-    def test_what_cannot_be_asked_about_is_not_tried(self) -> None:
+    def test_operation_is_not_tried_when_the_query_fails(self) -> None:
         driver = Silent()
         create = operation(OperationKind.CREATE)
-        answer = self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True))
+        answer = run_now(self.handler(driver).call(call(create, desired=ACTIVE, ask_first=True)))
         assert (answer.state, answer.reason) == (DriverState.UNKNOWN, "HTTP 503")
         assert driver.done == []
 
     def test_a_newer_generation_at_the_far_side_wins(self, driver: Recording) -> None:
         # Given a resume that overtook a suspend still under way
-        driver.create(operation(OperationKind.CREATE, key="key-1", generation=1))
-        driver.resume(operation(OperationKind.RESUME, key="key-3", generation=3))
+        run_now(driver.perform(operation(OperationKind.CREATE, key="key-1", generation=1)))
+        run_now(driver.perform(operation(OperationKind.RESUME, key="key-3", generation=3)))
         # When the suspend arrives at last
         suspend = operation(OperationKind.SUSPEND)
-        answer = self.handler(driver).call(call(suspend, desired=SUSPENDED, ask_first=False))
+        answer = run_now(
+            self.handler(driver).call(call(suspend, desired=SUSPENDED, ask_first=False))
+        )
         # Then it is stale, and the service runs.
         assert answer.state is DriverState.STALE
-        assert driver.get(SERVICE).resource == Resource(str(SERVICE), ACTIVE, 3, LATER)
+        assert run_now(driver.ask(suspend)).resource == Resource(str(SERVICE), ACTIVE, 3, LATER)
 
     @pytest.mark.parametrize(
         ("kind", "desired", "shows"),
@@ -280,9 +286,49 @@ class TestCall:
         ],
         ids=str,
     )
-    def test_an_answer_that_shows_something_else_is_not_believed(
+    def test_answer_that_shows_another_state_is_not_believed(
         self, kind: OperationKind, desired: ResourceState, shows: Resource
     ) -> None:
         handler = self.handler(Mistaken(shows))
-        answer = handler.call(call(operation(kind), desired=desired, ask_first=False))
+        answer = run_now(handler.call(call(operation(kind), desired=desired, ask_first=False)))
         assert (answer.state, answer.reason) == (DriverState.UNKNOWN, "answer_contradicts_request")
+
+    def test_an_answer_of_a_generation_far_ahead_is_not_believed(self) -> None:
+        shows = Resource("web-1", ACTIVE, 2147483646, LATER)
+        handler = self.handler(Mistaken(shows))
+        create = call(operation(OperationKind.CREATE), desired=ACTIVE, ask_first=False)
+        answer = run_now(handler.call(create))
+        assert (answer.state, answer.reason) == (DriverState.UNKNOWN, "generation_out_of_bounds")
+
+
+STALE = DriverAnswer(DriverState.STALE, reason="stale_generation")
+SUSPENDING = call(operation(OperationKind.SUSPEND), desired=SUSPENDED, ask_first=False)
+
+
+def seen(generation: int) -> DriverAnswer:
+    return DriverAnswer(DriverState.DONE, Resource("web-1", ACTIVE, generation, LATER))
+
+
+class TestStaleAnswers:
+    def test_a_generation_that_we_forgot_is_shown_so_that_it_can_be_overtaken(self) -> None:
+        answer = overtaken(SUSPENDING, STALE, seen(7))
+        assert answer.state is DriverState.STALE
+        assert answer.resource is not None
+        assert answer.resource.generation == 7
+
+    def test_a_stale_answer_without_a_newer_generation_is_only_stale(self) -> None:
+        assert overtaken(SUSPENDING, STALE, seen(2)) == STALE
+        silent = DriverAnswer(DriverState.UNKNOWN, reason="HTTP 503")
+        assert overtaken(SUSPENDING, STALE, silent) == STALE
+
+    @pytest.mark.parametrize("generation", [2 + 1001, 2147483646, 2**62])
+    def test_a_generation_that_nobody_can_have_asked_for_pins_no_service(
+        self, generation: int
+    ) -> None:
+        answer = overtaken(SUSPENDING, STALE, seen(generation))
+        assert (answer.state, answer.resource) == (DriverState.UNKNOWN, None)
+        assert answer.reason == "generation_out_of_bounds"
+
+    def test_what_is_not_done_is_left_as_it_was_said(self) -> None:
+        refused = DriverAnswer(DriverState.REFUSED, reason="out_of_stock")
+        assert checked(SUSPENDING, refused) == refused

@@ -21,7 +21,7 @@ for name in sys.argv[1:]:
 
 
 def passing(folder: Path | None, *names: str) -> subprocess.CompletedProcess[str]:
-    """A process that goes through failpoints and prints each it has survived."""
+    """A process that passes failpoints and prints each one it survives."""
     environment = {k: v for k, v in os.environ.items() if k != "AUTORENEW_FAILPOINTS"}
     if folder is not None:
         environment["AUTORENEW_FAILPOINTS"] = str(folder)
@@ -36,13 +36,13 @@ def passing(folder: Path | None, *names: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_unset_nothing_happens() -> None:
+def test_failpoints_do_nothing_when_not_enabled() -> None:
     run = passing(None, "worker.after_claim", "worker.after_claim")
     assert run.returncode == 0
     assert run.stdout.split() == ["worker.after_claim", "worker.after_claim"]
 
 
-def test_armed_it_kills_the_first_who_passes_and_nobody_else(tmp_path: Path) -> None:
+def test_armed_failpoint_kills_the_first_process_that_passes_and_no_other(tmp_path: Path) -> None:
     # When the first process passes, it dies there and then
     first = passing(tmp_path, "worker.after_claim", "worker.after_call")
     assert first.returncode == -signal.SIGKILL
@@ -58,7 +58,7 @@ def test_armed_it_kills_the_first_who_passes_and_nobody_else(tmp_path: Path) -> 
     assert len(third.stdout.split()) == 2
 
 
-def test_a_place_can_be_disarmed_beforehand(tmp_path: Path) -> None:
+def test_failpoint_can_be_disarmed_beforehand(tmp_path: Path) -> None:
     (tmp_path / "relay.before_confirm").touch()
     assert passing(tmp_path, "relay.before_confirm").returncode == 0
 
@@ -78,11 +78,11 @@ def _names_in_the_code() -> set[str]:
     return found
 
 
-def test_the_list_of_names_is_what_the_code_passes() -> None:
+def test_list_of_failpoints_is_the_one_in_the_code() -> None:
     assert _names_in_the_code() == set(NAMES)
     assert len(NAMES) == len(set(NAMES))
 
 
 @pytest.mark.parametrize("step", ["claim", "call", "finish", "ack"])
-def test_there_is_a_place_before_and_after_every_step_of_a_worker(step: str) -> None:
+def test_every_step_of_a_worker_has_a_failpoint_before_and_after_it(step: str) -> None:
     assert {f"worker.before_{step}", f"worker.after_{step}"} <= set(NAMES)

@@ -15,35 +15,35 @@ def struck(faults: Faults, keys: list[str] = KEYS) -> set[str]:
     return {key for key in keys if faults.draw("gateway", "charge", key, BODY) is not None}
 
 
-def test_without_rules_nothing_goes_wrong() -> None:
+def test_no_rule_means_no_fault() -> None:
     assert struck(Faults()) == set()
 
 
 @given(st.integers(), st.floats(0, 1))
-def test_the_same_seed_strikes_the_same_keys(seed: int, rate: float) -> None:
+def test_same_seed_gives_the_same_faults(seed: int, rate: float) -> None:
     rules = [{"fault": "error", "rate": rate}]
     keys = KEYS[:50]
     in_any_order = list(reversed(keys))
     assert struck(Faults(rules, seed), keys) == struck(Faults(rules, seed), in_any_order)
 
 
-def test_another_seed_strikes_others() -> None:
+def test_another_seed_gives_other_faults() -> None:
     rules = [{"fault": "error", "rate": 0.5}]
     assert struck(Faults(rules, 1)) != struck(Faults(rules, 2))
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
-def test_a_rate_is_the_share_of_keys_it_happens_to(rate: float) -> None:
+def test_rate_is_the_share_of_keys_with_a_fault(rate: float) -> None:
     share = len(struck(Faults([{"fault": "error", "rate": rate}]))) / len(KEYS)
     assert abs(share - rate) < 0.05
 
 
-def test_a_rate_of_none_strikes_nobody_and_of_all_everybody() -> None:
+def test_rate_0_gives_no_fault_and_rate_1_always_one() -> None:
     assert struck(Faults([{"fault": "error", "rate": 0}])) == set()
     assert struck(Faults([{"fault": "error", "rate": 1}])) == set(KEYS)
 
 
-def test_two_rules_draw_apart() -> None:
+def test_two_rules_draw_independently() -> None:
     # Given two rules with the same rate
     first = struck(Faults([{"fault": "error", "rate": 0.5}]))
     both = struck(Faults([{"fault": "error", "rate": 0.5}, {"fault": "slow", "rate": 0.5}]))
@@ -52,7 +52,7 @@ def test_two_rules_draw_apart() -> None:
     assert abs(len(both) / len(KEYS) - 0.75) < 0.05
 
 
-def test_the_first_rule_that_strikes_is_the_one() -> None:
+def test_first_rule_that_applies_wins() -> None:
     faults = Faults(
         [{"fault": "slow", "operation": "refund"}, {"fault": "error"}, {"fault": "late"}]
     )
@@ -62,19 +62,19 @@ def test_the_first_rule_that_strikes_is_the_one() -> None:
 
 
 @pytest.mark.parametrize("fault", [kind for kind in KINDS if kind not in ANSWERS])
-def test_an_accident_happens_to_the_first_try_of_a_key_only(fault: str) -> None:
+def test_fault_happens_to_the_first_try_of_a_key_only(fault: str) -> None:
     faults = Faults([{"fault": fault}])
     tries = [faults.draw("gateway", "charge", "k", BODY) is not None for _ in range(3)]
     assert tries == [True, False, False]
 
 
 @pytest.mark.parametrize("fault", ANSWERS)
-def test_an_answer_stays_the_same_however_often_it_is_asked_for(fault: str) -> None:
+def test_decline_stays_the_same_however_often_it_is_repeated(fault: str) -> None:
     faults = Faults([{"fault": fault}])
     assert all(faults.draw("gateway", "charge", "k", BODY) for _ in range(100))
 
 
-def test_it_may_happen_to_as_many_tries_as_the_rule_says() -> None:
+def test_fault_happens_to_as_many_tries_as_the_rule_says() -> None:
     faults = Faults([{"fault": "error", "times": 3}])
     for key in ("one", "other"):
         tries = [faults.draw("gateway", "charge", key, BODY) is not None for _ in range(5)]
@@ -98,12 +98,12 @@ def test_it_may_happen_to_as_many_tries_as_the_rule_says() -> None:
         ({"plan": "web-*", "customer": "d-*"}, False),
     ],
 )
-def test_a_rule_can_be_for_some_only(rule: dict[str, Any], strikes: bool) -> None:
+def test_rule_can_be_restricted_to_some_calls(rule: dict[str, Any], strikes: bool) -> None:
     drawn = Faults([{"fault": "error"} | rule]).draw("gateway", "charge", "k", BODY)
     assert (drawn is not None) is strikes
 
 
-def test_only_money_is_declined() -> None:
+def test_only_charges_can_be_declined() -> None:
     faults = Faults([{"fault": "decline"}])
     assert faults.draw("infrastructure", "create", "k", BODY) is None
     assert faults.draw("gateway", "charge", "k", BODY) is not None
@@ -136,12 +136,12 @@ def test_rules_can_be_added_and_taken_away() -> None:
     ],
     ids=json.dumps,
 )  # fmt: skip
-def test_what_is_no_rule_is_refused(rule: Any) -> None:
+def test_invalid_rule_is_refused(rule: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         Faults().add(rule)
 
 
-def test_a_decline_and_a_refusal_say_why() -> None:
+def test_decline_and_refusal_give_their_reason() -> None:
     assert Rule("decline").reason == "insufficient_funds"
     assert Rule("refuse").reason == "out_of_stock"
     assert Rule("decline", reason="stolen_card").reason == "stolen_card"

@@ -1,7 +1,8 @@
-"""A row of an import is right, or refused with every reason; nothing that is read raises."""
+"""A row of an import is valid, or rejected with all its problems; reading never raises."""
 
 import io
 import json
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given as examples_of
 from hypothesis import strategies as st
 
+from producers.imports.arrivals import Arrivals
 from producers.imports.rows import (
     FIELDS,
     MAX_ROW_BYTES,
@@ -19,7 +21,7 @@ from producers.imports.rows import (
     lines,
     parse,
 )
-from producers.imports.services import SERVICE_COLUMNS, Arrivals, Books, Customer, Judge
+from producers.imports.services import Books, Customer, Judge
 from schemas.catalogue import Catalogue
 from schemas.errors import AutorenewError
 from schemas.messages import Problem
@@ -36,7 +38,7 @@ CATALOGUE = Catalogue(
 
 
 def fields(**changes: Any) -> dict[str, Any]:
-    """A row that is taken in as it is."""
+    """A valid row."""
     row = {
         "customer": "alice",
         "plan": "site",
@@ -81,7 +83,7 @@ def codes(problems: list[Problem]) -> list[str]:
 
 
 def service(arrivals: Arrivals, number: int = 0) -> dict[str, Any]:
-    return dict(zip(SERVICE_COLUMNS, arrivals.services[number], strict=True))
+    return asdict(arrivals.services[number])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def service(arrivals: Arrivals, number: int = 0) -> dict[str, Any]:
         ({"colour": "blue"}, "field_unknown"),
     ],
 )
-def test_what_has_the_wrong_shape_is_named_by_a_stable_code(
+def test_row_of_the_wrong_shape_has_a_problem_with_a_stable_code(
     changes: dict[str, Any], code: str
 ) -> None:
     row, problems = read(fields(**changes))
@@ -136,7 +138,7 @@ def test_what_has_the_wrong_shape_is_named_by_a_stable_code(
     "raw",
     [b"[]", b"1", b"null", b"{", b"\xff", b'{"a": "\\ud800"}', b"[" * 100_000, b'{"a": NaN}'],
 )
-def test_a_line_that_is_no_object_is_malformed(raw: bytes) -> None:
+def test_line_that_is_not_an_object_is_malformed(raw: bytes) -> None:
     assert codes(read(raw)[1]) == ["row_malformed"]
 
 
@@ -169,13 +171,13 @@ def test_every_problem_of_a_row_is_collected() -> None:
         ),
     ],
 )
-def test_what_cannot_be_renewed_as_it_says_is_refused(changes: dict[str, Any], code: str) -> None:
+def test_row_that_cannot_be_renewed_is_refused(changes: dict[str, Any], code: str) -> None:
     arrivals, refused = judged(fields(**changes))
     assert refused == {1: [code]}
     assert arrivals == Arrivals()
 
 
-def test_an_expiry_off_its_anchor_is_told_the_nearest_dates() -> None:
+def test_expiry_that_does_not_fit_its_anchor_is_told_the_nearest_dates() -> None:
     row, _ = read(fields(anchor="2026-01-31", expires_on="2026-03-30"))
     assert row is not None
     judge = Judge(NOW)
@@ -204,7 +206,7 @@ def test_an_expiry_counts_the_periods_since_its_anchor(
 
     if off == 0:
         found = service(arrivals)
-        assert (found["anchor"], found["paid_periods"]) == (str(anchor), count)
+        assert (found["anchor"], found["paid_periods"]) == (anchor, count)
         assert found["imported_periods"] == count
     else:
         assert refused == {1: ["expiry_off_anchor"]}
@@ -212,14 +214,14 @@ def test_an_expiry_counts_the_periods_since_its_anchor(
 
 def test_without_an_anchor_periods_count_from_the_expiry() -> None:
     found = service(judged(fields())[0])
-    assert (found["anchor"], found["paid_periods"]) == ("2026-06-30", 0)
+    assert (found["anchor"], found["paid_periods"]) == (date(2026, 6, 30), 0)
     assert found["expires_at"] == datetime(2026, 6, 29, 22, tzinfo=UTC)
     # Its customer is reminded all the same, 30 days before.
     assert found["next_step"] == "remind"
-    assert found["next_step_at"] == "2026-05-31T06:00:00+00:00"
+    assert found["next_step_at"] == datetime(2026, 5, 31, 6, tzinfo=UTC)
 
 
-def test_a_row_that_comes_twice_is_known_and_another_version_of_it_refused() -> None:
+def test_repeated_row_is_known_and_a_different_version_of_it_is_refused() -> None:
     judge = Judge(NOW)
     arrivals, refused = judged(
         fields(), fields(), fields(expires_on="2026-07-31"), fields(plan="gift"), judge=judge
@@ -232,7 +234,7 @@ def test_a_row_that_comes_twice_is_known_and_another_version_of_it_refused() -> 
     assert refused == {2: ["duplicate_in_file"]}
 
 
-def test_the_first_row_of_a_customer_brings_what_the_others_need() -> None:
+def test_later_rows_of_a_customer_may_rely_on_the_first() -> None:
     bare = dict.fromkeys(("subsidiary", "country", "language", "email", "payment_method"))
     arrivals, refused = judged(
         fields(resource_id="r-0", **bare),
@@ -251,7 +253,7 @@ def test_a_known_customer_is_never_changed() -> None:
     saved = derived_id("payment method", "alice", "saved")
     found = Books(
         customers={"alice": Customer("FR", saved)},
-        methods={saved: date(2027, 1, 31)},
+        methods={saved},
         agreed={("alice", "terms"): 1},
     )
     arrivals, _ = judged(
@@ -261,9 +263,10 @@ def test_a_known_customer_is_never_changed() -> None:
     )
     assert arrivals.customers == []
     first, second = service(arrivals), service(arrivals, 1)
-    assert (first["payment_method_id"], first["pays_until"]) == (saved, date(2027, 1, 31))
+    assert first["payment_method_id"] == saved
     assert first["agreed_version"] == 1
-    assert second["pays_until"] == date(2028, 2, 29)
+    assert second["payment_method_id"] == derived_id("payment method", "alice", "tok-2")
+    assert [method.expires_on for method in arrivals.methods] == [date(2028, 2, 29)]
 
 
 HEADER = b"customer,plan,period,resource_id,expires_on,payment_method,configuration"
@@ -293,7 +296,7 @@ def test_columns_come_in_any_order_and_cells_may_be_quoted() -> None:
         (b'"customer', "cannot be read"),
     ],
 )
-def test_a_header_that_is_none_is_one_clear_error(header: bytes, says: str) -> None:
+def test_invalid_csv_header_is_one_clear_error(header: bytes, says: str) -> None:
     with pytest.raises(AutorenewError, match=says) as error:
         CsvRows(header)
     assert error.value.code == "header_invalid"
@@ -303,7 +306,7 @@ def test_a_header_that_is_none_is_one_clear_error(header: bytes, says: str) -> N
     "raw",
     [b"a,b", b"a,b,c,d,e,f,g,h", b'alice,site,P1M,"r-1,2026-06-30,tok,', b"a\xff,b,c,d,e,f,g"],
 )
-def test_a_line_that_is_no_row_is_malformed_and_shows_nothing(raw: bytes) -> None:
+def test_line_that_is_not_a_row_is_malformed_and_not_shown(raw: bytes) -> None:
     rows = CsvRows(HEADER)
     assert codes(parse(rows, 2, raw)[1]) == ["row_malformed"]
     assert rows.shown(raw) == REDACTED
@@ -321,7 +324,7 @@ def test_a_row_is_shown_without_its_payment_method_and_can_be_read_again() -> No
     assert json.loads(NdjsonRows().shown(ndjson))["customer"] == "alice"
 
 
-def test_lines_are_numbered_and_what_is_too_long_harms_no_other() -> None:
+def test_lines_are_numbered_and_a_too_long_line_does_not_harm_the_others() -> None:
     source = io.BytesIO(b"\xef\xbb\xbfa\r\n\n" + b"x" * (3 * MAX_ROW_BYTES) + b"\nlast")
     (one, a), (three, long), (four, last) = lines(source)
     assert (one, a, three, four, last) == (1, b"a", 3, 4, b"last")
@@ -336,7 +339,7 @@ _anything = st.recursive(
 
 
 @examples_of(st.binary())
-def test_no_bytes_ever_raise(raw: bytes) -> None:
+def test_reading_rows_never_raises_whatever_the_bytes(raw: bytes) -> None:
     for rows in (NdjsonRows(), CsvRows(HEADER)):
         for number, line in lines(io.BytesIO(raw)):
             row, problems = parse(rows, number, line)
@@ -347,13 +350,13 @@ def test_no_bytes_ever_raise(raw: bytes) -> None:
 
 
 @examples_of(st.dictionaries(st.sampled_from(FIELDS) | st.text(), _anything))
-def test_no_fields_ever_raise(changes: dict[str, Any]) -> None:
+def test_reading_rows_never_raises_whatever_the_fields(changes: dict[str, Any]) -> None:
     row, problems = read(fields(**changes))
     assert (row is None) == bool(problems)
 
 
 @examples_of(st.lists(st.text(), min_size=7, max_size=7))
-def test_no_cells_ever_raise(cells: list[str]) -> None:
+def test_reading_csv_never_raises_whatever_the_cells(cells: list[str]) -> None:
     raw = ",".join(cells).encode(errors="surrogatepass")
     row, problems = parse(CsvRows(HEADER), 2, raw)
     assert (row is None) == bool(problems)

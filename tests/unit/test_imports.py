@@ -29,7 +29,7 @@ def _files() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def test_the_list_is_not_empty_and_holds_what_python_finds() -> None:
+def test_list_of_modules_is_the_one_python_finds() -> None:
     found = {info.name for info in pkgutil.walk_packages([str(ROOT / "schemas")], "schemas.")}
     assert found <= set(_modules())
     assert len(_modules()) > 50
@@ -56,7 +56,7 @@ def test_every_module_can_be_imported_and_importing_starts_nothing() -> None:
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_file_says_what_it_is_for_unless_its_classes_do(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parts[-2] == "versions" or path.name == "__main__.py":
         return

@@ -1,4 +1,4 @@
-"""Being late destroys nothing: the rule is played by a fleet that is down at random times."""
+"""Being late ends no service: a simulated fleet that is down at random times follows the rule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.clock import local_midnight
 from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, Service, Step, due_notices, next_step
+from schemas.rules.notices import End
 from schemas.values import RenewalMode, ResourceState, ServiceState
-from tests.unit.test_lifecycle import NO_GRACE, PAYS, a_service, on
+from tests.unit.test_lifecycle import NO_GRACE, PAYS, a_service, notice, on
 from tests.unit.test_lifecycle_time import (
     ENDS,
     LONG_AGO,
@@ -27,7 +28,7 @@ Click = Callable[[Service], Service]
 
 @dataclass
 class Fleet:
-    """Does what is next when it is due or, where it was down then, as soon as it is up again.
+    """Does each step when it is due or, if it is down then, as soon as it is up again.
 
     Attributes:
         accepted: the number of the charge that is accepted; None: every one is declined.
@@ -45,7 +46,7 @@ class Fleet:
     log: list[tuple[Step, datetime]] = field(default_factory=list)
 
     def play(self, now: datetime) -> str:
-        """Go on until it has come to an end, and say to which one."""
+        """Run until the service has ended or rests; returns how."""
         for _ in range(100):
             next_ = next_step(self.service, self.policy, now)
             due = self._up(max(now, next_.at)) if next_ is not None else None
@@ -117,7 +118,7 @@ class Fleet:
         self.service = replace(self.service, cycle=cycle)
 
     def _check_notice(self, now: datetime) -> None:
-        noticed_at = self.service.cycle.noticed_at(stopped=False)
+        noticed_at = self.service.cycle.noticed_at(End.UNPAID)
         assert noticed_at is not None
         assert now - noticed_at >= timedelta(days=self.policy.notice)
 
@@ -134,17 +135,17 @@ class Fleet:
         service, notices = self.service, self.service.cycle.notices
         assert now >= service.expires_at
         if service.mode is RenewalMode.STOP:
-            assert notices["stop"] is not None
+            assert notices[notice("stop")] is not None
             return
         self._check_notice(now)
         if service.state is ServiceState.SUSPENDED:
-            told_at = notices["suspended"]
+            told_at = notices[notice("suspended")]
             assert service.suspended_at is not None
             assert told_at is not None
             assert now - service.suspended_at >= timedelta(days=25)
             assert now - told_at >= timedelta(days=self.policy.notice)
         elif service.missing_contract is not None:
-            told_at = notices[f"contract-{service.missing_contract}"]
+            told_at = notices[notice(f"contract-{service.missing_contract}")]
             assert told_at is not None
             assert now - told_at >= timedelta(days=self.policy.notice)
         else:
@@ -158,7 +159,7 @@ def accept(service: Service) -> Service:
 
 
 def publish(service: Service) -> Service:
-    """A newer contract, whatever is under way."""
+    """Publish a newer contract."""
     return replace(service, missing_contract=(service.missing_contract or 0) + 1)
 
 
@@ -207,7 +208,7 @@ def fleets(draw: st.DrawFn) -> tuple[Fleet, datetime]:
 
 
 class TestLateness:
-    def test_nothing_late_and_never_paid_it_goes_by_the_book(self) -> None:
+    def test_unpaid_service_of_a_punctual_fleet_follows_the_policy_to_the_day(self) -> None:
         service = a_service(months=6)
         fleet = Fleet(service, DEFAULT_POLICY)
         assert fleet.play(service.began_at) == "terminated"
@@ -218,11 +219,12 @@ class TestLateness:
         reminders = [on(day, 8) for day in (-30, -15, -7, -3, -1, 0, 3, 5)]
         assert fleet.times(Step.REMIND) == reminders
         assert set(fleet.service.cycle.notices) == {
-            "before-30", "before-15", "before-7", "before-3", "before-1",
-            "declined-1", "declined-2", "declined-3", "declined-4", "suspended",
-        }  # fmt: skip
+            *(notice(f"before-{days}") for days in (30, 15, 7, 3, 1)),
+            *(notice(f"declined-{number}") for number in (1, 2, 3, 4)),
+            notice("suspended"),
+        }
 
-    def test_a_renewal_that_was_due_while_the_fleet_was_down_is_done_once_when_it_is_up(
+    def test_renewal_due_while_the_fleet_was_down_is_done_once_when_it_is_up(
         self,
     ) -> None:
         # Lago issue 354: down from 1 to 11 April, due on the 10th.
@@ -245,7 +247,7 @@ class TestLateness:
         if mode is RenewalMode.STOP:
             assert fleet.log == [(Step.REMIND, on(20)), (Step.TERMINATE, on(20))]
         elif mode is RenewalMode.MANUAL:
-            assert set(fleet.service.cycle.notices) == {"before-1", "suspended"}
+            assert set(fleet.service.cycle.notices) == {notice("before-1"), notice("suspended")}
             assert fleet.times(*ENDS) == [on(27), on(52)]
         else:
             assert fleet.times(*PAYS) == [on(20)]
@@ -253,7 +255,7 @@ class TestLateness:
 
     @pytest.mark.parametrize("day", range(-35, 31))
     @pytest.mark.parametrize("policy", [DEFAULT_POLICY, NO_GRACE], ids=["grace", "no grace"])
-    def test_down_from_any_day_on_for_any_time_it_ends_as_it_should(
+    def test_service_ends_as_it_should_after_an_outage_of_any_length_from_any_day(
         self, day: int, policy: Policy
     ) -> None:
         for mode in RenewalMode:
@@ -264,7 +266,7 @@ class TestLateness:
 
     @settings(max_examples=400)
     @given(st.data())
-    def test_over_random_outages_nothing_ends_early_twice_or_never(
+    def test_random_outages_never_end_a_service_early_twice_or_never(
         self, data: st.DataObject
     ) -> None:
         fleet, start = data.draw(fleets())
@@ -278,7 +280,9 @@ class TestLateness:
 
     @settings(max_examples=400)
     @given(st.data())
-    def test_nor_whatever_the_customer_clicks_meanwhile(self, data: st.DataObject) -> None:
+    def test_random_outages_and_clicks_never_end_a_service_early_twice_or_never(
+        self, data: st.DataObject
+    ) -> None:
         fleet, start = data.draw(fleets())
         for offset in data.draw(st.lists(offsets, max_size=4)):
             at = fleet.service.expires_at + offset
@@ -295,7 +299,7 @@ class TestLateness:
         st.sampled_from(RenewalMode),
         st.none() | st.just(4),
     )
-    def test_letters_are_at_eight_and_charges_at_midnight_on_any_day_anywhere(
+    def test_reminders_are_at_eight_and_charges_at_midnight_local_time_on_any_day(
         self,
         day: date,
         subsidiary: str,

@@ -1,4 +1,4 @@
-"""What time does to the rule: clocks that change, months that end; and that it reads no clock."""
+"""The rule and time: daylight saving, ends of months; and that the rule reads no clock."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,8 +20,9 @@ from schemas.rules.lifecycle import (
     next_step,
     periods_to_reach,
 )
+from schemas.rules.notices import End
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
-from tests.unit.test_lifecycle import EARLY, NO_GRACE, PAYS, a_service, declined, on
+from tests.unit.test_lifecycle import EARLY, NO_GRACE, PAYS, a_service, declined, notice, on
 
 ENDS = (Step.SUSPEND, Step.TERMINATE)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -61,12 +62,12 @@ def utc(text: str) -> datetime:
 
 
 def wall(moment: datetime, service: Service) -> datetime:
-    """What a clock on the customer's wall shows."""
+    """The local time of the customer."""
     return moment.astimezone(ZoneInfo(service.timezone)).replace(tzinfo=None)
 
 
 class TestPeriodsToReach:
-    def test_paid_late_it_counts_from_the_old_expiry_not_from_the_payment(self) -> None:
+    def test_late_payment_counts_from_the_old_expiry_not_from_the_day_of_payment(self) -> None:
         # OVH's renewal guide: expired 2024-01-01, paid 2024-01-16, six months.
         anchor, half_a_year = date(2023, 7, 1), Period(6)
         paid = utc("2024-01-16T10:00")
@@ -83,7 +84,9 @@ class TestPeriodsToReach:
             ("2017-04-29T22:00:00", 3),
         ],
     )
-    def test_as_many_as_it_takes_to_lie_in_the_future(self, now: str, periods: int) -> None:
+    def test_late_payment_buys_as_many_periods_as_reach_the_future(
+        self, now: str, periods: int
+    ) -> None:
         # Paid up to 2017-02-28, so that the next ones end on 03-31, 04-30 and 05-31.
         reached = periods_to_reach(date(2017, 1, 31), Period(1), 1, "Europe/Paris", utc(now))
         assert reached == periods
@@ -95,7 +98,7 @@ class TestPeriodsToReach:
         subsidiaries,
         st.datetimes(datetime(2015, 1, 1), datetime(2034, 1, 1), timezones=st.just(UTC)),
     )
-    def test_it_is_the_smallest_number_from_one_on_whose_end_is_in_the_future(
+    def test_number_of_periods_is_the_smallest_that_ends_in_the_future(
         self, anchor: date, period: Period, paid: int, subsidiary: str, now: datetime
     ) -> None:
         timezone = ZONES[subsidiary]
@@ -120,15 +123,15 @@ class TestLocalTime:
             ("2026-10-07", "AU", "2026-10-03T14:00", "2026-10-05T13:00", "2026-10-03T21:00"),
         ],
     )
-    def test_midnight_and_eight_in_the_morning_are_those_there(
+    def test_charges_are_at_local_midnight_and_reminders_at_eight_local_time(
         self, expires: str, subsidiary: str, requested: str, retried: str, reminder: str
     ) -> None:
-        cycle = Cycle(notices={"before-7": utc("2026-01-01")})
+        cycle = Cycle(notices={notice("before-7"): utc("2026-01-01")})
         service = expiring(date.fromisoformat(expires), subsidiary, cycle=cycle)
         assert next_step(service, DEFAULT_POLICY, LONG_AGO) == (Step.REQUEST, utc(requested))
         manual = replace(service, mode=RenewalMode.MANUAL)
         assert next_step(manual, DEFAULT_POLICY, LONG_AGO) == (Step.REMIND, utc(reminder))
-        told = {"before-1": utc("2026-01-01"), "declined-1": None}
+        told = {notice("before-1"): utc("2026-01-01"), notice("declined-1"): None}
         again = declined(utc(requested), notices=told)
         tried = next_step(replace(service, cycle=again), DEFAULT_POLICY, LONG_AGO)
         assert tried == (Step.CHARGE, utc(retried))
@@ -141,11 +144,11 @@ class TestLocalTime:
             ("AU", "2026-03-30T13:00", "2026-04-24T14:00"),
         ],
     )
-    def test_an_end_is_at_midnight_there(
+    def test_service_ends_at_local_midnight(
         self, subsidiary: str, suspended: str, terminated: str
     ) -> None:
         sent = utc("2026-03-01T12:00")
-        cycle = Cycle(notices={"before-1": sent, "suspended": sent})
+        cycle = Cycle(notices={notice("before-1"): sent, notice("suspended"): sent})
         service = expiring(date(2026, 3, 26), subsidiary, mode=RenewalMode.MANUAL, cycle=cycle)
         assert next_step(service, DEFAULT_POLICY, LONG_AGO) == (Step.SUSPEND, utc(suspended))
         service = replace(
@@ -187,7 +190,7 @@ class TestLocalTime:
         st.sets(st.integers(1, 365), min_size=1, max_size=4),
         st.none() | st.just(4),
     )
-    def test_whatever_the_policy_and_the_period_someone_is_told_from_the_day_after_it_began(
+    def test_reminder_is_possible_from_the_second_day_of_any_period_under_any_policy(
         self, day: date, subsidiary: str, months: int, before: set[int], contract: int | None
     ) -> None:
         policy = Policy(reminders=tuple(sorted(before, reverse=True)), reminders_for=())
@@ -209,8 +212,12 @@ class TestLocalTime:
 minutes = st.integers(-60 * 24 * 60, 60 * 24 * 60)
 moments = minutes.map(lambda shift: on(0) + timedelta(minutes=shift))
 kinds = st.sampled_from(
-    [*(f"before-{days}" for days in (30, 15, 7, 3, 1)), "declined-1", "declined-2"]
-) | st.sampled_from(["stop", "suspended", "contract-4"])
+    [
+        *(notice(f"before-{days}") for days in (30, 15, 7, 3, 1)),
+        notice("declined-1"),
+        notice("declined-2"),
+    ]
+) | st.sampled_from([notice("stop"), notice("suspended"), notice("contract-4")])
 cycles = st.builds(
     Cycle,
     notices=st.dictionaries(kinds, st.none() | moments),
@@ -250,14 +257,14 @@ def not_switched_on(draw: st.DrawFn) -> tuple[Service, datetime]:
 
 class TestWhateverTheFacts:
     @given(services, policies, moments, moments)
-    def test_what_is_next_and_when_follows_from_the_facts_not_from_the_clock(
+    def test_next_step_follows_from_the_facts_not_from_the_clock(
         self, service: Service, policy: Policy, one: datetime, other: datetime
     ) -> None:
         assume(service.starts_at is None or service.starts_at <= min(one, other))
         assert next_step(service, policy, one) == next_step(service, policy, other)
 
     @given(not_switched_on(), policies)
-    def test_before_it_is_switched_on_there_is_only_one_thing_to_wait_for(
+    def test_service_waits_only_for_its_rollout_before_renewal_is_switched_on(
         self, world: tuple[Service, datetime], policy: Policy
     ) -> None:
         service, now = world
@@ -267,7 +274,7 @@ class TestWhateverTheFacts:
         assert next_step(service, policy, now) in (None, wait)
 
     @given(not_switched_on(), policies)
-    def test_where_it_is_not_switched_on_nothing_is_charged_and_nothing_ends(
+    def test_nothing_is_charged_and_nothing_ends_without_a_rollout(
         self, world: tuple[Service, datetime], policy: Policy
     ) -> None:
         service, now = world
@@ -275,7 +282,7 @@ class TestWhateverTheFacts:
         assert next_ is None or next_.step in (Step.WITHDRAW, Step.DECIDE)
 
     @given(services, policies, moments)
-    def test_while_money_may_be_on_its_way_nothing_but_letters_is_next(
+    def test_only_notices_are_next_while_a_charge_is_undecided(
         self, service: Service, policy: Policy, now: datetime
     ) -> None:
         charging = replace(service, cycle=replace(service.cycle, charging=True))
@@ -283,7 +290,7 @@ class TestWhateverTheFacts:
         assert next_ is None or next_.step in (Step.REMIND, Step.DECIDE)
 
     @given(services, policies)
-    def test_who_did_not_ask_is_charged_only_in_automatic_mode_and_under_a_contract(
+    def test_unasked_charge_needs_automatic_mode_and_an_accepted_contract(
         self, service: Service, policy: Policy
     ) -> None:
         service = replace(service, cycle=replace(service.cycle, asked_at=None))
@@ -294,13 +301,14 @@ class TestWhateverTheFacts:
             assert (next_.step is Step.CHARGE) == service.cycle.requested
 
     @given(services, policies)
-    def test_no_end_before_the_expiry_or_without_a_notice_in_time(
+    def test_service_does_not_end_before_its_expiry_or_without_a_notice_in_time(
         self, service: Service, policy: Policy
     ) -> None:
         next_ = next_step(service, policy, on(400))
         if next_ is None or next_.step not in ENDS:
             return
-        noticed_at = service.cycle.noticed_at(stopped=service.mode is RenewalMode.STOP)
+        stopped = service.mode is RenewalMode.STOP
+        noticed_at = service.cycle.noticed_at(End.STOPPED if stopped else End.UNPAID)
         assert noticed_at is not None
         assert next_.at >= service.expires_at
         if service.mode is RenewalMode.STOP:
@@ -325,7 +333,7 @@ class TestWhateverTheFacts:
     ) -> None:
         due = due_notices(service, policy, now)
         assert not set(due) & set(service.cycle.notices)
-        assert sum(kind.startswith("before-") for kind in due) <= 1
+        assert sum(told.kind.collapses for told in due) <= 1
         claimed = dict.fromkeys(due) | dict(service.cycle.notices)
         again = replace(service, cycle=replace(service.cycle, notices=claimed))
         assert due_notices(again, policy, now) == []

@@ -54,7 +54,7 @@ def test_a_link_to_stop_one_service_is_short_and_many_are_compressed() -> None:
 
 
 @given(st.data())
-def test_a_link_that_was_changed_in_any_place_opens_to_nothing(data: st.DataObject) -> None:
+def test_link_changed_at_any_place_is_refused(data: st.DataObject) -> None:
     token = LINKS.url(STOP).rpartition("/")[2]
     # The last character of a signature holds two bits that say nothing.
     place = data.draw(st.integers(0, len(token) - 2))
@@ -64,7 +64,7 @@ def test_a_link_that_was_changed_in_any_place_opens_to_nothing(data: st.DataObje
 
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
-def test_what_is_no_link_is_refused(text: str) -> None:
+def test_text_that_is_not_a_link_is_refused(text: str) -> None:
     with pytest.raises(LinkInvalid):
         LINKS.open(text)
 
@@ -76,12 +76,12 @@ def test_a_link_that_was_cut_short_is_refused() -> None:
             LINKS.open(token[:end])
 
 
-def test_another_secret_opens_no_link_of_ours() -> None:
+def test_link_signed_with_another_secret_is_refused() -> None:
     with pytest.raises(LinkInvalid):
         Links("https://my.example.com", "another secret here").open(LINKS.url(STOP))
 
 
-def test_what_is_signed_but_no_command_is_refused() -> None:
+def test_signed_value_that_is_not_a_command_is_refused() -> None:
     signer = URLSafeSerializer(
         SECRET,
         salt="autorenew link",
@@ -92,7 +92,7 @@ def test_what_is_signed_but_no_command_is_refused() -> None:
         LINKS.open(str(signer.dumps(["stop"])))
 
 
-def test_the_error_is_one_a_person_can_read() -> None:
+def test_error_of_an_invalid_link_is_readable() -> None:
     with pytest.raises(AutorenewError, match="not valid") as caught:
         LINKS.open("x")
     assert caught.value.code == "link_invalid"
@@ -109,12 +109,12 @@ def test_a_short_secret_is_refused_and_not_repeated() -> None:
     ["", "my.example.com", "ftp://example.com", "https://", "https://x:99999", "https://x/?a=b",
      "https://x/#a", "javascript:alert(1)"],
 )  # fmt: skip
-def test_a_base_that_leads_nowhere_is_refused(base: str) -> None:
+def test_invalid_base_url_is_refused(base: str) -> None:
     with pytest.raises(ConfigurationError, match="not a base URL"):
         Links(base, SECRET)
 
 
-def test_a_base_may_have_a_path() -> None:
+def test_base_url_may_have_a_path() -> None:
     links = Links("http://localhost:8080/click/", SECRET)
     assert links.url(STOP).startswith("http://localhost:8080/click/do/")
     assert links.open(links.url(STOP)) == STOP

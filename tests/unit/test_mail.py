@@ -47,7 +47,7 @@ MAIL = Mail(
 
 
 def composed(mail: Mail = MAIL, sender: str = SENDER) -> EmailMessage:
-    """As whoever gets it reads it."""
+    """A composed mail, parsed again."""
     sent = compose(mail, sender, at=AT).as_bytes()
     return BytesParser(_class=EmailMessage, policy=policy.default).parsebytes(sent)
 
@@ -63,7 +63,7 @@ def of(*items: Item, language: str = "en") -> Mail:
 
 
 class TestHeaders:
-    def test_they_are_those_of_a_machine_that_writes_to_a_person(self) -> None:
+    def test_headers_mark_a_mail_as_automatic(self) -> None:
         message = composed()
         assert message["From"] == "Kimsufi <billing@example.com>"
         assert message["To"] == "alice@example.net"
@@ -76,7 +76,7 @@ class TestHeaders:
     def test_the_same_mail_composed_again_has_the_same_message_id(self) -> None:
         assert composed()["Message-ID"] == composed()["Message-ID"]
 
-    def test_without_a_time_it_is_dated_now(self) -> None:
+    def test_mail_without_a_given_time_is_dated_now(self) -> None:
         dated = compose(MAIL, SENDER)["Date"].datetime
         assert abs(dated - datetime.now(UTC)) < timedelta(minutes=1)
 
@@ -96,7 +96,7 @@ class TestHeaders:
         "sender",
         ["", "billing", "billing@", "@example.com", "a@x.com, b@x.com", "a@x.com\nTo: b@y"],
     )
-    def test_a_sender_that_is_no_address_is_a_wrong_setting(self, sender: str) -> None:
+    def test_sender_that_is_not_an_address_is_a_wrong_setting(self, sender: str) -> None:
         with pytest.raises(ConfigurationError, match="is not a sender"):
             compose(MAIL, sender)
 
@@ -104,26 +104,26 @@ class TestHeaders:
         "to", ["", "alice", "a b@example.com", "a@x.com, b@x.com", "a@x.com\r\nBcc: b@y.com",
                "a@x..com", "a@" + "x" * 64 + ".com", "Alice <a@x.com>"]
     )  # fmt: skip
-    def test_a_recipient_that_is_no_address_is_one_bad_subject(self, to: str) -> None:
+    def test_recipient_that_is_not_an_address_is_a_data_error(self, to: str) -> None:
         with pytest.raises(DataError) as caught:
             compose(replace(MAIL, to=to), SENDER)
         assert caught.value.code == "address_invalid"
 
-    def test_a_mail_that_tells_nothing_is_not_written(self) -> None:
+    def test_mail_without_items_is_refused(self) -> None:
         with pytest.raises(DataError) as caught:
             compose(of(), SENDER)
         assert caught.value.code == "mail_empty"
 
 
 class TestBody:
-    def test_it_is_text_with_html_as_the_better_alternative(self) -> None:
+    def test_body_is_text_with_an_html_alternative(self) -> None:
         message = composed()
         assert message.get_content_type() == "multipart/alternative"
         kinds = [(p.get_content_type(), p.get_content_charset()) for p in message.iter_parts()]
         assert kinds == [("text/plain", "utf-8"), ("text/html", "utf-8")]
 
     @pytest.mark.parametrize("kind", ["plain", "html"])
-    def test_both_tell_what_when_how_much_and_where(self, kind: str) -> None:
+    def test_text_and_html_tell_what_when_how_much_and_where(self, kind: str) -> None:
         body = part(composed(), kind)
         for wanted in ("Web Hosting", "example.org", "4 December 2026", "€45.44",
                        "https://my.example.com/do/abc", "Kimsufi", "alice-ovh"):  # fmt: skip
@@ -138,7 +138,7 @@ class TestBody:
             "  https://my.example.com/do/abc\n"
         ) in part(composed(), "plain")
 
-    def test_without_a_detail_there_are_no_empty_parentheses(self) -> None:
+    def test_item_without_a_detail_has_no_empty_parentheses(self) -> None:
         assert "* Web Hosting\n" in part(composed(of(replace(PAY, detail=""))), "plain")
 
     def test_several_periods_are_announced_before_they_are_paid(self) -> None:
@@ -146,7 +146,7 @@ class TestBody:
         assert "This pays for 2 periods, including the time that has already passed." in body
         assert "period" not in part(composed(), "plain")
 
-    def test_the_most_urgent_comes_first_then_by_expiry_then_by_name(self) -> None:
+    def test_items_are_ordered_by_urgency_then_expiry_then_name(self) -> None:
         # Given one item of each situation, in the order of the alphabet, and three to pay.
         items = [
             replace(PAY, situation=situation, name=situation.value)
@@ -158,8 +158,8 @@ class TestBody:
         body = part(composed(of(*items)), "plain")
         # Then
         assert re.findall(r"(?m)^\* (.+?) \(", body) == [
-            "suspended", "declined", "method", "accept", "a", "b", "pay", "A later", "renews",
-            "stops",
+            "suspended", "declined", "method", "accept", "dearer", "a", "b", "pay", "A later",
+            "renews", "stops",
         ]  # fmt: skip
 
     def test_the_subject_names_the_most_urgent_and_counts_the_others(self) -> None:
@@ -183,6 +183,7 @@ class TestBody:
             (Situation.DECLINED, None, "We will not try this payment again by ourselves."),
             (Situation.METHOD, DAY, "Payment due on: 4 December 2026"),
             (Situation.RENEWS, DAY, "Will be charged on: 4 December 2026"),
+            (Situation.DEARER, DAY, "Will be charged on: 4 December 2026"),
             (Situation.ACCEPT, None, "Ends on: 1 January 2027"),
             (Situation.STOPS, None, "Ends on: 1 January 2027"),
         ],
@@ -193,7 +194,7 @@ class TestBody:
         item = replace(PAY, situation=situation, on=on, expires_on=date(2027, 1, 1))
         assert sentence in part(composed(of(item)), "plain")
 
-    def test_only_known_links_that_are_there_are_shown(self) -> None:
+    def test_only_known_links_are_shown(self) -> None:
         links = {"stop": "https://x.example/s", "other": "https://x.example/o"}
         body = part(composed(of(replace(PAY, links=links))), "html")
         assert re.findall(r'href="([^"]+)"', body) == ["https://x.example/s"]
@@ -206,7 +207,12 @@ class TestBody:
 
     def test_three_hundred_services_are_one_mail_and_soon_written(self) -> None:
         items = [
-            replace(PAY, situation=list(Situation)[i % 7], detail=f"{i}.example.org", on=DAY)
+            replace(
+                PAY,
+                situation=list(Situation)[i % len(Situation)],
+                detail=f"{i}.example.org",
+                on=DAY,
+            )
             for i in range(300)
         ]
         compose(of(PAY), SENDER)  # templates and texts are loaded once
@@ -226,7 +232,7 @@ class TestLanguages:
             ("cs", "2 služby k\xa0prodloužení do 4. prosince 2026", "1\xa0234,56\xa0€"),
         ],
     )
-    def test_each_has_its_words_dates_and_amounts(
+    def test_each_language_has_its_words_dates_and_amounts(
         self, language: str, subject: str, amount: str
     ) -> None:
         item = replace(PAY, amount=Money(123456, "EUR"))
@@ -240,7 +246,7 @@ class TestLanguages:
         ("asked", "written"),
         [("fr-CA", "fr"), ("FR", "fr"), ("cs_CZ", "cs"), ("de", "en"), ("", "en"), ("../fr", "en")],
     )
-    def test_what_is_not_spoken_is_english(self, asked: str, written: str) -> None:
+    def test_unknown_language_falls_back_to_english(self, asked: str, written: str) -> None:
         assert composed(replace(MAIL, language=asked))["Content-Language"] == written
 
     @pytest.mark.parametrize(
@@ -253,7 +259,7 @@ class TestLanguages:
             (22, "22 služeb k\xa0prodloužení"),
         ],
     )
-    def test_czech_counts_in_its_own_way(self, count: int, subject: str) -> None:
+    def test_czech_uses_its_plural_forms(self, count: int, subject: str) -> None:
         message = composed(of(*[PAY] * count, language="cs"))
         assert message["Subject"].startswith(f"{subject} do ")
 
@@ -276,7 +282,7 @@ class TestLanguages:
     @pytest.mark.parametrize("situation", Situation)
     @pytest.mark.parametrize("on", [DAY, None])
     @pytest.mark.parametrize("count", [1, 2, 5])
-    def test_nothing_is_left_unsaid(
+    def test_every_situation_of_a_notice_has_a_text(
         self, language: str, situation: Situation, on: date | None, count: int
     ) -> None:
         links = {link: f"https://my.example.com/do/{link}" for link in LINKS}
@@ -287,7 +293,7 @@ class TestLanguages:
 
 
 class TestTexts:
-    """A translation that is missing, or does not fit, is found here."""
+    """Finds translations that are missing or do not fit."""
 
     @staticmethod
     def texts(language: str) -> dict[str, Any]:
@@ -321,7 +327,7 @@ class TestTexts:
         assert set(texts["link"]) == set(LINKS)
 
     @pytest.mark.parametrize("language", LOCALES)
-    def test_where_a_number_is_shown_every_form_is_there(self, language: str) -> None:
+    def test_every_plural_form_is_there_where_a_number_is_shown(self, language: str) -> None:
         rule = Locale.parse(LOCALES[language]).plural_form
         forms = {rule(count) for count in range(1001)}
         for key, entry in self.entries(self.texts(language)):
@@ -330,7 +336,7 @@ class TestTexts:
                 assert set(entry) == (forms if shown else {"one", "other"}), key
 
     @pytest.mark.parametrize("language", LOCALES)
-    def test_every_translation_has_the_same_gaps_to_fill(self, language: str) -> None:
+    def test_every_translation_has_the_same_placeholders(self, language: str) -> None:
         def gaps(entry: Any) -> set[str]:
             sentences = entry.values() if isinstance(entry, dict) else [entry]
             found = [{f for _, f, _, _ in string.Formatter().parse(s) if f} for s in sentences]
@@ -428,7 +434,7 @@ class TestHostileTexts:
         item = replace(PAY, name="Web\r\n\r\n* Free\u2028forever", detail="a\tb")
         assert "* Web * Free forever (a b)\n" in part(composed(of(item)), "plain")
 
-    def test_markup_in_a_name_is_shown_not_obeyed(self) -> None:
+    def test_markup_in_a_name_is_escaped(self) -> None:
         body = part(composed(of(replace(PAY, name="<b>&amp;"))), "html")
         assert "&lt;b&gt;&amp;amp;" in body
 

@@ -81,7 +81,7 @@ def test_many_may_send_at_once() -> None:
         assert mailbox.received == len(mailbox.message_ids) == len(mailbox.messages) == 80
 
 
-def test_stopped_while_somebody_is_connected_it_hangs_up() -> None:
+def test_mailbox_closes_its_connections_when_it_stops() -> None:
     mailbox = Mailbox()
     mailbox.start()
     with smtplib.SMTP(mailbox.host, mailbox.port, "localhost", timeout=10) as client:
@@ -94,7 +94,7 @@ def test_stopped_while_somebody_is_connected_it_hangs_up() -> None:
     mailbox.stop()  # once more does nothing
 
 
-def test_started_again_it_is_where_it_was_and_knows_what_it_knew() -> None:
+def test_restarted_mailbox_keeps_its_address_and_its_mails() -> None:
     with Mailbox() as mailbox:
         url = mailbox.url
         send(mailbox, mail(1))
@@ -104,12 +104,12 @@ def test_started_again_it_is_where_it_was_and_knows_what_it_knew() -> None:
     assert mailbox.received == 2
 
 
-def test_it_is_started_once() -> None:
+def test_mailbox_is_started_once() -> None:
     with Mailbox() as mailbox, pytest.raises(RuntimeError, match="already"):
         mailbox.start()
 
 
-def test_it_says_nothing(
+def test_mailbox_prints_nothing(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with Mailbox() as mailbox, smtplib.SMTP(mailbox.host, mailbox.port, "localhost") as client:

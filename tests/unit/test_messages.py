@@ -68,7 +68,7 @@ COMMANDS: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def command(name: str, **changes: Any) -> dict[str, Any]:
-    """A command with everything in it that it takes; None removes a field."""
+    """A command with all its fields; None removes one."""
     document = {"command": name, "customer": "c-1", **COMMANDS[name][1], **changes}
     return {field: value for field, value in document.items() if value is not None}
 
@@ -98,7 +98,7 @@ def problems(body: bytes) -> list[tuple[str, str]]:
     return [(problem.code, problem.path) for problem in found]
 
 
-def test_a_good_document_is_an_order() -> None:
+def test_valid_document_is_an_order() -> None:
     value, order, found = parse(encoded(WHOLE))
     assert found == []
     assert value == WHOLE
@@ -107,7 +107,7 @@ def test_a_good_document_is_an_order() -> None:
     assert order.lines[0].configuration == {"domain": "example.com"}
 
 
-def test_what_may_be_left_out_has_its_default() -> None:
+def test_optional_fields_have_defaults() -> None:
     _, order, _ = parse(
         changed(
             contracts=None,
@@ -206,7 +206,7 @@ def test_a_problem_has_a_stable_code_and_the_path_of_its_field(
     assert problems(changed(**change)) == [(code, path)]
 
 
-def test_every_problem_is_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     body = changed(
         key=None, customer__email="jane", customer__country="x", payment_method="", extra=1
     )
@@ -229,7 +229,7 @@ def test_every_problem_is_said_at_once() -> None:
     ],
     ids=lambda body: repr(body[:12]),
 )  # fmt: skip
-def test_what_is_no_json_object_is_said_to_be_none(body: bytes) -> None:
+def test_body_that_is_not_a_json_object_is_reported(body: bytes) -> None:
     assert problems(body) == [("not_json", "")]
 
 
@@ -241,14 +241,14 @@ def test_a_body_that_is_too_large_is_not_even_read() -> None:
     assert [problem.code for problem in found] == ["too_large"]
 
 
-def test_what_was_readable_comes_back_with_the_problems() -> None:
+def test_readable_value_is_returned_with_the_problems() -> None:
     value, order, found = parse(b'{"key": "order-7"}')
     assert value == {"key": "order-7"}
     assert order is None
     assert found
 
 
-def test_no_problem_repeats_what_must_not_be_told() -> None:
+def test_problems_never_repeat_secret_values() -> None:
     # Given secrets in fields that are wrong, each in another way
     body = changed(
         customer__email="jane doe@example.com",
@@ -273,21 +273,21 @@ def well_formed(found: list[Problem]) -> bool:
 
 
 @given(st.binary(max_size=300))
-def test_whatever_bytes_come_parse_answers(body: bytes) -> None:
+def test_parse_never_raises_whatever_the_bytes(body: bytes) -> None:
     _, order, found = parse(body)
     assert (order is None) == bool(found)
     assert well_formed(found)
 
 
 @given(_JSON)
-def test_whatever_json_comes_parse_answers(value: Any) -> None:
+def test_parse_never_raises_whatever_the_json(value: Any) -> None:
     _, order, found = parse(encoded(value))
     assert order is None
     assert well_formed(found)
 
 
 @given(st.data())
-def test_whatever_stands_in_one_field_parse_answers(data: st.DataObject) -> None:
+def test_parse_never_raises_whatever_one_field_of_an_order_holds(data: st.DataObject) -> None:
     # Given a good document with one value replaced, or one field added
     document: Any = copy.deepcopy(WHOLE)
     place = document
@@ -308,7 +308,7 @@ def test_whatever_stands_in_one_field_parse_answers(data: st.DataObject) -> None
 
 class TestCommands:
     @pytest.mark.parametrize("name", COMMANDS)
-    def test_a_good_one_is_what_it_says_it_is(self, name: str) -> None:
+    def test_valid_command_is_parsed_as_its_kind(self, name: str) -> None:
         value, found, problems = parse(encoded(command(name)))
         assert problems == []
         assert value == command(name)
@@ -319,7 +319,7 @@ class TestCommands:
         [("renew", "contracts"), ("payment_method", "payment_method_expires"),
          ("payment_method", "services")],
     )  # fmt: skip
-    def test_what_may_be_left_out(self, name: str, field: str) -> None:
+    def test_optional_fields_of_a_command_may_be_left_out(self, name: str, field: str) -> None:
         assert problems(encoded(command(name, **{field: None}))) == []
 
     @pytest.mark.parametrize(
@@ -328,16 +328,16 @@ class TestCommands:
         + [(name, "services") for name in ("stop", "resume", "mode", "renew")]
         + [("mode", "mode"), ("accept", "contracts")],
     )
-    def test_what_may_not(self, name: str, field: str) -> None:
+    def test_required_fields_of_a_command_may_not_be_left_out(self, name: str, field: str) -> None:
         body = encoded(command(name, **{field: None}))
         assert problems(body) == [("field_missing", field)]
 
-    def test_a_payment_method_that_is_missing_is_said_as_in_an_order(self) -> None:
+    def test_missing_payment_method_has_the_same_code_as_in_an_order(self) -> None:
         body = encoded(command("payment_method", payment_method=None))
         assert problems(body) == [("payment_method_missing", "payment_method")]
 
     @pytest.mark.parametrize("name", ["", "Stop", "explode", None, 5, ["stop"], {"a": 1}])
-    def test_one_that_does_not_exist_is_said_to_be_unknown(self, name: Any) -> None:
+    def test_unknown_command_is_reported(self, name: Any) -> None:
         body = encoded({"command": name, "customer": "c-1", "services": [SERVICE]})
         assert [code for code, _ in problems(body)] == ["command_unknown"]
 
@@ -385,23 +385,25 @@ class TestCommands:
         assert problems(encoded(command(name, **change))) == [(code, path)]
 
     @pytest.mark.parametrize("field", ["key", "payment_method"])
-    def test_a_field_of_other_documents_is_unknown_to_it(self, field: str) -> None:
+    def test_field_of_another_command_is_unknown(self, field: str) -> None:
         body = encoded(command("stop", **{field: "x"}))
         assert problems(body) == [("field_unknown", field)]
 
-    def test_no_problem_repeats_what_must_not_be_told(self) -> None:
+    def test_problems_never_repeat_secret_values(self) -> None:
         body = encoded(command("payment_method", payment_method="tok_4242\n"))
         said = " ".join(str(problem) for problem in parse(body)[2])
         assert said
         assert "tok_4242" not in said
 
-    def test_a_document_is_a_command_or_an_order_never_a_bit_of_both(self) -> None:
+    def test_document_is_either_a_command_or_an_order(self) -> None:
         found = problems(encoded(WHOLE | {"command": "stop"}))
         assert ("field_missing", "services") in found
         assert ("field_unknown", "contracts") in found
 
     @given(st.data())
-    def test_whatever_stands_in_one_field_parse_answers(self, data: st.DataObject) -> None:
+    def test_parse_never_raises_whatever_one_field_of_a_command_holds(
+        self, data: st.DataObject
+    ) -> None:
         name = data.draw(st.sampled_from(sorted(COMMANDS)))
         document = command(name)
         field = data.draw(st.sampled_from(sorted(document)) | st.text(max_size=5))
@@ -422,12 +424,12 @@ class TestCommands:
         ("2099-12", date(2099, 12, 31)),
     ],
 )
-def test_a_card_is_good_until_the_last_day_of_its_month(month: str, day: date) -> None:
+def test_last_day_of_a_month(month: str, day: date) -> None:
     assert last_day(month) == day
 
 
 @given(st.from_regex(r"\A20[0-9]{2}-(0[1-9]|1[0-2])\Z"))
-def test_the_day_after_the_last_one_begins_another_month(month: str) -> None:
+def test_day_after_the_last_day_begins_another_month(month: str) -> None:
     day = last_day(month)
     assert f"{day:%Y-%m}" == month
     assert (day + timedelta(days=1)).day == 1

@@ -54,17 +54,17 @@ def _problems(folder: Path, document: Any) -> list[str]:
 
 
 class TestTheCatalogueOfIreland:
-    def test_all_its_plans_are_taken_over(self, imported: OvhImport) -> None:
+    def test_all_plans_of_the_irish_catalogue_are_imported(self, imported: OvhImport) -> None:
         assert len(imported.plans) == 146
         assert {plan.code for plan in imported.plans} == {
             plan["planCode"] for plan in DOCUMENT["plans"]
         }
         assert {plan.universe for plan in imported.plans} == {Universe.DEDICATED}
 
-    def test_it_says_whose_prices_and_which_tax(self, imported: OvhImport) -> None:
+    def test_imported_catalogue_names_its_subsidiary_and_its_tax(self, imported: OvhImport) -> None:
         assert (imported.subsidiary, imported.tax_rate) == ("IE", Decimal(23))
 
-    def test_its_ranges_are_three_brands(self, imported: OvhImport) -> None:
+    def test_product_ranges_become_three_brands(self, imported: OvhImport) -> None:
         assert Counter(plan.brand for plan in imported.plans) == {
             "ovh": 95,
             "soyoustart": 30,
@@ -75,7 +75,7 @@ class TestTheCatalogueOfIreland:
         sold = Counter(str(period) for plan in imported.plans for _, period in plan.prices)
         assert sold == {"P1M": 146, "P12M": 145, "P24M": 94, "P3M": 51, "P6M": 51}
 
-    def test_a_period_is_as_long_as_the_interval_it_is_paid_for(self) -> None:
+    def test_period_is_as_long_as_the_billing_interval(self) -> None:
         # The mode's name and the interval beside it say the same thing twice.
         for plan in DOCUMENT["plans"]:
             for pricing in plan["pricings"]:
@@ -84,7 +84,7 @@ class TestTheCatalogueOfIreland:
                     months = 1 if mode == "default" else int(mode.removeprefix("upfront"))
                     assert (pricing["interval"], pricing["intervalUnit"]) == (months, "month")
 
-    def test_every_price_is_the_catalogues_to_the_cent(self, imported: OvhImport) -> None:
+    def test_every_price_equals_the_catalogues_to_the_cent(self, imported: OvhImport) -> None:
         plans = {plan.code: plan for plan in imported.plans}
         compared = 0
         for entry in DOCUMENT["plans"]:
@@ -121,14 +121,14 @@ class TestTheCatalogueOfIreland:
         }
         assert sum(map(len, imported.unpriced_addons.values())) == 505
 
-    def test_options_and_quantities_are_taken_over(self, imported: OvhImport) -> None:
+    def test_options_and_quantities_are_imported(self, imported: OvhImport) -> None:
         plan = next(plan for plan in imported.plans if plan.code == "21rise011-sgp")
         assert (plan.name, plan.quantity_min, plan.quantity_max) == ("RISE-APAC-1-1", 1, 10)
         assert plan.options["dedicated_datacenter"].required
         assert plan.options["dedicated_datacenter"].values == ("sgp",)
         assert not plan.options["region"].required
 
-    def test_all_of_them_can_be_ordered(self, imported: OvhImport) -> None:
+    def test_every_imported_plan_can_be_ordered(self, imported: OvhImport) -> None:
         for plan in imported.plans:
             assert 1 <= plan.quantity_min <= plan.quantity_max
             assert plan.periods("IE")
@@ -136,18 +136,20 @@ class TestTheCatalogueOfIreland:
 
 
 class TestOneFile:
-    def test_driver_and_contract_are_the_callers_choice(self, tmp_path: Path) -> None:
+    def test_caller_chooses_driver_and_contract(self, tmp_path: Path) -> None:
         path = tmp_path / "x.json"
         path.write_text(json.dumps(_one_plan()))
         (plan,) = import_ovh(path, driver="metal", contract=None).plans
         assert (plan.driver, plan.contract) == ("metal", None)
 
-    def test_a_file_may_be_compressed_or_not(self, tmp_path: Path) -> None:
+    def test_catalogue_file_may_be_compressed(self, tmp_path: Path) -> None:
         plain = _import(tmp_path, _one_plan())
         packed = _import(tmp_path, gzip.compress(json.dumps(_one_plan()).encode()))
         assert plain == packed
 
-    def test_more_than_a_minor_unit_is_refused_not_rounded(self, tmp_path: Path) -> None:
+    def test_price_with_more_digits_than_the_currency_is_refused_not_rounded(
+        self, tmp_path: Path
+    ) -> None:
         document = _one_plan()
         _pricing(document, "default", "renew")["price"] = 5_999_000_001
         assert _problems(tmp_path, document) == [
@@ -155,14 +157,14 @@ class TestOneFile:
             " 59.99000001 EUR is not a whole minor unit"
         ]
 
-    def test_the_smallest_minor_unit_is_kept(self, tmp_path: Path) -> None:
+    def test_price_of_one_minor_unit_is_kept(self, tmp_path: Path) -> None:
         document = _one_plan()
         _pricing(document, "default", "renew")["price"] = 1_000_000
         price = _import(tmp_path, document).plans[0].price("IE", Period(1))
         assert price is not None
         assert price.renewal == Money(1, "EUR")
 
-    def test_the_minor_unit_is_the_currencys(self, tmp_path: Path) -> None:
+    def test_price_is_read_in_the_minor_unit_of_its_currency(self, tmp_path: Path) -> None:
         document = _one_plan()
         document["locale"]["currencyCode"] = "XOF"  # has none
         assert any("not a whole minor unit" in line for line in _problems(tmp_path, document))
@@ -172,7 +174,7 @@ class TestOneFile:
         assert price is not None
         assert price.renewal == Money(1, "TND")
 
-    def test_all_problems_are_said_at_once(self, tmp_path: Path) -> None:
+    def test_all_problems_are_reported_at_once(self, tmp_path: Path) -> None:
         document = copy.deepcopy({**DOCUMENT, "plans": DOCUMENT["plans"][:3]})
         document["plans"][0]["invoiceName"] = None
         pricings = document["plans"][2]["pricings"]
@@ -280,7 +282,7 @@ class TestOneFile:
             ),
         ],
     )
-    def test_what_it_cannot_use_is_refused_with_the_files_name(
+    def test_unusable_file_is_refused_with_its_name(
         self, tmp_path: Path, change: Callable[[dict[str, Any]], None]
     ) -> None:
         document = _one_plan()
@@ -319,7 +321,7 @@ class TestOneFile:
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
     @given(data=st.data())
-    def test_whatever_stands_in_a_field_it_is_read_or_refused(
+    def test_file_with_any_value_in_a_field_is_read_or_refused(
         self, tmp_path: Path, data: st.DataObject
     ) -> None:
         # Given a good document with one value replaced by any other

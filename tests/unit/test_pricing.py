@@ -46,7 +46,7 @@ def test_setup_and_the_first_period_are_priced_with_the_tax_of_the_day(
     assert (priced.treatment.kind, priced.treatment.rate) == (TaxKind.DOMESTIC, Decimal(23))
 
 
-def test_the_example_of_ovhs_renewal_guide(catalogue: Catalogue) -> None:
+def test_price_of_the_example_in_ovhs_renewal_guide(catalogue: Catalogue) -> None:
     # 37.87 EUR at France's 20 %: 7.57 tax, 45.44 in all.
     sold = order(line("server"), country="FR")
     first_period = price(sold, catalogue, DAY).lines[1]
@@ -54,12 +54,12 @@ def test_the_example_of_ovhs_renewal_guide(catalogue: Catalogue) -> None:
     assert first_period.net + first_period.tax == 4544
 
 
-def test_no_setup_fee_no_line_for_it(catalogue: Catalogue) -> None:
+def test_plan_without_a_setup_fee_has_no_line_for_it(catalogue: Catalogue) -> None:
     priced = price(order(line("web-perso")), catalogue, DAY)
     assert [(p.period_number, p.net) for p in priced.lines] == [(1, 359)]
 
 
-def test_what_a_customer_reads_names_the_plan_and_the_period(catalogue: Catalogue) -> None:
+def test_line_texts_name_the_plan_and_the_period(catalogue: Catalogue) -> None:
     priced = price(order(line("server")), catalogue, DAY)
     assert [p.description for p in priced.lines] == ["Server, setup", "Server, P1M"]
 
@@ -85,12 +85,12 @@ def test_an_order_of_several_lines_prices_each(catalogue: Catalogue) -> None:
     assert priced.net == 2 * 359 + 3877 + 5999 + 3787
 
 
-def test_priced_again_it_is_the_same_to_the_last_id(catalogue: Catalogue) -> None:
+def test_pricing_again_gives_the_same_lines_and_ids(catalogue: Catalogue) -> None:
     sold = order(line("server", quantity=2))
     assert price(sold, catalogue, DAY) == price(sold, catalogue, DAY)
 
 
-def test_another_order_shares_no_id(catalogue: Catalogue) -> None:
+def test_two_orders_share_no_line_id(catalogue: Catalogue) -> None:
     one = price(order(line("server")), catalogue, DAY)
     other = price(order(line("server"), id=uuid.UUID(int=9)), catalogue, DAY)
     assert one.request_id != other.request_id
@@ -127,13 +127,13 @@ def test_the_currency_is_the_subsidiarys(catalogue: Catalogue) -> None:
         line("web-perso", period=Period(3)),
     ],
 )
-def test_what_is_not_sold_any_more_is_said(catalogue: Catalogue, gone: OrderLine) -> None:
+def test_plan_off_sale_is_an_error(catalogue: Catalogue, gone: OrderLine) -> None:
     with pytest.raises(DataError, match=f"line 1: {gone.plan} is not sold in IE") as refused:
         price(order(gone), catalogue, DAY)
     assert refused.value.code == "plan_gone"
 
 
-def test_a_sale_that_the_tax_table_does_not_know_is_said(catalogue: Catalogue) -> None:
+def test_sale_without_a_tax_rate_is_an_error(catalogue: Catalogue) -> None:
     with pytest.raises(DataError) as refused:
         price(order(line("web-perso"), country="US"), catalogue, DAY)
     assert refused.value.code == "tax_not_supported"

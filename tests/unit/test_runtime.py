@@ -8,7 +8,8 @@ from sqlalchemy import create_engine
 
 from producers.ledger import ClaimedTask, Failure, Retry
 from schemas.settings import load_settings
-from workers.runtime.runtime import RetryPolicy, Runtime
+from workers.runtime.retries import RetryPolicy, jittered, policy_for
+from workers.runtime.runtime import Runtime
 
 SUBJECT = uuid.UUID(int=1)
 
@@ -30,29 +31,25 @@ class TestRetryPolicy:
     def test_a_delay_is_within_its_bounds(
         self, policy: RetryPolicy, attempts: int, random: float
     ) -> None:
-        decision = policy.decide(failed_before(attempts), "driver_unknown", "HTTP 500", random)
+        decision = policy.decide(failed_before(attempts), "driver_unknown", "HTTP 500")
         if isinstance(decision, Retry):
-            assert 0 <= decision.delay <= policy.cap
-            assert decision.delay <= policy.base * 2.0 ** min(attempts, 64)
+            delay = jittered(decision, random).delay
+            assert 0 <= delay <= policy.cap
+            assert delay <= policy.base * 2.0 ** min(attempts, 64)
 
-    @given(policies, uniform)
-    def test_it_gives_up_at_the_last_attempt_and_not_before(
-        self, policy: RetryPolicy, random: float
-    ) -> None:
+    @given(policies)
+    def test_retries_end_after_the_last_attempt_and_not_before(self, policy: RetryPolicy) -> None:
         # When it fails again and again
         decisions = [
-            policy.decide(failed_before(times), "declined", "", random)
-            for times in range(policy.attempts)
+            policy.decide(failed_before(times), "declined", "") for times in range(policy.attempts)
         ]
         # Then all but the last are tried again.
         assert all(isinstance(decision, Retry) for decision in decisions[:-1])
         assert isinstance(decisions[-1], Failure)
 
-    @given(policies, st.integers(0, 200), uniform)
-    def test_what_failed_and_why_is_kept(
-        self, policy: RetryPolicy, attempts: int, random: float
-    ) -> None:
-        decision = policy.decide(failed_before(attempts), "driver_unknown", "HTTP 500", random)
+    @given(policies, st.integers(0, 200))
+    def test_failure_keeps_its_reason_and_error(self, policy: RetryPolicy, attempts: int) -> None:
+        decision = policy.decide(failed_before(attempts), "driver_unknown", "HTTP 500")
         assert (decision.subject, decision.reason, decision.error) == (
             SUBJECT,
             "driver_unknown",
@@ -61,21 +58,32 @@ class TestRetryPolicy:
 
     def test_the_longest_delay_doubles_until_the_cap(self) -> None:
         policy = RetryPolicy(base=5, cap=60, attempts=10)
-        delays = [policy.decide(failed_before(n), "r", "", 1 - 1e-12) for n in range(6)]
-        longest = [d.delay for d in delays if isinstance(d, Retry)]
+        ceilings = [policy.decide(failed_before(n), "r", "") for n in range(6)]
+        longest = [d.delay for d in ceilings if isinstance(d, Retry)]
         assert longest == pytest.approx([5, 10, 20, 40, 60, 60])
 
     def test_the_jitter_is_full(self) -> None:
-        policy = RetryPolicy(base=8, cap=60, attempts=10)
-        for random, delay in ((0.0, 0.0), (0.25, 2.0), (0.5, 4.0)):
-            decision = policy.decide(failed_before(0), "r", "", random)
-            assert isinstance(decision, Retry)
-            assert decision.delay == delay
+        decision = RetryPolicy(base=8, cap=60, attempts=10).decide(failed_before(0), "r", "")
+        assert isinstance(decision, Retry)
+        assert [jittered(decision, random).delay for random in (0.0, 0.25, 0.5)] == [0.0, 2.0, 4.0]
 
-    def test_a_failure_counts(self) -> None:
-        decision = RetryPolicy(5, 60, 3).decide(failed_before(0), "r", "", 0.5)
+    def test_a_delay_that_is_no_ceiling_is_not_jittered(self) -> None:
+        retry = Retry(SUBJECT, "declined", delay=60.0, counts=False)
+        assert jittered(retry, 0.5) == retry
+
+    def test_failure_counts_an_attempt(self) -> None:
+        decision = RetryPolicy(5, 60, 3).decide(failed_before(0), "r", "")
         assert isinstance(decision, Retry)
         assert decision.counts
+
+    def test_each_kind_of_far_side_may_have_a_policy_of_its_own(self) -> None:
+        settings = load_settings(
+            retry_base_seconds=1, retry_cap_seconds=60, retry_attempts=5,
+            retries={"mail": {"attempts": 24}, "driver": {"base_seconds": 30, "cap_seconds": 900}},
+        )  # fmt: skip
+        assert policy_for("gateway", settings) == RetryPolicy(1, 60, 5)
+        assert policy_for("mail", settings) == RetryPolicy(1, 60, 24)
+        assert policy_for("driver", settings) == RetryPolicy(30, 900, 5)
 
 
 class TestMessages:
@@ -84,7 +92,7 @@ class TestMessages:
         [None, 5, "not-a-uuid", ["not-a-uuid"], [None], [5], [[]], [str(SUBJECT), "x"], {"a": 1}],
         ids=repr,
     )
-    def test_one_that_names_no_subjects_does_nothing(self, subjects: Any) -> None:
+    def test_message_without_subjects_does_nothing(self, subjects: Any) -> None:
         # Given a database that would fail if it were asked
         engine = create_engine("postgresql+psycopg://127.0.0.1:1/none", connect_args={})
         runtime = Runtime(engine, load_settings())

@@ -25,7 +25,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     return str(refused.value)
 
 
-def test_nothing_has_to_be_set_to_begin_with() -> None:
+def test_every_setting_has_a_default() -> None:
     settings = load_settings()
     assert settings.database_url is None
     assert settings.driver_urls == {}
@@ -42,7 +42,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.call_seconds == 2.5
 
 
-def test_what_a_test_or_the_demo_says_goes_before_the_environment(
+def test_explicit_settings_override_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AUTORENEW_BATCH", "7")
@@ -56,7 +56,6 @@ def test_what_a_test_or_the_demo_says_goes_before_the_environment(
         ("broker_url", "AUTORENEW_BROKER_URL"),
         ("broker_management_url", "AUTORENEW_BROKER_MANAGEMENT_URL"),
         ("gateway_url", "AUTORENEW_GATEWAY_URL"),
-        ("simulator_url", "AUTORENEW_SIMULATOR_URL"),
         ("smtp_url", "AUTORENEW_SMTP_URL"),
         ("mail_from", "AUTORENEW_MAIL_FROM"),
         ("link_base_url", "AUTORENEW_LINK_BASE_URL"),
@@ -99,7 +98,10 @@ def test_a_setting_that_is_missing_is_one_line_that_names_the_variable(
         ("DATABASE_URL", "postgresql://u:a/b@h/d"), ("DATABASE_URL", "postgresql"),
         ("BROKER_URL", "amqp://h:port"), ("BROKER_URL", "amqp://[::1"),
         ("BROKER_MANAGEMENT_URL", "http://h:port"), ("BROKER_MANAGEMENT_URL", "h:15672"),
-        ("GATEWAY_URL", "http://h:port"), ("SIMULATOR_URL", "http://h:-1"),
+        ("GATEWAY_URL", "http://h:port"), ("GATEWAY_URL", "http://h:-1"),
+        ("GATEWAYS", "[]"), ("GATEWAYS", "{"), ("GATEWAYS", '{"a": 1}'), ("DRIVERS", '{"a": "b"}'),
+        ("RETRIES", '{"fax": {}}'), ("RETRIES", '{"mail": {"attempts": 0}}'),
+        ("RETRIES", '{"mail": {"tries": 3}}'),
         ("DRIVER_URLS", '{"web": "http://h:port"}'), ("SMTP_URL", "smtp://h:port"),
         ("SMTP_URL", "smtp://h:65536"), ("SMTP_URL", "smtps://u:a/b@h"),
         # What renewals need.
@@ -124,7 +126,7 @@ def test_a_setting_that_is_wrong_is_one_line_that_names_the_variable(
     assert "\n" not in message
 
 
-def test_what_is_wrong_inside_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problem_inside_a_json_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(monkeypatch, DRIVER_URLS='{"web": "http://h:port"}')
     assert message.startswith("AUTORENEW_DRIVER_URLS['web']: ")
     message = refusal(monkeypatch, DRIVER_URLS="{}", ORDER_CHARGE_DELAYS="[60, -1]")
@@ -140,12 +142,12 @@ def test_a_process_has_time_for_two_calls_when_it_is_stopped(
     assert message == "AUTORENEW_SHUTDOWN_SECONDS must be more than twice AUTORENEW_CALL_SECONDS"
 
 
-def test_a_little_more_than_two_calls_is_enough() -> None:
+def test_shutdown_time_of_a_little_more_than_two_calls_is_accepted() -> None:
     assert load_settings(call_seconds=10, shutdown_seconds=20.1).shutdown_seconds == 20.1
 
 
 @pytest.mark.parametrize("level", ["debug", "INFO", "Warning"])
-def test_a_log_level_may_be_written_small(level: str) -> None:
+def test_log_level_may_be_lower_case(level: str) -> None:
     assert load_settings(log_level=level).log_level == level.upper()
 
 
@@ -154,7 +156,7 @@ def test_metrics_may_be_served_on_any_port(port: int) -> None:
     assert load_settings(metrics_port=port).metrics_port == port
 
 
-def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(monkeypatch, BATCH="many", CALL_SECONDS="-1")
     assert "AUTORENEW_BATCH: " in message
     assert "AUTORENEW_CALL_SECONDS: " in message
@@ -178,7 +180,7 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("SMTP_URL", "smtps://u:hunter2/@h"),
     ],
 )
-def test_no_message_repeats_a_secret(
+def test_messages_never_repeat_a_secret(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     assert "hunter2" not in refusal(monkeypatch, **{variable: value})
@@ -224,7 +226,7 @@ def test_links_may_lead_anywhere_on_the_web(url: str) -> None:
     assert load_settings(link_base_url=url).need("link_base_url") == url
 
 
-def test_what_renewals_need_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_renewals_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "mail_from": "Hosting <billing@example.com>", "clock": "virtual", "sweep_seconds": 0.5,
         "silence_seconds": 93_600, "destructive_window_seconds": 3600, "destructive_most": 5,
@@ -236,7 +238,7 @@ def test_what_renewals_need_comes_from_the_environment(monkeypatch: pytest.Monke
     assert {name: getattr(settings, name) for name in given} == given
 
 
-def test_time_is_real_and_ends_are_few_if_nothing_else_is_said() -> None:
+def test_defaults_are_the_real_clock_and_few_ends_in_a_window() -> None:
     settings = load_settings()
     assert settings.clock == "system"
     assert settings.destructive_share < 0.1
@@ -249,7 +251,7 @@ def test_settings_do_not_change_while_a_process_runs() -> None:
         load_settings().batch = 1
 
 
-def test_every_variable_a_person_may_miss_says_what_it_is() -> None:
+def test_every_setting_that_may_be_missing_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         if field.annotation in (SecretStr | None, str | None) and name != "gateway_token":
             assert field.description, name

@@ -1,4 +1,4 @@
-"""The far side over HTTP: each way to misbehave does what its name says, and the books are true."""
+"""The simulator over HTTP: each fault does what its name says, and the books are right."""
 
 import json
 import time
@@ -15,7 +15,7 @@ Answered = tuple[int, Any] | None
 
 
 class Client:
-    """Asks once, and hears nothing if that takes too long."""
+    """A client that asks once, with a timeout."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -58,7 +58,7 @@ class Client:
 
 @pytest.fixture
 def far_side() -> Iterator[Callable[..., Client]]:
-    """Starts a simulator with rules; gives a client of it."""
+    """Starts a simulator with rules; returns a client of it."""
     running: list[tuple[Running, Client]] = []
 
     def start(*rules: dict[str, Any]) -> Client:
@@ -76,7 +76,7 @@ def far_side() -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture(scope="module")
 def well_behaved() -> Iterator[Client]:
-    """For tests that change nothing."""
+    """A simulator without faults, shared by tests that change nothing."""
     with Running() as simulator:
         client = Client(simulator.url)
         yield client
@@ -93,7 +93,7 @@ def eventually(happened: Callable[[], bool]) -> bool:
     return True
 
 
-def test_left_alone_it_does_what_it_is_asked(far_side: Callable[..., Client]) -> None:
+def test_simulator_without_faults_does_what_it_is_asked(far_side: Callable[..., Client]) -> None:
     client = far_side()
     assert client.ask("GET", "/health") == (200, {"state": "up"})
     answer = client.charge("k")
@@ -107,11 +107,12 @@ def test_left_alone_it_does_what_it_is_asked(far_side: Callable[..., Client]) ->
 
 
 class TestMisbehaviour:
-    def test_decline_takes_nothing_and_stays_declined(
+    def test_declined_charge_takes_nothing_and_stays_declined(
         self, far_side: Callable[..., Client]
     ) -> None:
         client = far_side({"fault": "decline", "target": "gateway", "reason": "stolen_card"})
-        declined = (402, {"state": "declined", "reason": "stolen_card"})
+        answer = {"key": "k", "amount": 1000, "currency": "EUR", "state": "declined"}
+        declined = (402, answer | {"reason": "stolen_card"})
         assert client.charge() == declined
         assert client.ask("DELETE", "/faults") == (200, {"rules": 0})
         # Under this key it was declined for good; another key is another attempt.
@@ -122,13 +123,17 @@ class TestMisbehaviour:
         assert other is not None
         assert other[0] == 201
 
-    def test_refuse_does_nothing_and_says_why(self, far_side: Callable[..., Client]) -> None:
+    def test_refused_operation_does_nothing_and_gives_its_reason(
+        self, far_side: Callable[..., Client]
+    ) -> None:
         client = far_side({"fault": "refuse", "target": "infrastructure"})
         assert client.create() == (422, {"code": "out_of_stock"})
         assert client.create() == (422, {"code": "out_of_stock"})
         assert client.resources == []
 
-    def test_error_does_nothing_the_first_time(self, far_side: Callable[..., Client]) -> None:
+    def test_call_that_fails_with_an_error_does_nothing_the_first_time(
+        self, far_side: Callable[..., Client]
+    ) -> None:
         client = far_side({"fault": "error"})
         assert client.charge() == (500, {"code": "internal_error"})
         assert client.book == []
@@ -137,14 +142,16 @@ class TestMisbehaviour:
         assert again[0] == 201
         assert len(client.book) == 1
 
-    def test_hang_before_does_nothing(self, far_side: Callable[..., Client]) -> None:
+    def test_call_that_hangs_before_acting_does_nothing(
+        self, far_side: Callable[..., Client]
+    ) -> None:
         client = far_side({"fault": "hang_before"})
         assert client.charge(seconds=0.1) is None
         assert client.create(seconds=0.1) is None
         assert (client.book, client.resources) == ([], [])
         assert client.ask("GET", "/gateway/charges/k") == (404, {"code": "not_found"})
 
-    def test_hang_after_has_done_it(self, far_side: Callable[..., Client]) -> None:
+    def test_call_that_hangs_after_acting_has_acted(self, far_side: Callable[..., Client]) -> None:
         client = far_side({"fault": "hang_after"})
         assert client.charge(seconds=0.3) is None
         assert client.create(seconds=0.3) is None
@@ -157,7 +164,7 @@ class TestMisbehaviour:
         client.create()
         assert (len(client.book), len(client.resources)) == (1, 1)
 
-    def test_late_acts_only_after_the_client_has_timed_out_and_asked(
+    def test_late_call_acts_after_the_client_has_timed_out_and_asked(
         self, far_side: Callable[..., Client]
     ) -> None:
         client = far_side({"fault": "late"})
@@ -174,7 +181,7 @@ class TestMisbehaviour:
         client.charge()
         assert len(client.book) == 1
 
-    def test_slow_does_it_in_the_end(self, far_side: Callable[..., Client]) -> None:
+    def test_slow_call_is_done_in_the_end(self, far_side: Callable[..., Client]) -> None:
         client = far_side({"fault": "slow", "seconds": 0.2})
         started = time.monotonic()
         answer = client.charge()
@@ -183,7 +190,7 @@ class TestMisbehaviour:
         assert answer[0] == 201
         assert len(client.book) == 1
 
-    def test_duplicate_is_done_once(self, far_side: Callable[..., Client]) -> None:
+    def test_duplicated_call_is_done_once(self, far_side: Callable[..., Client]) -> None:
         client = far_side({"fault": "duplicate"})
         answers = client.charge(), client.create()
         assert all(answer is not None and answer[0] in (200, 201) for answer in answers)
@@ -213,7 +220,7 @@ def test_faults_can_be_added_while_it_runs(far_side: Callable[..., Client]) -> N
         assert (answer[0], answer[1]["code"]) == (400, "bad_rule")
 
 
-def test_anything_else_under_a_known_key_is_refused(far_side: Callable[..., Client]) -> None:
+def test_another_body_under_a_known_key_is_refused(far_side: Callable[..., Client]) -> None:
     client = far_side()
     reused = (422, {"code": "key_reused"})
     client.charge(amount=1000)
@@ -232,7 +239,7 @@ def test_a_charge_is_not_found_among_refunds(far_side: Callable[..., Client]) ->
     assert client.ask("GET", "/gateway/refunds/k") == (404, {"code": "not_found"})
 
 
-def test_what_was_answered_before_is_stale_after_a_newer_generation(
+def test_repeated_operation_is_stale_after_a_newer_generation(
     far_side: Callable[..., Client],
 ) -> None:
     client = far_side()
@@ -242,7 +249,7 @@ def test_what_was_answered_before_is_stale_after_a_newer_generation(
     assert client.create("s", **create) == (409, {"code": "stale_generation"})
 
 
-def test_what_was_taken_over_is_adopted_once_however_often_it_is_sent(
+def test_imported_resource_is_adopted_once_however_often_it_is_sent(
     far_side: Callable[..., Client],
 ) -> None:
     client = far_side({"fault": "duplicate"})
@@ -281,12 +288,12 @@ def test_what_was_taken_over_is_adopted_once_however_often_it_is_sent(
         ({"key": "k", "amount": 5, "currency": "EUR"}, "bad_token"),
     ],
 )
-def test_what_is_no_charge_is_refused(well_behaved: Client, body: Any, code: str) -> None:
+def test_invalid_charge_is_refused(well_behaved: Client, body: Any, code: str) -> None:
     assert well_behaved.ask("POST", "/gateway/charges", body) == (400, {"code": code})
     assert well_behaved.book == []
 
 
-def test_what_it_cannot_do_is_refused(far_side: Callable[..., Client]) -> None:
+def test_unknown_request_is_refused(far_side: Callable[..., Client]) -> None:
     client = far_side()
     body = {"key": "k", "generation": 1, "plan": "p", "customer": "c"}
     path = "/infrastructure/web/services/s/explode"
@@ -320,7 +327,7 @@ def test_a_call_on_an_idle_machine_takes_milliseconds(well_behaved: Client) -> N
     assert sorted(took)[10] < 0.02
 
 
-def test_it_stops_although_calls_hang(far_side: Callable[..., Client]) -> None:
+def test_simulator_stops_while_calls_hang(far_side: Callable[..., Client]) -> None:
     simulator = Running(rules=[{"fault": "hang_before", "seconds": 60}])
     client = Client(simulator.url)
     assert client.charge(seconds=0.1) is None

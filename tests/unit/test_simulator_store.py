@@ -31,16 +31,16 @@ def store() -> Store:
 
 
 class TestAnswers:
-    def test_an_unknown_key_has_none(self, store: Store) -> None:
+    def test_unknown_key_has_no_answer(self, store: Store) -> None:
         assert store.answer(request({"a": 1})) is None
         assert store.find("charge", "k") is None
 
-    def test_what_was_answered_is_answered_again(self, store: Store) -> None:
+    def test_answer_of_a_known_key_is_repeated(self, store: Store) -> None:
         store.remember(request({"a": 1, "b": 2}), 201, {"state": "succeeded"})
         assert store.answer(request({"b": 2, "a": 1})) == (201, {"state": "succeeded"})
         assert store.find("charge", "k") == {"state": "succeeded"}
 
-    def test_the_first_answer_stays(self, store: Store) -> None:
+    def test_first_answer_of_a_key_stays(self, store: Store) -> None:
         store.remember(request({"a": 1}), 201, {"state": "succeeded"})
         store.remember(request({"a": 1}), 402, {"state": "declined"})
         assert store.answer(request({"a": 1})) == (201, {"state": "succeeded"})
@@ -53,7 +53,9 @@ class TestAnswers:
             pytest.param(request({"a": 1}, subject="web/s"), id="another service"),
         ],
     )
-    def test_anything_else_under_a_known_key_is_refused(self, store: Store, other: Request) -> None:
+    def test_another_request_under_a_known_key_is_refused(
+        self, store: Store, other: Request
+    ) -> None:
         store.remember(request({"a": 1}), 201, {})
         with pytest.raises(Refused) as refused:
             store.answer(other)
@@ -72,7 +74,7 @@ class TestAnswers:
 
 
 class TestBook:
-    def test_what_was_taken_and_given_back_is_written_down(self, store: Store) -> None:
+    def test_book_records_charges_and_refunds(self, store: Store) -> None:
         store.take(charge(amount=1000))
         assert store.give_back(refund("re", 400)) is None
         entries = store.book(0, 10)
@@ -82,7 +84,7 @@ class TestBook:
         ]
         assert [(e["amount"], e["currency"]) for e in entries] == [(1000, "EUR"), (400, "EUR")]
 
-    def test_it_can_be_read_page_by_page(self, store: Store) -> None:
+    def test_book_is_read_page_by_page(self, store: Store) -> None:
         for number in range(5):
             store.take(charge(f"ch-{number}"))
         pages = [store.book(after, 2) for after in (0, 2, 4, 5)]
@@ -96,7 +98,7 @@ class TestBook:
             (refund("re", 1, currency="USD"), "no_such_charge"),
         ],
     )
-    def test_money_that_was_not_taken_is_not_given_back(
+    def test_refund_without_a_charge_is_declined(
         self, store: Store, body: dict[str, Any], why: str
     ) -> None:
         store.take(charge(amount=1000))
@@ -104,7 +106,7 @@ class TestBook:
         assert len(store.book(0, 10)) == 1
 
     @given(st.integers(1, 1000), st.lists(st.integers(1, 1000), max_size=8))
-    def test_never_more_is_given_back_than_was_taken(self, taken: int, wanted: list[int]) -> None:
+    def test_refunds_never_exceed_the_charge(self, taken: int, wanted: list[int]) -> None:
         store = Store()
         store.take(charge(amount=taken))
         left = taken
@@ -118,7 +120,7 @@ class TestBook:
 
 
 class TestResources:
-    def test_none_to_begin_with(self, store: Store) -> None:
+    def test_store_begins_without_resources(self, store: Store) -> None:
         assert store.resource("s") is None
         assert store.resources(0, 10) == []
 
@@ -127,7 +129,9 @@ class TestResources:
             store.operate("web", "s", "create", operation(generation))
         assert len(store.resources(0, 10)) == 1
 
-    def test_what_is_terminated_is_not_live_and_comes_back_as_another(self, store: Store) -> None:
+    def test_terminated_resource_is_not_live_and_a_new_one_has_another_id(
+        self, store: Store
+    ) -> None:
         first = store.operate("web", "s", "create", operation(1))
         gone = store.operate("web", "s", "terminate", operation(2))
         assert (gone["state"], gone["generation"]) == ("absent", 2)
@@ -136,7 +140,7 @@ class TestResources:
         second = store.operate("web", "s", "create", operation(3))
         assert second["resource_id"] != first["resource_id"]
 
-    def test_they_are_listed_by_driver_and_page(self, store: Store) -> None:
+    def test_resources_are_listed_by_driver_and_page(self, store: Store) -> None:
         store.operate("web", "a", "create", operation(1))
         store.operate("cloud", "b", "create", operation(1))
         listed = store.resources(0, 10)
@@ -144,7 +148,9 @@ class TestResources:
         assert [r["service_id"] for r in store.resources(listed[0]["number"], 10)] == ["b"]
         assert len(store.resources(0, 1)) == 1
 
-    def test_an_older_generation_is_refused_and_leaves_no_trace(self, store: Store) -> None:
+    def test_operation_of_an_older_generation_is_refused_and_changes_nothing(
+        self, store: Store
+    ) -> None:
         store.operate("web", "s", "create", operation(2))
         before = store.resource("s")
         with pytest.raises(Refused) as refused:
@@ -154,7 +160,7 @@ class TestResources:
 
 
 class TestTakenOver:
-    """What was there under its own name before anybody called it a service of ours."""
+    """Resources that existed under their own names before they were imported."""
 
     def taken_over(self, generation: int = 1, name: str = "old-7") -> dict[str, Any]:
         return operation(generation) | {"resource_id": name}
@@ -162,7 +168,7 @@ class TestTakenOver:
     @pytest.mark.parametrize(
         ("kind", "state"), [("suspend", "suspended"), ("resume", "active"), ("extend", "active")]
     )
-    def test_it_is_adopted_by_its_first_operation_under_its_name(
+    def test_imported_resource_is_adopted_by_its_first_operation(
         self, store: Store, kind: str, state: str
     ) -> None:
         adopted = store.operate("web", "s", kind, self.taken_over())
@@ -175,12 +181,12 @@ class TestTakenOver:
         assert store.resource("s") == adopted
         assert [r["resource_id"] for r in store.resources(0, 10)] == ["old-7"]
 
-    def test_it_is_adopted_and_gone_at_once_when_it_is_terminated(self, store: Store) -> None:
+    def test_terminating_an_imported_resource_adopts_and_removes_it(self, store: Store) -> None:
         gone = store.operate("web", "s", "terminate", self.taken_over())
         assert (gone["state"], gone["resource_id"]) == ("absent", None)
         assert store.resources(0, 10) == []
 
-    def test_creating_makes_a_new_one_whatever_name_is_said(self, store: Store) -> None:
+    def test_create_makes_a_new_resource_whatever_name_is_given(self, store: Store) -> None:
         created = store.operate("web", "s", "create", self.taken_over())
         assert created["resource_id"] != "old-7"
 
@@ -191,42 +197,42 @@ class TestTakenOver:
         assert (refused.value.status, refused.value.code) == (409, "no_such_resource")
         assert [r["service_id"] for r in store.resources(0, 10)] == ["s"]
 
-    def test_what_is_gone_is_not_adopted_again(self, store: Store) -> None:
+    def test_terminated_resource_is_not_adopted_again(self, store: Store) -> None:
         store.operate("web", "s", "terminate", self.taken_over())
         for service in ("s", "other"):
             with pytest.raises(Refused, match="no_such_resource"):
                 store.operate("web", service, "resume", self.taken_over(2))
         assert store.resources(0, 10) == []
 
-    def test_a_name_belongs_to_its_driver(self, store: Store) -> None:
+    def test_name_of_a_resource_belongs_to_its_driver(self, store: Store) -> None:
         store.operate("web", "a", "extend", self.taken_over())
         store.operate("cloud", "b", "extend", self.taken_over())
         assert len(store.resources(0, 10)) == 2
 
-    def test_a_service_that_has_a_resource_keeps_it(self, store: Store) -> None:
+    def test_service_with_a_resource_does_not_adopt_another(self, store: Store) -> None:
         created = store.operate("web", "s", "create", operation(1))
         extended = store.operate("web", "s", "extend", self.taken_over(2))
         assert extended["resource_id"] == created["resource_id"]
         assert len(store.resources(0, 10)) == 1
 
-    def test_one_that_was_ours_cannot_be_taken_over(self, store: Store) -> None:
+    def test_resource_that_was_created_here_cannot_be_adopted(self, store: Store) -> None:
         created = store.operate("web", "s", "create", operation(1))
         with pytest.raises(Refused, match="no_such_resource"):
             store.operate("web", "other", "suspend", self.taken_over(1, created["resource_id"]))
         assert store.resource("other") is None
 
     @pytest.mark.parametrize("name", [None, ""])
-    def test_without_a_name_there_is_nothing_to_adopt(self, store: Store, name: Any) -> None:
+    def test_operation_without_a_name_adopts_nothing(self, store: Store, name: Any) -> None:
         with pytest.raises(Refused, match="no_such_resource"):
             store.operate("web", "s", "suspend", operation(1) | {"resource_id": name})
 
-    def test_an_older_generation_is_refused_as_ever(self, store: Store) -> None:
+    def test_operation_of_an_older_generation_adopts_nothing(self, store: Store) -> None:
         store.operate("web", "s", "suspend", self.taken_over(3))
         with pytest.raises(Refused, match="stale_generation"):
             store.operate("web", "s", "resume", self.taken_over(2))
 
 
-def test_it_outlives_its_process(tmp_path: Path) -> None:
+def test_store_in_a_file_survives_its_process(tmp_path: Path) -> None:
     # Given a store with a charge and a resource
     path = str(tmp_path / "far-side.sqlite")
     store = Store(path)

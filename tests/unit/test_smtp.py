@@ -1,3 +1,4 @@
+import asyncio
 import os
 import shutil
 import smtplib
@@ -20,7 +21,13 @@ from autorenew.local.ports import free_port
 from schemas.errors import ConfigurationError
 from simulator.mailbox import Mailbox
 from workers.reminders import smtp
-from workers.reminders.smtp import InstantMailer, MailAnswer, MailState, SmtpMailer
+from workers.reminders.smtp import (
+    InstantMailer,
+    MailAnswer,
+    MailState,
+    SmtpMailer,
+    ThreadedMailer,
+)
 
 SENT = MailAnswer(MailState.SENT)
 USER, PASSWORD = "bill@ing", "p:a/s?s%w#rd"
@@ -53,7 +60,7 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 class TestSending:
-    def test_a_mail_arrives_as_it_was_written(self, mailbox: Mailbox) -> None:
+    def test_mail_arrives_as_it_was_composed(self, mailbox: Mailbox) -> None:
         text = ".\n..\nŽluťoučký kůň\n.the end\nFrom here\n" + "x" * 2000 + "\n"
         with mailer(mailbox.url) as sending:
             assert sending.send(mail(text=text)) == SENT
@@ -70,9 +77,18 @@ class TestSending:
         with mailer(mailbox.url, seconds=2) as sending:
             assert sending.send(message) == SENT
 
-    def test_a_mailer_that_sends_waits_for_somebody(self, mailbox: Mailbox) -> None:
-        with mailer(mailbox.url) as sending:
+    def test_a_mailer_on_threads_sends_many_at_once(self, mailbox: Mailbox) -> None:
+        async def send() -> list[MailAnswer]:
+            sending = ThreadedMailer(SmtpMailer(mailbox.url, seconds=5), at_once=4)
             assert not sending.immediate
+            answers = await asyncio.gather(
+                *(sending.perform(mail(f"{number}@example.com")) for number in range(20))
+            )
+            await sending.close()
+            return answers
+
+        assert asyncio.run(send()) == [SENT] * 20
+        assert len(mailbox.messages) == 20
 
     def test_only_the_recipient_in_to_gets_it(self, mailbox: Mailbox) -> None:
         mailbox.refuse("bob@*")
@@ -87,7 +103,7 @@ class TestSending:
             assert sending.send(mail()) == SENT
         assert mailbox.messages[0]["To"] == "jiří@example.com"
 
-    def test_where_the_server_does_not_know_how_it_is_refused(self) -> None:
+    def test_address_the_server_cannot_handle_is_refused(self) -> None:
         with Mailbox(enable_SMTPUTF8=False) as mailbox, mailer(mailbox.url) as sending:
             answer = sending.send(mail("jiří@example.com"))
             assert answer == MailAnswer(MailState.REFUSED, "address_unsupported")
@@ -115,7 +131,7 @@ class TestSending:
 
     def test_a_mailer_for_benchmarks_says_it_was_sent(self) -> None:
         assert InstantMailer().immediate
-        assert InstantMailer().send(mail()) == SENT
+        assert asyncio.run(InstantMailer().perform(mail())) == SENT
 
 
 class TestRefusals:
@@ -131,7 +147,7 @@ class TestRefusals:
         assert [one["To"] for one in mailbox.messages] == ["alice@example.com", "eve@example.com"]
         assert mailbox.connections == 1
 
-    def test_a_deferred_recipient_is_for_another_time(self, mailbox: Mailbox) -> None:
+    def test_deferred_recipient_is_retried_later(self, mailbox: Mailbox) -> None:
         mailbox.defer("bob@*")
         with mailer(mailbox.url) as sending:
             answer = sending.send(mail("bob@example.com"))
@@ -163,7 +179,7 @@ class TestRefusals:
             (".", "nonsense", MailState.UNKNOWN, "lost_after_data"),
         ],
     )
-    def test_a_no_means_what_its_code_and_its_step_say(
+    def test_refusal_is_read_by_its_code_and_its_step(
         self, step: str, reply: str, state: MailState, reason: str
     ) -> None:
         with Scripted({step: reply}) as server, mailer(server.url) as sending:
@@ -173,39 +189,39 @@ class TestRefusals:
             server.replies.clear()
             assert sending.send(mail()) == SENT
 
-    def test_words_of_several_lines_become_one(self) -> None:
+    def test_answer_of_several_lines_becomes_one(self) -> None:
         reply = "550-5.7.1 not\r\n550 5.7.1 \x1b[31mwanted\x07"
         with Scripted({"RCPT": reply}) as server, mailer(server.url) as sending:
             assert sending.send(mail()).detail == "550 5.7.1 not 5.7.1 [31mwanted"
 
 
 class TestFaults:
-    def test_where_nothing_listens_nothing_was_sent(self) -> None:
+    def test_unreachable_server_means_nothing_was_sent(self) -> None:
         with mailer(f"smtp://127.0.0.1:{free_port()}") as sending:
             answer = sending.send(mail())
         assert (answer.state, answer.reason) == (MailState.UNAVAILABLE, "cannot_connect")
         assert "refused" in str(answer.detail)
 
-    def test_a_name_that_leads_nowhere_is_an_answer(self) -> None:
+    def test_unknown_host_name_means_nothing_was_sent(self) -> None:
         with mailer("smtp://mail.invalid:25", seconds=2) as sending:
             answer = sending.send(mail())
         assert (answer.state, answer.reason) == (MailState.UNAVAILABLE, "cannot_connect")
 
     @pytest.mark.parametrize("reply", ["554 no service here", "421 busy", "nonsense", None])
-    def test_a_greeting_that_is_none_is_as_good_as_no_server(self, reply: str | None) -> None:
+    def test_wrong_greeting_means_nothing_was_sent(self, reply: str | None) -> None:
         with Scripted({"greeting": reply}) as server, mailer(server.url) as sending:
             answer = sending.send(mail())
             assert (answer.state, answer.reason) == (MailState.UNAVAILABLE, "cannot_connect")
 
     @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA"])
-    def test_lost_before_the_mail_began_it_was_not_sent(self, step: str) -> None:
+    def test_connection_lost_before_the_mail_began_means_not_sent(self, step: str) -> None:
         with Scripted({step: None}) as server, mailer(server.url) as sending:
             answer = sending.send(mail())
             assert (answer.state, answer.reason) == (MailState.UNAVAILABLE, "connection_lost")
             server.replies.clear()
             assert sending.send(mail()) == SENT
 
-    def test_lost_after_the_mail_began_it_may_have_been_sent(self) -> None:
+    def test_connection_lost_after_the_mail_began_means_it_may_have_been_sent(self) -> None:
         with Scripted({".": None}) as server, mailer(server.url) as sending:
             answer = sending.send(mail())
             assert (answer.state, answer.reason) == (MailState.UNKNOWN, "lost_after_data")
@@ -222,9 +238,7 @@ class TestFaults:
         ],
     )
     @pytest.mark.parametrize("how", ["silent", "trickle", "endless"])
-    def test_a_server_that_does_not_get_on_is_left(
-        self, step: str, state: MailState, how: str
-    ) -> None:
+    def test_slow_server_is_given_up(self, step: str, state: MailState, how: str) -> None:
         with Scripted({step: how}) as server, mailer(server.url, seconds=0.2) as sending:
             assert sending.send(mail()).state == state
 
@@ -234,7 +248,7 @@ class TestFaults:
             answer = sending.send(mail())
             assert "does not end" in str(answer.detail)
 
-    def test_the_next_mail_finds_a_server_that_came_back(self) -> None:
+    def test_next_mail_is_sent_when_the_server_is_back(self) -> None:
         with Mailbox() as mailbox, mailer(mailbox.url) as sending:
             assert sending.send(mail()) == SENT
             mailbox.stop()
@@ -244,14 +258,12 @@ class TestFaults:
 
 
 class TestConnections:
-    def test_a_connection_is_used_again(self, mailbox: Mailbox) -> None:
+    def test_connection_is_reused(self, mailbox: Mailbox) -> None:
         with mailer(mailbox.url) as sending:
             assert [sending.send(mail()) for _ in range(5)] == [SENT] * 5
         assert mailbox.connections == 1
 
-    def test_one_that_was_closed_meanwhile_is_replaced_and_nobody_notices(
-        self, mailbox: Mailbox
-    ) -> None:
+    def test_closed_connection_is_replaced_without_an_error(self, mailbox: Mailbox) -> None:
         with mailer(mailbox.url) as sending:
             assert sending.send(mail()) == SENT
             mailbox.stop()
@@ -259,19 +271,19 @@ class TestConnections:
             assert sending.send(mail()) == SENT
         assert mailbox.connections == 2
 
-    def test_one_that_says_421_is_replaced_and_nobody_notices(self) -> None:
+    def test_connection_that_answers_421_is_replaced_without_an_error(self) -> None:
         with Scripted({"RSET": "421 too long idle"}) as server, mailer(server.url) as sending:
             assert sending.send(mail()) == SENT
             assert sending.send(mail()) == SENT
             assert server.connections == 2
 
-    def test_after_a_hundred_mails_another_is_made(self, mailbox: Mailbox) -> None:
+    def test_connection_is_replaced_after_a_hundred_mails(self, mailbox: Mailbox) -> None:
         with mailer(mailbox.url) as sending:
             for _ in range(101):
                 assert sending.send(mail()) == SENT
         assert mailbox.connections == 2
 
-    def test_one_that_was_idle_too_long_is_not_trusted(
+    def test_connection_idle_for_too_long_is_replaced(
         self, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with mailer(mailbox.url) as sending:
@@ -280,7 +292,7 @@ class TestConnections:
             sending.send(mail())
         assert mailbox.connections == 2
 
-    def test_threads_never_share_one(self, mailbox: Mailbox) -> None:
+    def test_threads_never_share_a_connection(self, mailbox: Mailbox) -> None:
         answers: list[MailAnswer] = []
         with mailer(mailbox.url) as sending:
 
@@ -330,7 +342,7 @@ class TestTls:
         assert mailbox.received == 0
 
     @pytest.mark.parametrize("starttls", [True, False])
-    def test_a_certificate_nobody_trusts_ends_it_before_the_login(
+    def test_untrusted_certificate_ends_the_session_before_the_login(
         self, certificates: "Certificates", starttls: bool
     ) -> None:
         scheme = "smtp+starttls" if starttls else "smtps"
@@ -354,7 +366,7 @@ class TestTls:
         assert (answer.state, answer.reason) == (MailState.UNAVAILABLE, "tls_failed")
         assert mailbox.received == 0
 
-    def test_a_server_that_will_not_start_tls_gets_nothing(self) -> None:
+    def test_server_that_refuses_starttls_gets_nothing(self) -> None:
         replies: dict[str, str | None] = {
             "EHLO": "250-x\r\n250-AUTH PLAIN\r\n250 STARTTLS",
             "STARTTLS": "454 not available",
@@ -366,7 +378,7 @@ class TestTls:
             assert answer.detail == "454 not available"
             assert not any(line.startswith(("AUTH", "MAIL")) for line in server.lines)
 
-    def test_what_was_slipped_in_before_starttls_is_not_read(
+    def test_input_injected_before_starttls_is_discarded(
         self, certificates: "Certificates"
     ) -> None:
         # Given a stranger on the line who adds an answer to the one that starts TLS.
@@ -379,12 +391,12 @@ class TestTls:
             assert sending.send(mail()).reason == "tls_failed"
             assert not any("AUTH" in line for line in server.lines)
 
-    def test_a_server_without_tls_is_no_smtps_server(self, mailbox: Mailbox) -> None:
+    def test_server_without_tls_is_refused_as_smtps(self, mailbox: Mailbox) -> None:
         with mailer(mailbox.url.replace("smtp:", "smtps:"), seconds=2) as sending:
             answer = sending.send(mail())
         assert answer.state == MailState.UNAVAILABLE
 
-    def test_a_server_that_wants_a_login_we_have_not_is_for_another_time(
+    def test_mail_is_retried_later_when_the_server_wants_a_login_we_lack(
         self, certificates: "Certificates"
     ) -> None:
         with certificates.mailbox(starttls=True) as mailbox:
@@ -421,20 +433,20 @@ class TestUrl:
             ("smtp://user:s3cret@localhost.example.com", "in the clear"),
         ],
     )
-    def test_a_wrong_one_is_refused_and_its_password_not_repeated(
+    def test_wrong_url_is_refused_without_repeating_its_password(
         self, url: str, words: str
     ) -> None:
         with pytest.raises(ConfigurationError, match=words) as caught:
             SmtpMailer(url, seconds=1)
         assert "s3cr" not in str(caught.value)
 
-    def test_a_file_that_holds_no_certificate_is_refused(self, tmp_path: Path) -> None:
+    def test_file_without_a_certificate_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "ca.pem").write_text("nothing")
         with pytest.raises(ConfigurationError, match=r"cafile .* certificate"):
             SmtpMailer(f"smtps://example.com?cafile={tmp_path / 'ca.pem'}", seconds=1)
 
     @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
-    def test_a_password_may_go_to_this_machine_in_the_clear(self, host: str) -> None:
+    def test_password_may_be_sent_unencrypted_to_this_machine(self, host: str) -> None:
         SmtpMailer(f"smtp://{LOGIN}@{host}", seconds=1)
 
 
@@ -565,7 +577,7 @@ class Scripted:
             connection.sendall(what)
 
 
-def test_the_scripted_server_is_one_that_others_can_use() -> None:
+def test_scripted_server_speaks_smtp_to_other_clients() -> None:
     with Scripted({}) as server, smtplib.SMTP("127.0.0.1", server.port, "x", timeout=5) as client:
         client.send_message(mail())
     assert "." in server.lines

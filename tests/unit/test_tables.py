@@ -1,4 +1,4 @@
-"""How the command line shows rows: whole for programs, readable for people."""
+"""Tables of the command line: one line per row for programs, folded for people."""
 
 import json
 import uuid
@@ -47,7 +47,7 @@ EVENTS = [
 ]
 
 
-def test_for_a_program_each_row_is_one_line_however_long() -> None:
+def test_row_for_a_program_is_one_line_however_long() -> None:
     rows = [failed(), failed(error="two\nlines", order=None)]
     title, header, first, second = table("failed tasks", FAILED, rows, None)
     assert title == "failed tasks"
@@ -60,7 +60,7 @@ def test_for_a_program_each_row_is_one_line_however_long() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_no_uuid_no_time_and_no_reason_is_ever_broken(width: int) -> None:
+def test_uuids_times_and_reasons_are_never_broken(width: int) -> None:
     lines = table("failed tasks", FAILED, [failed(), failed(order="k" * 100)], width)
     for whole in (str(SUBJECT), "12:00:00", "gateway_unavailable"):
         assert sum(whole in line for line in lines) == 2
@@ -83,7 +83,7 @@ def test_on_a_terminal_only_long_texts_are_folded() -> None:
     assert folded == "amount 45.44 EUR, charge 1, invoice FR-2026-000001"
 
 
-def test_where_not_even_words_fit_each_field_has_a_line() -> None:
+def test_each_field_has_a_line_where_not_even_words_fit() -> None:
     lines = table("failed tasks", FAILED, [failed(), failed(order=None)], 80)
     assert f"subject   {SUBJECT}" in lines
     assert "reason    gateway_unavailable" in lines
@@ -91,7 +91,7 @@ def test_where_not_even_words_fit_each_field_has_a_line() -> None:
     assert sum(line == "" for line in lines) == 2
 
 
-def test_a_day_that_all_times_share_is_said_once() -> None:
+def test_day_that_all_times_share_is_shown_once() -> None:
     title, *lines = table("timeline", TIMELINE, EVENTS, 200)
     assert title == "timeline (2026-03-02 UTC)"
     assert not any("2026-03-02" in line for line in lines)
@@ -104,7 +104,7 @@ def test_times_of_several_days_keep_their_dates() -> None:
     assert lines == ["2026-03-02T12:00:00Z", "2026-03-03T12:00:00Z"]
 
 
-def test_nothing_that_is_shown_can_move_the_cursor_or_is_taken_for_markup() -> None:
+def test_shown_text_cannot_move_the_cursor_or_act_as_markup() -> None:
     _, _, line = table("x", ("reason",), [["a\x1b[2J\rb [red]c[/red] [/x]"]], 80)
     assert line == "a [2J b [red]c[/red] [/x]"
 
@@ -113,14 +113,14 @@ def test_nothing_that_is_shown_can_move_the_cursor_or_is_taken_for_markup() -> N
     st.lists(st.lists(st.text(max_size=60), min_size=3, max_size=3), min_size=1, max_size=4),
     st.integers(20, 120),
 )
-def test_whatever_is_shown_nothing_gets_lost(rows: list[list[str]], width: int) -> None:
+def test_table_shows_every_character_whatever_its_width(rows: list[list[str]], width: int) -> None:
     lines = table("t", ("one", "two", "three"), rows, width)
     written = Counter(c for row in rows for text in row for c in text if c.isprintable())
     shown = Counter("".join(lines))
     assert all(shown[c] >= count for c, count in written.items() if c != " ")
 
 
-def test_no_rows_are_said_to_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_without_rows_says_none(capsys: pytest.CaptureFixture[str]) -> None:
     show("failed tasks", FAILED, [], json_lines=False)
     assert capsys.readouterr().out == "failed tasks: none\n"
 

@@ -53,7 +53,7 @@ def sold(subsidiary: str, country: str, vat_number: str | None = None, on: date 
 
 
 class TestRates:
-    def test_the_consumers_of_all_member_states_pay_their_own_countrys_rate(self) -> None:
+    def test_consumers_of_all_member_states_pay_their_own_countrys_rate(self) -> None:
         paid = {country: sold("FR", country) for country in EU_RATES}
         assert {c: str(t.rate) for c, t in paid.items()} == EU_RATES
         assert {t.kind for c, t in paid.items() if c != "FR"} == {TaxKind.EU_CONSUMER}
@@ -93,7 +93,7 @@ class TestRates:
         assert treatment.kind is TaxKind.DOMESTIC
         assert treatment.mention
 
-    def test_the_steps_of_every_country_are_in_order_and_have_sane_rates(self) -> None:
+    def test_rates_of_every_country_are_in_order_and_plausible(self) -> None:
         table: dict[str, Any] = tomllib.loads(tax.TABLE.read_text(encoding="utf-8"))
         for country, entry in table["country"].items():
             begin = [step["from"] for step in entry["rates"]]
@@ -137,19 +137,17 @@ class TestReverseCharge:
             ("DE", "XI980780684"),
         ],
     )
-    def test_a_number_that_cannot_be_right_is_refused(self, country: str, number: str) -> None:
+    def test_vat_number_of_a_wrong_form_is_refused(self, country: str, number: str) -> None:
         with pytest.raises(DataError) as refused:
             sold("FR", country, number)
         assert refused.value.code == "vat_number_invalid"
 
-    def test_a_business_at_home_is_taxed_as_everybody(self) -> None:
+    def test_domestic_business_is_taxed_like_a_consumer(self) -> None:
         treatment = sold("FR", "FR", "FR40303265045")
         assert (treatment.kind, treatment.rate) == (TaxKind.DOMESTIC, Decimal(20))
 
     @given(st.text(max_size=25), st.sampled_from(sorted(EU_RATES)))
-    def test_whatever_is_sent_as_a_number_is_accepted_or_refused(
-        self, number: str, country: str
-    ) -> None:
+    def test_any_vat_number_is_accepted_or_refused(self, number: str, country: str) -> None:
         with suppress(DataError):
             check_vat_number(number, country)
 
@@ -167,7 +165,7 @@ class TestRefusals:
             sold(subsidiary, country)
         assert refused.value.code == "tax_not_supported"
 
-    def test_a_vat_number_does_not_open_such_a_border(self) -> None:
+    def test_vat_number_does_not_allow_a_sale_across_such_a_border(self) -> None:
         with pytest.raises(DataError) as refused:
             sold("FR", "GB", "GB980780684")
         assert refused.value.code == "tax_not_supported"
@@ -185,7 +183,7 @@ class TestRefusals:
 
 
 class TestAmounts:
-    def test_the_example_of_ovhs_renewal_guide(self) -> None:
+    def test_tax_of_the_example_in_ovhs_renewal_guide(self) -> None:
         net = 3787  # 37.87 EUR in France
         due = tax_on(net, sold("FR", "FR").rate)
         assert (due, net + due) == (757, 4544)
@@ -198,15 +196,15 @@ class TestAmounts:
         assert tax_on(net, Decimal(rate)) == due
 
     @given(st.integers(0, 10**10), st.integers(0, 27))
-    def test_it_is_the_nearest_cent(self, net: int, rate: int) -> None:
+    def test_tax_is_rounded_to_the_nearest_cent(self, net: int, rate: int) -> None:
         assert tax_on(net, Decimal(rate)) == (2 * net * rate + 100) // 200
 
     @given(st.integers(0, 10**10), st.integers(0, 270))
-    def test_what_is_given_back_is_what_was_taken(self, net: int, tenths: int) -> None:
+    def test_refunded_tax_equals_the_tax_taken(self, net: int, tenths: int) -> None:
         rate = Decimal(tenths) / 10
         assert tax_on(-net, rate) == -tax_on(net, rate)
 
-    def test_the_tax_of_every_price_in_ovhs_catalogue(self) -> None:
+    def test_tax_of_every_price_in_ovhs_catalogue_is_the_published_one(self) -> None:
         # OVH's public catalogue for Ireland: price and tax in 1e-8 EUR.
         with gzip.open(BUNDLED / "ovh-eco-IE.json.gz") as file:
             catalogue = json.load(file)
@@ -218,3 +216,8 @@ class TestAmounts:
             assert tax_on(pricing["price"], rate) == pricing["tax"]
             cents = pricing["price"] // 10**6
             assert tax_on(cents, rate) == round_half_up(Decimal(pricing["tax"]) / 10**6)
+
+
+def test_every_rate_says_where_it_comes_from() -> None:
+    for country, entry in tax._table()["country"].items():
+        assert entry["source"], country

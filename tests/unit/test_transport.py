@@ -11,27 +11,27 @@ from producers.relay.transport import LocalTransport, encode
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 
 
-@given(names, names, st.uuids())
-def test_a_message_carries_nothing_but_the_id_of_its_batch(
-    queue: str, name: str, batch: uuid.UUID
+@given(names, names, names, st.uuids())
+def test_message_carries_the_id_of_its_batch_its_lane_and_its_size(
+    queue: str, name: str, lane: str, batch: uuid.UUID
 ) -> None:
     # When it has been over the wire
-    sent = encode(Dispatch(queue, name, batch, 500))
+    sent = encode(Dispatch(queue, name, lane, batch, 500))
     read = dramatiq.Message.decode(sent.encode())
     # Then a worker finds its queue, its actor and the batch, and nothing to schedule by.
     assert read.queue_name == queue
     assert read.actor_name == f"{queue}.{name}"
     assert [uuid.UUID(one) for one in read.args[0]] == [batch]
     assert len(read.args) == 1
-    assert (read.kwargs, read.options) == ({}, {})
+    assert (read.kwargs, read.options) == ({"lane": lane, "size": 500}, {})
 
 
-def test_a_full_message_is_small() -> None:
-    dispatch = Dispatch("dedicated", "converge", uuid.uuid4(), 500)
+def test_message_with_a_full_batch_is_small() -> None:
+    dispatch = Dispatch("dedicated", "converge", "driver:metal", uuid.uuid4(), 500)
     assert len(encode(dispatch).encode()) < 1_000
 
 
-def test_within_a_process_a_message_goes_to_its_queue() -> None:
+def test_local_transport_sends_a_message_to_its_queue() -> None:
     # Given a broker in this process
     broker = StubBroker(middleware=[])
     broker.declare_queue("orders")
@@ -39,7 +39,10 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     transport = LocalTransport(broker, waited.append)
     one = uuid.uuid4()
     # When
-    batch = [Dispatch("orders", "price", one, 2), Dispatch("orders", "end", uuid.uuid4(), 2)]
+    batch = [
+        Dispatch("orders", "price", "orders", one, 2),
+        Dispatch("orders", "end", "orders", uuid.uuid4(), 2),
+    ]
     # Then no queue is missing, and all of it is there.
     assert transport.publish(batch) == set()
     queue = broker.queues["orders"]
@@ -50,7 +53,7 @@ def test_within_a_process_a_message_goes_to_its_queue() -> None:
     broker.close()
 
 
-def test_within_a_process_idling_is_only_waiting() -> None:
+def test_local_transport_idles_by_waiting() -> None:
     waited: list[float] = []
     transport = LocalTransport(StubBroker(middleware=[]), waited.append)
     transport.idle(0.25)
@@ -58,6 +61,8 @@ def test_within_a_process_idling_is_only_waiting() -> None:
     assert waited == [0.25]
 
 
-def test_a_queue_that_does_not_exist_is_named_and_not_made_up() -> None:
+def test_unknown_queue_is_reported_and_not_created() -> None:
     transport = LocalTransport(StubBroker(middleware=[]), lambda _: None)
-    assert transport.publish([Dispatch("nonsense", "price", uuid.uuid4(), 1)]) == {"nonsense"}
+    assert transport.publish([Dispatch("nonsense", "price", "orders", uuid.uuid4(), 1)]) == {
+        "nonsense"
+    }

@@ -31,7 +31,7 @@ def found(order: OrderDocument, catalogue: Catalogue, now: datetime = NOON) -> l
     return [(problem.code, problem.path) for problem in problems]
 
 
-def test_nothing_is_wrong_with_a_good_order(document: dict[str, Any], catalogue: Catalogue) -> None:
+def test_valid_order_has_no_problems(document: dict[str, Any], catalogue: Catalogue) -> None:
     assert found(order(document), catalogue) == []
 
 
@@ -110,7 +110,7 @@ def test_a_plan_has_its_own_options_and_bounds(
     "change", [{"quantity": 2}, {"quantity": 5}, {"configuration": {"region": "canada"}},
                {"configuration": {"region": "europe", "label": "anything at all"}}]
 )  # fmt: skip
-def test_what_a_plan_offers_can_be_chosen(
+def test_offered_options_can_be_chosen(
     document: dict[str, Any], catalogue: Catalogue, change: dict[str, Any]
 ) -> None:
     lines, contracts = [SERVER | change], [SERVERS_AGREED]
@@ -125,7 +125,7 @@ def test_telecom_is_sold_in_france(document: dict[str, Any], catalogue: Catalogu
     assert found(in_france, catalogue) == []
 
 
-def test_every_problem_of_every_line_is_said_at_once(
+def test_all_problems_of_all_lines_are_reported_at_once(
     document: dict[str, Any], catalogue: Catalogue
 ) -> None:
     # Given an order in which everything is wrong that can be at once
@@ -156,14 +156,14 @@ def test_every_problem_of_every_line_is_said_at_once(
     ]
 
 
-def test_one_missing_contract_is_said_once_however_many_lines_need_it(
+def test_missing_contract_is_reported_once_however_many_lines_need_it(
     document: dict[str, Any], catalogue: Catalogue
 ) -> None:
     twice = order(document, contracts=[], lines=document["lines"] * 2)
     assert found(twice, catalogue) == [("contract_missing", "contracts.web")]
 
 
-def test_every_missing_contract_is_said(document: dict[str, Any], catalogue: Catalogue) -> None:
+def test_every_missing_contract_is_reported(document: dict[str, Any], catalogue: Catalogue) -> None:
     both = order(document, contracts=[], lines=[*document["lines"], SERVER])
     assert found(both, catalogue) == [
         ("contract_missing", "contracts.web"),
@@ -172,14 +172,14 @@ def test_every_missing_contract_is_said(document: dict[str, Any], catalogue: Cat
 
 
 @pytest.mark.parametrize("versions", [(3, 2), (2, 3), (3, 4), (3, 3)])
-def test_who_accepted_several_versions_accepted_the_current_one(
+def test_customer_who_accepted_several_versions_accepted_the_current_one(
     document: dict[str, Any], catalogue: Catalogue, versions: tuple[int, int]
 ) -> None:
     contracts = [{"contract": "web", "version": version} for version in versions]
     assert found(order(document, contracts=contracts), catalogue) == []
 
 
-def test_an_unknown_subsidiary_hides_nothing_that_does_not_depend_on_it(
+def test_unknown_subsidiary_does_not_hide_problems_that_do_not_depend_on_it(
     document: dict[str, Any], catalogue: Catalogue
 ) -> None:
     # Given an order of a subsidiary that does not exist
@@ -246,7 +246,7 @@ def test_a_business_of_another_member_state_may_buy(
     assert found(business, catalogue) == []
 
 
-def test_a_rate_that_is_not_known_yet_or_any_more_keeps_an_order_out(
+def test_order_on_a_day_without_a_tax_rate_is_refused(
     document: dict[str, Any], catalogue: Catalogue
 ) -> None:
     then = datetime(1990, 1, 1, tzinfo=UTC)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from schemas.values import (
     CURRENCY_DIGITS,
-    TRANSITIONS,
     ChargeState,
     Money,
     OperationState,
@@ -63,7 +62,7 @@ class TestMoney:
         ["", " ", "1,5", "1 000", "1e3", "+1", "0x10", "NaN", "Infinity", ".5", "5.", "--1", "1\n",
          "٣٧.٨٧", "1.²"],
     )  # fmt: skip
-    def test_what_is_not_an_amount_is_refused(self, text: str) -> None:
+    def test_text_that_is_not_an_amount_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="not an amount"):
             Money.parse(text, "EUR")
 
@@ -75,13 +74,13 @@ class TestMoney:
             Money(1, currency)
 
     @given(st.integers(-(10**11), 10**11), currencies)
-    def test_what_is_printed_is_read_back(self, amount: int, currency: str) -> None:
+    def test_printed_value_is_read_back(self, amount: int, currency: str) -> None:
         money = Money(amount, currency)
         number, code = str(money).split(" ")
         assert code == currency
         assert Money.parse(number.replace(",", ""), currency) == money
 
-    def test_it_prints_with_its_minor_unit(self) -> None:
+    def test_amount_is_printed_with_its_minor_unit(self) -> None:
         assert str(Money(4544, "EUR")) == "45.44 EUR"
         assert str(Money(5, "EUR")) == "0.05 EUR"
         assert str(Money(1234567, "TND")) == "1,234.567 TND"
@@ -91,7 +90,7 @@ class TestMoney:
     def test_amounts_of_one_currency_add_up(self, one: int, other: int, currency: str) -> None:
         assert Money(one, currency) + Money(other, currency) == Money(one + other, currency)
 
-    def test_euros_and_dollars_do_not(self) -> None:
+    def test_amounts_of_two_currencies_do_not_add_up(self) -> None:
         with pytest.raises(ValueError, match="cannot add USD to EUR"):
             Money(1, "EUR") + Money(1, "USD")
 
@@ -102,7 +101,7 @@ class TestMoney:
         with pytest.raises(TypeError):
             sorted([Money(1, "EUR"), Money(2, "EUR")])  # type: ignore[type-var]
 
-    def test_it_cannot_be_changed(self) -> None:
+    def test_amount_cannot_be_changed(self) -> None:
         with pytest.raises(AttributeError):
             Money(1, "EUR").amount = 2  # type: ignore[misc]
 
@@ -116,7 +115,7 @@ class TestRounding:
         assert round_half_up(Decimal(value)) == rounded
 
     @given(st.integers(0, 10**15))
-    def test_it_is_the_whole_number_nearest(self, numerator: int) -> None:
+    def test_rounding_gives_the_nearest_whole_number(self, numerator: int) -> None:
         # In whole numbers: floor(x + 1/2).
         value = Decimal(numerator) / Decimal(2**10)
         assert round_half_up(value) == (2 * numerator + 2**10) // 2**11
@@ -138,12 +137,12 @@ class TestPeriod:
         ["", "P", "P0M", "P01M", "P1D", "P1W", "1M", "p1m", "P-1M", "P1M\n", "P1Y6M", "PT1M",
          "P1.5M", "P121M", "P11Y", "P999Y", "P1000M", "P1٢M"],
     )  # fmt: skip
-    def test_anything_else_is_refused(self, text: str) -> None:
+    def test_text_that_is_not_a_period_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"not a period|longer than ten years"):
             Period.parse(text)
 
     @given(periods)
-    def test_what_is_printed_is_read_back(self, period: Period) -> None:
+    def test_printed_value_is_read_back(self, period: Period) -> None:
         assert Period.parse(str(period)) == period
 
     @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ class TestPeriod:
             ),
         ],
     )
-    def test_a_period_ends_where_others_say_it_ends(
+    def test_ends_of_periods_agree_with_published_examples(
         self, anchor: str, period: str, ends: list[str]
     ) -> None:
         start, duration = date.fromisoformat(anchor), Period.parse(period)
@@ -219,7 +218,7 @@ class TestPeriod:
             assert (end.toordinal() + 1) == _first_of_next_month(end).toordinal()
 
     @given(anchors, st.integers(1, 60))
-    def test_twelve_months_are_a_year_however_they_are_paid(self, anchor: date, n: int) -> None:
+    def test_twelve_months_are_a_year_whatever_the_period(self, anchor: date, n: int) -> None:
         assert Period(12).end(anchor, n) == Period(1).end(anchor, 12 * n)
         assert Period(3).end(anchor, 4 * n) == Period(1).end(anchor, 12 * n)
 
@@ -235,26 +234,66 @@ facts = st.lists(
 
 
 class TestDerivedId:
-    def test_it_stays_what_it_was(self) -> None:
+    def test_derived_id_never_changes_between_releases(self) -> None:
         # A restored database derives the same one: this constant is kept for ever.
         assert derived_id("order", "shop", "key-1") == uuid.UUID(
             "a164325b-8a2c-58de-aba7-ba02c0b552d8"
         )
 
-    def test_it_is_a_name_based_uuid(self) -> None:
+    def test_derived_id_is_a_name_based_uuid(self) -> None:
         made = derived_id("order", "shop", "key-1")
         assert made.version == 5
         assert made.variant == uuid.RFC_4122
 
     @given(facts, facts)
-    def test_the_same_facts_give_the_same_and_others_another(
+    def test_same_facts_give_the_same_id_and_other_facts_another(
         self, one: list[str], other: list[str]
     ) -> None:
         assert (derived_id(*one) == derived_id(*other)) is (one == other)
 
-    def test_where_one_fact_ends_matters(self) -> None:
+    def test_derived_id_depends_on_where_one_fact_ends(self) -> None:
         assert derived_id("ab", "c") != derived_id("a", "bc")
         assert derived_id("a", "") != derived_id("a")
+
+
+# What may follow what, as docs/reference/states.md says it; the database refuses every other step.
+TRANSITIONS: dict[type[StrEnum], dict[str, set[str]]] = {
+    OrderState: {
+        "accepted": {"priced", "cancelled"},
+        "priced": {"paid", "cancelled"},
+        "paid": {"delivered", "partly_delivered", "cancelled"},
+        "refused": set(),
+        "delivered": set(),
+        "partly_delivered": set(),
+        "cancelled": set(),
+    },
+    ServiceState: {
+        "pending": {"delivering", "cancelled"},
+        "delivering": {"active", "cancelled"},
+        "active": {"suspended", "terminated"},
+        "suspended": {"active", "terminated"},
+        "terminated": set(),
+        "cancelled": set(),
+    },
+    RequestState: {
+        "open": {"paid", "split", "voided"},
+        "paid": set(),
+        "split": set(),
+        "voided": set(),
+    },
+    ChargeState: {
+        "started": {"succeeded", "declined", "unknown"},
+        "unknown": {"succeeded", "declined", "started"},
+        "succeeded": set(),
+        "declined": set(),
+    },
+    OperationState: {
+        "pending": {"done", "failed", "unknown"},
+        "unknown": {"done", "failed", "pending"},
+        "failed": {"pending"},
+        "done": set(),
+    },
+}
 
 
 class TestStates:
@@ -267,11 +306,11 @@ class TestStates:
     @pytest.mark.parametrize(
         "kind", [OrderState, ServiceState, RequestState, ChargeState, OperationState]
     )
-    def test_whatever_moves_has_a_table(self, kind: type[StrEnum]) -> None:
+    def test_every_enum_of_states_that_change_has_a_table(self, kind: type[StrEnum]) -> None:
         assert kind in TRANSITIONS
 
     def test_the_database_refuses_every_other_step(self) -> None:
-        # Its triggers are made from a copy; a refund goes the way of a charge.
+        # A refund goes the way of a charge.
         migration = importlib.import_module("schemas.migrations.versions.0002_rights")
         kinds = {
             "orders": OrderState,
@@ -309,7 +348,7 @@ class TestStates:
         ],
         ids=repr,
     )
-    def test_what_is_final_stays(self, state: StrEnum) -> None:
+    def test_final_state_has_no_transition(self, state: StrEnum) -> None:
         assert TRANSITIONS[type(state)][state.value] == set()
 
     @pytest.mark.parametrize(

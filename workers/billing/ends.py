@@ -5,7 +5,7 @@ again when they run. What follows is the infrastructure's, through the provision
 """
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, text
 
@@ -18,7 +18,8 @@ from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.rules import lifecycle
 from schemas.rules.lifecycle import Step
-from workers.billing.payment_requests import requests
+from schemas.values import ResourceState, ServiceId
+from workers.billing.payment_requests import store
 
 _WANT = text("""
     UPDATE services SET desired = :desired, generation = generation + 1
@@ -37,17 +38,10 @@ class SuspendHandler:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
         next_steps.lock(tx, claim.subjects)
         services = next_steps.load(tx, claim.subjects, catalogue, charges=True)
-        due = {s.id for s in services if s.is_due(Step.SUSPEND, now)}
-        _want(tx, due, "suspended")
+        due = {s.id: "unpaid" for s in services if s.is_due(Step.SUSPEND, now)}
+        _want(tx, due, ResourceState.SUSPENDED)
         next_steps.decide_again(tx, claim.subjects, catalogue, now, charges=True)
-        history.record(
-            tx,
-            (
-                by_task(task, SUSPEND, task.subject, "service.suspending", {"reason": "unpaid"})
-                for task in claim.tasks
-                if task.subject in due
-            ),
-        )
+        _tell(tx, claim, SUSPEND, "service.suspending", due)
         return Outcome(done=claim.subjects)
 
 
@@ -60,29 +54,35 @@ class TerminateHandler:
 
     def run(self, tx: Connection, claim: Claim) -> Outcome:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
-        held = requests.lock(tx, claim.subjects, catalogue)
+        held = store.lock(tx, claim.subjects, catalogue)
         due = {
-            subject: lifecycle.ends_because(held[subject].view)
-            for subject in claim.subjects
-            if subject in held and held[subject].is_due(Step.TERMINATE, now)
+            service.id: lifecycle.ends_because(service.view)
+            for service in held.values()
+            if service.id in claim.subjects and service.is_due(Step.TERMINATE, now)
         }
         # From here on a renewal is refused: nothing of them can be charged any more.
-        moved = requests.take_off(tx, due, held)
-        _want(tx, due, "absent")
+        moved = store.take_off(tx, due, held)
+        _want(tx, due, ResourceState.ABSENT)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
-        history.record(
-            tx,
-            (
-                by_task(task, TERMINATE, task.subject, "service.ending",
-                        {"reason": due[task.subject]})
-                for task in claim.tasks
-                if task.subject in due
-            ),
-        )  # fmt: skip
+        _tell(tx, claim, TERMINATE, "service.ending", due)
         return Outcome(done=claim.subjects)
 
 
-def _want(tx: Connection, ids: Collection[uuid.UUID], desired: str) -> None:
+def _tell(
+    tx: Connection, claim: Claim, name: str, event: str, reasons: Mapping[ServiceId, str]
+) -> None:
+    """Write down why each of these goes."""
+    tasks = {ServiceId(task.subject): task for task in claim.tasks}
+    history.record(
+        tx,
+        (
+            by_task(tasks[service], name, service, event, {"reason": reason})
+            for service, reason in reasons.items()
+        ),
+    )
+
+
+def _want(tx: Connection, ids: Collection[uuid.UUID], desired: ResourceState) -> None:
     if ids:
         rows = tx.execute(_WANT, {"ids": sorted(ids), "desired": desired})
         places = [(row.id, driver_place(row.universe, row.driver)) for row in rows]

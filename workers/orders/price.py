@@ -1,5 +1,8 @@
 """The task ``price``: an accepted order gets its services and its payment request."""
 
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -11,16 +14,16 @@ from producers.ledger import Claim, Outcome
 from producers.steps import CHARGE, GATEWAY, PRICE
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
-from schemas.tables import payment_requests, request_lines, rows_from_json, services
-from schemas.tables.bulk import rows_as_json
-from schemas.values import Money, Period
+from schemas.tables import services
+from schemas.tables.bulk import insert
+from schemas.values import CustomerId, Money, OrderId, Period, ServiceId, Universe
+from workers.billing.payment_requests import store
+from workers.billing.payment_requests.store import LineRow, RequestRow
 from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 
 _READ = text("""
     SELECT o.id, o.customer_id, o.subsidiary, o.country, o.vat_number, o.payment_method_id,
-           l.number, l.plan, l.period_months, l.quantity, l.configuration,
-           (SELECT m.expires_on FROM payment_methods AS m WHERE m.id = o.payment_method_id)
-               AS pays_until
+           l.number, l.plan, l.period_months, l.quantity, l.configuration
     FROM (
         SELECT * FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
         ORDER BY id FOR NO KEY UPDATE
@@ -29,29 +32,27 @@ _READ = text("""
     ORDER BY o.id, l.number
 """)
 
-_SERVICE = (
-    "id", "order_id", "line", "unit", "customer_id", "subsidiary", "plan", "universe", "brand",
-    "driver", "configuration", "period_months", "payment_method_id", "pays_until",
-)  # fmt: skip
-_REQUEST = (
-    "id", "order_id", "payment_method_id", "customer_id", "subsidiary", "country", "vat_number",
-    "currency", "tax_mention", "net", "tax", "total",
-)  # fmt: skip
-_LINE = (
-    "request_id", "number", "service_id", "period_number", "description", "net", "tax_rate", "tax",
-)  # fmt: skip
 
-_WRITE = [
-    text(
-        f"INSERT INTO {table.name} ({', '.join(columns)})"
-        f" SELECT * FROM {rows_from_json(table, *columns)}"
-    )
-    for table, columns in (
-        (services, _SERVICE),
-        (payment_requests, _REQUEST),
-        (request_lines, _LINE),
-    )
-]
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """A service that is not delivered yet."""
+
+    id: ServiceId
+    order_id: OrderId
+    line: int
+    unit: int
+    customer_id: CustomerId
+    subsidiary: str
+    plan: str
+    universe: Universe
+    brand: str
+    driver: str
+    configuration: dict[str, Any]
+    period_months: int
+    payment_method_id: uuid.UUID
+
+
+_insert_services = insert(ServiceRow, services)
 
 _PRICED = text("UPDATE orders SET state = 'priced' WHERE id = ANY(:ids)")
 
@@ -111,7 +112,6 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                 country=first.country,
                 vat_number=first.vat_number,
                 payment_method_id=first.payment_method_id,
-                pays_until=first.pays_until,
                 lines=[
                     OrderLine(
                         number=line.number,
@@ -128,61 +128,58 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
 
 
 def _write(tx: Connection, priced: list[PricedOrder]) -> None:
-    service_rows: list[dict[str, Any]] = []
-    request_rows: list[dict[str, Any]] = []
-    line_rows: list[dict[str, Any]] = []
-    for p in priced:
-        order = p.order
-        order_id, request_id = order.id, p.request_id
-        service_rows += [
-            {
-                "id": s.id,
-                "order_id": order_id,
-                "line": s.line.number,
-                "unit": s.unit,
-                "customer_id": order.customer_id,
-                "subsidiary": order.subsidiary,
-                "plan": s.plan.code,
-                "universe": s.plan.universe,
-                "brand": s.plan.brand,
-                "driver": s.plan.driver,
-                "configuration": s.line.configuration,
-                "period_months": s.line.period.months,
-                "payment_method_id": order.payment_method_id,
-                "pays_until": order.pays_until,
-            }
-            for s in p.services
-        ]
-        request_rows.append(
-            {
-                "id": request_id,
-                "order_id": order_id,
-                "payment_method_id": order.payment_method_id,
-                "customer_id": order.customer_id,
-                "subsidiary": order.subsidiary,
-                "country": order.country,
-                "vat_number": order.vat_number,
-                "currency": p.currency,
-                "tax_mention": p.treatment.mention,
-                "net": p.net,
-                "tax": p.tax,
-                "total": p.net + p.tax,
-            }
-        )
-        rate = str(p.treatment.rate)
-        line_rows += [
-            {
-                "request_id": request_id,
-                "number": number,
-                "service_id": line.service_id,
-                "period_number": line.period_number,
-                "description": line.description,
-                "net": line.net,
-                "tax_rate": rate,
-                "tax": line.tax,
-            }
-            for number, line in enumerate(p.lines, 1)
-        ]
-    for statement, rows in zip(_WRITE, (service_rows, request_rows, line_rows), strict=True):
-        tx.execute(statement, {"rows": rows_as_json(rows)})
+    _insert_services(tx, [row for p in priced for row in _services(p)])
+    store.open_requests(tx, map(_request, priced), [row for p in priced for row in _lines(p)])
     tx.execute(_PRICED, {"ids": [p.order.id for p in priced]})
+
+
+def _services(priced: PricedOrder) -> Iterator[ServiceRow]:
+    order = priced.order
+    for service in priced.services:
+        yield ServiceRow(
+            id=service.id,
+            order_id=order.id,
+            line=service.line.number,
+            unit=service.unit,
+            customer_id=order.customer_id,
+            subsidiary=order.subsidiary,
+            plan=service.plan.code,
+            universe=service.plan.universe,
+            brand=service.plan.brand,
+            driver=service.plan.driver,
+            configuration=service.line.configuration,
+            period_months=service.line.period.months,
+            payment_method_id=order.payment_method_id,
+        )
+
+
+def _request(priced: PricedOrder) -> RequestRow:
+    order, net, tax = priced.order, priced.net, priced.tax
+    return RequestRow(
+        id=priced.request_id,
+        order_id=order.id,
+        payment_method_id=order.payment_method_id,
+        customer_id=order.customer_id,
+        subsidiary=order.subsidiary,
+        country=order.country,
+        vat_number=order.vat_number,
+        currency=priced.currency,
+        tax_mention=priced.treatment.mention,
+        net=Money(net, priced.currency),
+        tax=Money(tax, priced.currency),
+        total=Money(net + tax, priced.currency),
+    )
+
+
+def _lines(priced: PricedOrder) -> Iterator[LineRow]:
+    for number, line in enumerate(priced.lines, 1):
+        yield LineRow(
+            request_id=priced.request_id,
+            number=number,
+            service_id=line.service_id,
+            period_number=line.period_number,
+            description=line.description,
+            net=line.net,
+            tax_rate=priced.treatment.rate,
+            tax=line.tax,
+        )

@@ -9,7 +9,7 @@ from typing import Any
 from schemas.catalogue import Catalogue, Plan
 from schemas.errors import DataError
 from schemas.rules import tax
-from schemas.values import Period, derived_id
+from schemas.values import CustomerId, OrderId, Period, RequestId, ServiceId, derived_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +23,20 @@ class OrderLine:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    id: uuid.UUID
-    customer_id: str
+    id: OrderId
+    customer_id: CustomerId
     subsidiary: str
     country: str
     vat_number: str | None
     payment_method_id: uuid.UUID
     lines: Sequence[OrderLine]
-    pays_until: date | None = None
-    """The last day on which that method can be charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class PricedLine:
     """One line of a payment request: a setup fee (period 0) or a period of one service."""
 
-    service_id: uuid.UUID
+    service_id: ServiceId
     period_number: int
     description: str
     net: int
@@ -47,7 +45,7 @@ class PricedLine:
 
 @dataclass(frozen=True, slots=True)
 class NewService:
-    id: uuid.UUID
+    id: ServiceId
     line: OrderLine
     unit: int
     plan: Plan
@@ -56,7 +54,7 @@ class NewService:
 @dataclass(frozen=True, slots=True)
 class PricedOrder:
     order: Order
-    request_id: uuid.UUID
+    request_id: RequestId
     currency: str
     treatment: tax.Treatment
     services: list[NewService]
@@ -102,12 +100,14 @@ def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
             fees.insert(0, (0, f"{plan.name}, setup", offered.setup.amount))
         taxed = [(*fee, tax.tax_on(fee[2], treatment.rate)) for fee in fees]
         for unit in range(1, line.quantity + 1):
-            service = NewService(derived_id(order.id, line.number, unit), line, unit, plan)
+            service = NewService(
+                ServiceId(derived_id(order.id, line.number, unit)), line, unit, plan
+            )
             services.append(service)
             lines += [PricedLine(service.id, *fee) for fee in taxed]
     return PricedOrder(
         order=order,
-        request_id=derived_id("request", order.id),
+        request_id=RequestId(derived_id("request", order.id)),
         currency=catalogue.subsidiary(order.subsidiary).currency,
         treatment=treatment,
         services=services,

@@ -1,4 +1,4 @@
-"""What a customer is told in one mail: everything that is due, the most urgent first.
+"""Composes the one mail with all notices of a customer and day, the most urgent first.
 
 The sentences are in ``texts/LANGUAGE.toml``, the layout in ``templates/``.
 """
@@ -13,7 +13,6 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from enum import StrEnum
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -25,30 +24,19 @@ from babel.numbers import format_currency
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from schemas.errors import ConfigurationError, DataError
+from schemas.rules.notices import Situation as Situation
 from schemas.values import CURRENCY_DIGITS, Money
 
 HERE = Path(__file__).parent
 
-# Of English, the one that writes the day before the month.
+# British English, which writes the day before the month.
 LOCALES = {"en": "en_GB", "fr": "fr", "cs": "cs"}
 
 LINKS = ("accept", "resume", "renew", "stop")
-"""What a link may do, in the order they are shown."""
+"""The actions a link may have, in the order they are shown."""
 
-# What a customer calls a thing can be longer than anybody wants to read.
+# Names that customers choose are cut to this many characters.
 _LONGEST = 200
-
-
-class Situation(StrEnum):
-    """What an item tells its customer; the most urgent first."""
-
-    SUSPENDED = "suspended"  # is suspended; deleted `on`; paying resumes it
-    DECLINED = "declined"  # a charge failed; tried again `on` (None: not again by itself)
-    METHOD = "method"  # payment method missing or expired: cannot be charged
-    ACCEPT = "accept"  # a contract has to be accepted, or the service ends on `expires_on`
-    PAY = "pay"  # manual: to be paid by hand before it expires
-    RENEWS = "renews"  # automatic: will be charged `on`, nothing to do
-    STOPS = "stops"  # ends on `expires_on`, as the customer asked
 
 
 _URGENCY = {situation: place for place, situation in enumerate(Situation)}
@@ -56,15 +44,15 @@ _URGENCY = {situation: place for place, situation in enumerate(Situation)}
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One service a mail speaks of.
+    """One service in a mail.
 
     Attributes:
         name: of the plan.
-        detail: which one it is, e.g. a domain; may be empty.
-        amount: gross price of what has to be paid to renew it.
-        periods: how many periods that buys; late payers may need more than one.
-        on: when what the situation announces will be done.
-        links: absolute URLs by what they do, among ``LINKS``; only what is there is shown.
+        detail: tells it from others of the plan, e.g. a domain; may be empty.
+        amount: gross price to be paid to renew it.
+        periods: how many periods that buys; a late payment may buy more than one.
+        on: the day of what the situation announces.
+        links: action, one of ``LINKS`` -> absolute URL.
     """
 
     situation: Situation
@@ -79,14 +67,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """What is told to whom.
+    """A mail before it is composed.
 
     Attributes:
-        id: makes the Message-ID, so that a mail sent again is known to be the same.
-        to: the address, nothing else.
-        language: one of ``LOCALES``, with or without a country; anything else is English.
-        customer: what the customer knows the account by.
-        brand: who writes.
+        id: becomes the Message-ID, so that a mail that is sent twice can be recognized.
+        to: the address alone, without a name.
+        language: one of ``LOCALES``, with or without a country; any other means English.
+        customer: the customer's account, as shown to the customer.
+        brand: the name the mail is sent under.
     """
 
     id: uuid.UUID
@@ -98,15 +86,15 @@ class Mail:
 
 
 def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMessage:
-    """The mail as text and as HTML.
+    """Compose a mail as text and HTML.
 
     Args:
         sender: an address, with or without a name; without one the brand is the name.
-        at: what the mail is dated; now if not given.
+        at: the date of the mail; now by default.
 
     Raises:
-        DataError: ``address_invalid``, or ``mail_empty`` where there is nothing to tell.
-        ConfigurationError: the sender is no address.
+        DataError: ``address_invalid``, or ``mail_empty`` for a mail without items.
+        ConfigurationError: the sender is not an address.
     """
     if not mail.items:
         raise DataError("a mail without items", code="mail_empty")
@@ -123,12 +111,12 @@ def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMess
     message["Date"] = at or datetime.now(UTC)
     message["Message-ID"] = f"<{mail.id}@{address.domain}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834, 5: no out-of-office answers
-    # Quoted-printable is read by every server and keeps lines short whatever the names hold.
+    # Quoted-printable passes every server, and keeps lines short whatever the names contain.
     message.set_content(_template("mail.txt.j2").render(shown), cte="quoted-printable")
     message.add_alternative(
         _template("mail.html.j2").render(shown), subtype="html", cte="quoted-printable"
     )
-    # After the bodies: what starts with Content- would move into the first of them.
+    # Set after the bodies: add_alternative would move a Content- header into the first part.
     message["Content-Language"] = wording.language
     return message
 
@@ -143,7 +131,7 @@ class Wording:
         self.sentences: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
 
     def say(self, *key: str, count: int = 1, **values: str) -> str:
-        """The sentence under a key, in the form that the number asks for."""
+        """The sentence under a key, in the plural form for ``count``."""
         sentence: Any = self.sentences
         for part in key:
             sentence = sentence[part]
@@ -151,11 +139,11 @@ class Wording:
             sentence = sentence.get(self.locale.plural_form(count), sentence["other"])
         return str(sentence).format_map({"count": count, **values})
 
-    @lru_cache(1000)  # noqa: B019 - there is one of each language, for ever
+    @lru_cache(1000)  # noqa: B019 - there is one object per language, and it is never freed
     def date(self, day: date) -> str:
         written = format_date(day, "long", locale=self.locale)
         if self.language == "fr" and day.day == 1:
-            # CLDR writes "1 mai"; French does not (Lexique de l'Imprimerie nationale).
+            # CLDR has "1 mai"; correct is "1er mai" (Lexique de l'Imprimerie nationale).
             return f"1er{written.removeprefix('1')}"
         return written
 
@@ -188,7 +176,7 @@ def _template(name: str) -> Template:
 
 
 def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
-    """What both templates are given: nothing but finished sentences."""
+    """The values for both templates: finished sentences only."""
     ordered = sorted(
         mail.items, key=lambda i: (_URGENCY[i.situation], i.expires_on, i.name, i.detail)
     )
@@ -218,14 +206,14 @@ def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
 
 
 def _headline(situation: Situation, items: Sequence[Item], wording: Wording) -> str:
-    """How many services are in which situation, and by when something has to be done."""
+    """How many services are in a situation, and the earliest day that matters."""
     count = len(items)
     match situation:
         case Situation.SUSPENDED:
             days = [item.on for item in items if item.on]
             if not days:
                 return wording.say("headline", "suspended_undated", count=count)
-        case Situation.RENEWS | Situation.METHOD:
+        case Situation.RENEWS | Situation.METHOD | Situation.DEARER:
             days = [item.on or item.expires_on for item in items]
         case _:
             days = [item.expires_on for item in items]
@@ -259,7 +247,11 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
 
 @lru_cache(16)
 def check_sender(sender: str) -> None:
-    """Raises ConfigurationError if it is no sender's address."""
+    """Check the setting of the sender.
+
+    Raises:
+        ConfigurationError: it is not an address, with or without a name.
+    """
     _sender(sender)
 
 
@@ -284,7 +276,7 @@ def _recipient(to: str) -> Address:
 
 
 def _address(text: str) -> Address:
-    """An address whose domain is spelt as every server knows it (RFC 5890)."""
+    """An address with its domain in ASCII (RFC 5890), as every server accepts it."""
     address = Address(addr_spec=text)
     if not address.username or not address.domain:
         raise ValueError(text)
@@ -292,7 +284,7 @@ def _address(text: str) -> Address:
 
 
 def _line(text: str, longest: int = _LONGEST) -> str:
-    """One line of what a person can read: no controls, no halves of characters, no reordering."""
+    """One printable line: no control characters, lone surrogates or marks that reorder text."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 5 * longest])
     line = " ".join(printable.split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -4,11 +4,9 @@ Its notices were claimed by a scheduler. Once it has begun nothing is added to i
 again under the same Message-ID. What it says is what is true when it is sent.
 """
 
-import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
 from email.message import EmailMessage
 
 from sqlalchemy import Connection, text
@@ -16,18 +14,21 @@ from sqlalchemy import Connection, text
 from producers import history
 from producers.history import by_task
 from producers.intake.links import Links
-from producers.ledger import Claim, Failure, Outcome
+from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from producers.steps import REMIND
-from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
-from schemas.clock import Clock, local_date
-from schemas.rules import lifecycle, tax
-from schemas.values import Money, RenewalMode, ResourceState
-from workers.reminders.mail import Item, Mail, Situation, compose
+from schemas.clock import Clock
+from schemas.rules.notices import Notice
+from schemas.rules.payable import PaymentMethod
+from schemas.tables.bulk import Bulk
+from schemas.values import Money, ResourceState, ServiceId
+from workers.outside.attempts import DONE, Meaning, settle
+from workers.reminders.items import Payer, item_of
+from workers.reminders.mail import Item, Mail, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState
-from workers.runtime.runtime import RetryPolicy
+from workers.runtime.retries import RetryPolicy
 
 _EMAILS = text("""
     SELECT e.id, c.id AS customer_id, c.email, c.language, c.country, c.vat_number
@@ -43,15 +44,40 @@ _NOTICES = text("""
     JOIN services AS s ON s.id = n.service_id AND s.expires_at = n.expires_at
     WHERE n.email_id = ANY(:ids) ORDER BY n.email_id, n.service_id, n.kind
 """)
+_METHODS = text("SELECT id, expires_on FROM payment_methods WHERE id = ANY(:ids)")
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What an e-mail told its customer to pay for a renewal, with tax."""
+
+    service_id: ServiceId
+    period_number: int
+    announced: Money
+    currency: str
+
+
+_announce = Bulk(
+    Announced,
+    """
+    UPDATE renewals AS r SET announced = a.announced, currency = a.currency, announced_at = :now,
+        raised_at = CASE WHEN a.announced > r.announced OR a.currency <> r.currency
+            THEN CAST(:now AS timestamptz) ELSE r.raised_at END
+    FROM json_to_recordset(CAST(:rows AS json)) AS a(
+        service_id uuid, period_number integer, announced bigint, currency text)
+    WHERE r.service_id = a.service_id AND r.period_number = a.period_number
+    """,
+)
 _SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at IS NULL")
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail with what it claims to say: service -> kinds of notice."""
+    """A mail with what it claims to say: service -> notices; and the amounts it names."""
 
     message: EmailMessage
-    notices: Mapping[uuid.UUID, Sequence[str]]
+    notices: Mapping[uuid.UUID, Sequence[Notice]]
+    announced: Sequence[Announced]
 
 
 class RemindHandler:
@@ -80,38 +106,50 @@ class RemindHandler:
         emails = tx.execute(_EMAILS, {"ids": claim.subjects}).all()
         ids = [email.id for email in emails]
         tx.execute(_BEGIN, {"ids": ids, "now": now})
-        kinds: dict[uuid.UUID, dict[uuid.UUID, list[str]]] = {i: {} for i in ids}
+        claimed: dict[uuid.UUID, dict[uuid.UUID, list[Notice]]] = {i: {} for i in ids}
         for row in tx.execute(_NOTICES, {"ids": ids}):
-            kinds[row.email_id].setdefault(row.service_id, []).append(row.kind)
-        services = {s for told in kinds.values() for s in told}
-        held = {s.id: s for s in next_steps.load(tx, services, catalogue)}
+            of_email = claimed[row.email_id]
+            of_email.setdefault(row.service_id, []).append(Notice.parse(row.kind))
+        services = {s for told in claimed.values() for s in told}
+        held: dict[uuid.UUID, Renewable] = {
+            s.id: s for s in next_steps.load(tx, services, catalogue)
+        }
+        methods = _methods(tx, held.values())
         calls = []
         for email in emails:
-            notices = kinds[email.id]
+            notices = claimed[email.id]
+            told = [held[s] for s in notices if held[s].view.desired is not ResourceState.ABSENT]
             items = [
                 item_of(
-                    held[s], Payer(email.country, email.vat_number), self._links, catalogue, now
+                    service,
+                    notices[service.id],
+                    Payer(email.country, email.vat_number, methods.get(service.id)),
+                    self._links,
+                    catalogue,
+                    now,
                 )
-                for s in notices
-                if held[s].view.desired is not ResourceState.ABSENT
+                for service in told
             ]
             if items:
-                first = held[next(iter(notices))]
                 mail = Mail(
                     id=email.id,
                     to=email.email,
                     language=email.language,
                     customer=email.customer_id,
-                    brand=first.subsidiary.entity,
+                    brand=told[0].subsidiary.entity,
                     items=items,
                 )
-                calls.append((email.id, Letter(compose(mail, self._sender, at=now), notices)))
+                message = compose(mail, self._sender, at=now)
+                calls.append((email.id, Letter(message, notices, _amounts(told, items))))
         to_send = {subject for subject, _ in calls}
         # What it was to say is not true any more, or it was sent.
         return calls, Outcome(done=[s for s in claim.subjects if s not in to_send])
 
-    def call(self, call: Letter) -> MailAnswer:
-        return self._mailer.send(call.message)
+    async def call(self, call: Letter) -> MailAnswer:
+        return await self._mailer.perform(call.message)
+
+    async def close(self) -> None:
+        await self._mailer.close()
 
     def record(
         self,
@@ -119,26 +157,18 @@ class RemindHandler:
         claim: Claim,
         answers: Sequence[tuple[uuid.UUID, Letter, MailAnswer]],
     ) -> Outcome:
+        outcome = settle(
+            claim, answers, lambda task, _, answer: meaning_of(task, answer, self._policy)
+        )
         tasks = {task.subject: task for task in claim.tasks}
-        outcome = Outcome()
-        sent = []
-        for subject, letter, answer in answers:
-            reason, detail = answer.reason or f"mail_{answer.state}", answer.detail or ""
-            match answer.state:
-                case MailState.SENT:
-                    sent.append((subject, letter))
-                    outcome.done.append(subject)
-                case MailState.REFUSED:
-                    outcome.failures.append(Failure(subject, reason, detail))
-                case _:
-                    outcome.add(
-                        self._policy.decide(tasks[subject], reason, detail, random.random())
-                    )
+        sent = [(subject, letter) for subject, letter, a in answers if a.state is MailState.SENT]
         if sent:
             now, catalogue = self._clock.now(), self._catalogue.current(tx)
             services = {service for _, letter in sent for service in letter.notices}
             # Services before e-mails, as whoever claims notices does.
             next_steps.lock(tx, services)
+            # Now and not when it was claimed: what is announced is what the customer was sent.
+            _announce(tx, (a for _, letter in sent for a in letter.announced), now=now)
             tx.execute(_SENT, {"ids": [subject for subject, _ in sent], "now": now})
             # What may not happen without a notice may happen now.
             next_steps.decide_again(tx, services, catalogue, now)
@@ -147,110 +177,38 @@ class RemindHandler:
                 (
                     by_task(
                         tasks[subject], REMIND, service, "notice.sent",
-                        {"kinds": list(kinds), "message_id": letter.message["Message-ID"]},
+                        {"kinds": list(map(str, said)), "message_id": letter.message["Message-ID"]},
                     )
                     for subject, letter in sent
-                    for service, kinds in letter.notices.items()
+                    for service, said in letter.notices.items()
                 ),
             )  # fmt: skip
         return outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Payer:
-    """What of a customer decides about tax."""
-
-    country: str
-    vat_number: str | None
-
-
-def item_of(
-    service: Renewable, payer: Payer, links: Links, catalogue: Catalogue, now: datetime
-) -> Item:
-    """What a mail says about a service, as it is now.
-
-    Raises:
-        DataError: the tax table has no rate for its customer.
-    """
-    situation = situation_of(service, now)
-    periods = service.periods_to_reach(now)
-    return Item(
-        situation=situation,
-        name=service.plan.name,
-        detail=service.detail,
-        expires_on=service.view.expires_on,
-        amount=None if situation is Situation.STOPS else _gross(service, payer, periods, now),
-        periods=periods,
-        on=_on(service, situation, now),
-        links=_links(service, situation, links, catalogue),
-    )
+def _amounts(services: Sequence[Renewable], items: Sequence[Item]) -> list[Announced]:
+    return [
+        Announced(service.id, service.paid_periods + 1, item.amount, item.amount.currency)
+        for service, item in zip(services, items, strict=True)
+        if item.amount is not None
+    ]
 
 
-def situation_of(service: Renewable, now: datetime) -> Situation:
-    view = service.view
-    if view.mode is RenewalMode.STOP:
-        return Situation.STOPS
-    if view.is_suspended:
-        return Situation.SUSPENDED
-    if view.missing_contract is not None:
-        return Situation.ACCEPT
-    if view.cycle.last_declined_at is not None:
-        return Situation.DECLINED
-    if view.mode is RenewalMode.MANUAL:
-        return Situation.PAY
-    charged_on = local_date(view.day(service.plan.policy.charges[0]), view.timezone)
-    if service.payment_method_id is None or (
-        service.pays_until is not None and service.pays_until < charged_on
-    ):
-        return Situation.METHOD
-    return Situation.RENEWS
+def meaning_of(task: ClaimedTask, answer: MailAnswer, policy: RetryPolicy) -> Meaning:
+    """What the mail server's answer means for a mail's task."""
+    reason, detail = answer.reason or f"mail_{answer.state}", answer.detail or ""
+    match answer.state:
+        case MailState.SENT:
+            return DONE
+        case MailState.REFUSED:
+            return Failure(task.subject, reason, detail)
+        case MailState.UNKNOWN | MailState.UNAVAILABLE:
+            return policy.decide(task, reason, detail)
 
 
-def _gross(service: Renewable, payer: Payer, periods: int, now: datetime) -> Money | None:
-    net = service.price
-    if net is None:
-        return None
-    treatment = tax.determine(
-        subsidiary=service.subsidiary,
-        customer_country=payer.country,
-        vat_number=payer.vat_number,
-        on=local_date(now, service.subsidiary.timezone),
-    )
-    gross = net + tax.tax_on(net, treatment.rate)
-    return Money(gross * periods, service.subsidiary.currency)
-
-
-def _on(service: Renewable, situation: Situation, now: datetime) -> date | None:
-    """When what the situation announces will be done."""
-    view, policy = service.view, service.plan.policy
-    match situation:
-        case Situation.RENEWS | Situation.DECLINED:
-            payment = lifecycle.next_payment(view, policy)
-            at = payment.at if payment is not None else None
-        case Situation.SUSPENDED if view.suspended_at is not None:
-            grace = timedelta(days=policy.terminate - (policy.suspend or 0))
-            at = max(view.day(policy.terminate), view.suspended_at + grace)
-            at = max(at, now + timedelta(days=policy.notice))
-        case _:
-            return None
-    return None if at is None else local_date(max(at, now), view.timezone)
-
-
-def _links(
-    service: Renewable, situation: Situation, links: Links, catalogue: Catalogue
-) -> dict[str, str]:
-    id_ = str(service.id)
-    whose = {"customer": service.customer_id}
-    renew = {
-        "command": "renew",
-        **whose,
-        "services": [{"id": id_, "expires_on": service.view.expires_on.isoformat()}],
-    }
-    if situation is Situation.STOPS:
-        return {"resume": links.url({"command": "resume", **whose, "services": [id_]})}
-    stop = links.url({"command": "stop", **whose, "services": [id_]})
-    contract = catalogue.contract(service.plan.contract) if service.plan.contract else None
-    if service.view.missing_contract is not None and contract is not None:
-        agreed = [{"contract": contract.code, "version": contract.version}]
-        return {"accept": links.url({**renew, "contracts": agreed}), "stop": stop}
-    return {"renew": links.url(renew), "stop": stop}
+def _methods(tx: Connection, services: Iterable[Renewable]) -> dict[uuid.UUID, PaymentMethod]:
+    """Service -> what it is paid with."""
+    paid_with = {s.id: s.payment_method_id for s in services if s.payment_method_id is not None}
+    rows = tx.execute(_METHODS, {"ids": list(set(paid_with.values()))})
+    found = {row.id: PaymentMethod(row.id, row.expires_on) for row in rows}
+    return {service: found[method] for service, method in paid_with.items() if method in found}

@@ -1,5 +1,6 @@
 """The port to a mail server, and SMTP behind it."""
 
+import asyncio
 import ipaddress
 import re
 import smtplib
@@ -7,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -43,12 +45,14 @@ class MailAnswer:
 
 
 class Mailer(Protocol):
-    """Faults of the far side are answers, never exceptions."""
+    """See :class:`workers.outside.attempts.Port`. A mail server cannot be asked what became of a
+    mail: one that may have been sent is sent again, under the same Message-ID."""
 
     immediate: bool
-    """Answers at once in this process, without waiting for anything."""
 
-    def send(self, message: EmailMessage) -> MailAnswer: ...
+    async def perform(self, operation: EmailMessage) -> MailAnswer: ...
+
+    async def close(self) -> None: ...
 
 
 class InstantMailer:
@@ -56,8 +60,34 @@ class InstantMailer:
 
     immediate = True
 
-    def send(self, message: EmailMessage) -> MailAnswer:
+    async def perform(self, operation: EmailMessage) -> MailAnswer:
         return MailAnswer(MailState.SENT)
+
+    async def close(self) -> None:
+        pass
+
+
+class ThreadedMailer:
+    """A mailer over SMTP, on threads of its own: smtplib waits.
+
+    Args:
+        at_once: mails under way; more than that wait. Mail servers limit connections far below
+            what they limit mails to.
+    """
+
+    immediate = False
+
+    def __init__(self, mailer: "SmtpMailer", *, at_once: int = 16) -> None:
+        self._mailer = mailer
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="smtp")
+
+    async def perform(self, operation: EmailMessage) -> MailAnswer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._mailer.send, operation)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._mailer.close()
 
 
 class SmtpMailer:
@@ -76,8 +106,6 @@ class SmtpMailer:
     Raises:
         ConfigurationError: the URL is wrong, or would send a password in the clear.
     """
-
-    immediate = False
 
     def __init__(self, url: str, *, seconds: float) -> None:
         self._server = _Server.parse(url)

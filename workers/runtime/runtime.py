@@ -5,14 +5,13 @@ again, when, and what waits for a person.
 """
 
 import logging
-import threading
+import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,138 +19,148 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring import metrics
 from producers import ledger
 from producers.failpoints import failpoint
-from producers.ledger import Claim, Failure, LeaseLost, Outcome, Retry
+from producers.ledger import Claim, Failure, LeaseLost, Outcome
+from producers.ledger.dispatching import hand_back
 from schemas.database import is_circumstance, is_data_error
-from schemas.errors import AutorenewError, DataError
+from schemas.errors import AutorenewError, DataError, first_line
 from schemas.settings import Settings
+from workers.outside.calls import Answered, Calls, run_now
+from workers.runtime.handlers import DatabaseHandler, Handler, OutsideHandler
+from workers.runtime.heartbeat import Heartbeat
+from workers.runtime.retries import jittered
 
 log = logging.getLogger(__name__)
 
-C = TypeVar("C")  # what is called
-A = TypeVar("A")  # what is answered
-
-# Answers that arrive within this time of each other are recorded in one transaction.
-RECORD_EVERY_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Exponential backoff with full jitter, until a person decides."""
-
-    base: float
-    cap: float
-    attempts: int
-
-    def decide(
-        self, task: ledger.ClaimedTask, reason: str, error: str, random: float
-    ) -> Retry | Failure:
-        """What becomes of a task that failed once more; ``random`` is uniform in [0, 1)."""
-        if task.attempts + 1 >= self.attempts:
-            return Failure(task.subject, reason, error)
-        ceiling = min(self.cap, self.base * 2 ** min(task.attempts, 30))
-        return Retry(task.subject, reason, error, delay=random * ceiling)
-
-
-class DatabaseHandler(Protocol):
-    """A step inside the database: one transaction holds a whole batch."""
-
-    name: str
-
-    def run(self, tx: Connection, claim: Claim) -> Outcome:
-        """Do the step for every subject; raises for a batch that holds a bad one."""
-        ...
-
-
-@runtime_checkable
-class OutsideHandler(Protocol[C, A]):
-    """A step with the outside world. No transaction is open while it calls."""
-
-    name: str
-    immediate: bool
-    """Answers at once in this process: a batch is called inline, without threads."""
-
-    def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, C]], Outcome]:
-        """Write the attempts down; returns the calls to make and what needs none."""
-        ...
-
-    def call(self, call: C) -> A:
-        """One call, under its deadline. Faults of the far side are answers, not exceptions."""
-        ...
-
-    def record(
-        self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, C, A]]
-    ) -> Outcome:
-        """Write outcomes down as they arrive, with their effects and follow-ups."""
-        ...
-
-
-Handler = DatabaseHandler | OutsideHandler[Any, Any]
+# What found no room is dispatched again after so long, perhaps to a process that has some.
+HANDED_BACK_SECONDS = 0.5
 
 
 class Runtime:
     """Runs handlers for messages; shared by all threads of a process."""
 
-    def __init__(self, engine: Engine, settings: Settings, threads: int = 1) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
-        self._calls = ThreadPoolExecutor(
-            threads * settings.calls_at_once, thread_name_prefix="call"
-        )
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
+        self._calls = Calls(self._record, self._heartbeat, at_once=settings.calls_at_once)
+
+    def stop(self) -> None:
+        """Begin no more calls: what has no room is handed back."""
+        self._calls.stop()
 
     def close(self) -> None:
+        """Finish the calls that are under way, as far as ``shutdown_seconds`` last."""
+        if not self._calls.close(self._settings.shutdown_seconds):
+            log.error("calls were still under way after %g s", self._settings.shutdown_seconds)
         self._heartbeat.stop()
-        self._calls.shutdown(wait=False, cancel_futures=True)
 
     def handle(
         self,
         handler: Handler,
         queue: str,
-        subjects: Sequence[str],
+        batches: Sequence[str],
+        lane: str | None = None,
+        size: int = 1,
     ) -> None:
-        """One message, from claim to finish. Never raises."""
-        started = time.monotonic()
+        """One message: from claim to finish, or to the beginning of its calls. Never raises.
+
+        Args:
+            batches: the ids of the batches it names; one.
+            lane: of its tasks; without one they share the lane of their step.
+            size: how many tasks the batch has.
+        """
         try:
-            ids = [uuid.UUID(subject) for subject in subjects]
+            ids = [uuid.UUID(batch) for batch in batches]
         except (TypeError, ValueError, AttributeError):
-            log.warning("%s.%s: refused a message that names no subjects", queue, handler.name)
+            log.warning("%s.%s: refused a message that names no batch", queue, handler.name)
             return
         try:
-            failpoint("worker.before_claim")
-            with self._engine.begin() as tx:
-                claim = ledger.claim(
-                    tx, handler.name, queue, ids, seconds=self._settings.lease_seconds
-                )
+            if isinstance(handler, OutsideHandler) and not handler.immediate:
+                self._take(handler, queue, ids, lane or f"{queue}.{handler.name}", size)
+            else:
+                self._work(handler, queue, ids)
         except SQLAlchemyError as error:
-            log.warning("%s.%s: cannot claim: %s", queue, handler.name, _line(error))
+            log.warning("%s.%s: cannot claim: %s", queue, handler.name, first_line(error))
             time.sleep(1.0)  # the ledger rescues them; do not spin through the queue meanwhile
-            return
+
+    def _work(self, handler: Handler, queue: str, ids: list[uuid.UUID]) -> None:
+        """Tasks of a step that waits for nothing outside."""
+        started = time.monotonic()
+        claim = self._claim(handler, queue, ids)
         if not claim.tasks:
             return
-        failpoint("worker.after_claim")
-        metrics.batch_size.labels(queue, handler.name).observe(len(claim.tasks))
-        metrics.task_waited.labels(queue, handler.name).observe(
-            max(0.0, max(task.waited for task in claim.tasks))
-        )
         with self._heartbeat.holding(claim):
-            self._work(handler, claim, held_since=started)
+            try:
+                if isinstance(handler, OutsideHandler):
+                    self._call_inline(handler, claim, held_since=started)
+                else:
+                    self._run_inside(handler, claim)
+            except LeaseLost as error:
+                log.warning("%s", error)
+            except Exception as error:
+                self._put_back(claim, error)
         metrics.task_seconds.labels(queue, handler.name).observe(time.monotonic() - started)
 
-    def _work(self, handler: Handler, claim: Claim, *, held_since: float) -> None:
+    def _take(
+        self,
+        handler: OutsideHandler[Any, Any],
+        queue: str,
+        ids: list[uuid.UUID],
+        lane: str,
+        size: int,
+    ) -> None:
+        """Claim and begin tasks as soon as their lane has room; they are called on the loop."""
+        if not self._calls.reserve(lane, size):
+            with self._engine.begin() as tx:
+                hand_back(tx, ids, delay=HANDED_BACK_SECONDS)
+            metrics.handed_back.labels(queue, handler.name).inc(size)
+            return
+        begun = 0
         try:
-            if isinstance(handler, OutsideHandler):
-                self._run_outside(handler, claim, held_since)
-            else:
-                self._run_inside(handler, claim)
+            begun = self._begin_calls(handler, queue, ids, lane)
+        finally:
+            self._calls.give_back(lane, size - begun)
+
+    def _begin_calls(
+        self, handler: OutsideHandler[Any, Any], queue: str, ids: list[uuid.UUID], lane: str
+    ) -> int:
+        """Returns how many calls were begun."""
+        started = time.monotonic()
+        claim = self._claim(handler, queue, ids)
+        if not claim.tasks:
+            return 0
+        try:
+            calls = self._begin(handler, claim, held_since=started)
         except LeaseLost as error:
             log.warning("%s", error)
+            return 0
         except Exception as error:
             self._put_back(claim, error)
+            return 0
+        if calls:
+            under_way = claim.subset(subject for subject, _ in calls)
+            self._heartbeat.hold(under_way)
+            failpoint("worker.before_call")
+            self._calls.start(lane, handler, under_way, calls)
+        return len(calls)
+
+    def _claim(self, handler: Handler, queue: str, ids: Sequence[uuid.UUID]) -> Claim:
+        failpoint("worker.before_claim")
+        seconds = self._settings.lease_seconds
+        with self._engine.begin() as tx:
+            claim = ledger.claim(tx, handler.name, queue, ids, seconds=seconds)
+        if claim.tasks:
+            failpoint("worker.after_claim")
+            metrics.batch_size.labels(queue, handler.name).observe(len(claim.tasks))
+            metrics.task_waited.labels(queue, handler.name).observe(
+                max(0.0, max(task.waited for task in claim.tasks))
+            )
+        return claim
 
     def _run_inside(self, handler: DatabaseHandler, claim: Claim) -> None:
         with self._engine.begin() as tx:
             outcome = self._bisect(tx, claim, lambda part: handler.run(tx, part))
-            ledger.finish(tx, claim, outcome)
+            self._finish(tx, claim, outcome)
             failpoint("worker.before_finish")
         failpoint("worker.after_finish")
         self._count(claim, outcome)
@@ -166,9 +175,9 @@ class Runtime:
                 raise
             if len(claim.tasks) == 1:
                 task = claim.tasks[0]
-                log.warning("%s %s failed: %s", claim.name, task.subject, _line(error))
+                log.warning("%s %s failed: %s", claim.name, task.subject, first_line(error))
                 reason = error.code if isinstance(error, AutorenewError) else "data"
-                return Outcome(failures=[Failure(task.subject, reason, _line(error))])
+                return Outcome(failures=[Failure(task.subject, reason, first_line(error))])
         middle = len(claim.tasks) // 2
         halves = claim.subjects[:middle], claim.subjects[middle:]
         whole = Outcome()
@@ -180,8 +189,11 @@ class Runtime:
             whole.failures += part.failures
         return whole
 
-    def _run_outside(self, handler: OutsideHandler[C, A], claim: Claim, held_since: float) -> None:
-        calls: list[tuple[uuid.UUID, C]] = []
+    def _begin(
+        self, handler: OutsideHandler[Any, Any], claim: Claim, held_since: float
+    ) -> list[tuple[uuid.UUID, Any]]:
+        """Commit the attempts; returns the calls to make."""
+        calls: list[tuple[uuid.UUID, Any]] = []
 
         def begin(part: Claim) -> Outcome:
             begun, outcome = handler.begin(tx, part)
@@ -193,58 +205,88 @@ class Runtime:
             if time.monotonic() - held_since > self._settings.lease_seconds / 2:
                 ledger.check_held(tx, claim)  # before anything leaves the house
             if len(outcome):
-                ledger.finish(tx, claim, outcome)
+                self._finish(tx, claim, outcome)
         self._count(claim, outcome)
+        if calls:
+            failpoint("worker.after_begin")
+        return calls
+
+    def _call_inline(
+        self, handler: OutsideHandler[Any, Any], claim: Claim, held_since: float
+    ) -> None:
+        calls = self._begin(handler, claim, held_since)
         if not calls:
             return
-        failpoint("worker.after_begin")
-        for answers in self._answers(handler, calls):
-            failpoint("worker.after_call")
-            # Only these: the other calls are still under way.
-            part = claim.subset(answer[0] for answer in answers)
-            try:
-                self._record(handler, part, answers)
-            except LeaseLost as error:
-                log.warning("%s", error)
-            except Exception as error:
-                self._put_back(part, error)
-
-    def _answers(
-        self, handler: OutsideHandler[C, A], calls: list[tuple[uuid.UUID, C]]
-    ) -> Iterator[list[tuple[uuid.UUID, C, A]]]:
-        """Make the calls; yield their answers in groups, as they arrive."""
         failpoint("worker.before_call")
-        if handler.immediate:
-            yield [(subject, call, handler.call(call)) for subject, call in calls]
-            return
-        asked: dict[Future[A], tuple[uuid.UUID, C]] = {
-            self._calls.submit(handler.call, call): (subject, call) for subject, call in calls
-        }
-        pending = set(asked)
-        while pending:
-            _, pending = wait(pending, return_when=FIRST_COMPLETED)
-            if pending:
-                _, pending = wait(pending, timeout=RECORD_EVERY_SECONDS)
-            answered = [future for future in asked if future not in pending]
-            yield [(*asked.pop(future), future.result()) for future in answered]
+        answers = [(subject, call, run_now(handler.call(call))) for subject, call in calls]
+        failpoint("worker.after_call")
+        part = claim.subset(subject for subject, _ in calls)  # the others are finished
+        try:
+            self._record_claims(handler, [(part, answers)])
+        except LeaseLost as error:
+            log.warning("%s", error)
+        except Exception as error:
+            self._put_back(part, error)
 
-    def _record(
+    def _record(self, handler: OutsideHandler[Any, Any], answered: Sequence[Answered]) -> None:
+        """Write down what came back from the loop: at best in one transaction."""
+        failpoint("worker.after_call")
+        for one in answered:
+            if one.error is not None:
+                self._put_back(one.batch.claim.subset([one.subject]), one.error)
+        ordered = sorted(
+            (one for one in answered if one.error is None), key=lambda one: one.batch.claim.token
+        )
+        parts = []
+        for _, group in groupby(ordered, key=lambda one: one.batch.claim.token):
+            ones = list(group)
+            claim = ones[0].batch.claim.subset(one.subject for one in ones)
+            parts.append((claim, [(one.subject, one.call, one.answer) for one in ones]))
+        if not parts:
+            return
+        try:
+            self._record_claims(handler, parts)
+        except Exception as error:
+            if len(parts) == 1:
+                self._give_up(parts[0][0], error)
+                return
+            for part in parts:  # what is wrong with one claim harms no other
+                try:
+                    self._record_claims(handler, [part])
+                except Exception as alone:
+                    self._give_up(part[0], alone)
+
+    def _record_claims(
         self,
-        handler: OutsideHandler[C, A],
-        claim: Claim,
-        answers: Sequence[tuple[uuid.UUID, C, A]],
+        handler: OutsideHandler[Any, Any],
+        parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
     ) -> None:
-        by_subject = {answer[0]: answer for answer in answers}
+        """Record answers to the calls of one or more claims, and finish those."""
+        first = parts[0][0]
+        tasks = sorted((t for claim, _ in parts for t in claim.tasks), key=lambda t: t.subject)
+        together = replace(first, tasks=tuple(tasks))
+        by_subject = {answer[0]: answer for _, answers in parts for answer in answers}
         with self._engine.begin() as tx:
             outcome = self._bisect(
                 tx,
-                claim,
+                together,
                 lambda some: handler.record(tx, some, [by_subject[s] for s in some.subjects]),
             )
-            ledger.finish(tx, claim, outcome)
+            for claim, _ in parts:
+                self._finish(tx, claim, outcome.of(claim) if len(parts) > 1 else outcome)
             failpoint("worker.before_finish")
         failpoint("worker.after_finish")
-        self._count(claim, outcome)
+        self._count(first, outcome)
+
+    def _finish(self, tx: Connection, claim: Claim, outcome: Outcome) -> None:
+        retries = [jittered(retry, random.random()) for retry in outcome.retries]
+        ledger.finish(tx, claim, replace(outcome, retries=retries))
+
+    def _give_up(self, claim: Claim, error: Exception) -> None:
+        if isinstance(error, LeaseLost):
+            log.warning("%s", error)
+        else:
+            self._put_back(claim, error)
 
     def _put_back(self, claim: Claim, error: Exception) -> None:
         """Nothing is known to be wrong with these subjects: try again soon, count nothing.
@@ -253,15 +295,18 @@ class Runtime:
         """
         known = is_circumstance(error) or isinstance(error, OSError)
         log.warning(
-            "%s: put %d back: %s", claim.name, len(claim.tasks), _line(error), exc_info=not known
-        )
+            "%s: put %d back: %s", claim.name, len(claim.tasks), first_line(error),
+            exc_info=None if known else error,
+        )  # fmt: skip
         metrics.tasks_ended.labels(claim.queue, claim.name, "put_back").inc(len(claim.tasks))
         try:
             with self._engine.begin() as tx:
                 if known:
-                    ledger.release(tx, claim, reason="interrupted", error=_line(error), delay=1.0)
+                    ledger.release(
+                        tx, claim, reason="interrupted", error=first_line(error), delay=1.0
+                    )
                 else:  # a defect of ours: let the unfinished start count, it ends as crashed
-                    ledger.abandon(tx, claim, reason="defect", error=_line(error))
+                    ledger.abandon(tx, claim, reason="defect", error=first_line(error))
         except SQLAlchemyError:
             log.warning("%s: the leases will run out instead", claim.name)
         time.sleep(0.5 if known else 0.0)
@@ -278,53 +323,5 @@ class Runtime:
                 metrics.tasks_ended.labels(claim.queue, claim.name, label).inc(number)
 
 
-class Heartbeat:
-    """Renews the leases of what is still being worked on, from one thread per process."""
-
-    def __init__(self, engine: Engine, lease_seconds: float) -> None:
-        self._engine = engine
-        self._lease = lease_seconds
-        self._held: dict[uuid.UUID, Claim] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    @contextmanager
-    def holding(self, claim: Claim) -> Iterator[None]:
-        with self._lock:
-            self._held[claim.token] = claim
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
-                self._thread.start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held.pop(claim.token, None)
-
-    def _loop(self) -> None:
-        seen: set[uuid.UUID] = set()
-        while not self._stopping.wait(self._lease / 4):
-            with self._lock:
-                held = dict(self._held)
-            for token, claim in held.items():
-                if token not in seen:
-                    continue  # younger than one beat
-                try:
-                    with self._engine.begin() as tx:
-                        ledger.renew(tx, claim, seconds=self._lease)
-                except Exception as error:  # the next beat may do better; none would not
-                    log.warning("heartbeat: %s", _line(error))
-            seen = set(held)
-
-
 def _is_subjects_fault(error: Exception) -> bool:
     return isinstance(error, DataError) or is_data_error(error)
-
-
-def _line(error: BaseException) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else repr(error)

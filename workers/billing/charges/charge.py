@@ -5,57 +5,70 @@ The attempt and its key are committed before the gateway is called. What may hav
 asked about, by its key, before anything is tried again; a new key only after a decline.
 """
 
-import random
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
 
 from producers import history, ledger
 from producers.history import Event, by_task
-from producers.ledger import Claim, ClaimedTask, Outcome, Retry
+from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
 from producers.steps import CHARGE, CONVERGE, driver_place
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
-from schemas.tables.bulk import rows_as_json
-from schemas.values import ChargeState, Money, derived_id
-from workers.billing.charges import renewals as renewed
+from schemas.rules.payable import PaymentMethod, obstacle
+from schemas.tables import charges
+from schemas.tables.bulk import Bulk, insert
+from schemas.values import ChargeState, Money, RequestId
+from workers.billing.charges import renewals
+from workers.billing.charges.attempt import (
+    Attempt,
+    ChargePolicy,
+    Effect,
+    last_word,
+    meaning_of,
+    next_attempt,
+)
 from workers.billing.charges.invoices import issue_invoices
-from workers.billing.gateways.port import Charge, Gateway, GatewayAnswer, GatewayState
-from workers.billing.payment_requests import requests
-from workers.runtime.runtime import RetryPolicy
+from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState
+from workers.billing.payment_requests import store
+from workers.outside.attempts import DONE, Meaning, attempt, settle
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A charge under way: a new one, or one that has to be asked about first."""
+class ChargeRow:
+    """A charge as it begins."""
 
-    request_id: uuid.UUID
-    order_id: uuid.UUID | None
-    """None: it is of a renewal."""
-    subsidiary: str
-    number: int
-    in_doubt: bool
-    given_up: bool
-    """A person cancelled the order: nothing more is tried, but what was is asked about."""
-    method_id: uuid.UUID | None
-    method_expired: bool
-    charge: Charge
+    key: uuid.UUID
+    request_id: RequestId
+    attempt: int
+    amount: Money
+    currency: str
+    payment_method_id: uuid.UUID | None
+    state: ChargeState = ChargeState.STARTED
 
-    @property
-    def subject(self) -> uuid.UUID:
-        """Whose history it belongs to."""
-        return self.order_id or self.request_id
+
+@dataclass(frozen=True, slots=True)
+class DecidedRow:
+    """How a charge or a refund ended, as far as is known."""
+
+    key: uuid.UUID
+    state: ChargeState
+    reference: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, key: str, answer: GatewayAnswer) -> "DecidedRow":
+        state = ChargeState(answer.state) if answer.is_decided else ChargeState.UNKNOWN
+        return cls(uuid.UUID(key), state, answer.reference, answer.reason)
 
 
 # The subject in a statement after the claim, locked in order.
 _READ = text("""
     SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total,
-           m.id AS method_id, m.token, m.expires_on, c.key, c.attempt, c.state,
+           m.id AS method_id, m.token, m.expires_on, m.gateway, c.key, c.attempt, c.state,
            c.amount, o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
     FROM (
         SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
@@ -70,21 +83,19 @@ _READ = text("""
     ORDER BY r.id
 """)
 
-_START = text("""
-    INSERT INTO charges (key, request_id, attempt, amount, currency, payment_method_id, state)
-    SELECT key, request_id, attempt, amount, currency, payment_method_id, 'started'
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(key uuid, request_id uuid, attempt smallint,
-        amount bigint, currency text, payment_method_id uuid)
-""")
+_START = insert(ChargeRow, charges)
 
 # Compare and set: a charge that was decided meanwhile stays as it is.
-_DECIDE = text("""
+_DECIDE = Bulk(
+    DecidedRow,
+    """
     UPDATE charges AS c SET state = r.state, reference = r.reference, reason = r.reason,
         decided_at = CASE WHEN r.state = 'unknown' THEN NULL ELSE now() END
     FROM json_to_recordset(CAST(:rows AS json)) AS r(
         key uuid, state text, reference text, reason text)
     WHERE c.key = r.key AND c.state IN ('started', 'unknown')
-""")
+    """,
+)
 
 _LOCK = text("""
     SELECT id FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
@@ -132,26 +143,23 @@ _VOID = text("""
 class ChargeHandler:
     """
     Args:
-        delays: seconds to wait after each decline; when they are used up, the request is voided.
-        policy: for attempts whose outcome is unknown, and for a gateway that is away.
+        gateways: by the name that payment methods are stored with.
     """
 
     name = CHARGE
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateways: Mapping[str, Gateway],
         catalogue: CatalogueCache,
         clock: Clock,
         *,
-        delays: Sequence[float],
-        policy: RetryPolicy,
+        policy: ChargePolicy,
     ) -> None:
-        self.immediate = gateway.immediate
-        self.gateway = gateway
+        self.immediate = all(gateway.immediate for gateway in gateways.values())
+        self._gateways = gateways
         self._catalogue = catalogue
         self._clock = clock
-        self._delays = delays
         self._policy = policy
 
     def begin(
@@ -159,49 +167,49 @@ class ChargeHandler:
     ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
         rows = tx.execute(_READ, {"ids": claim.subjects}).all()
         catalogue, now = self._catalogue.current(tx), self._clock.now()
-        open_attempts = [
-            _next_attempt(row, local_date(now, catalogue.subsidiary(row.subsidiary).timezone))
-            for row in rows
-        ]
+        open_attempts = []
+        for row in rows:
+            today = local_date(now, catalogue.subsidiary(row.subsidiary).timezone)
+            method = PaymentMethod(row.method_id, row.expires_on) if row.method_id else None
+            open_attempts.append(next_attempt(row, obstacle(method, today)))
         settled = [a for a in open_attempts if a.given_up and not a.in_doubt]
         if settled:
             _void(tx, settled)
         attempts = [a for a in open_attempts if not a.given_up or a.in_doubt]
+        lost = [a for a in attempts if a.answer_without_call is None and not self._has_gateway(a)]
+        attempts = [a for a in attempts if a not in lost]
         fresh = [a.request_id for a in attempts if a.order_id is None and not a.in_doubt]
         if fresh:
-            wanted = renewed.still_wanted(tx, fresh, catalogue, now)
+            wanted = renewals.still_wanted(tx, fresh, catalogue, now)
             attempts = [a for a in attempts if a.request_id in wanted or a.request_id not in fresh]
-        started = [a for a in attempts if not a.in_doubt]
+        started = [_row(a) for a in attempts if not a.in_doubt]
         if started:
-            fields = [
-                {
-                    "key": a.charge.key,
-                    "request_id": a.request_id,
-                    "attempt": a.number,
-                    "amount": a.charge.amount.amount,
-                    "currency": a.charge.amount.currency,
-                    "payment_method_id": a.method_id,
-                }
-                for a in started
-            ]
-            tx.execute(_START, {"rows": rows_as_json(fields)})
-        open_requests = {a.request_id for a in attempts}
-        done = [subject for subject in claim.subjects if subject not in open_requests]
-        return [(a.request_id, a) for a in attempts], Outcome(done=done)
+            _START(tx, started)
+        undecided = {a.request_id for a in (*attempts, *lost)}
+        done = [subject for subject in claim.subjects if subject not in undecided]
+        failures = [
+            Failure(a.request_id, "no_such_gateway", f"no gateway {a.gateway!r} is configured")
+            for a in lost
+        ]
+        return [(a.request_id, a) for a in attempts], Outcome(done=done, failures=failures)
 
-    def call(self, call: Attempt) -> GatewayAnswer:
-        if call.charge.amount.amount == 0:
-            return GatewayAnswer(GatewayState.SUCCEEDED, reason="nothing_to_pay")
-        if call.method_id is None:
-            return GatewayAnswer(GatewayState.DECLINED, reason="payment_method_missing")
-        if call.in_doubt:
-            found = self.gateway.find_charge(call.charge.key)
-            # "Not found" may precede a late arrival: try again, under the same key.
-            if found.state is not GatewayState.NOT_FOUND or call.given_up:
-                return found
-        elif call.method_expired:
-            return GatewayAnswer(GatewayState.DECLINED, reason="payment_method_expired")
-        return self.gateway.charge(call.charge)
+    def _has_gateway(self, attempt: Attempt) -> bool:
+        return attempt.gateway is not None and attempt.gateway in self._gateways
+
+    async def call(self, call: Attempt) -> GatewayAnswer:
+        answer = call.answer_without_call
+        if answer is not None or call.gateway is None:
+            return answer or GatewayAnswer(GatewayState.UNAVAILABLE)
+        return await attempt(
+            self._gateways[call.gateway],
+            call.charge,
+            in_doubt=call.in_doubt,
+            is_decided=lambda found: found.state is not GatewayState.NOT_FOUND or call.given_up,
+        )
+
+    async def close(self) -> None:
+        for gateway in self._gateways.values():
+            await gateway.close()
 
     def record(
         self,
@@ -211,77 +219,39 @@ class ChargeHandler:
     ) -> Outcome:
         tasks = {task.subject: task for task in claim.tasks}
         still_open = set(tx.execute(_LOCK, {"ids": sorted(tasks)}).scalars())
-        outcome = Outcome(done=[subject for subject in tasks if subject not in still_open])
         answers = [
-            (subject, attempt, self._last_word(tasks[subject], attempt, answer))
+            (subject, attempt, last_word(tasks[subject], attempt, answer, self._policy))
             for subject, attempt, answer in answers
             if subject in still_open
         ]
         _decide(tx, answers)
         _lock_renewals(tx, answers)
-        paid, refused, declined = [], [], []
-        for subject, attempt, answer in answers:
-            task = tasks[subject]
-            match answer.state:
-                case GatewayState.SUCCEEDED:
+        paid: list[tuple[ClaimedTask, Attempt]] = []
+        voided: list[Attempt] = []
+        declined: list[RequestId] = []
+
+        def meaning(task: ClaimedTask, attempt: Attempt, answer: GatewayAnswer) -> Meaning:
+            match meaning_of(task, attempt, answer, self._policy):
+                case Effect.PAID:
                     paid.append((task, attempt))
-                    outcome.done.append(subject)
-                case GatewayState.DECLINED if attempt.order_id is None:
-                    # When it is tried again is for the next step of its services to say.
+                case Effect.VOIDED:
+                    voided.append(attempt)
+                case Effect.DECLINED:
                     declined.append(attempt.request_id)
-                    outcome.done.append(subject)
-                case GatewayState.DECLINED if attempt.given_up or attempt.number > len(
-                    self._delays
-                ):
-                    refused.append(attempt)
-                    outcome.done.append(subject)
-                case GatewayState.DECLINED:
-                    outcome.retries.append(
-                        Retry(
-                            subject,
-                            "declined",
-                            answer.reason or "",
-                            delay=self._delays[attempt.number - 1],
-                            counts=False,
-                        )
-                    )
-                case state:
-                    outcome.add(
-                        self._policy.decide(
-                            task, f"gateway_{state}", answer.reason or "", random.random()
-                        )
-                    )
-        history.record(
-            tx,
-            (
-                by_task(
-                    tasks[subject],
-                    CHARGE,
-                    attempt.subject,
-                    f"charge.{answer.state}",
-                    {"attempt": attempt.number, "reason": answer.reason},
-                )
-                for subject, attempt, answer in answers
-                if answer.state is not GatewayState.SUCCEEDED
-            ),
-        )
-        if refused:
-            _void(tx, refused)
+                case decision:
+                    return decision
+            return DONE
+
+        outcome = settle(claim, answers, meaning)
+        outcome.done += [subject for subject in tasks if subject not in still_open]
+        _tell(tx, tasks, answers)
+        if voided:
+            _void(tx, voided)
         if declined:
-            renewed.decline(tx, declined, self._catalogue.current(tx), self._clock.now())
+            renewals.decline(tx, declined, self._catalogue.current(tx), self._clock.now())
         if paid:
             self._settle(tx, paid)
         return outcome
-
-    def _last_word(
-        self, task: ClaimedTask, attempt: Attempt, answer: GatewayAnswer
-    ) -> GatewayAnswer:
-        """A person gave the order up, and the gateway has not heard of its charge however often
-        it was asked: no money will come. Should it come after all, the audit tells."""
-        asked_enough = task.attempts + 1 >= self._policy.attempts
-        if attempt.given_up and asked_enough and answer.state is GatewayState.NOT_FOUND:
-            return GatewayAnswer(GatewayState.DECLINED, reason="not_found")
-        return answer
 
     def _settle(self, tx: Connection, paid: list[tuple[ClaimedTask, Attempt]]) -> None:
         """Money was taken: services may be delivered, and the law gets its invoice."""
@@ -295,8 +265,10 @@ class ChargeHandler:
             places = [(s.id, driver_place(s.universe, s.driver)) for s in services]
             ledger.enqueue(tx, CONVERGE, places)
         catalogue, now = self._catalogue.current(tx), self._clock.now()
-        renewals = {a.request_id: task for task, a in paid if a.order_id is None}
-        happened = renewed.settle(tx, renewals, catalogue, now) if renewals else []
+        renewed: dict[uuid.UUID, ClaimedTask] = {
+            a.request_id: task for task, a in paid if a.order_id is None
+        }
+        happened = renewals.settle(tx, renewed, catalogue, now) if renewed else []
         # Its counters are locked last.
         numbers = issue_invoices(
             tx,
@@ -330,7 +302,7 @@ class ChargeHandler:
         history.record(
             tx,
             (
-                event._replace(detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
+                replace(event, detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
                 for request_id, event in happened
             ),
         )
@@ -343,7 +315,7 @@ def _lock_renewals(
     decided = (GatewayState.SUCCEEDED, GatewayState.DECLINED)
     renewals = {a.request_id for _, a, g in answers if a.order_id is None and g.state in decided}
     if renewals:
-        on = requests.periods_on(tx, renewals)
+        on = store.periods_on(tx, renewals)
         next_steps.lock(tx, {service for services in on.values() for service in services})
 
 
@@ -355,37 +327,40 @@ def _void(tx: Connection, refused: Sequence[Attempt]) -> None:
     )
 
 
-def _next_attempt(row: Any, today: date) -> Attempt:
-    """What to do about an open request, by its last charge."""
-    in_doubt = row.state in (ChargeState.STARTED, ChargeState.UNKNOWN)
-    number = row.attempt if in_doubt else (row.attempt or 0) + 1
-    amount = Money(row.total, row.currency)
-    # From business facts: a restored database derives the same key for the same attempt.
-    key = row.key if in_doubt else derived_id("charge", row.id, amount, number)
-    return Attempt(
-        request_id=row.id,
-        order_id=row.order_id,
-        subsidiary=row.subsidiary,
-        number=number,
-        in_doubt=in_doubt,
-        given_up=row.given_up,
-        method_id=row.method_id,
-        method_expired=row.expires_on is not None and row.expires_on < today,
-        charge=Charge(str(key), amount, row.token or "", row.customer_id),
+def _row(begun: Attempt) -> ChargeRow:
+    charge = begun.charge
+    return ChargeRow(
+        uuid.UUID(charge.key),
+        begun.request_id,
+        begun.number,
+        charge.amount,
+        charge.amount.currency,
+        begun.method_id,
     )
 
 
 def _decide(tx: Connection, answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]]) -> None:
-    rows = [
-        {
-            "key": attempt.charge.key,
-            "state": answer.state
-            if answer.state in (GatewayState.SUCCEEDED, GatewayState.DECLINED)
-            else ChargeState.UNKNOWN,
-            "reference": answer.reference,
-            "reason": answer.reason,
-        }
-        for _, attempt, answer in answers
-    ]
-    if rows:
-        tx.execute(_DECIDE, {"rows": rows_as_json(rows)})
+    if answers:
+        _DECIDE(tx, [DecidedRow.of(a.charge.key, answer) for _, a, answer in answers])
+
+
+def _tell(
+    tx: Connection,
+    tasks: Mapping[uuid.UUID, ClaimedTask],
+    answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]],
+) -> None:
+    """What was not paid; what was is told with its invoice."""
+    history.record(
+        tx,
+        (
+            by_task(
+                tasks[subject],
+                CHARGE,
+                attempt.subject,
+                f"charge.{answer.state}",
+                {"attempt": attempt.number, "reason": answer.reason},
+            )
+            for subject, attempt, answer in answers
+            if answer.state is not GatewayState.SUCCEEDED
+        ),
+    )

@@ -2,16 +2,31 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from schemas.tables.bulk import rows_as_json
+from schemas.tables.bulk import Bulk
 from schemas.values import derived_id
 from workers.billing.charges.numbering import Number, series_code, take_numbers
 
-_ISSUE = text("""
+
+@dataclass(frozen=True, slots=True)
+class InvoiceRow:
+    """An invoice to be; its amounts are its payment request's."""
+
+    id: uuid.UUID
+    series: str
+    number: int
+    issued_on: date
+    request_id: uuid.UUID
+
+
+_ISSUE = Bulk(
+    InvoiceRow,
+    """
     WITH issued AS (
         INSERT INTO invoices (id, series, number, issued_on, request_id, customer_id, subsidiary,
             country, vat_number, currency, tax_mention, net, tax, total)
@@ -26,7 +41,8 @@ _ISSUE = text("""
         net, tax_rate, tax)
     SELECT i.id, l.number, l.service_id, l.period_number, l.description, l.net, l.tax_rate, l.tax
     FROM issued AS i JOIN request_lines AS l ON l.request_id = i.request_id
-""")
+    """,
+)
 
 
 def issue_invoices(
@@ -41,21 +57,38 @@ def issue_invoices(
         The number of each request's invoice.
     """
     numbers = take_numbers(tx, [(series_code(sub, day), day) for _, sub, day in paid])
-    rows = [
-        {
-            "id": derived_id("invoice", request_id),
-            "series": number.series,
-            "number": number.number,
-            "issued_on": number.issued_on,
-            "request_id": request_id,
-        }
-        for (request_id, _, _), number in zip(paid, numbers, strict=True)
-    ]
-    tx.execute(_ISSUE, {"rows": rows_as_json(rows)})
+    _ISSUE(
+        tx,
+        [
+            InvoiceRow(
+                derived_id("invoice", request_id),
+                number.series,
+                number.number,
+                number.issued_on,
+                request_id,
+            )
+            for (request_id, _, _), number in zip(paid, numbers, strict=True)
+        ],
+    )
     return {row[0]: number for row, number in zip(paid, numbers, strict=True)}
 
 
-_CREDIT = text("""
+@dataclass(frozen=True, slots=True)
+class CreditNoteRow:
+    """A credit note to be, of lines of an invoice."""
+
+    id: uuid.UUID
+    series: str
+    number: int
+    issued_on: date
+    invoice_id: uuid.UUID
+    lines: list[int]
+    reason: str
+
+
+_CREDIT = Bulk(
+    CreditNoteRow,
+    """
     WITH rows AS (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
             id uuid, series text, number bigint, issued_on date, invoice_id uuid,
@@ -76,7 +109,8 @@ _CREDIT = text("""
         l.net, l.tax_rate, l.tax
     FROM rows AS r
     JOIN invoice_lines AS l ON l.invoice_id = r.invoice_id AND l.number = ANY(r.lines)
-""")
+    """,
+)
 
 
 class GivenBack(NamedTuple):
@@ -104,19 +138,21 @@ def issue_credit_notes(tx: Connection, given_back: Sequence[GivenBack]) -> dict[
     numbers = take_numbers(
         tx, [(series_code(back.subsidiary, back.on, credit=True), back.on) for back in given_back]
     )
-    rows = [
-        {
-            "id": str(credit_note_id(back.subject)),
-            "series": number.series,
-            "number": number.number,
-            "issued_on": number.issued_on,
-            "invoice_id": str(back.invoice_id),
-            "lines": list(back.lines),
-            "reason": back.reason,
-        }
-        for back, number in zip(given_back, numbers, strict=True)
-    ]
-    tx.execute(_CREDIT, {"rows": rows_as_json(rows)})
+    _CREDIT(
+        tx,
+        [
+            CreditNoteRow(
+                credit_note_id(back.subject),
+                number.series,
+                number.number,
+                number.issued_on,
+                back.invoice_id,
+                list(back.lines),
+                back.reason,
+            )
+            for back, number in zip(given_back, numbers, strict=True)
+        ],
+    )
     return {back.subject: number for back, number in zip(given_back, numbers, strict=True)}
 
 

@@ -6,29 +6,47 @@ whoever numbers a batch; they are held until that transaction ends.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from schemas.tables.bulk import rows_as_json
+from schemas.tables.bulk import Bulk
 
-_OPEN = text("""
+
+@dataclass(frozen=True, slots=True)
+class TakenRow:
+    """How many numbers of a series are taken, and the latest day they are taken for."""
+
+    code: str
+    day: date
+    taken: int
+
+
+_OPEN = Bulk(
+    TakenRow,
+    """
     INSERT INTO invoice_series (code, last_number, last_date)
-    SELECT code, 0, day FROM json_to_recordset(CAST(:rows AS json)) AS r(code text, day date)
+    SELECT code, 0, day FROM json_to_recordset(CAST(:rows AS json)) AS r(
+        code text, day date, taken integer)
     ORDER BY code
     ON CONFLICT DO NOTHING
-""")
+    """,
+)
 
 _LOCK = text("SELECT code FROM invoice_series WHERE code = ANY(:codes) ORDER BY code FOR UPDATE")
 
-_TAKE = text("""
+_TAKE = Bulk(
+    TakenRow,
+    """
     UPDATE invoice_series AS s
     SET last_number = s.last_number + r.taken, last_date = greatest(s.last_date, r.day)
     FROM json_to_recordset(CAST(:rows AS json)) AS r(code text, day date, taken integer)
     WHERE s.code = r.code
     RETURNING s.code, s.last_number - r.taken, s.last_date
-""")
+    """,
+)
 
 
 class Number(NamedTuple):
@@ -54,20 +72,15 @@ def take_numbers(tx: Connection, wanted: Sequence[tuple[str, date]]) -> list[Num
     """
     counts = Counter(code for code, _ in wanted)
     latest = {code: max(day for c, day in wanted if c == code) for code in counts}
-    rows = [
-        {"code": code, "day": latest[code].isoformat(), "taken": counts[code]}
-        for code in sorted(counts)
-    ]
-    parameters = {"rows": rows_as_json(rows)}
+    rows = [TakenRow(code, latest[code], counts[code]) for code in sorted(counts)]
     tx.execute(_LOCK, {"codes": sorted(counts)})
-    taken = list(tx.execute(_TAKE, parameters))
+    taken: list[Any] = list(_TAKE(tx, rows))
     if len(taken) < len(counts):
         # The first documents of a series. Undone with the transaction, like every number.
-        tx.execute(_OPEN, parameters)
+        _OPEN(tx, rows)
         tx.execute(_LOCK, {"codes": sorted(counts)})
         known = {code for code, _, _ in taken}
-        missing = [row for row in rows if row["code"] not in known]
-        taken += tx.execute(_TAKE, {"rows": rows_as_json(missing)})
+        taken += _TAKE(tx, [row for row in rows if row.code not in known])
     last = {code: (number, day) for code, number, day in taken}
     numbers = []
     for code, _ in wanted:

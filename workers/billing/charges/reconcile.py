@@ -5,7 +5,7 @@ charge it with next: it is booked as paid instead.
 """
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -18,15 +18,17 @@ from producers.ledger import Claim, ClaimedTask
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from producers.steps import BILLING, CHARGE
+from schemas.books import BookEntry
 from schemas.catalogue import Catalogue
 from schemas.errors import DataError
 from schemas.rules import lifecycle
 from schemas.rules.lifecycle import Step
-from schemas.values import ChargeState, Money, derived_id
-from workers.billing.charges.charge import Attempt, ChargeHandler
-from workers.billing.gateways.port import BookEntry, Charge, Gateway, GatewayAnswer, GatewayState
-from workers.billing.payment_requests import requests
-from workers.billing.payment_requests.requests import Draft
+from schemas.values import ChargeState, Money, RequestId
+from workers.billing.charges.attempt import Attempt, charge_key
+from workers.billing.charges.charge import ChargeHandler
+from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState
+from workers.billing.payment_requests import store
+from workers.billing.payment_requests.draft import Draft, draft
 
 # So many attempts of a request may have been forgotten.
 FORGOTTEN_ATTEMPTS = 12
@@ -55,10 +57,16 @@ class Found:
     """The payment request, if it was forgotten, too: as it would be made now."""
 
 
+# Of the gateways whose books were read.
 _OURS = text("""
-    SELECT 'charge' AS kind, key, state, amount, currency, request_id, attempt FROM charges
+    SELECT 'charge' AS kind, c.key, c.state, c.amount, c.currency, c.request_id, c.attempt
+    FROM charges AS c LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
+    WHERE coalesce(m.gateway, 'default') = ANY(:gateways)
     UNION ALL
-    SELECT 'refund', key, state, amount, currency, NULL, attempt FROM refunds
+    SELECT 'refund', f.key, f.state, f.amount, f.currency, NULL, f.attempt
+    FROM refunds AS f JOIN charges AS c ON c.key = f.charge_key
+    LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
+    WHERE coalesce(m.gateway, 'default') = ANY(:gateways)
 """)
 _OPEN = text("""
     SELECT r.id, r.total, r.currency, coalesce(max(c.attempt), 0) AS attempts
@@ -67,14 +75,20 @@ _OPEN = text("""
 """)
 
 
-def compare(tx: Connection, gateway: Gateway, catalogue: Catalogue, now: datetime) -> list[Found]:
-    """Where the two books differ.
+def compare(
+    tx: Connection,
+    books: Mapping[str, Sequence[BookEntry]],
+    catalogue: Catalogue,
+    now: datetime,
+) -> list[Found]:
+    """Where our books and those of gateways differ.
 
-    Raises:
-        BookUnavailable: the gateway's cannot be read.
+    Args:
+        books: gateway -> its book, whole.
     """
-    theirs = {(entry.kind, entry.key): entry for entry in _entries(gateway)}
-    ours = {(row.kind, str(row.key)): row for row in tx.execute(_OURS)}
+    theirs = {(entry.kind, entry.key): entry for book in books.values() for entry in book}
+    rows = tx.execute(_OURS, {"gateways": list(books)})
+    ours = {(row.kind, str(row.key)): row for row in rows}
     unbooked = [
         (entry, ours.get(place))
         for place, entry in theirs.items()
@@ -92,13 +106,6 @@ def compare(tx: Connection, gateway: Gateway, catalogue: Catalogue, now: datetim
     return found
 
 
-def _entries(gateway: Gateway) -> Iterator[BookEntry]:
-    page = gateway.book(0)
-    while page:
-        yield from page
-        page = gateway.book(page[-1].number)
-
-
 NextKeys = dict[str, tuple[uuid.UUID, int, Draft | None]]
 
 
@@ -108,7 +115,7 @@ def _next_keys(tx: Connection) -> NextKeys:
     for row in tx.execute(_OPEN):
         amount = Money(row.total, row.currency)
         for attempt in range(row.attempts + 1, row.attempts + 1 + FORGOTTEN_ATTEMPTS):
-            keys[str(derived_id("charge", row.id, amount, attempt))] = row.id, attempt, None
+            keys[str(charge_key(row.id, amount, attempt))] = row.id, attempt, None
     return keys
 
 
@@ -122,16 +129,16 @@ def _keys_of_drafts(
         for service in next_steps.load(tx, ids, catalogue, charges=True)
         if service.request_id is None and service.view.starts_at is not None
     ]
-    customers = requests.customers(tx, services)
+    customers = store.customers(tx, services)
     keys: NextKeys = {}
     for group in _groups(services, now):
         try:
-            drawn = requests.draft(group, customers[group[0].customer_id], now)
+            drawn = draft(group, customers[group[0].customer_id], now)
         except DataError:
             continue  # it cannot be asked for now; its neighbours can
         amount = Money(sum(line.net + line.tax for line in drawn.lines), drawn.currency)
         for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
-            keys[str(derived_id("charge", drawn.id, amount, attempt))] = drawn.id, attempt, drawn
+            keys[str(charge_key(drawn.id, amount, attempt))] = drawn.id, attempt, drawn
     return keys
 
 
@@ -193,7 +200,7 @@ def book(tx: Connection, handler: ChargeHandler, found: Found) -> bool:
     if found.draft is not None:
         next_steps.lock(tx, [service.id for service in found.draft.services])
         if tx.execute(_EXISTS, {"id": found.request_id}).first() is None:
-            requests.write(tx, [found.draft])
+            store.write(tx, [found.draft])
     request = tx.execute(_REQUEST, {"id": found.request_id}).first()
     if request is None or found.attempt is None:
         return False
@@ -203,14 +210,15 @@ def book(tx: Connection, handler: ChargeHandler, found: Found) -> bool:
     )
     task = ClaimedTask(found.request_id, wanted=0, attempts=0, waited=0.0)
     attempt = Attempt(
-        request_id=found.request_id,
+        request_id=RequestId(found.request_id),
         order_id=request.order_id,
         subsidiary=request.subsidiary,
         number=found.attempt,
         in_doubt=True,
         given_up=False,
         method_id=None,
-        method_expired=False,
+        gateway=None,
+        cannot_pay=None,
         charge=Charge(found.key, found.amount, "", found.customer or ""),
     )
     answer = GatewayAnswer(GatewayState.SUCCEEDED, reason="reconciled")

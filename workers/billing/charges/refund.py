@@ -7,10 +7,8 @@ Like a charge: the attempt and its key first, the call with no transaction open,
 doubt asked about before it is tried again.
 """
 
-import json
-import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +16,54 @@ from sqlalchemy import Connection, text
 
 from producers import history
 from producers.history import by_task
-from producers.ledger import Claim, Failure, Outcome
+from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.steps import REFUND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
+from schemas.tables import refunds
+from schemas.tables.bulk import Bulk, insert
 from schemas.values import ChargeState, Money, derived_id
+from workers.billing.charges.charge import DecidedRow
 from workers.billing.charges.invoices import GivenBack, credit_note_id, issue_credit_notes
 from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState, Refund
-from workers.runtime.runtime import RetryPolicy
+from workers.outside.attempts import DONE, Meaning, attempt, settle
+from workers.runtime.retries import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
+    """A refund under way.
+
+    Attributes:
+        gateway: where its charge was made.
+        in_doubt: it was begun before, and how it ended is not known.
+    """
+
     subject: uuid.UUID
+    credit_note_id: uuid.UUID
     number: int
     in_doubt: bool
+    gateway: str
     refund: Refund
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    subject: uuid.UUID
+    credit_note_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRow:
+    """A refund as it begins."""
+
+    key: uuid.UUID
+    credit_note_id: uuid.UUID
+    attempt: int
+    charge_key: uuid.UUID
+    amount: Money
+    currency: str
+    state: ChargeState = ChargeState.STARTED
 
 
 # Held until the note is written, so that no line is credited twice.
@@ -63,44 +93,51 @@ _NOT_CREDITED = text("""
     ORDER BY o.subject
 """)
 
-_READ = text("""
+_READ = Bulk(
+    _Subject,
+    """
     SELECT r.subject, n.id AS credit_note_id, n.total, n.currency, c.key AS charge_key,
-           f.key, f.attempt, f.state
+           coalesce(m.gateway, 'default') AS gateway, f.key, f.attempt, f.state
     FROM json_to_recordset(CAST(:rows AS json)) AS r(subject uuid, credit_note_id uuid)
     JOIN credit_notes AS n ON n.id = r.credit_note_id
     JOIN invoices AS i ON i.id = n.invoice_id
     JOIN charges AS c ON c.request_id = i.request_id AND c.state = 'succeeded'
+    LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
     LEFT JOIN LATERAL (
         SELECT * FROM refunds AS f WHERE f.credit_note_id = n.id ORDER BY f.attempt DESC LIMIT 1
     ) AS f ON true
     WHERE n.total > 0 AND coalesce(f.state, '') <> 'succeeded'
     ORDER BY r.subject
-""")
+    """,
+)
 
-_START = text("""
-    INSERT INTO refunds (key, credit_note_id, attempt, charge_key, amount, currency, state)
-    SELECT key, credit_note_id, attempt, charge_key, amount, currency, 'started'
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(key uuid, credit_note_id uuid,
-        attempt smallint, charge_key uuid, amount bigint, currency text)
-""")
+_START = insert(RefundRow, refunds)
 
-_DECIDE = text("""
+_DECIDE = Bulk(
+    DecidedRow,
+    """
     UPDATE refunds AS f SET state = r.state, reference = r.reference, reason = r.reason,
         decided_at = CASE WHEN r.state = 'unknown' THEN NULL ELSE now() END
     FROM json_to_recordset(CAST(:rows AS json)) AS r(
         key uuid, state text, reference text, reason text)
     WHERE f.key = r.key AND f.state IN ('started', 'unknown')
-""")
+    """,
+)
 
 
 class RefundHandler:
     name = REFUND
 
     def __init__(
-        self, gateway: Gateway, catalogue: CatalogueCache, clock: Clock, *, policy: RetryPolicy
+        self,
+        gateways: Mapping[str, Gateway],
+        catalogue: CatalogueCache,
+        clock: Clock,
+        *,
+        policy: RetryPolicy,
     ) -> None:
-        self.immediate = gateway.immediate
-        self._gateway = gateway
+        self.immediate = all(gateway.immediate for gateway in gateways.values())
+        self._gateways = gateways
         self._catalogue = catalogue
         self._clock = clock
         self._policy = policy
@@ -114,29 +151,21 @@ class RefundHandler:
             for subject in tx.execute(statement, {"ids": claim.subjects}).scalars()
         ]
         self._credit(tx, claim.subset(held))
-        notes = [
-            {"subject": str(subject), "credit_note_id": str(credit_note_id(subject))}
-            for subject in held
+        rows = _READ(tx, [_Subject(subject, credit_note_id(subject)) for subject in held]).all()
+        owed = [_next_attempt(row) for row in rows]
+        attempts = [attempt for attempt in owed if attempt.gateway in self._gateways]
+        failures = [
+            Failure(a.subject, "no_such_gateway", f"no gateway {a.gateway!r} is configured")
+            for a in owed
+            if a.gateway not in self._gateways
         ]
-        rows = tx.execute(_READ, {"rows": json.dumps(notes)}).all()
-        attempts = [_next_attempt(row) for row in rows]
-        started = [
-            {
-                "key": attempt.refund.key,
-                "credit_note_id": str(row.credit_note_id),
-                "attempt": attempt.number,
-                "charge_key": attempt.refund.charge_key,
-                "amount": attempt.refund.amount.amount,
-                "currency": attempt.refund.amount.currency,
-            }
-            for row, attempt in zip(rows, attempts, strict=True)
-            if not attempt.in_doubt
-        ]
+        started = [_row(attempt) for attempt in attempts if not attempt.in_doubt]
         if started:
-            tx.execute(_START, {"rows": json.dumps(started)})
-        owed = {attempt.subject for attempt in attempts}
-        done = [subject for subject in claim.subjects if subject not in owed]
-        return [(attempt.subject, attempt) for attempt in attempts], Outcome(done=done)
+            _START(tx, started)
+        subjects = {attempt.subject for attempt in owed}
+        done = [subject for subject in claim.subjects if subject not in subjects]
+        calls = [(attempt.subject, attempt) for attempt in attempts]
+        return calls, Outcome(done=done, failures=failures)
 
     def _credit(self, tx: Connection, claim: Claim) -> None:
         rows = tx.execute(_NOT_CREDITED, {"ids": claim.subjects}).all()
@@ -169,12 +198,17 @@ class RefundHandler:
             ),
         )  # fmt: skip
 
-    def call(self, call: Attempt) -> GatewayAnswer:
-        if call.in_doubt:
-            found = self._gateway.find_refund(call.refund.key)
-            if found.state is not GatewayState.NOT_FOUND:
-                return found
-        return self._gateway.refund(call.refund)
+    async def call(self, call: Attempt) -> GatewayAnswer:
+        return await attempt(
+            self._gateways[call.gateway],
+            call.refund,
+            in_doubt=call.in_doubt,
+            is_decided=lambda found: found.state is not GatewayState.NOT_FOUND,
+        )
+
+    async def close(self) -> None:
+        for gateway in self._gateways.values():
+            await gateway.close()
 
     def record(
         self,
@@ -182,34 +216,8 @@ class RefundHandler:
         claim: Claim,
         answers: Sequence[tuple[uuid.UUID, Attempt, GatewayAnswer]],
     ) -> Outcome:
+        _DECIDE(tx, [DecidedRow.of(a.refund.key, answer) for _, a, answer in answers])
         tasks = {task.subject: task for task in claim.tasks}
-        outcome = Outcome()
-        decided = [
-            {
-                "key": attempt.refund.key,
-                "state": answer.state
-                if answer.state in (GatewayState.SUCCEEDED, GatewayState.DECLINED)
-                else ChargeState.UNKNOWN,
-                "reference": answer.reference,
-                "reason": answer.reason,
-            }
-            for _, attempt, answer in answers
-        ]
-        tx.execute(_DECIDE, {"rows": json.dumps(decided)})
-        for subject, _, answer in answers:
-            match answer.state:
-                case GatewayState.SUCCEEDED:
-                    outcome.done.append(subject)
-                case GatewayState.DECLINED:
-                    outcome.failures.append(
-                        Failure(subject, "refund_declined", answer.reason or "")
-                    )
-                case state:
-                    outcome.add(
-                        self._policy.decide(
-                            tasks[subject], f"gateway_{state}", answer.reason or "", random.random()
-                        )
-                    )
         history.record(
             tx,
             (
@@ -220,7 +228,21 @@ class RefundHandler:
                 for subject, attempt, answer in answers
             ),
         )  # fmt: skip
-        return outcome
+        return settle(
+            claim, answers, lambda task, _, answer: meaning_of(task, answer, self._policy)
+        )
+
+
+def meaning_of(task: ClaimedTask, answer: GatewayAnswer, policy: RetryPolicy) -> Meaning:
+    """What the gateway's answer means for a refund's task."""
+    reason = answer.reason or ""
+    match answer.state:
+        case GatewayState.SUCCEEDED:
+            return DONE
+        case GatewayState.DECLINED:
+            return Failure(task.subject, "refund_declined", reason)
+        case state:
+            return policy.decide(task, f"gateway_{state}", reason)
 
 
 def _next_attempt(row: Any) -> Attempt:
@@ -228,4 +250,16 @@ def _next_attempt(row: Any) -> Attempt:
     number = row.attempt if in_doubt else (row.attempt or 0) + 1
     key = row.key if in_doubt else derived_id("refund", row.credit_note_id, number)
     refund = Refund(str(key), str(row.charge_key), Money(row.total, row.currency))
-    return Attempt(row.subject, number, in_doubt, refund)
+    return Attempt(row.subject, row.credit_note_id, number, in_doubt, row.gateway, refund)
+
+
+def _row(begun: Attempt) -> RefundRow:
+    refund = begun.refund
+    return RefundRow(
+        uuid.UUID(refund.key),
+        begun.credit_note_id,
+        begun.number,
+        uuid.UUID(refund.charge_key),
+        refund.amount,
+        refund.amount.currency,
+    )

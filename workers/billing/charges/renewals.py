@@ -2,9 +2,8 @@
 
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -17,17 +16,19 @@ from producers.steps import CHARGE, CONVERGE, GATEWAY, REFUND, driver_place
 from schemas.catalogue import Catalogue
 from schemas.clock import local_midnight
 from schemas.rules.lifecycle import Cycle, Step
-from schemas.tables.bulk import rows_as_json
-from schemas.values import ResourceState
-from workers.billing.payment_requests import requests
+from schemas.tables.bulk import Bulk
+from schemas.values import RequestId, ResourceState, ServiceId
+from workers.billing.payment_requests import store
 
 # As they were left when it was handed over: any change since would have decided anew.
 # The services are held: nobody decides that one goes while its charge begins.
 _UNDISTURBED = text("""
     WITH held AS MATERIALIZED (
         SELECT l.request_id, s.next_step = 'charge' AND s.next_step_at <= :now
-            AND s.next_subject = l.request_id AS as_left
+            AND s.next_subject = l.request_id
+            AND (r.stands_until IS NULL OR r.stands_until > :now) AS as_left
         FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
+        LEFT JOIN renewals AS r ON r.service_id = s.id AND r.request_id = l.request_id
         WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
         ORDER BY s.id FOR NO KEY UPDATE OF s
     )
@@ -47,20 +48,26 @@ _ASK = text("""
 def still_wanted(
     tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
 ) -> set[uuid.UUID]:
-    """Which locked requests may be charged now: asked for, or due by their services' next step.
+    """Which locked requests may be charged now: asked for, or due by their services' next step,
+    and still for the right amount.
 
     What is not is left to that step, which is decided again.
     """
     parameters = {"ids": list(request_ids), "now": now}
     wanted = set(tx.execute(_UNDISTURBED, parameters).scalars())
-    on = requests.periods_on(tx, set(request_ids) - wanted)
+    on = store.periods_on(tx, set(request_ids) - wanted)
     ids = {service for services in on.values() for service in services}
     if not ids:
         return wanted
     next_steps.lock(tx, ids)
-    held = {s.id: s for s in next_steps.load(tx, ids, catalogue, charges=True)}
+    held: dict[uuid.UUID, Renewable] = {
+        s.id: s for s in next_steps.load(tx, ids, catalogue, charges=True)
+    }
     for request_id, services in on.items():
-        if all(_is_payable(held[service], now) for service in services):
+        if all(
+            _is_payable(held[service], now) and held[service].view.cycle.stands_at(now)
+            for service in services
+        ):
             wanted.add(request_id)
     left = [held[s] for request_id in on if request_id not in wanted for s in on[request_id]]
     # What is due beside what is not gets a request of its own, as if it was asked for.
@@ -92,16 +99,33 @@ def decline(
 ) -> None:
     """A charge was declined: the services on it go on from there."""
     ids = {
-        service
-        for services in requests.periods_on(tx, request_ids).values()
-        for service in services
+        service for services in store.periods_on(tx, request_ids).values() for service in services
     }
     next_steps.lock(tx, ids)
     tx.execute(_DECLINED, {"ids": list(request_ids), "now": now})
     next_steps.decide_again(tx, ids, catalogue, now, charges=True)
 
 
-_EXTEND = text("""
+@dataclass(frozen=True, slots=True)
+class ExtendedRow:
+    """A service that lasts longer.
+
+    Attributes:
+        resumes: generations to go up: 1, if it was suspended.
+    """
+
+    id: ServiceId
+    paid_periods: int
+    expires_at: datetime
+    resumes: int
+    next_step: Step | None
+    next_step_at: datetime | None
+    next_subject: uuid.UUID | None
+
+
+_extend = Bulk(
+    ExtendedRow,
+    """
     UPDATE services AS s
     SET paid_periods = r.paid_periods, expires_at = r.expires_at, desired = 'active',
         generation = s.generation + r.resumes, next_step = r.next_step,
@@ -110,12 +134,24 @@ _EXTEND = text("""
         expires_at timestamptz, resumes integer, next_step text, next_step_at timestamptz,
         next_subject uuid)
     WHERE s.id = r.id
-""")
-_REFUSE = text("""
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    request_id: RequestId
+    service_id: ServiceId
+
+
+_refuse = Bulk(
+    RefusedRow,
+    """
     UPDATE request_lines AS l SET refused_at = now()
     FROM json_to_recordset(CAST(:rows AS json)) AS r(request_id uuid, service_id uuid)
     WHERE l.request_id = r.request_id AND l.service_id = r.service_id
-""")
+    """,
+)
 
 
 def settle(
@@ -130,42 +166,41 @@ def settle(
     Returns:
         What happened, by request: to be written down with the number of its invoice.
     """
-    on = requests.periods_on(tx, paid)
+    on = store.periods_on(tx, paid)
     ids = {service for services in on.values() for service in services}
     next_steps.lock(tx, ids)
-    held = {s.id: s for s in next_steps.load_bare(tx, ids, catalogue)}
+    held: dict[uuid.UUID, Renewable] = {s.id: s for s in next_steps.load_bare(tx, ids, catalogue)}
     rows, refused, happened = [], [], []
     extended = []
     for request_id, services in on.items():
         for service_id, periods in services.items():
             service = held[service_id]
             if service.view.desired is ResourceState.ABSENT:
-                refused.append({"request_id": str(request_id), "service_id": str(service_id)})
+                refused.append(RefusedRow(RequestId(request_id), service.id))
                 event = Event(service_id, "renewal.refused", {"reason": "ended"})
                 happened.append((request_id, event))
                 continue
-            longer, row = _extend(service, periods, now)
-            rows.append(row)
+            longer = _longer(service, periods)
+            rows.append(_row(service, longer, now))
             extended.append(longer)
             event = by_task(
                 paid[request_id], CHARGE, service_id, "service.renewed",
                 {"paid_until": longer.view.expires_on.isoformat(), "periods": periods},
             )  # fmt: skip
             happened.append((request_id, event))
-    tx.execute(_EXTEND, {"rows": rows_as_json(rows)})
+    _extend(tx, rows)
     ledger.enqueue(tx, CONVERGE, [(s.id, driver_place(s.universe, s.driver)) for s in extended])
     if refused:
-        tx.execute(_REFUSE, {"rows": rows_as_json(refused)})
-        owed = {uuid.UUID(row["request_id"]) for row in refused}
+        _refuse(tx, refused)
+        owed = {row.request_id for row in refused}
         ledger.enqueue(tx, REFUND, [(request_id, GATEWAY) for request_id in owed])
     return happened
 
 
-def _extend(service: Renewable, periods: int, now: datetime) -> tuple[Renewable, dict[str, Any]]:
-    """The service as it is once so many more periods are paid, and the row that says so."""
+def _longer(service: Renewable, periods: int) -> Renewable:
+    """The service as it is once so many more periods are paid."""
     paid_periods = service.paid_periods + periods
     timezone = service.subsidiary.timezone
-    resumes = service.view.desired is ResourceState.SUSPENDED
     view = replace(
         service.view,
         desired=ResourceState.ACTIVE,
@@ -173,14 +208,25 @@ def _extend(service: Renewable, periods: int, now: datetime) -> tuple[Renewable,
         expires_at=local_midnight(service.end(paid_periods), timezone),
         cycle=Cycle(),
     )
-    longer = replace(
-        service, paid_periods=paid_periods, net=None, request_id=None, requests=0, view=view
+    return replace(
+        service,
+        paid_periods=paid_periods,
+        fixed=None,
+        announced=None,
+        request_id=None,
+        requests=0,
+        view=view,
     )
-    row = {
-        "id": service.id,
-        "paid_periods": paid_periods,
-        "expires_at": view.expires_at,
-        "resumes": int(resumes),
-        **next_steps.columns(longer, now),
-    }
-    return longer, row
+
+
+def _row(service: Renewable, longer: Renewable, now: datetime) -> ExtendedRow:
+    step = next_steps.step_of(longer, now)
+    return ExtendedRow(
+        id=service.id,
+        paid_periods=longer.paid_periods,
+        expires_at=longer.view.expires_at,
+        resumes=int(service.view.desired is ResourceState.SUSPENDED),
+        next_step=step.next_step,
+        next_step_at=step.next_step_at,
+        next_subject=step.next_subject,
+    )

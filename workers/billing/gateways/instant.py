@@ -2,33 +2,63 @@
 
 import threading
 
-from workers.billing.gateways.port import BookEntry, Charge, GatewayAnswer, GatewayState, Refund
+from pydantic import BaseModel
+
+from schemas.books import BookEntry
+from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState, Refund
 
 _SUCCEEDED = GatewayState.SUCCEEDED
 
 
+class NoSettings(BaseModel):
+    """There is nothing to tell it."""
+
+
 class InstantGateway:
+    Settings = NoSettings
     immediate = True
 
-    def __init__(self) -> None:
+    def __init__(self, _name: str = "instant", _settings: NoSettings | None = None) -> None:
         self._lock = threading.Lock()
         self._calls: dict[str, Charge | Refund] = {}
         self._given_back: dict[str, int] = {}  # of a charge
         self._declined: dict[str, str] = {}  # refund -> why
 
-    def charge(self, charge: Charge) -> GatewayAnswer:
+    async def perform(self, operation: Charge | Refund) -> GatewayAnswer:
+        if isinstance(operation, Refund):
+            return self._refund(operation)
         # One step, so that no lock is needed.
-        known = self._calls.setdefault(charge.key, charge)
-        if known is not charge and known != charge:
+        known = self._calls.setdefault(operation.key, operation)
+        if known is not operation and known != operation:
             return GatewayAnswer(GatewayState.UNKNOWN, reason="key_reused")
-        return GatewayAnswer(_SUCCEEDED, charge.key)
+        return GatewayAnswer(_SUCCEEDED, operation.key)
 
-    def find_charge(self, key: str) -> GatewayAnswer:
-        if isinstance(self._calls.get(key), Charge):
-            return GatewayAnswer(_SUCCEEDED, key)
-        return GatewayAnswer(GatewayState.NOT_FOUND)
+    async def ask(self, operation: Charge | Refund) -> GatewayAnswer:
+        known = self._calls.get(operation.key)
+        if type(known) is not type(operation):
+            return GatewayAnswer(GatewayState.NOT_FOUND)
+        if known is not None and known.amount != operation.amount:
+            return GatewayAnswer(GatewayState.UNKNOWN, reason="answer_contradicts_request")
+        return self._answer(operation.key)
 
-    def refund(self, refund: Refund) -> GatewayAnswer:
+    async def book(self, after: str | None) -> list[BookEntry]:
+        moved = [c for key, c in list(self._calls.items()) if key not in self._declined]
+        return [
+            BookEntry(
+                str(number),
+                "charge" if isinstance(call, Charge) else "refund",
+                call.key,
+                call.amount,
+                call.customer if isinstance(call, Charge) else None,
+            )
+            for number, call in enumerate(moved, 1)
+            if number > int(after or 0)
+        ]
+
+    async def close(self) -> None:
+        pass
+
+    def _refund(self, refund: Refund) -> GatewayAnswer:
         with self._lock:
             known = self._calls.get(refund.key)
             if known is None:
@@ -37,25 +67,6 @@ class InstantGateway:
             elif known != refund:
                 return GatewayAnswer(GatewayState.UNKNOWN, reason="key_reused")
         return self._answer(refund.key)
-
-    def find_refund(self, key: str) -> GatewayAnswer:
-        if isinstance(self._calls.get(key), Refund):
-            return self._answer(key)
-        return GatewayAnswer(GatewayState.NOT_FOUND)
-
-    def book(self, after: int) -> list[BookEntry]:
-        moved = [c for key, c in list(self._calls.items()) if key not in self._declined]
-        return [
-            BookEntry(
-                number,
-                "charge" if isinstance(call, Charge) else "refund",
-                call.key,
-                call.amount,
-                call.customer if isinstance(call, Charge) else None,
-            )
-            for number, call in enumerate(moved, 1)
-            if number > after
-        ]
 
     def _give_back(self, refund: Refund) -> None:
         charge = self._calls.get(refund.charge_key)

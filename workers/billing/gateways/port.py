@@ -1,9 +1,11 @@
 """The port to a payment gateway: what billing asks, and what may be answered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from schemas.books import BookEntry
 from schemas.values import Money
 
 
@@ -17,6 +19,12 @@ class GatewayState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
+    """Money to be taken. The same key may be sent any number of times.
+
+    Attributes:
+        token: the gateway's name for the payment method.
+    """
+
     key: str
     amount: Money
     token: str
@@ -25,6 +33,8 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
+    """Money to be given back, of the charge with that key."""
+
     key: str
     charge_key: str
     amount: Money
@@ -36,45 +46,25 @@ class GatewayAnswer:
     reference: str | None = None
     reason: str | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class BookEntry:
-    """Money that moved, as the gateway's own book has it.
-
-    Attributes:
-        number: grows with every entry.
-        kind: ``charge`` or ``refund``.
-    """
-
-    number: int
-    kind: str
-    key: str
-    amount: Money
-    customer: str | None
-
-
-class BookUnavailable(Exception):
-    """The gateway's book cannot be read now; says why."""
+    @property
+    def is_decided(self) -> bool:
+        """Whether money was taken or given back, or certainly never will be under this key."""
+        return self.state in (GatewayState.SUCCEEDED, GatewayState.DECLINED)
 
 
 class Gateway(Protocol):
-    """Faults of calls are answers, never exceptions. Keys make every call repeatable."""
+    """See :class:`workers.outside.attempts.Port`. A new one passes ``workers.conformance``."""
 
     immediate: bool
-    """Answers at once in this process, without waiting for anything."""
 
-    def charge(self, charge: Charge) -> GatewayAnswer: ...
+    async def perform(self, operation: Charge | Refund) -> GatewayAnswer: ...
 
-    def find_charge(self, key: str) -> GatewayAnswer: ...
-
-    def refund(self, refund: Refund) -> GatewayAnswer: ...
-
-    def find_refund(self, key: str) -> GatewayAnswer: ...
-
-    def book(self, after: int) -> list[BookEntry]:
-        """A page of the gateway's book: what follows entry ``after``; empty at its end.
-
-        Raises:
-            BookUnavailable: for once a fault is an exception; nothing can be concluded from a part.
-        """
+    async def ask(self, operation: Charge | Refund) -> GatewayAnswer:
+        """What became of it: a success is of just this amount, in this currency."""
         ...
+
+    async def book(self, after: str | None) -> Sequence[BookEntry]:
+        """See :class:`schemas.books.MoneyBook`."""
+        ...
+
+    async def close(self) -> None: ...

@@ -2,7 +2,8 @@
 what is not to be renewed any more comes off it."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -16,9 +17,11 @@ from producers.steps import CHARGE, GATEWAY, REQUEST, WITHDRAW
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.rules.lifecycle import Step
-from schemas.tables.bulk import rows_as_json
-from workers.billing.payment_requests import requests
-from workers.billing.payment_requests.requests import Draft
+from schemas.rules.quote import Quote
+from schemas.tables.bulk import Bulk
+from schemas.values import RequestId, ServiceId
+from workers.billing.payment_requests import store
+from workers.billing.payment_requests.draft import Draft, draft, quote_of
 
 # Everything of a group that is due, whether or not a scheduler has come by it already: so no two
 # schedulers and no end of a chunk can make two halves of it.
@@ -28,22 +31,50 @@ _GROUP = text("""
       AND next_step_at <= :now
 """)
 
+
+@dataclass(frozen=True, slots=True)
+class ChargedNext:
+    id: ServiceId
+    request_id: RequestId
+
+
 # Its task is there already: what is next after it is decided with it.
-_CHARGED_NEXT = text("""
+_charged_next = Bulk(
+    ChargedNext,
+    """
     UPDATE services AS s SET next_step = 'charge', next_subject = r.request_id
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, request_id uuid) WHERE s.id = r.id
-""")
+    """,
+)
 
-_PAY_WITH = text("""
+
+@dataclass(frozen=True, slots=True)
+class PaidWith:
+    id: RequestId
+    method: uuid.UUID | None
+
+
+_pay_with = Bulk(
+    PaidWith,
+    """
     UPDATE payment_requests AS p SET payment_method_id = r.method
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, method uuid)
     WHERE p.id = r.id AND p.state = 'open'
+    """,
+)
+
+_DEARER = text("""
+    UPDATE renewals AS r SET dearer = r.dearer + 1, dearer_at = :now FROM services AS s
+    WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
 """)
 
 
 class RequestHandler:
     """Subject: what of one customer, subsidiary, currency and payment method falls due on one
-    local day, or was asked for together."""
+    local day, or was asked for together.
+
+    What costs more by now than its customer was told is not asked for: the customer is told first.
+    """
 
     name = REQUEST
 
@@ -55,7 +86,7 @@ class RequestHandler:
         now = self._clock.now()
         parameters = {"subjects": claim.subjects, "now": now}
         ids = tx.execute(_GROUP, parameters).scalars().all()
-        held = requests.lock(tx, ids, self._catalogue.current(tx))
+        held = store.lock(tx, ids, self._catalogue.current(tx))
         # Who moved to another group meanwhile is asked for with that one.
         wanted = set(claim.subjects)
         groups: dict[uuid.UUID, list[Renewable]] = {}
@@ -80,33 +111,39 @@ class RequestHandler:
         held: dict[uuid.UUID, Renewable],
         now: datetime,
     ) -> None:
-        open_requests = {s.request_id for s in held.values() if s.request_id is not None}
-        on_it = requests.periods_on(tx, open_requests) if open_requests else {}
-        again: dict[uuid.UUID, list[Renewable]] = {}
+        customers = store.customers(tx, (group[0] for group in groups.values()))
+        quotes = {
+            s.id: quote_of(s, customers[s.customer_id], now)
+            for services in groups.values()
+            for s in services
+        }
+        dearer = {id_ for id_, q in quotes.items() if q.is_dearer_than(held[id_].announced)}
+        payable = [[s for s in services if s.id not in dearer] for services in groups.values()]
+        on_open = {s.request_id for s in held.values() if s.request_id is not None}
+        on_it = store.periods_on(tx, on_open) if on_open else {}
+        again: dict[RequestId, list[Renewable]] = {}
         anew: list[list[Renewable]] = []
-        for services in groups.values():
+        for services in filter(None, payable):
             request_id = services[0].request_id
-            wanted = {s.id: s.periods_to_reach(now) for s in services}
-            if request_id is not None and on_it[request_id] == wanted:
-                again[request_id] = services  # just these are on it: it is charged once more
+            asked_for = on_it.get(request_id) if request_id is not None else None
+            if request_id and asked_for and _is_as_asked_for(services, asked_for, quotes, now):
+                again[request_id] = services  # it is charged once more
             else:
                 anew.append(services)
-        moved = requests.take_off(tx, {s.id for group in anew for s in group}, held)
-        customers = requests.customers(tx, (group[0] for group in anew))
-        drafts = [requests.draft(group, customers[group[0].customer_id], now) for group in anew]
+        moved = store.take_off(tx, {s.id for group in anew for s in group} | dearer, held)
+        drafts = [draft(group, customers[group[0].customer_id], now) for group in anew]
         if drafts:
-            requests.write(tx, drafts)
+            store.write(tx, drafts)
             self._tell(tx, claim, drafts)
         if again:
-            methods = [{"id": str(i), "method": _method(services)} for i, services in again.items()]
-            tx.execute(_PAY_WITH, {"rows": rows_as_json(methods)})
+            _pay_with(tx, [PaidWith(i, group[0].payment_method_id) for i, group in again.items()])
         charged = again | {drawn.id: list(drawn.services) for drawn in drafts}
-        rows = [
-            {"id": str(s.id), "request_id": str(i)} for i, group in charged.items() for s in group
-        ]
-        tx.execute(_CHARGED_NEXT, {"rows": rows_as_json(rows)})
-        ledger.enqueue(tx, CHARGE, [(request_id, GATEWAY) for request_id in charged])
-        rest = set(moved) - {s.id for group in anew for s in group}
+        if charged:
+            _charged_next(tx, [ChargedNext(s.id, i) for i, group in charged.items() for s in group])
+            ledger.enqueue(tx, CHARGE, [(request_id, GATEWAY) for request_id in charged])
+        if dearer:
+            _set_aside(tx, claim, dearer, held, quotes, now)
+        rest = {*moved, *dearer} - {s.id for group in anew for s in group}
         next_steps.decide_again(tx, rest, self._catalogue.current(tx), now, charges=True)
 
     @staticmethod
@@ -126,9 +163,39 @@ class RequestHandler:
         )  # fmt: skip
 
 
-def _method(services: Sequence[Renewable]) -> str | None:
-    method = services[0].payment_method_id
-    return str(method) if method else None
+def _is_as_asked_for(
+    services: Sequence[Renewable],
+    on_it: Mapping[uuid.UUID, int],
+    quotes: Mapping[ServiceId, Quote],
+    now: datetime,
+) -> bool:
+    """Whether just these are on a request, for the periods and at the rate of now."""
+    stands = all(service.view.cycle.stands_at(now) for service in services)
+    return stands and on_it == {s.id: quotes[s.id].periods for s in services}
+
+
+def _set_aside(
+    tx: Connection,
+    claim: Claim,
+    dearer: Collection[ServiceId],
+    held: Mapping[uuid.UUID, Renewable],
+    quotes: Mapping[ServiceId, Quote],
+    now: datetime,
+) -> None:
+    """Their customers are to be told first what they cost by now."""
+    tx.execute(_DEARER, {"ids": sorted(dearer), "now": now})
+    tasks = {task.subject: task for task in claim.tasks}
+    history.record(
+        tx,
+        (
+            by_task(
+                tasks[subject], REQUEST, service, "renewal.dearer",
+                {"announced": str(held[service].announced), "amount": str(quotes[service].gross)},
+            )
+            for service in sorted(dearer)
+            if (subject := held[service].next_subject) in tasks and subject is not None
+        ),
+    )  # fmt: skip
 
 
 class WithdrawHandler:
@@ -142,9 +209,9 @@ class WithdrawHandler:
 
     def run(self, tx: Connection, claim: Claim) -> Outcome:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
-        held = requests.lock(tx, claim.subjects, catalogue)
+        held = store.lock(tx, claim.subjects, catalogue)
         due = {s.id for s in held.values() if s.is_due(Step.WITHDRAW, now)}
-        moved = requests.take_off(tx, due, held)
+        moved = store.take_off(tx, due, held)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
         tasks = {task.subject: task for task in claim.tasks}
         history.record(

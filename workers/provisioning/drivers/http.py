@@ -1,47 +1,58 @@
 """An infrastructure that speaks HTTP; what it must answer is in docs/reference/simulator.md."""
 
-import uuid
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.books import BookUnavailable, ResourceEntry
+from schemas.errors import first_line
 from schemas.values import ResourceState
-from workers.outside.http import Answer, HttpCalls, InDoubt, NotSent
-from workers.provisioning.drivers.port import (
-    DriverAnswer,
-    DriverState,
-    Operation,
-    OperationKind,
-    Resource,
-)
+from workers.outside.http import Answer, HttpCalls, HttpSettings, InDoubt, NotSent, Text
+from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation, Resource
+
+RESOURCES_PAGE = 1000
+
+
+class _Said(BaseModel):
+    """What is answered about a service: what there is of it now."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    state: ResourceState
+    generation: Annotated[int, Field(ge=0, strict=True)]
+    resource_id: Text | None = None
+    paid_until: date | None = None
+
+
+class _Refusal(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    code: Text | None = None
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    number: Annotated[int, Field(ge=0, strict=True)]
+    resource_id: Text
+    service_id: Text | None = None
+    state: ResourceState
+
+
+class _Page(BaseModel):
+    entries: list[_Entry]
 
 
 class HttpDriver:
+    Settings = HttpSettings
     immediate = False
 
-    def __init__(
-        self, name: str, base_url: str, *, seconds: float, token: str | None = None
-    ) -> None:
-        self._calls = HttpCalls(f"driver:{name}", base_url, token=token, seconds=seconds)
+    def __init__(self, name: str, settings: HttpSettings) -> None:
+        self._calls = HttpCalls(f"driver:{name}", settings)
 
-    def create(self, operation: Operation) -> DriverAnswer:
-        return self._put(OperationKind.CREATE, operation)
-
-    def suspend(self, operation: Operation) -> DriverAnswer:
-        return self._put(OperationKind.SUSPEND, operation)
-
-    def resume(self, operation: Operation) -> DriverAnswer:
-        return self._put(OperationKind.RESUME, operation)
-
-    def extend(self, operation: Operation) -> DriverAnswer:
-        return self._put(OperationKind.EXTEND, operation)
-
-    def terminate(self, operation: Operation) -> DriverAnswer:
-        return self._put(OperationKind.TERMINATE, operation)
-
-    def get(self, service_id: uuid.UUID) -> DriverAnswer:
-        return self._ask("get", "GET", f"/services/{service_id}")
-
-    def _put(self, kind: OperationKind, operation: Operation) -> DriverAnswer:
+    async def perform(self, operation: Operation) -> DriverAnswer:
         body = {
             "key": operation.key,
             "generation": operation.generation,
@@ -52,13 +63,42 @@ class HttpDriver:
         }
         if operation.resource_id is not None:
             body["resource_id"] = operation.resource_id
-        return self._ask(kind, "PUT", f"/services/{operation.service_id}/{kind}", body)
+        path = f"/services/{operation.service_id}/{operation.kind}"
+        return await self._call(operation.kind, "PUT", path, body)
 
-    def _ask(
-        self, operation: str, method: str, path: str, body: dict[str, Any] | None = None
+    async def ask(self, operation: Operation) -> DriverAnswer:
+        return await self._call("get", "GET", f"/services/{operation.service_id}")
+
+    async def resources(self, after: str | None) -> list[ResourceEntry]:
+        path = f"/resources?after={quote(after or '0')}&limit={RESOURCES_PAGE}"
+        try:
+            answer = await self._calls.call("resources", "GET", path)
+            if answer.status != 200:
+                raise BookUnavailable(f"HTTP status {answer.status}")
+            entries = [
+                ResourceEntry(str(e.number), e.resource_id, e.service_id, e.state)
+                for e in _Page.model_validate_json(answer.body).entries
+            ]
+        except (NotSent, InDoubt) as error:
+            raise BookUnavailable(str(error)) from None
+        except ValidationError as error:
+            raise BookUnavailable(f"not a list of resources: {first_line(error)}") from None
+        self._calls.count("resources", "done")
+        return entries
+
+    async def close(self) -> None:
+        await self._calls.close()
+
+    async def _call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
     ) -> DriverAnswer:
         try:
-            answer = _read(self._calls.call(operation, method, path, body), operation)
+            said = await self._calls.call(operation, method, path, body)
+            answer = _read(said, question=body is None)
         except NotSent as error:
             answer = DriverAnswer(DriverState.UNAVAILABLE, reason=str(error))
         except InDoubt as error:
@@ -71,22 +111,20 @@ class HttpDriver:
 _TURNED_AWAY = (401, 403, 425, 429)
 
 
-def _read(answer: Answer, operation: str) -> DriverAnswer:
-    body = answer.body
+def _read(answer: Answer, *, question: bool) -> DriverAnswer:
     if answer.status in (200, 201):
         try:
-            until = body.get("paid_until")
-            resource = Resource(
-                resource_id=body.get("resource_id"),
-                state=ResourceState(body["state"]),
-                generation=int(body["generation"]),
-                paid_until=date.fromisoformat(until) if until else None,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            return DriverAnswer(DriverState.UNKNOWN, reason=f"not understood: {error}")
+            said = _Said.model_validate_json(answer.body)
+        except ValidationError as error:
+            wrong = sorted({str(part["loc"][0]) for part in error.errors() if part["loc"]})
+            return DriverAnswer(DriverState.UNKNOWN, reason=f"not understood: {', '.join(wrong)}")
+        resource = Resource(said.resource_id, said.state, said.generation, said.paid_until)
         return DriverAnswer(DriverState.DONE, resource)
-    code = str(body.get("code") or f"HTTP {answer.status}")
-    if answer.status == 404 and code == "not_found" and operation == "get":
+    try:
+        code = _Refusal.model_validate_json(answer.body).code or f"HTTP {answer.status}"
+    except ValidationError:
+        code = f"HTTP {answer.status}"
+    if answer.status == 404 and code == "not_found" and question:
         return DriverAnswer(DriverState.DONE, Resource(None, ResourceState.ABSENT))
     if answer.status in _TURNED_AWAY:
         return DriverAnswer(DriverState.UNAVAILABLE, reason=code)

@@ -3,39 +3,58 @@
 import threading
 import uuid
 
+from pydantic import BaseModel
+
+from schemas.books import ResourceEntry
 from schemas.values import ResourceState
-from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation, Resource
+from workers.provisioning.drivers.port import (
+    DriverAnswer,
+    DriverState,
+    Operation,
+    OperationKind,
+    Resource,
+)
 
 _ABSENT = Resource(None, ResourceState.ABSENT)
+_BECOMES = {
+    OperationKind.CREATE: ResourceState.ACTIVE,
+    OperationKind.SUSPEND: ResourceState.SUSPENDED,
+    OperationKind.RESUME: ResourceState.ACTIVE,
+    OperationKind.EXTEND: None,  # what it is
+    OperationKind.TERMINATE: ResourceState.ABSENT,
+}
+
+
+class NoSettings(BaseModel):
+    """There is nothing to tell it."""
 
 
 class InstantDriver:
+    Settings = NoSettings
     immediate = True
 
-    def __init__(self) -> None:
+    def __init__(self, _name: str = "instant", _settings: NoSettings | None = None) -> None:
         self._lock = threading.Lock()
         self._resources: dict[uuid.UUID, Resource] = {}
         self._answers: dict[str, tuple[tuple[object, ...], DriverAnswer]] = {}  # by key
 
-    def create(self, operation: Operation) -> DriverAnswer:
-        return self._become(operation, ResourceState.ACTIVE)
+    async def ask(self, operation: Operation) -> DriverAnswer:
+        resource = self._resources.get(operation.service_id, _ABSENT)
+        return DriverAnswer(DriverState.DONE, resource)
 
-    def suspend(self, operation: Operation) -> DriverAnswer:
-        return self._become(operation, ResourceState.SUSPENDED)
+    async def resources(self, after: str | None) -> list[ResourceEntry]:
+        living = [
+            ResourceEntry(str(number), str(service), str(service), resource.state)
+            for number, (service, resource) in enumerate(list(self._resources.items()), 1)
+            if resource.state is not ResourceState.ABSENT
+        ]
+        return [entry for entry in living if int(entry.cursor) > int(after or 0)]
 
-    def resume(self, operation: Operation) -> DriverAnswer:
-        return self._become(operation, ResourceState.ACTIVE)
+    async def close(self) -> None:
+        pass
 
-    def extend(self, operation: Operation) -> DriverAnswer:
-        return self._become(operation, None)
-
-    def terminate(self, operation: Operation) -> DriverAnswer:
-        return self._become(operation, ResourceState.ABSENT)
-
-    def get(self, service_id: uuid.UUID) -> DriverAnswer:
-        return DriverAnswer(DriverState.DONE, self._resources.get(service_id, _ABSENT))
-
-    def _become(self, operation: Operation, state: ResourceState | None) -> DriverAnswer:
+    async def perform(self, operation: Operation) -> DriverAnswer:
+        state = _BECOMES[operation.kind]
         body = _body(operation)
         with self._lock:
             now = self._resources.get(operation.service_id, _ABSENT)

@@ -1,12 +1,17 @@
 """The port to an infrastructure API: what provisioning asks, and what may be answered."""
 
-import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Any, Protocol
 
-from schemas.values import ResourceState
+from schemas.books import ResourceEntry
+from schemas.values import ResourceState, ServiceId
+
+# A far side may have seen generations that a restored database forgot, but not many: an answer that
+# is further ahead is wrong, and following it would pin its service for ever.
+MOST_AHEAD = 1000
 
 
 class OperationKind(StrEnum):
@@ -32,7 +37,7 @@ class Operation:
     kind: OperationKind
     key: str
     generation: int
-    service_id: uuid.UUID
+    service_id: ServiceId
     customer: str
     plan: str
     configuration: dict[str, Any]
@@ -60,39 +65,23 @@ class DriverAnswer:
 
 
 class Driver(Protocol):
-    """Faults of the far side are answers, never exceptions.
+    """See :class:`workers.outside.attempts.Port`. A new one passes ``workers.conformance``.
 
-    create, of what exists, and terminate, of what does not, are done: services are converged.
-    A call with an older generation than the last one seen is stale.
+    Services are converged: to create what exists, and to terminate what does not, is done. A call
+    with an older generation than the last one seen is stale.
     """
 
     immediate: bool
-    """Answers at once in this process, without waiting for anything."""
 
-    def create(self, operation: Operation) -> DriverAnswer: ...
+    async def perform(self, operation: Operation) -> DriverAnswer: ...
 
-    def suspend(self, operation: Operation) -> DriverAnswer: ...
-
-    def resume(self, operation: Operation) -> DriverAnswer: ...
-
-    def extend(self, operation: Operation) -> DriverAnswer: ...
-
-    def terminate(self, operation: Operation) -> DriverAnswer: ...
-
-    def get(self, service_id: uuid.UUID) -> DriverAnswer:
-        """What there is now: done with a resource (perhaps absent), or why it is not known."""
+    async def ask(self, operation: Operation) -> DriverAnswer:
+        """What there is of its service now: done with a resource (perhaps absent), or why that is
+        not known."""
         ...
 
+    async def resources(self, after: str | None) -> Sequence[ResourceEntry]:
+        """See :class:`schemas.books.ResourceBook`."""
+        ...
 
-def perform(driver: Driver, operation: Operation) -> DriverAnswer:
-    match operation.kind:
-        case OperationKind.CREATE:
-            return driver.create(operation)
-        case OperationKind.SUSPEND:
-            return driver.suspend(operation)
-        case OperationKind.RESUME:
-            return driver.resume(operation)
-        case OperationKind.EXTEND:
-            return driver.extend(operation)
-        case OperationKind.TERMINATE:
-            return driver.terminate(operation)
+    async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What is kept of a document that was not accepted; taking it in needs a database."""
+"""Documents that are not accepted are kept with their secrets masked."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.intake.intake import redact
+from producers.intake.rejected import redact
 from schemas.messages import parse
 
 MOST = 4000
@@ -20,7 +20,9 @@ _JSON = st.recursive(
 )
 
 
-def test_a_document_is_kept_without_what_must_not_lie_about(document: dict[str, Any]) -> None:
+def test_kept_document_has_its_secrets_masked_and_the_rest_readable(
+    document: dict[str, Any],
+) -> None:
     document["customer"]["vat_number"] = "DE136695976"
     kept = redact(json.dumps(document).encode(), document)
     for secret in ("jane.doe", "example.com", "tok_4242", "DE136695976"):
@@ -59,13 +61,13 @@ def test_only_fields_that_are_known_to_be_harmless_are_shown_however_deep() -> N
         b"\xff\xfepm_card_visa_secret",
     ],
 )
-def test_nothing_secret_is_kept_wherever_it_stands(body: bytes) -> None:
+def test_secret_is_masked_wherever_it_stands(body: bytes) -> None:
     kept = redact(body, parse(body)[0])
     assert "secret" not in kept
     assert "303 265" not in kept
 
 
-def test_of_a_command_is_kept_what_it_was_about_and_not_how_it_would_have_been_paid() -> None:
+def test_kept_command_shows_its_services_and_masks_its_payment_method() -> None:
     value = {
         "command": "payment_method",
         "customer": "c-1",
@@ -81,13 +83,13 @@ def test_of_a_command_is_kept_what_it_was_about_and_not_how_it_would_have_been_p
     }
 
 
-def test_the_document_itself_is_not_touched(document: dict[str, Any]) -> None:
+def test_redacting_does_not_change_the_document(document: dict[str, Any]) -> None:
     before = json.dumps(document)
     redact(b"", document)
     assert json.dumps(document) == before
 
 
-def test_what_is_not_json_is_kept_without_addresses_tokens_and_numbers() -> None:
+def test_text_that_is_not_json_is_kept_without_addresses_tokens_and_numbers() -> None:
     body = b'{"email": "jane.doe@example.com", "payment_method": "tok_4242", "card": 4242424242424'
     kept = redact(body, None)
     assert f"{len(body)} bytes that are not an order" in kept
@@ -95,18 +97,18 @@ def test_what_is_not_json_is_kept_without_addresses_tokens_and_numbers() -> None
         assert secret not in kept
 
 
-def test_what_is_not_json_still_shows_its_shape() -> None:
+def test_text_that_is_not_json_still_shows_its_shape() -> None:
     kept = redact(b'{"key": "k-1", "lines": [{"plan": "web"', None)
     for shown in ("key", "lines", "plan", "{"):
         assert shown in kept
 
 
-def test_it_never_grows_out_of_hand() -> None:
+def test_kept_copy_has_a_longest_length() -> None:
     assert len(redact(b"", {"lines": [{"plan": "x" * 100}] * 1000})) == MOST
     assert len(redact(b"\xff" * 100_000, None)) <= MOST
 
 
-def test_it_holds_nothing_that_postgresql_cannot_keep() -> None:
+def test_kept_copy_holds_no_character_that_postgresql_refuses() -> None:
     for kept in (redact(b"", {"key": "a\x00b"}), redact(b"a\x00b", None)):
         assert "\x00" not in kept
         assert "\\u0000" not in kept
@@ -114,7 +116,7 @@ def test_it_holds_nothing_that_postgresql_cannot_keep() -> None:
 
 
 @given(st.binary(max_size=600))
-def test_whatever_bytes_came_something_readable_is_kept(body: bytes) -> None:
+def test_any_bytes_are_kept_as_readable_text(body: bytes) -> None:
     value, _, _ = parse(body)
     kept = redact(body, value)
     assert kept.isascii()
@@ -123,7 +125,7 @@ def test_whatever_bytes_came_something_readable_is_kept(body: bytes) -> None:
 
 
 @given(_JSON)
-def test_whatever_json_surrounds_it_no_secret_field_is_kept(value: Any) -> None:
+def test_secret_field_is_masked_whatever_json_surrounds_it(value: Any) -> None:
     secret = "pm-secret-4242"
     document = {"before": value, "payment_method": secret, "customer": {"email": secret}}
     assert secret not in redact(b"", document)

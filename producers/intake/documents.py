@@ -1,0 +1,51 @@
+"""A document that came in by some door, and the answer to it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from schemas.messages import CommandDocument, OrderDocument, Problem, parse
+from schemas.values import OrderId
+
+
+class Verdict(StrEnum):
+    ACCEPTED = "accepted"
+    REFUSED = "refused"  # a valid document that cannot be carried out; an order's key is taken
+    REJECTED = "rejected"  # not a valid document, or its key belongs to another one
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was received.
+
+    Attributes:
+        value: the JSON value; None if it is not JSON.
+        content: the order or the command, if its shape is valid.
+        problems: why ``content`` is None.
+    """
+
+    body: bytes
+    value: Any
+    content: OrderDocument | CommandDocument | None
+    problems: list[Problem]
+
+    @classmethod
+    def read(cls, body: bytes) -> "Document":
+        """Parse a body; never raises."""
+        return cls(body, *parse(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What upstream is told about one document.
+
+    Attributes:
+        repeated: nothing was done: the same document was answered this way before, or a command
+            asked for what is already so.
+    """
+
+    verdict: Verdict
+    key: str | None
+    order_id: OrderId | None = None
+    problems: list[Problem] = field(default_factory=list)
+    repeated: bool = False

@@ -1,0 +1,240 @@
+"""The event loop of calls: windows, lanes, groups of answers, and how it ends."""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from producers.ledger import Claim, ClaimedTask, Outcome
+from tests.support.given import wait_until
+from workers.outside import calls as outside
+from workers.outside.calls import Answered, Calls, run_now
+
+
+class Held:
+    """A heartbeat whose leases are held until a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.lost: set[uuid.UUID] = set()
+        self.dropped: list[uuid.UUID] = []
+
+    def is_held(self, claim: Claim) -> bool:
+        return claim.token not in self.lost
+
+    def drop(self, claim: Claim) -> None:
+        self.dropped.append(claim.token)
+
+
+class Handler:
+    """Calls that wait until they are let go, or answer at once."""
+
+    name = "step"
+    immediate = False
+
+    def __init__(self, *, waits: bool = True) -> None:
+        self.waits = waits
+        self.under_way = 0
+        self.most = 0
+        self.closed = False
+        self.go = threading.Event()
+
+    async def call(self, call: Any) -> Any:
+        if isinstance(call, Exception):
+            raise call
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        while self.waits and not self.go.is_set():
+            await asyncio.sleep(0.005)
+        self.under_way -= 1
+        return f"answer to {call}"
+
+    def begin(self, *_: Any) -> tuple[list[Any], Outcome]:
+        raise NotImplementedError
+
+    def record(self, *_: Any) -> Outcome:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class World:
+    def __init__(self, at_once: int) -> None:
+        self.recorded: list[Answered] = []
+        self.groups: list[int] = []
+        self.held = Held()
+        self.calls = Calls(self._record, self.held, at_once=at_once)  # type: ignore[arg-type]
+
+    def _record(self, _handler: Any, answered: Sequence[Answered]) -> None:
+        self.groups.append(len(answered))
+        self.recorded += answered
+
+    def start(self, handler: Handler, lane: str, count: int, calls: Any = None) -> Claim:
+        """Reserve room and make calls; fails where there is none."""
+        assert self.calls.reserve(lane, count)
+        tasks = tuple(ClaimedTask(uuid.uuid4(), 1, 0, 0.0) for _ in range(count))
+        claim = Claim("step", "web", uuid.uuid4(), tasks)
+        made = calls or list(range(count))
+        begun = [(task.subject, call) for task, call in zip(tasks, made, strict=True)]
+        self.calls.start(lane, handler, claim, begun)  # type: ignore[arg-type]
+        return claim
+
+
+@pytest.fixture
+def world() -> Iterator[Callable[[int], World]]:
+    worlds: list[World] = []
+
+    def make(at_once: int) -> World:
+        worlds.append(World(at_once))
+        return worlds[-1]
+
+    yield make
+    for one in worlds:
+        one.calls.close(5)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "PATIENCE_SECONDS", 0.05)
+
+
+def test_many_calls_are_under_way_at_once_and_no_more_than_allowed(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(20), Handler()
+    calls.start(handler, "driver:a", 30)
+    wait_until(lambda: handler.under_way == 20, "the window is full")
+    handler.go.set()
+    wait_until(lambda: len(calls.recorded) == 30, "all are recorded")
+    assert handler.most == 20
+
+
+def test_answers_that_arrive_together_are_recorded_together(world: Callable[[int], World]) -> None:
+    calls, handler = world(100), Handler()
+    for _ in range(10):
+        calls.start(handler, "driver:a", 5)
+    wait_until(lambda: handler.under_way == 50, "all are under way")
+    handler.go.set()
+    wait_until(lambda: len(calls.recorded) == 50, "all are recorded")
+    assert len(calls.groups) < 10
+    assert sorted(a.answer for a in calls.recorded)[0] == "answer to 0"
+
+
+def test_lane_whose_far_side_hangs_leaves_the_others_their_room(
+    world: Callable[[int], World], impatient: None
+) -> None:
+    calls, hangs, quick = world(4), Handler(), Handler(waits=False)
+    calls.start(hangs, "driver:stuck", 6)
+    assert not calls.calls.reserve("driver:stuck", 1)
+    calls.start(quick, "driver:b", 4)
+    wait_until(lambda: len(calls.recorded) == 4, "the other lane's calls are recorded")
+    hangs.go.set()
+
+
+def test_room_comes_back_when_answers_are_recorded(world: Callable[[int], World]) -> None:
+    calls, handler = world(4), Handler()
+    calls.start(handler, "driver:a", 6)
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(calls.calls.reserve("driver:a", 4)))
+    waiting.start()
+    wait_until(lambda: handler.under_way == 4, "the window is full")
+    handler.go.set()
+    waiting.join(10)
+    assert found == [True]
+    calls.calls.give_back("driver:a", 4)
+
+
+def test_more_than_a_lane_holds_finds_room_once_it_is_empty(
+    world: Callable[[int], World], impatient: None
+) -> None:
+    calls, handler = world(4), Handler(waits=False)
+    calls.start(handler, "driver:a", 40)
+    wait_until(lambda: len(calls.recorded) == 40, "all are recorded")
+    assert handler.most <= 4
+
+
+def test_room_that_is_not_needed_is_given_back(
+    world: Callable[[int], World], impatient: None
+) -> None:
+    calls = world(4)
+    assert calls.calls.reserve("driver:a", 6)
+    assert not calls.calls.reserve("driver:a", 1)
+    calls.calls.give_back("driver:a", 6)
+    assert calls.calls.reserve("driver:a", 6)
+    calls.calls.give_back("driver:a", 6)
+
+
+def test_defect_in_one_call_harms_no_other(world: Callable[[int], World]) -> None:
+    calls, handler = world(10), Handler(waits=False)
+    calls.start(handler, "driver:a", 3, calls=[1, KeyError("defect"), 3])
+    wait_until(lambda: len(calls.recorded) == 3, "all are recorded")
+    errors = [type(a.error) for a in calls.recorded if a.error is not None]
+    assert errors == [KeyError]
+
+
+def test_call_whose_lease_has_ended_is_not_made(world: Callable[[int], World]) -> None:
+    calls, handler = world(1), Handler()
+    calls.start(handler, "driver:a", 1)
+    claim = calls.start(handler, "driver:a", 1)
+    wait_until(lambda: handler.under_way == 1, "the first is under way")
+    calls.held.lost.add(claim.token)
+    handler.go.set()
+    wait_until(lambda: len(calls.recorded) == 2, "both came to an end")
+    (lost,) = [a for a in calls.recorded if a.error is not None]
+    assert lost.batch.claim == claim
+    assert handler.most == 1
+
+
+def test_lease_is_let_go_when_the_last_of_a_claim_is_recorded(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(10), Handler(waits=False)
+    claim = calls.start(handler, "driver:a", 5)
+    wait_until(lambda: calls.held.dropped == [claim.token], "the lease is let go")
+    assert len(calls.recorded) == 5
+
+
+def test_closing_waits_for_what_is_under_way_and_lets_connections_go() -> None:
+    calls, handler = World(10), Handler()
+    calls.start(handler, "driver:a", 5)
+    wait_until(lambda: handler.under_way == 5, "all are under way")
+    threading.Timer(0.2, handler.go.set).start()
+    assert calls.calls.close(10)
+    assert len(calls.recorded) == 5
+    assert handler.closed
+
+
+def test_closing_ends_when_its_time_is_up() -> None:
+    calls, handler = World(10), Handler()
+    calls.start(handler, "driver:a", 5)
+    started = time.monotonic()
+    assert not calls.calls.close(0.2)
+    assert time.monotonic() - started < 5
+    assert calls.recorded == []
+
+
+def test_nothing_is_taken_once_it_stops() -> None:
+    calls = World(10)
+    calls.calls.stop()
+    assert not calls.calls.reserve("driver:a", 1)
+    assert calls.calls.close(1)
+
+
+def test_call_that_waits_for_nothing_is_answered_without_a_loop() -> None:
+    assert run_now(Handler(waits=False).call(7)) == "answer to 7"
+
+
+def test_call_that_waits_is_not_one_that_answers_at_once() -> None:
+    class Later:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    async def wait() -> None:
+        await Later()
+
+    with pytest.raises(RuntimeError, match="waits for something"):
+        run_now(wait())

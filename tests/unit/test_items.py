@@ -1,0 +1,129 @@
+"""What an e-mail says about a service: what is true of it when it is sent, or what got dearer."""
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from producers.intake.links import Links
+from producers.renewals.next_steps import Renewable
+from schemas.rules import lifecycle
+from schemas.rules.lifecycle import Cycle
+from schemas.rules.notices import BEFORE, DEARER, KINDS, Notice
+from schemas.rules.payable import PaymentMethod
+from schemas.values import CustomerId, Money, Period, ServiceId
+from tests.support.given import CATALOGUE, FR
+from tests.unit.test_lifecycle import EXPIRY, SUSPENDED, a_service, manual, on, stopped
+from workers.reminders.items import Payer, item_of
+from workers.reminders.mail import Item, Situation
+
+MORNING = on(-15, 8)
+LINKS = Links("https://example.com/do", "s" * 32)
+CARD = PaymentMethod(uuid.UUID(int=7))
+TODAYS_KINDS = [Notice(kind, 1) for kind in KINDS.values() if kind is not DEARER]
+
+
+def renewable(view: lifecycle.Service, **changes: Any) -> Renewable:
+    """A site of a month at 37.87 EUR net, 45.44 gross."""
+    facts: dict[str, Any] = {
+        "id": ServiceId(uuid.UUID(int=1)),
+        "order_id": None,
+        "customer_id": CustomerId("alice"),
+        "subsidiary": FR,
+        "plan": CATALOGUE.plans["site"],
+        "universe": "web",
+        "driver": "web",
+        "detail": "example.com",
+        "period": Period(1),
+        "anchor": Period(1).end(EXPIRY, -1),
+        "paid_periods": 1,
+        "payment_method_id": CARD.id,
+        "fixed": None,
+        "announced": None,
+        "request_id": None,
+        "requests": 0,
+        "generation": 1,
+        "next_subject": None,
+        "view": view,
+    }
+    return Renewable(**(facts | changes))
+
+
+def said(
+    service: Renewable,
+    *notices: Notice,
+    now: datetime = MORNING,
+    method: PaymentMethod | None = CARD,
+) -> Item:
+    payer = Payer("FR", None, method)
+    return item_of(service, notices or [Notice(BEFORE, 15)], payer, LINKS, CATALOGUE, now)
+
+
+@pytest.mark.parametrize(
+    ("view", "method", "situation"),
+    [
+        (a_service(), CARD, Situation.RENEWS),
+        (a_service(), None, Situation.METHOD),
+        (a_service(), replace(CARD, expires_on=date(2026, 6, 16)), Situation.METHOD),
+        (a_service(), replace(CARD, expires_on=date(2026, 6, 17)), Situation.RENEWS),
+        (manual(), None, Situation.PAY),
+        (stopped(missing_contract=3), None, Situation.STOPS),
+        (a_service(missing_contract=3), None, Situation.ACCEPT),
+        (a_service(cycle=Cycle(last_declined_at=on(-16))), None, Situation.DECLINED),
+        (a_service(**SUSPENDED, suspended_at=on(-16), missing_contract=3), None,
+            Situation.SUSPENDED),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("notice", TODAYS_KINDS, ids=str)
+def test_whatever_was_due_to_be_said_the_item_says_what_is_true_of_the_service(
+    view: lifecycle.Service, method: PaymentMethod | None, situation: Situation, notice: Notice
+) -> None:
+    assert said(renewable(view), notice, method=method).situation is situation
+
+
+def test_it_names_the_amount_with_tax_and_the_day_of_the_charge() -> None:
+    item = said(renewable(a_service()))
+
+    assert (item.amount, item.periods) == (Money(4544, "EUR"), 1)
+    assert item.on == EXPIRY - timedelta(days=3)
+
+
+def test_of_what_stops_no_amount_is_named() -> None:
+    assert said(renewable(stopped())).amount is None
+
+
+def test_the_price_that_was_fixed_is_named_not_that_of_the_catalogue() -> None:
+    item = said(renewable(a_service(), fixed=Money(1000, "EUR")))
+    assert item.amount == Money(1200, "EUR")
+
+
+def dearer() -> Renewable:
+    cycle = Cycle(
+        notices={Notice(BEFORE, 1): on(-1, 8), Notice(DEARER, 1): None},
+        announced_at=on(-1, 8), dearer=1, dearer_at=on(0),
+    )  # fmt: skip
+    return renewable(a_service(cycle=cycle), announced=Money(4000, "EUR"))
+
+
+def test_what_got_dearer_is_said_with_the_day_after_the_days_of_a_notice() -> None:
+    item = said(dearer(), Notice(DEARER, 1), now=on(0, 8))
+
+    assert item.situation is Situation.DEARER
+    assert item.amount == Money(4544, "EUR")
+    assert item.on == EXPIRY + timedelta(days=7)
+    assert set(item.links) == {"renew", "stop"}
+
+
+def test_something_more_urgent_is_said_instead_with_the_new_amount() -> None:
+    item = said(dearer(), Notice(DEARER, 1), now=on(0, 8), method=None)
+
+    assert (item.situation, item.amount) == (Situation.METHOD, Money(4544, "EUR"))
+
+
+def test_paid_late_it_names_the_periods_it_takes() -> None:
+    late = renewable(manual())
+    item = said(late, now=datetime(2026, 7, 25, 8, tzinfo=UTC))
+
+    assert (item.periods, item.amount) == (2, Money(2 * 4544, "EUR"))

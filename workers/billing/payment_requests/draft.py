@@ -1,0 +1,110 @@
+"""What a payment request asks for: drafted from quotes, without any database."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from producers.renewals.next_steps import Renewable
+from schemas.errors import DataError
+from schemas.rules.quote import Quote
+from schemas.values import CustomerId, Money, RequestId, ServiceId, derived_id
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What of a customer decides about tax."""
+
+    id: CustomerId
+    country: str
+    vat_number: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One period of one service; amounts in minor units of the draft's currency."""
+
+    service_id: ServiceId
+    period_number: int
+    description: str
+    net: int
+    tax_rate: str
+    tax: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A payment request to be: its lines, and who is to pay them.
+
+    Attributes:
+        stands_until: from when on it asks for the wrong amount; None: it always stands.
+    """
+
+    id: RequestId
+    payment_method_id: uuid.UUID | None
+    customer: Customer
+    subsidiary: str
+    currency: str
+    mention: str
+    lines: Sequence[Line]
+    services: Sequence[Renewable]
+    stands_until: datetime | None
+
+    @property
+    def net(self) -> Money:
+        return Money(sum(line.net for line in self.lines), self.currency)
+
+    @property
+    def tax(self) -> Money:
+        return Money(sum(line.tax for line in self.lines), self.currency)
+
+
+def draft(services: Sequence[Renewable], customer: Customer, now: datetime) -> Draft:
+    """Ask for the renewal of services of one customer, subsidiary, currency and payment method.
+
+    Raises:
+        DataError: ``price_gone``: one has no price any more; or the tax table has no rate.
+    """
+    quotes = [quote_of(service, customer, now) for service in services]
+    first = services[0]
+    return Draft(
+        id=id_of(services),
+        payment_method_id=first.payment_method_id,
+        customer=customer,
+        subsidiary=first.subsidiary.code,
+        currency=first.currency,
+        mention=quotes[0].mention,
+        lines=[
+            Line(
+                service_id=service.id,
+                period_number=service.paid_periods + number,
+                description=f"{service.plan.name}, {service.period}",
+                net=quote.price.amount,
+                tax_rate=str(quote.rate),
+                tax=quote.period_tax.amount,
+            )
+            for service, quote in zip(services, quotes, strict=True)
+            for number in range(1, quote.periods + 1)
+        ],
+        services=services,
+        stands_until=min(quote.stands_until for quote in quotes),
+    )
+
+
+def quote_of(service: Renewable, customer: Customer, now: datetime) -> Quote:
+    """What renewing a service now costs.
+
+    Raises:
+        DataError: ``price_gone``: it has no price any more; or the tax table has no rate.
+    """
+    quote = service.quote(customer.country, customer.vat_number, now)
+    if quote is None:
+        message = f"{service.plan.code} has no price in {service.subsidiary.code}"
+        raise DataError(f"{message} for {service.period}", code="price_gone")
+    return quote
+
+
+def id_of(services: Sequence[Renewable]) -> RequestId:
+    """From business facts alone: a restored database asks for the same under the same name."""
+    facts = sorted(f"{s.id}:{s.paid_periods}:{s.requests}" for s in services)
+    return RequestId(derived_id("renewal request", *facts))

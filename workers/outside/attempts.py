@@ -1,0 +1,87 @@
+"""The one shape of everything that is done outside: charges, refunds, operations, e-mails.
+
+Write the attempt and its key down and commit; call with no transaction open; when an earlier try of
+it was never decided, ask about it by its key first; record what is known. ``begin`` and ``record``
+of a handler are its own SQL; what is between is here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from producers.ledger import Claim, ClaimedTask, Failure, Outcome, Retry
+
+O = TypeVar("O", contravariant=True)  # noqa: E741 - what is done
+A = TypeVar("A", covariant=True)  # what is answered
+T = TypeVar("T")
+
+
+class Port(Protocol[O, A]):
+    """A far side: one method that performs an operation, one that asks about it.
+
+    Faults of the far side are answers, never exceptions. The same operation may be performed any
+    number of times: its key, or its generation, makes it happen once.
+    """
+
+    immediate: bool
+    """Answers at once in this process, without waiting for anything."""
+
+    async def perform(self, operation: O) -> A: ...
+
+    async def ask(self, operation: O) -> A:
+        """What became of it, or what there is now. Changes nothing there."""
+        ...
+
+    async def close(self) -> None:
+        """Let connections go."""
+        ...
+
+
+async def attempt(
+    port: Port[O, T], operation: O, *, in_doubt: bool, is_decided: Callable[[T], bool]
+) -> T:
+    """Perform an operation; one that may have been performed is asked about first.
+
+    Args:
+        in_doubt: it was begun before, and how that ended is not known.
+        is_decided: whether an answer to the question leaves nothing to do. "Not found" does not:
+            it may precede a late arrival, so it is performed again, under the same key.
+    """
+    if in_doubt:
+        found = await port.ask(operation)
+        if is_decided(found):
+            return found
+    return await port.perform(operation)
+
+
+class Done:
+    """The task is done."""
+
+
+class Again:
+    """Nothing is wrong, and it is not done: look at it once more."""
+
+
+Meaning = Done | Again | Retry | Failure
+
+DONE = Done()
+AGAIN = Again()
+
+
+def settle(
+    claim: Claim,
+    answers: Sequence[tuple[UUID, Any, T]],
+    meaning: Callable[[ClaimedTask, Any, T], Meaning],
+) -> Outcome:
+    """How the tasks of a claim end, by what the answers to their calls mean."""
+    tasks = {task.subject: task for task in claim.tasks}
+    outcome = Outcome()
+    for subject, call, answer in answers:
+        match meaning(tasks[subject], call, answer):
+            case Done():
+                outcome.done.append(subject)
+            case Again():
+                outcome.again.append(subject)
+            case decision:
+                outcome.add(decision)
+    return outcome

@@ -1,0 +1,261 @@
+"""Calls to the outside world, by the thousand: one event loop a process.
+
+A message's tasks are claimed and begun by the thread that got the message, as soon as their lane
+has room; the calls run on the loop, with no transaction open and no thread each; answers are
+recorded in groups, as they arrive, not when the slowest is back.
+
+A lane (a driver's, the gateway's, the mail server's) has a window of its own in each process, so
+that a far side that hangs leaves the others their room. What finds no room goes back to the ledger,
+for a process that has some.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from monitoring import metrics
+from producers.ledger import Claim
+from schemas.errors import first_line
+from workers.runtime.handlers import OutsideHandler
+from workers.runtime.heartbeat import Heartbeat
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+
+# So many more than are called at once are claimed, so that a call that ends has a successor while
+# its answer is recorded: with calls of 0.3 s, recording and claiming take about a third of that.
+CLAIMED_AHEAD = 0.5
+# A message waits so long for room; a lane from which no answer has come for as long keeps nobody.
+PATIENCE_SECONDS = 1.0
+# Answers that arrive within this time of each other are recorded in one transaction.
+RECORD_EVERY_SECONDS = 0.02
+RECORDERS = 2
+
+
+def run_now(call: Coroutine[Any, Any, A]) -> A:
+    """The answer of a call that waits for nothing, without an event loop.
+
+    Raises:
+        RuntimeError: it waits for something.
+    """
+    try:
+        call.send(None)
+    except StopIteration as ended:
+        return ended.value  # type: ignore[no-any-return]
+    call.close()
+    raise RuntimeError("a port that says it answers at once waits for something")
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tasks that were claimed together, until the last of them is recorded."""
+
+    handler: OutsideHandler[Any, Any]
+    claim: Claim
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One call's answer; ``error``: the defect that came instead of one."""
+
+    batch: Batch
+    subject: UUID
+    call: Any
+    answer: Any = None
+    error: Exception | None = None
+
+
+# Write the answers of one handler down, whatever claims they belong to. Never raises.
+Record = Callable[[OutsideHandler[Any, Any], Sequence[Answered]], None]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """
+    Attributes:
+        taken: tasks that are claimed, or about to be, and not recorded.
+        answered: what waits to be recorded.
+        progressed_at: when a call last ended.
+    """
+
+    room: asyncio.Semaphore
+    taken: int = 0
+    answered: list[Answered] = field(default_factory=list)
+    recording: bool = False
+    progressed_at: float = field(default_factory=time.monotonic)
+
+
+class Calls:
+    """All outside calls of a process; safe to share between threads.
+
+    Args:
+        at_once: calls under way in each lane.
+    """
+
+    def __init__(self, record: Record, heartbeat: Heartbeat, *, at_once: int) -> None:
+        self._record = record
+        self._heartbeat = heartbeat
+        self._at_once = at_once
+        self._most = at_once + max(1, int(at_once * CLAIMED_AHEAD))
+        self._lanes: dict[str, _Lane] = {}
+        self._handlers: list[OutsideHandler[Any, Any]] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recorders = ThreadPoolExecutor(RECORDERS, thread_name_prefix="record")
+        # Started by the first call: a process that makes none needs none.
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+
+    def reserve(self, lane: str, wanted: int) -> bool:
+        """Room for ``wanted`` tasks in a lane; waits a moment for it.
+
+        More than a lane holds find room once it is empty.
+
+        Returns:
+            Whether they may be claimed now; False: the lane is full, or the process stops.
+        """
+        end = time.monotonic() + PATIENCE_SECONDS
+        with self._changed:
+            found = self._lanes.get(lane)
+            if found is None:
+                found = self._lanes[lane] = _Lane(asyncio.Semaphore(self._at_once))
+            if self._running is None and not self._stopping:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
+                thread.start()
+                self._running = loop, thread
+            while not self._stopping and found.taken and found.taken + wanted > self._most:
+                now = time.monotonic()
+                if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
+                    return False
+                self._changed.wait(end - now)
+            if self._stopping:
+                return False
+            found.taken += wanted
+            return True
+
+    def give_back(self, lane: str, count: int) -> None:
+        """Room that was reserved and is not needed; below 0: more was needed than was said."""
+        if count:
+            with self._changed:
+                self._lanes[lane].taken -= count
+                self._changed.notify_all()
+
+    def start(
+        self,
+        lane: str,
+        handler: OutsideHandler[Any, Any],
+        claim: Claim,
+        calls: Sequence[tuple[UUID, Any]],
+    ) -> None:
+        """Make calls for tasks that were begun; ``claim`` holds just these. Returns at once."""
+        if handler not in self._handlers:
+            self._handlers.append(handler)
+        batch = Batch(handler, claim, len(calls))
+        assert self._running is not None  # there is room only where it runs
+        self._running[0].call_soon_threadsafe(self._begin, lane, batch, calls)
+
+    def stop(self) -> None:
+        """Take nothing more; what is under way goes on."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def close(self, seconds: float) -> bool:
+        """Wait until what is under way is answered and recorded, then let connections go.
+
+        Args:
+            seconds: how long that may take. What is not answered by then is in doubt, and asked
+                about by whoever takes it over once its lease has run out.
+
+        Returns:
+            Whether everything was.
+        """
+        self.stop()
+        drained = True
+        if self._running is not None:
+            loop, thread = self._running
+            drained = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+            self._running = None
+        self._recorders.shutdown(wait=True)
+        return drained
+
+    # From here on: on the loop's thread.
+
+    def _begin(self, lane: str, batch: Batch, calls: Sequence[tuple[UUID, Any]]) -> None:
+        for subject, call in calls:
+            self._run(self._call(lane, batch, subject, call))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, lane: str, batch: Batch, subject: UUID, call: Any) -> None:
+        place = self._lanes[lane]
+        async with place.room:
+            if not self._heartbeat.is_held(batch.claim):
+                # Somebody else may have taken it over: nothing leaves the house.
+                error: Exception | None = TimeoutError("its lease ended before it was called")
+                answered = Answered(batch, subject, call, error=error)
+            else:
+                metrics.calls_under_way.labels(batch.handler.name).inc()
+                try:
+                    answered = Answered(batch, subject, call, await batch.handler.call(call))
+                except Exception as error:
+                    answered = Answered(batch, subject, call, error=error)
+                finally:
+                    metrics.calls_under_way.labels(batch.handler.name).dec()
+        place.progressed_at = time.monotonic()
+        place.answered.append(answered)
+        if not place.recording:
+            place.recording = True
+            self._run(self._record_answers(lane))
+
+    async def _record_answers(self, lane: str) -> None:
+        """What has been answered so far, and what is answered meanwhile."""
+        place, loop = self._lanes[lane], asyncio.get_running_loop()
+        await asyncio.sleep(RECORD_EVERY_SECONDS)
+        while place.answered:
+            answered, place.answered = place.answered, []
+            by_handler: dict[int, list[Answered]] = {}
+            for one in answered:
+                by_handler.setdefault(id(one.batch.handler), []).append(one)
+            for group in by_handler.values():
+                try:
+                    await loop.run_in_executor(
+                        self._recorders, self._record, group[0].batch.handler, group
+                    )
+                except Exception as error:  # the leases will run out instead
+                    log.error("cannot record: %s", first_line(error), exc_info=True)
+            for one in answered:
+                one.batch.left -= 1
+                if not one.batch.left:
+                    self._heartbeat.drop(one.batch.claim)
+            self.give_back(lane, len(answered))
+            if place.answered and len(place.answered) < self._at_once / 4:
+                await asyncio.sleep(RECORD_EVERY_SECONDS)  # a larger group costs hardly more
+        place.recording = False
+
+    async def _drain(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while any(lane.taken for lane in self._lanes.values()) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for handler in self._handlers:
+            await handler.close()
+        return not left

@@ -1,0 +1,135 @@
+"""What an e-mail says about one service: its situation, what it costs, when, and what can be done.
+
+Facts and a moment in, an item out; nothing is read or sent here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from producers.intake.links import Links
+from producers.renewals.next_steps import Renewable
+from schemas.catalogue import Catalogue
+from schemas.clock import local_date
+from schemas.rules import lifecycle, outlook, sellable
+from schemas.rules import notices as notices_rule
+from schemas.rules.notices import DEARER, Notice
+from schemas.rules.outlook import Decision
+from schemas.rules.payable import PaymentMethod
+from schemas.rules.quote import Quote
+from workers.reminders.mail import Item, Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """What of a customer decides about the tax and the payment of a service."""
+
+    country: str
+    vat_number: str | None
+    method: PaymentMethod | None
+
+
+def item_of(
+    service: Renewable,
+    notices: Sequence[Notice],
+    payer: Payer,
+    links: Links,
+    catalogue: Catalogue,
+    now: datetime,
+) -> Item:
+    """What a mail says about a service, as it is now.
+
+    Args:
+        notices: what was due to be said about it.
+
+    Raises:
+        DataError: the tax table has no rate for its customer.
+    """
+    situation = notices_rule.situation(notices, situation_of(service, payer.method, now))
+    quote = _announcement(service, payer, now)
+    return Item(
+        situation=situation,
+        name=service.plan.name,
+        detail=service.detail,
+        expires_on=service.view.expires_on,
+        amount=None if quote is None or situation is Situation.STOPS else quote.gross,
+        periods=quote.periods if quote is not None else service.periods_to_reach(now),
+        on=_on(service, situation, quote, now),
+        links=_links(service, situation, links, catalogue),
+    )
+
+
+def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime) -> Situation:
+    """What is true of a service now, whatever was due to be said."""
+    view = service.view
+    today = local_date(now, view.timezone)
+    decision = outlook.decision(view, service.plan.policy, method, today)
+    if decision is Decision.WILL_STOP:
+        return Situation.STOPS
+    if view.is_suspended:
+        return Situation.SUSPENDED
+    if decision is Decision.UNDECIDED_CONTRACT:
+        return Situation.ACCEPT
+    if view.cycle.last_declined_at is not None:
+        return Situation.DECLINED
+    if decision is Decision.UNDECIDED_MANUAL:
+        return Situation.PAY
+    return Situation.METHOD if decision is Decision.UNDECIDED_PAYMENT else Situation.RENEWS
+
+
+def _announcement(service: Renewable, payer: Payer, now: datetime) -> Quote | None:
+    """What renewing a service costs now, or on the day on which it is charged, whichever is more:
+    the tax rate may change in between, and both may happen at what was announced."""
+    at = _charged_at(service, None, now)
+    quotes = [
+        quote
+        for moment in {now, at or now}
+        if (quote := service.quote(payer.country, payer.vat_number, moment)) is not None
+    ]
+    return max(quotes, key=lambda quote: quote.gross.amount, default=None)
+
+
+def _charged_at(service: Renewable, told: Quote | None, now: datetime) -> datetime | None:
+    """When it is charged next by itself, once its customer was told now; None: it is not."""
+    cycle = service.view.cycle
+    said = {**cycle.notices, Notice(DEARER, cycle.dearer): now}
+    cycle = replace(cycle, notices=said, announced_at=now)
+    if told is not None and told.is_dearer_than(service.announced):
+        cycle = replace(cycle, raised_at=now)
+    payment = lifecycle.next_payment(replace(service.view, cycle=cycle), service.plan.policy)
+    return None if payment is None else max(payment.at, now)
+
+
+def _on(
+    service: Renewable, situation: Situation, quote: Quote | None, now: datetime
+) -> date | None:
+    """When what the situation announces will be done."""
+    view = service.view
+    match situation:
+        case Situation.RENEWS | Situation.DECLINED | Situation.DEARER:
+            at = _charged_at(service, quote, now)
+        case Situation.SUSPENDED:
+            at = lifecycle.end_of_suspension(view, service.plan.policy, now)
+        case _:
+            return None
+    return None if at is None else local_date(max(at, now), view.timezone)
+
+
+def _links(
+    service: Renewable, situation: Situation, links: Links, catalogue: Catalogue
+) -> dict[str, str]:
+    id_ = str(service.id)
+    whose = {"customer": service.customer_id}
+    renew = {
+        "command": "renew",
+        **whose,
+        "services": [{"id": id_, "expires_on": service.view.expires_on.isoformat()}],
+    }
+    if situation is Situation.STOPS:
+        return {"resume": links.url({"command": "resume", **whose, "services": [id_]})}
+    stop = links.url({"command": "stop", **whose, "services": [id_]})
+    contract = sellable.contract_of(service.plan, catalogue)
+    if service.view.missing_contract is not None and contract is not None:
+        agreed = [{"contract": contract.code, "version": contract.version}]
+        return {"accept": links.url({**renew, "contracts": agreed}), "stop": stop}
+    return {"renew": links.url(renew), "stop": stop}

@@ -1,0 +1,52 @@
+"""What a handler is: a step inside the database, or one with the outside world."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from sqlalchemy import Connection
+
+from producers.ledger import Claim, Outcome
+
+C = TypeVar("C")  # what is called
+A = TypeVar("A")  # what is answered
+
+
+class DatabaseHandler(Protocol):
+    """A step inside the database: one transaction holds a whole batch."""
+
+    name: str
+
+    def run(self, tx: Connection, claim: Claim) -> Outcome:
+        """Do the step for every subject; raises for a batch that holds a bad one."""
+        ...
+
+
+@runtime_checkable
+class OutsideHandler(Protocol[C, A]):
+    """A step with the outside world. No transaction is open while it calls."""
+
+    name: str
+    immediate: bool
+    """Every call answers at once in this process: a batch is called inline, without waiting."""
+
+    def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, C]], Outcome]:
+        """Write the attempts down; returns the calls to make, and what needs none."""
+        ...
+
+    async def call(self, call: C) -> A:
+        """One call, under its deadline. Faults of the far side are answers, not exceptions."""
+        ...
+
+    def record(
+        self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, C, A]]
+    ) -> Outcome:
+        """Write outcomes down as they arrive, with their effects and follow-ups."""
+        ...
+
+    async def close(self) -> None:
+        """Let the connections of its calls go."""
+        ...
+
+
+Handler = DatabaseHandler | OutsideHandler[Any, Any]

@@ -1,0 +1,76 @@
+"""Renewing the leases of what is still being worked on, from one thread per process."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from producers import ledger
+from producers.ledger import Claim
+from producers.loop import Loop
+
+
+class Heartbeat:
+    """
+    Args:
+        lease_seconds: how long a lease lasts; it is renewed four times as often.
+    """
+
+    def __init__(self, engine: Engine, lease_seconds: float) -> None:
+        self._engine = engine
+        self._lease = lease_seconds
+        # Claim -> itself, and when its lease was last known to be ours.
+        self._held: dict[uuid.UUID, tuple[Claim, float]] = {}
+        self._lock = threading.Lock()
+        self._loop = Loop("heartbeat", self.round)
+        self._thread: threading.Thread | None = None
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+    @contextmanager
+    def holding(self, claim: Claim) -> Iterator[None]:
+        self.hold(claim)
+        try:
+            yield
+        finally:
+            self.drop(claim)
+
+    def hold(self, claim: Claim) -> None:
+        """Renew the lease of a claim that was just made, until :meth:`drop`."""
+        with self._lock:
+            self._held[claim.token] = claim, time.monotonic()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._loop.run, name="heartbeat", daemon=True
+                )
+                self._thread.start()
+
+    def drop(self, claim: Claim) -> None:
+        with self._lock:
+            self._held.pop(claim.token, None)
+
+    def is_held(self, claim: Claim) -> bool:
+        """Whether the lease is still ours as far as is known: nothing is begun after it."""
+        with self._lock:
+            _, renewed_at = self._held.get(claim.token, (None, float("-inf")))
+        return time.monotonic() - renewed_at < self._lease
+
+    def round(self) -> float:
+        """Renew what was not renewed for a beat; returns the seconds until the next one."""
+        beat = self._lease / 4
+        with self._lock:
+            held = list(self._held.values())
+        for claim, renewed_at in held:
+            started = time.monotonic()
+            if started - renewed_at < beat:
+                continue
+            with self._engine.begin() as tx:
+                ledger.renew(tx, claim, seconds=self._lease)
+            with self._lock:
+                if claim.token in self._held:
+                    self._held[claim.token] = claim, started
+        return beat / 2
