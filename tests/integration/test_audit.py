@@ -24,6 +24,11 @@ BEGUN = """WITH begun AS (INSERT INTO emails (id, customer_id, day, begun_at)
     INSERT INTO notices (service_id, expires_at, kind, email_id)
     SELECT s.id, s.expires_at, 'before-1', begun.id FROM services AS s, begun
     WHERE s.plan = 'site'"""
+ENQUEUED = """
+    INSERT INTO tasks (name, subject, queue, lane, batched)
+    VALUES ('price', gen_random_uuid(), 'orders', 'orders', true);
+    INSERT INTO batches (id, queue, name, lane, subjects, size, run_at)
+    SELECT gen_random_uuid(), queue, name, lane, ARRAY[subject], 1, run_at FROM tasks"""
 
 # What to break, by the invariant that has to notice. Triggers are off: the database itself would
 # refuse some of it.
@@ -93,6 +98,12 @@ BREAKS = {
         "UPDATE orders SET state = 'accepted'",
         "UPDATE orders SET state = 'priced'",
         "UPDATE payment_requests SET state = 'open'",
+    ],
+    "a task is in exactly one batch, or waits for its time or for a person": [
+        f"{ENQUEUED}; DELETE FROM batches",
+        f"{ENQUEUED}; UPDATE tasks SET batched = false",
+        f"{ENQUEUED}; INSERT INTO batches (id, queue, name, lane, subjects, size, run_at)"
+        " SELECT gen_random_uuid(), queue, name, lane, subjects, size, run_at FROM batches",
     ],
     "an open request of renewals is on services that are there, and they on it": [
         "UPDATE payment_requests SET order_id = NULL, state = 'open'",
