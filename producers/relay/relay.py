@@ -6,7 +6,6 @@ the two leaves tasks that nobody claims; they are rescued.
 """
 
 import logging
-import threading
 import time
 
 import psycopg
@@ -17,6 +16,7 @@ from monitoring import metrics
 from producers.control import guard
 from producers.failpoints import failpoint
 from producers.ledger.dispatching import Dispatch, dispatch, rescue, undispatch
+from producers.loop import Loop
 from producers.relay.transport import Transport, TransportLost
 from producers.relay.waking import Waker
 from producers.steps import STEPS
@@ -57,7 +57,9 @@ class Relay:
         self._clock = clock
         self._transport = transport
         self._settings = settings
-        self._stopping = threading.Event()
+        self._loop = Loop(
+            "relay", self._work, causes={TransportLost: "broker", psycopg.Error: "database"}
+        )
         self._waker = Waker(engine)
         self._found_at = 0.0
         self._found_in_a_row = 0
@@ -69,28 +71,21 @@ class Relay:
 
     def stop(self) -> None:
         """Ask :meth:`run` to return after the round it is in."""
-        self._stopping.set()
+        self._loop.stop()
 
     def run(self) -> None:
-        """Work until :meth:`stop`; faults of either side are waited out, with backoff."""
-        pause = 0.1
-        while not self._stopping.is_set():
-            try:
-                self._rest_after(self.round())
-                pause = 0.1
-            except TransportLost as error:
-                metrics.relay_failures.labels("broker").inc()
-                log.warning("broker: %s; again in %.1f s", error, pause)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
-            except (SQLAlchemyError, psycopg.Error) as error:
-                metrics.relay_failures.labels("database").inc()
-                self._waker.close()
-                log.warning("database: %s; again in %.1f s", _first_line(error), pause)
-                self._stopping.wait(pause)
-                pause = min(pause * 2, 5.0)
+        """Work until :meth:`stop`."""
+        self._loop.run()
         self._waker.close()
         self._transport.close()
+
+    def _work(self) -> float:
+        try:
+            self._rest_after(self.round())
+        except (SQLAlchemyError, psycopg.Error):
+            self._waker.close()  # it listens on a connection of its own
+            raise
+        return 0.0  # it has rested, and kept its connections alive meanwhile
 
     def round(self) -> int:
         """Rescue if it is time to, dispatch, publish; returns how many tasks were handed over."""
@@ -172,7 +167,3 @@ class Relay:
             metrics.messages.labels(message.queue).inc()
             metrics.dispatched.labels(message.queue).inc(message.size)
         return sum(message.size for message in batch)
-
-
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
