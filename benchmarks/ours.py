@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 
 from autorenew.local.fleet import UNIVERSES, PrivateFleet, descendants
 from benchmarks.orders import delivered
+from producers.relay.relay import MESSAGES_PER_WINDOW
 from producers.steps import BILLING, ORDERS, PRICING
 from schemas.settings import INSTANT
 
@@ -22,7 +23,7 @@ def settings(batch: int) -> dict[str, str]:
         "gateway_url": INSTANT,
         "driver_urls": json.dumps(dict.fromkeys(UNIVERSES, INSTANT)),
         "batch": str(batch),
-        "calls_at_once": str(batch),
+        "calls_at_once": str(batch * MESSAGES_PER_WINDOW),
         "log_level": "WARNING",
     }
 
