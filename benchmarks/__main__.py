@@ -57,7 +57,15 @@ IMPORTED = 200_000
 FEW_SERVICES, MANY_SERVICES = 100_000, 5_000_000
 DUE = 10_000
 FORECAST_SECONDS = 5.0
-LEAST = {"renewals": 2000, "renewals, one to a customer": 2500, "import": 10_000}
+OUTSIDE = "outside calls of 0.3 and 0.5 s"
+ALONE = "their far side by itself"
+LEAST = {
+    "renewals": 2000,
+    "renewals, one to a customer": 2500,
+    "import": 10_000,
+    OUTSIDE: 600,
+    ALONE: 3 * 600,
+}
 PEERS = {"celery": celery_peer, "dramatiq": dramatiq_peer}
 
 
@@ -74,6 +82,8 @@ class Results:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of what is measured by its time, one entry a run."""
     worker_mb: list[float] = field(default_factory=list)
+    calling_mb: list[float] = field(default_factory=list)
+    """Of a process with 1,000 calls under way."""
 
     def median_seconds(self, case: str) -> float | None:
         return statistics.median(self.seconds[case]) if self.seconds.get(case) else None
@@ -106,6 +116,23 @@ class Bench:
         fleet.prepare(orders.catalogue(plans, universes))
         try:
             ours.start(fleet)
+            yield fleet
+        finally:
+            fleet.close()
+
+    @contextmanager
+    def calling_fleet(self, url: str, **settings: str) -> Iterator[PrivateFleet]:
+        """A fleet that calls the far side at ``url``, up and waiting for work."""
+        fleet = PrivateFleet(
+            self.folder / "fleet",
+            self.postgres,
+            self.rabbitmq,
+            database=f"bench_{uuid.uuid4().hex[:8]}",
+            **(outside.settings(url) | settings),
+        )
+        fleet.prepare(orders.catalogue(1))
+        try:
+            outside.start(fleet)
             yield fleet
         finally:
             fleet.close()
@@ -243,25 +270,22 @@ def run_latency(bench: Bench) -> None:
 def run_outside(bench: Bench) -> None:
     """A gateway that takes 0.3 s and an infrastructure that takes 0.5 s, a process for each."""
     with outside.far_side(0.0, 0.0) as url:
-        bench.note("far side alone", 6000, 6000 / outside.served(url), "calls")
-    case = "outside calls of 0.3 and 0.5 s"
-    with outside.far_side(outside.CHARGE_SECONDS, outside.OPERATE_SECONDS) as url:
-        fleet = PrivateFleet(
-            bench.folder / "fleet",
-            bench.postgres,
-            bench.rabbitmq,
-            database=f"bench_{uuid.uuid4().hex[:8]}",
-            **outside.settings(url),
-        )
-        fleet.prepare(orders.catalogue(1))
-        try:
-            outside.start(fleet)
-            bench.note(case, bench.orders, bench.drain(fleet, case, 1))
-            sizes = [outside.memory(fleet, f"worker-{queue}") for queue in ("billing", "web")]
-            bench.results.worker_mb += [round(size, 1) for size in sizes]
-            _check(fleet.owner)
-        finally:
-            fleet.close()
+        bench.note(ALONE, 6000, 6000 / outside.served(url), "calls")
+    with (
+        outside.far_side(outside.CHARGE_SECONDS, outside.OPERATE_SECONDS) as url,
+        bench.calling_fleet(url) as fleet,
+    ):
+        bench.note(OUTSIDE, bench.orders, bench.drain(fleet, OUTSIDE, 1))
+        _check(fleet.owner)
+    with (
+        outside.far_side(outside.LONG_SECONDS, 0.0) as url,
+        bench.calling_fleet(url, calls_at_once="1000", call_seconds="29") as fleet,
+    ):
+        orders.place(fleet.owner, 1000)
+        outside.wait_for_charges(fleet, 1000)
+        bench.results.calling_mb.append(round(outside.memory(fleet, "worker-billing"), 1))
+        fleet.wait_until_idle(60)
+        _check(fleet.owner)
 
 
 def run_renewals(bench: Bench) -> None:
@@ -411,6 +435,19 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
                 f"at most {most:g} ms",
                 _verdict(value <= most),
             )
+    rate = results.median(OUTSIDE)
+    if rate:
+        ratio = rate / outside.BOUND
+        yield (
+            f"{OUTSIDE} / calls at once by their time",
+            f"{ratio:.2f}",
+            "at least 0.8",
+            _verdict(ratio >= 0.8),
+        )
+    if results.calling_mb:
+        largest = max(results.calling_mb)
+        wanted = "at most 200 MB"
+        yield "a process with 1,000 calls", f"{largest:.0f} MB", wanted, _verdict(largest <= 200)
     if results.worker_mb:
         largest = max(results.worker_mb)
         yield "largest worker", f"{largest:.0f} MB", "under 120 MB", _verdict(largest < 120)

@@ -22,8 +22,10 @@ from producers.steps import BILLING, ORDERS, UNIVERSES
 CHARGE_SECONDS = 0.3
 OPERATE_SECONDS = 0.5
 AT_ONCE = {"billing": 225, "provisioning": 375}
-# Of its own, so that it is not what is measured: three times what is wanted.
-WANTED = 600.0
+# Orders a second, if no call ever waited for another's end.
+BOUND = min(AT_ONCE["billing"] / CHARGE_SECONDS, AT_ONCE["provisioning"] / OPERATE_SECONDS)
+# Long enough that a thousand calls are under way together.
+LONG_SECONDS = 8.0
 
 
 @contextmanager
@@ -100,6 +102,13 @@ def start(fleet: PrivateFleet) -> None:
     fleet.start_worker(BILLING, threads=4)
     fleet.start_worker(*UNIVERSES, threads=4, calls_at_once=str(AT_ONCE["provisioning"]))
     fleet.wait_for_consumers()
+
+
+def wait_for_charges(fleet: PrivateFleet, count: int) -> None:
+    """Until so many charges were begun, and their calls have had a second to be made."""
+    query = """SELECT count(*) FROM charges
+        WHERE state = 'started' AND started_at < now() - interval '1 s'"""
+    fleet.wait_until(lambda: fleet.scalar(query) >= count, 60, "they are called")
 
 
 def memory(fleet: PrivateFleet, member: str) -> float:
