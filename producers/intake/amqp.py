@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 200
 # How long a batch waits for further documents once its first is there.
-LINGER_SECONDS = 0.005
+LINGER_SECONDS = 0.001
 # How long to wait for the first: also how long a stop may take.
 POLL_SECONDS = 0.2
 _Delivery = tuple[Any, Any, bytes]

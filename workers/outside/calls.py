@@ -60,6 +60,7 @@ class Batch:
     handler: OutsideHandler[Any, Any]
     claim: Claim
     left: int
+    started_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +243,17 @@ class Calls:
             for one in answered:
                 one.batch.left -= 1
                 if not one.batch.left:
-                    self._heartbeat.drop(one.batch.claim)
+                    self._end(one.batch)
             self.give_back(lane, len(answered))
             if place.answered and len(place.answered) < self._at_once / 4:
                 await asyncio.sleep(RECORD_EVERY_SECONDS)  # a larger group costs hardly more
         place.recording = False
+
+    def _end(self, batch: Batch) -> None:
+        claim = batch.claim
+        self._heartbeat.drop(claim)
+        took = time.monotonic() - batch.started_at
+        metrics.task_seconds.labels(claim.queue, claim.name).observe(took)
 
     async def _drain(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
