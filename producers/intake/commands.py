@@ -30,7 +30,7 @@ from schemas.messages import (
     StopCommand,
     last_day,
 )
-from schemas.rules import sellable
+from schemas.rules import lifecycle, sellable
 from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import renewals
 from schemas.tables.bulk import Bulk, insert
@@ -313,11 +313,22 @@ def _change_method(
         return False
     history.record(tx, (Event(service, "payment_method.changed") for service in changed))
     services = next_steps.load(tx, changed, catalogue)
-    unpaid = [s for s in services if _is_unpaid(s)]
+    unpaid = [s for s in services if _is_unpaid(s) and not _waits_after_a_rise(s, now)]
     _ask(tx, unpaid, catalogue, now)
     retried = {service.id for service in unpaid}
     next_steps.decide(tx, [s for s in services if s.id not in retried], now)
     return True
+
+
+def _waits_after_a_rise(service: Renewable, now: datetime) -> bool:
+    """Whether its customer was told of a higher amount and still has days before it is charged.
+
+    A new payment method does not ask for that amount; ``renew`` does.
+    """
+    cycle, policy = service.view.cycle, service.plan.policy
+    if service.view.mode is not RenewalMode.AUTOMATIC:
+        return False
+    return cycle.is_to_be_told_more or lifecycle.after_a_rise(cycle, policy, now) > now
 
 
 def _is_unpaid(service: Renewable) -> bool:

@@ -75,9 +75,9 @@ _RENEW = text("""
 """)
 
 
-def renew(tx: Connection, claim: Claim, *, seconds: float) -> None:
-    """Hold on to what is still being worked on."""
-    tx.execute(_RENEW, {"token": claim.token, "seconds": seconds})
+def renew(tx: Connection, claim: Claim, *, seconds: float) -> bool:
+    """Hold on to what is still being worked on; returns whether it was still ours."""
+    return tx.execute(_RENEW, {"token": claim.token, "seconds": seconds}).rowcount > 0
 
 
 _HELD = text("SELECT subjects FROM batches WHERE id = :token AND state = 'leased'")

@@ -207,6 +207,9 @@ def _plan_row(plan: Plan) -> PlanRow:
     )
 
 
+_POLICY_FIELDS = {field.name for field in dataclasses.fields(Policy)}
+
+
 def _policy_definition(policy: Policy) -> dict[str, Any]:
     rules = [
         {"subsidiary": rule.subsidiary, "period": rule.period and str(rule.period),
@@ -230,8 +233,10 @@ def _policy(definition: dict[str, Any]) -> Policy:
         )
         for rule in definition["reminders_for"]
     )
+    # A newer release may have written fields that this one does not know.
+    known = {name: definition[name] for name in _POLICY_FIELDS & definition.keys()}
     return Policy(
-        **definition
+        **known
         | {
             "reminders": tuple(definition["reminders"]),
             "charges": tuple(definition["charges"]),

@@ -342,9 +342,9 @@ def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextSt
         yield NextStep(Step.WITHDRAW, service.began_at)
     elif not cycle.is_to_be_told_more:
         if cycle.asked_at is not None and service.is_asked:
-            yield NextStep(Step.REQUEST, _after_a_rise(cycle, policy, cycle.asked_at))
+            yield NextStep(Step.REQUEST, after_a_rise(cycle, policy, cycle.asked_at))
         elif cycle.requested and cycle.method_changed:
-            yield NextStep(Step.REQUEST, _after_a_rise(cycle, policy, service.began_at))
+            yield NextStep(Step.REQUEST, after_a_rise(cycle, policy, service.began_at))
         elif by_itself:
             yield from _charge(service, policy, now)
 
@@ -355,12 +355,12 @@ def _charge(service: Service, policy: Policy, now: datetime) -> Iterator[NextSte
     moments = (service.day(days) for days in _charges(policy))
     at = next((moment for moment in moments if last is None or moment > last), None)
     if at is not None:
-        at = _after_a_rise(cycle, policy, max(at, _announced(service, policy) or at))
+        at = after_a_rise(cycle, policy, max(at, _announced(service, policy) or at))
         again = cycle.requested and cycle.stands_at(max(at, now))
         yield NextStep(Step.CHARGE if again else Step.REQUEST, at)
 
 
-def _after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
+def after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
     """A customer who was told of a higher amount than before has the days of a notice before it
     is charged, unless the renewal was asked for since."""
     raised_at = cycle.raised_at
@@ -396,6 +396,8 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
         at = service.expires_at
         if service.mode_changed_at is not None and service.mode_changed_at > at:
             at = service.mode_changed_at + UNDO
+        if noticed_at > service.expires_at:  # told late: time to resume it, or to save its data
+            noticed_at += UNDO
         yield NextStep(Step.TERMINATE, max(at, noticed_at))
     elif service.is_suspended:
         told_at = cycle.noticed_at(End.SUSPENDED)
@@ -421,7 +423,11 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
         declined_at = service.cycle.declined_at
         if declined_at is None:
             return
+        if service.cycle.is_to_be_told_more:
+            return
         at = max(at, declined_at + timedelta(days=days - policy.charges[0]))
+        # Not before the charge that a higher amount was announced for; it comes first.
+        at = after_a_rise(service.cycle, policy, at)
     yield NextStep(Step.TERMINATE if policy.suspend is None else Step.SUSPEND, at)
 
 

@@ -63,7 +63,7 @@ services = Table(
     Column("pays_until", Date),
     # The newest version of its plan's contract that its customer accepted.
     Column("agreed_version", Integer),
-    # What schemas.lifecycle.next_step says; it stays until whoever does it decides anew.
+    # What schemas.rules.lifecycle.next_step says; it stays until whoever does it decides anew.
     Column("next_step", Text, is_one_of("next_step", Step)),
     moment("next_step_at"),
     # Whom its task is about, where that is not the service itself.

@@ -16,6 +16,7 @@ from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
 from tests.support.given import wait_until
+from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.retries import RetryPolicy
 from workers.runtime.runtime import Runtime
 
@@ -298,6 +299,21 @@ def test_a_heartbeat_holds_the_lease_of_a_slow_call(world: World) -> None:
 
     assert len(world.done()) == 1
     assert world.tasks() == []
+
+
+def test_a_lease_that_was_lost_is_not_held_again_by_a_later_beat(world: World) -> None:
+    world.enqueue(1)
+    (message,) = world.messages()
+    heartbeat = Heartbeat(world.database.owner, 0.4)
+    with world.database.owner.begin() as tx:
+        claim = ledger.claim(tx, "step", "web", [uuid.UUID(message[0])], seconds=0.4)
+    heartbeat.hold(claim, time.monotonic())
+    with world.database.owner.begin() as tx:
+        tx.execute(text("DELETE FROM batches"))
+    wait_until(lambda: not heartbeat.is_held(claim), "the beat finds it gone")
+    heartbeat.round()
+    assert not heartbeat.is_held(claim)
+    heartbeat.stop()
 
 
 def test_a_lease_that_runs_out_under_a_slow_call_leaves_one_effect(world: World) -> None:

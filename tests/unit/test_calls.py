@@ -43,7 +43,7 @@ class Handler:
         self.go = threading.Event()
 
     async def call(self, call: Any) -> Any:
-        if isinstance(call, Exception):
+        if isinstance(call, BaseException):
             raise call
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -238,3 +238,15 @@ def test_call_that_waits_is_not_one_that_answers_at_once() -> None:
 
     with pytest.raises(RuntimeError, match="waits for something"):
         run_now(wait())
+
+
+def test_a_port_that_cancels_itself_blocks_neither_its_task_nor_its_lane(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(2), Handler(waits=False)
+    claim = calls.start(handler, "driver:a", 2, [asyncio.CancelledError(), "fine"])
+    wait_until(lambda: len(calls.recorded) == 2, "both ended")
+    errors = [one.error for one in calls.recorded if one.error]
+    assert [str(error) for error in errors] == ["CancelledError from a call: "]
+    wait_until(lambda: calls.held.dropped == [claim.token], "its lease is not renewed any more")
+    assert calls.calls.reserve("driver:a", 3)

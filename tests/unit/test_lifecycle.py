@@ -366,8 +366,10 @@ class TestStop:
 
     def test_stopped_service_does_not_end_before_a_notice_was_sent(self) -> None:
         assert what(stopped(cycle=Cycle(notices={notice("stop"): None}))) is None
+
+    def test_stopped_service_whose_notice_came_after_the_expiry_ends_a_day_after_it(self) -> None:
         late = Cycle(notices={notice("stop"): on(2)})
-        assert what(stopped(cycle=late)) == (Step.TERMINATE, on(2))
+        assert what(stopped(cycle=late)) == (Step.TERMINATE, on(3))
 
     def test_resumed_service_needs_a_new_notice_before_it_is_suspended(self) -> None:
         # Given a stop that was told, undone on the day of expiry, and only then a reminder.

@@ -107,3 +107,22 @@ def test_nothing_is_ever_paid_within_the_days_after_a_rise_unless_asked_for_sinc
     assert found is None or announced > found
     if raised is not None and (asked is None or asked < raised):
         assert (next_.at - raised).days >= DEFAULT_POLICY.notice
+
+
+def test_what_is_unpaid_does_not_end_before_the_charge_that_was_announced() -> None:
+    without_grace = replace(DEFAULT_POLICY, charges=(-5, -2, 0), suspend=None)
+    declined = {"declines": 1, "declined_at": on(-5), "last_declined_at": on(-5)}
+    noticed = {"notices": {notice("before-1"): on(-15), notice("declined-1"): on(-4)}}
+
+    untold = Cycle(**{**declined, **noticed, "dearer": 1, "dearer_at": on(-2)})
+    untold = replace(untold, announced_at=on(-4))
+    service = a_service(cycle=untold)
+    assert next_step(service, without_grace, LATER, reminders=False) is None
+
+    its_own = {**noticed["notices"], notice("dearer-1"): on(-2, 8)}
+    told_at = replace(untold, announced_at=on(-2, 8), raised_at=on(-2, 8), notices=its_own)
+    charge = next_step(a_service(cycle=told_at), without_grace, LATER, reminders=False)
+    assert charge == NextStep(Step.REQUEST, on(5, 8))
+    again = replace(told_at, last_declined_at=on(5, 8), declines=2)
+    end = next_step(a_service(cycle=again), without_grace, LATER, reminders=False)
+    assert end == NextStep(Step.TERMINATE, on(5, 8))

@@ -110,6 +110,7 @@ class Calls:
         self._handlers: list[OutsideHandler[Any, Any]] = []
         self._changed = threading.Condition()
         self._stopping = False
+        self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._recorders = ThreadPoolExecutor(RECORDERS, thread_name_prefix="record")
         # Started by the first call: a process that makes none needs none.
@@ -133,12 +134,14 @@ class Calls:
                 thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
                 thread.start()
                 self._running = loop, thread
+            if not found.taken:
+                found.progressed_at = time.monotonic()
             while not self._stopping and found.taken and found.taken + wanted > self._most:
                 now = time.monotonic()
                 if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
                     return False
                 self._changed.wait(end - now)
-            if self._stopping:
+            if self._stopping or not self._running or not self._running[1].is_alive():
                 return False
             found.taken += wanted
             return True
@@ -184,12 +187,16 @@ class Calls:
         drained = True
         if self._running is not None:
             loop, thread = self._running
-            drained = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+            if thread.is_alive():
+                drain = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop)
+                drained = drain.result()
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join()
+            else:
+                drained = False
             loop.close()
             self._running = None
-        self._recorders.shutdown(wait=True)
+        self._recorders.shutdown(wait=drained, cancel_futures=True)
         return drained
 
     # From here on: on the loop's thread.
@@ -216,6 +223,12 @@ class Calls:
                     answered = Answered(batch, subject, call, await batch.handler.call(call))
                 except Exception as error:
                     answered = Answered(batch, subject, call, error=error)
+                except BaseException as error:
+                    if self._draining:
+                        raise
+                    # A port that cancels itself or exits: a defect of its own, not our end.
+                    defect = RuntimeError(f"{type(error).__name__} from a call: {error}")
+                    answered = Answered(batch, subject, call, error=defect)
                 finally:
                     metrics.calls_under_way.labels(batch.handler.name).dec()
         place.progressed_at = time.monotonic()
@@ -260,6 +273,7 @@ class Calls:
         while any(lane.taken for lane in self._lanes.values()) and time.monotonic() < end:
             await asyncio.sleep(0.01)
         left = list(self._tasks)
+        self._draining = True
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

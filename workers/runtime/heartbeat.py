@@ -32,17 +32,21 @@ class Heartbeat:
         self._loop.stop()
 
     @contextmanager
-    def holding(self, claim: Claim) -> Iterator[None]:
-        self.hold(claim)
+    def holding(self, claim: Claim, since: float) -> Iterator[None]:
+        self.hold(claim, since)
         try:
             yield
         finally:
             self.drop(claim)
 
-    def hold(self, claim: Claim) -> None:
-        """Renew the lease of a claim that was just made, until :meth:`drop`."""
+    def hold(self, claim: Claim, since: float) -> None:
+        """Renew the lease of a claim, until :meth:`drop` or until it is lost.
+
+        Args:
+            since: ``time.monotonic()`` before the claim was made: its lease is no younger.
+        """
         with self._lock:
-            self._held[claim.token] = claim, time.monotonic()
+            self._held[claim.token] = claim, since
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._loop.run, name="heartbeat", daemon=True
@@ -69,8 +73,10 @@ class Heartbeat:
             if started - renewed_at < beat:
                 continue
             with self._engine.begin() as tx:
-                ledger.renew(tx, claim, seconds=self._lease)
+                ours = ledger.renew(tx, claim, seconds=self._lease)
             with self._lock:
-                if claim.token in self._held:
+                if not ours:  # rescued, or finished: never again held as far as is known
+                    self._held.pop(claim.token, None)
+                elif claim.token in self._held:
                     self._held[claim.token] = claim, started
         return beat / 2

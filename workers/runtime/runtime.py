@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # What found no room is dispatched again after so long, perhaps to a process that has some.
 HANDED_BACK_SECONDS = 0.5
+# More than a message ever names: a larger number is no message of ours.
+MOST_TASKS = 5000
 
 
 class Runtime:
@@ -74,6 +76,9 @@ class Runtime:
         except (TypeError, ValueError, AttributeError):
             log.warning("%s.%s: refused a message that names no batch", queue, handler.name)
             return
+        if not (type(size) is int and 0 < size <= MOST_TASKS and isinstance(lane, str | None)):
+            log.warning("%s.%s: refused a message without a size or lane", queue, handler.name)
+            return
         try:
             if isinstance(handler, OutsideHandler) and not handler.immediate:
                 self._take(handler, queue, ids, lane or f"{queue}.{handler.name}", size)
@@ -89,7 +94,7 @@ class Runtime:
         claim = self._claim(handler, queue, ids)
         if not claim.tasks:
             return
-        with self._heartbeat.holding(claim):
+        with self._heartbeat.holding(claim, started):
             try:
                 if isinstance(handler, OutsideHandler):
                     self._call_inline(handler, claim, held_since=started)
@@ -99,6 +104,7 @@ class Runtime:
                 log.warning("%s", error)
             except Exception as error:
                 self._put_back(claim, error)
+                _do_not_spin(error)
         metrics.task_seconds.labels(queue, handler.name).observe(time.monotonic() - started)
 
     def _take(
@@ -136,10 +142,11 @@ class Runtime:
             return 0
         except Exception as error:
             self._put_back(claim, error)
+            _do_not_spin(error)
             return 0
         if calls:
             under_way = claim.subset(subject for subject, _ in calls)
-            self._heartbeat.hold(under_way)
+            self._heartbeat.hold(under_way, started)
             failpoint("worker.before_call")
             self._calls.start(lane, handler, under_way, calls)
         return len(calls)
@@ -227,34 +234,42 @@ class Runtime:
             log.warning("%s", error)
         except Exception as error:
             self._put_back(part, error)
+            _do_not_spin(error)
 
     def _record(self, handler: OutsideHandler[Any, Any], answered: Sequence[Answered]) -> None:
         """Write down what came back from the loop: at best in one transaction."""
         failpoint("worker.after_call")
-        for one in answered:
-            if one.error is not None:
-                self._put_back(one.batch.claim.subset([one.subject]), one.error)
-        ordered = sorted(
-            (one for one in answered if one.error is None), key=lambda one: one.batch.claim.token
-        )
-        parts = []
-        for _, group in groupby(ordered, key=lambda one: one.batch.claim.token):
+        ordered = sorted(answered, key=lambda one: (one.batch.claim.token, str(one.error)))
+        parts, defects = [], []
+        for _, group in groupby(ordered, key=lambda one: (one.batch.claim.token, str(one.error))):
             ones = list(group)
             claim = ones[0].batch.claim.subset(one.subject for one in ones)
-            parts.append((claim, [(one.subject, one.call, one.answer) for one in ones]))
+            if ones[0].error is None:
+                parts.append((claim, [(one.subject, one.call, one.answer) for one in ones]))
+            else:
+                defects.append((claim, ones[0].error))
+        if not self._record_parts(handler, parts):
+            return  # the database is away: the leases run out
+        for claim, error in defects:
+            if not self._put_back(claim, error):
+                return
+
+    def _record_parts(
+        self,
+        handler: OutsideHandler[Any, Any],
+        parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
+    ) -> bool:
+        """Returns whether each is recorded or put back."""
         if not parts:
-            return
+            return True
         try:
             self._record_claims(handler, parts)
+            return True
         except Exception as error:
             if len(parts) == 1:
-                self._give_up(parts[0][0], error)
-                return
-            for part in parts:  # what is wrong with one claim harms no other
-                try:
-                    self._record_claims(handler, [part])
-                except Exception as alone:
-                    self._give_up(part[0], alone)
+                return self._give_up(parts[0][0], error)
+        # What is wrong with one claim harms no other.
+        return all(self._record_parts(handler, [part]) for part in parts)
 
     def _record_claims(
         self,
@@ -282,18 +297,21 @@ class Runtime:
         retries = [jittered(retry, random.random()) for retry in outcome.retries]
         ledger.finish(tx, claim, replace(outcome, retries=retries))
 
-    def _give_up(self, claim: Claim, error: Exception) -> None:
+    def _give_up(self, claim: Claim, error: Exception) -> bool:
         if isinstance(error, LeaseLost):
             log.warning("%s", error)
-        else:
-            self._put_back(claim, error)
+            return True
+        return self._put_back(claim, error)
 
-    def _put_back(self, claim: Claim, error: Exception) -> None:
+    def _put_back(self, claim: Claim, error: Exception) -> bool:
         """Nothing is known to be wrong with these subjects: try again soon, count nothing.
 
         What was finished already is not ours any more and stays as it is.
+
+        Returns:
+            Whether that could be written down; else their leases run out.
         """
-        known = is_circumstance(error) or isinstance(error, OSError)
+        known = _is_circumstance(error)
         log.warning(
             "%s: put %d back: %s", claim.name, len(claim.tasks), first_line(error),
             exc_info=None if known else error,
@@ -309,7 +327,8 @@ class Runtime:
                     ledger.abandon(tx, claim, reason="defect", error=first_line(error))
         except SQLAlchemyError:
             log.warning("%s: the leases will run out instead", claim.name)
-        time.sleep(0.5 if known else 0.0)
+            return False
+        return True
 
     @staticmethod
     def _count(claim: Claim, outcome: Outcome) -> None:
@@ -321,6 +340,16 @@ class Runtime:
         ):
             if number:
                 metrics.tasks_ended.labels(claim.queue, claim.name, label).inc(number)
+
+
+def _is_circumstance(error: Exception) -> bool:
+    return is_circumstance(error) or isinstance(error, OSError)
+
+
+def _do_not_spin(error: Exception) -> None:
+    """What failed by its circumstances comes back within a second; do not race through a queue."""
+    if _is_circumstance(error):
+        time.sleep(0.5)
 
 
 def _is_subjects_fault(error: Exception) -> bool:
