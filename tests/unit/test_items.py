@@ -127,3 +127,17 @@ def test_paid_late_it_names_the_periods_it_takes() -> None:
     item = said(late, now=datetime(2026, 7, 25, 8, tzinfo=UTC))
 
     assert (item.periods, item.amount) == (2, Money(2 * 4544, "EUR"))
+
+
+def test_a_higher_amount_is_that_of_the_day_to_which_its_own_announcement_puts_the_charge_off() -> (
+    None
+):
+    cycle = Cycle(
+        notices={Notice(BEFORE, 1): on(-1, 8), Notice(DEARER, 1): None},
+        announced_at=on(-1, 8), dearer=1, dearer_at=on(25),
+    )  # fmt: skip
+    service = renewable(a_service(cycle=cycle), announced=Money(4000, "EUR"))
+    item = said(service, Notice(DEARER, 1), now=on(26, 8))
+
+    assert item.on == EXPIRY + timedelta(days=33)  # the next period has ended by then
+    assert (item.periods, item.amount) == (2, Money(2 * 4544, "EUR"))

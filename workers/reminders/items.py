@@ -79,14 +79,20 @@ def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime
 
 def _announcement(service: Renewable, payer: Payer, now: datetime) -> Quote | None:
     """What renewing a service costs now, or on the day on which it is charged, whichever is more:
-    the tax rate may change in between, and both may happen at what was announced."""
-    at = _charged_at(service, None, now)
-    quotes = [
-        quote
-        for moment in {now, at or now}
-        if (quote := service.quote(payer.country, payer.vat_number, moment)) is not None
-    ]
-    return max(quotes, key=lambda quote: quote.gross.amount, default=None)
+    the tax rate may change in between, and both may happen at what was announced.
+
+    An amount above the one before it puts the charge off by the days of a notice: then it is what
+    it costs on that day.
+    """
+    most: Quote | None = None
+    for at in (now, _charged_at(service, None, now)):
+        most = _dearer(most, service.quote(payer.country, payer.vat_number, at or now))
+    put_off = _charged_at(service, most, now)
+    return _dearer(most, service.quote(payer.country, payer.vat_number, put_off or now))
+
+
+def _dearer(one: Quote | None, other: Quote | None) -> Quote | None:
+    return max((q for q in (one, other) if q), key=lambda quote: quote.gross.amount, default=None)
 
 
 def _charged_at(service: Renewable, told: Quote | None, now: datetime) -> datetime | None:
