@@ -245,7 +245,7 @@ class TestLateness:
         fleet = Fleet(service, DEFAULT_POLICY, down=[(on(-40), timedelta(days=60))])
         assert fleet.play(service.began_at) == "terminated"
         if mode is RenewalMode.STOP:
-            assert fleet.log == [(Step.REMIND, on(20)), (Step.TERMINATE, on(20))]
+            assert fleet.log == [(Step.REMIND, on(20)), (Step.TERMINATE, on(21))]
         elif mode is RenewalMode.MANUAL:
             assert set(fleet.service.cycle.notices) == {notice("before-1"), notice("suspended")}
             assert fleet.times(*ENDS) == [on(27), on(52)]
