@@ -8,13 +8,14 @@ reported with all their problems.
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from producers.imports.arrivals import (
     Arrivals,
@@ -131,7 +132,13 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         try:
             yield tx
         finally:
-            tx.invalidate()  # the lock belongs to the session, and ends with it
+            # Given up at once, so that the next import need not wait for the server to notice that
+            # this session has ended; ending it gives the lock up whatever happens.
+            with suppress(SQLAlchemyError):
+                tx.rollback()
+                tx.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+                tx.commit()
+            tx.invalidate()
 
 
 @contextmanager
