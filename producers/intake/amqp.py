@@ -5,7 +5,6 @@ which RabbitMQ verifies, names the upstream.
 """
 
 import logging
-import time
 from typing import Any
 
 import pika
@@ -21,9 +20,7 @@ from schemas.messages import Problem
 log = logging.getLogger(__name__)
 
 BATCH = 200
-# How long a batch waits for further documents once its first is there.
-LINGER_SECONDS = 0.001
-# How long to wait for the first: also how long a stop may take.
+# How long to wait for a document: also how long a stop may take.
 POLL_SECONDS = 0.2
 _Delivery = tuple[Any, Any, bytes]
 
@@ -111,18 +108,16 @@ class AmqpIntake:
                 pass  # it was lost meanwhile, which closes it as well
 
     def _collect(self) -> list[_Delivery]:
-        """The documents that wait, up to a batch; none if none comes in ``POLL_SECONDS``."""
+        """The documents that are there, up to a batch; none if none comes in ``POLL_SECONDS``.
+
+        It does not wait for more: what comes while a batch is taken is the next one.
+        """
         batch: list[_Delivery] = []
-        linger_until = 0.0
         while len(batch) < BATCH:
-            delivery = self._next(LINGER_SECONDS if batch else POLL_SECONDS)
+            delivery = self._next(0.0 if batch else POLL_SECONDS)
             if delivery is None:
                 break
-            if not batch:
-                linger_until = time.monotonic() + LINGER_SECONDS
             batch.append(delivery)
-            if time.monotonic() > linger_until:
-                break
         return batch
 
     def _next(self, seconds: float) -> _Delivery | None:

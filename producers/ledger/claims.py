@@ -29,7 +29,9 @@ _CLAIM = text(f"""
                    OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
             LIMIT 1 FOR UPDATE SKIP LOCKED
         )
-        RETURNING subjects
+        -- It need not reach the disk: whoever commits an effect later takes it there. After a crash
+        -- in between the batch is dispatched still, and this token is worth nothing.
+        RETURNING subjects, set_config('synchronous_commit', 'off', true)
     )
     SELECT t.subject, t.wanted, t.attempts,
            extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited
@@ -42,7 +44,7 @@ _CLAIM = text(f"""
 def claim(
     tx: Connection, name: str, queue: str, batches: Sequence[uuid.UUID], *, seconds: float
 ) -> Claim:
-    """Lease the tasks of the batch that a message names; the caller commits.
+    """Lease the tasks of the batch that a message names; the caller commits, or is in autocommit.
 
     A batch that cannot be claimed was claimed before, was dispatched anew, or is in a lane that
     was paused meanwhile: this is the duplicate check.
@@ -52,9 +54,6 @@ def claim(
     Args:
         batches: what the message carries, one id.
     """
-    # It need not reach the disk: whoever commits an effect later takes it there. After a crash of
-    # the database in between the batch is dispatched still, and this token is worth nothing.
-    tx.execute(_NEED_NOT_WAIT)
     token = uuid.uuid4()
     parameters = {
         "name": name,
@@ -66,8 +65,6 @@ def claim(
     rows = tx.execute(_CLAIM, parameters).all()
     return Claim(name, queue, token, tuple(ClaimedTask(*row) for row in rows))
 
-
-_NEED_NOT_WAIT = text("SET LOCAL synchronous_commit = off")
 
 _RENEW = text("""
     UPDATE batches SET until = now() + make_interval(secs => :seconds)
@@ -123,9 +120,14 @@ def _take_out(tx: Connection, claim: Claim, subjects: Sequence[uuid.UUID]) -> li
     return sorted(chosen)
 
 
+# The batch goes with its last tasks; those of another one have been taken out of it (``taken``).
 _DONE = text("""
-    WITH locked AS MATERIALIZED (
-        SELECT subject, wanted FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+    WITH batch AS (
+        DELETE FROM batches WHERE id = :token AND state = 'leased' AND subjects = :subjects
+        RETURNING id
+    ), locked AS MATERIALIZED (
+        SELECT subject, wanted FROM tasks
+        WHERE (:taken OR EXISTS (SELECT FROM batch)) AND name = :name AND subject = ANY(:subjects)
         ORDER BY subject FOR UPDATE
     ), seen AS MATERIALIZED (
         SELECT l.subject, l.wanted = r.wanted AS is_unchanged
@@ -213,19 +215,22 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
             for f in outcome.failures
         ),
     ]
-    ended = len(_take_out(tx, claim, [*outcome.done, *(row.subject for row in rest)]))
-    if ended == len(outcome):
-        ended = 0
-        if outcome.done:
-            done = {
-                "name": claim.name,
-                "subjects": outcome.done,
-                "wanted": [wanted[subject] for subject in outcome.done],
-            }
-            ended += tx.execute(_DONE, done).scalar_one()
-        if rest:
-            subjects = [row.subject for row in rest]
-            ended += _NOT_DONE(tx, rest, name=claim.name, subjects=subjects).scalar_one()
+    subjects = sorted(outcome.done)
+    done = {
+        "name": claim.name,
+        "token": claim.token,
+        "subjects": subjects,
+        "wanted": [wanted[subject] for subject in subjects],
+    }
+    ended = 0 if rest else tx.execute(_DONE, done | {"taken": False}).scalar_one()
+    if not ended:  # not the whole batch
+        taken = _take_out(tx, claim, [*subjects, *(row.subject for row in rest)])
+        if len(taken) == len(outcome):
+            if subjects:
+                ended += tx.execute(_DONE, done | {"taken": True}).scalar_one()
+            if rest:
+                left = [row.subject for row in rest]
+                ended += _NOT_DONE(tx, rest, name=claim.name, subjects=left).scalar_one()
     if ended != len(outcome):
         raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")
 

@@ -315,6 +315,41 @@ def dispatch(
     ]  # fmt: skip
 
 
+# What no lane, cap or size stands in the way of. Relays that are woken together do not count
+# together: the cap may be passed by what each was woken for.
+_DISPATCH_NEW = text("""
+    WITH fitting AS (
+        SELECT b.id FROM batches AS b
+        WHERE b.id = ANY(:ids) AND b.state = 'ready' AND b.starts = 0 AND b.size <= :most
+          AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = b.lane)
+          AND :cap > (
+              SELECT coalesce(sum(h.size), 0) * 2 FROM batches AS h
+              WHERE h.state = 'dispatched' AND h.queue = b.queue AND h.until > now())
+        FOR UPDATE OF b SKIP LOCKED
+    )
+    UPDATE batches AS b SET state = 'dispatched', dispatches = 1,
+        until = now() + make_interval(secs => :rescue)
+    FROM fitting WHERE b.id = fitting.id
+    RETURNING b.queue, b.name, b.lane, b.id, b.size, set_config('synchronous_commit', 'off', true)
+""")
+
+
+def dispatch_new(
+    tx: Connection, ids: Sequence[uuid.UUID], *, most: int, cap: int, rescue_seconds: float
+) -> list[Dispatch]:
+    """Take batches that were just enqueued, in one statement: the short way of an idle fleet.
+
+    What it leaves, such as batches of a lane that is paused, waits for :func:`dispatch`.
+
+    Args:
+        most: tasks in one message, whatever their name.
+        cap, rescue_seconds: as in :func:`dispatch`.
+    """
+    parameters = {"ids": list(ids), "most": most, "cap": cap, "rescue": rescue_seconds}
+    rows = tx.execute(_DISPATCH_NEW, parameters).all()
+    return [Dispatch(row.queue, row.name, row.lane, row.id, row.size) for row in rows]
+
+
 _ALONE = text("""
     SELECT set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock(:lock)
 """)

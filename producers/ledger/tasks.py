@@ -136,8 +136,10 @@ class Place:
     lane: str
 
 
-# What a relay listens on.
+# What a relay listens on: the ids of new batches, or nothing if those are too many to name. A
+# payload is less than 8,000 bytes.
 CHANNEL = "ledger"
+MOST_NAMED = 200
 
 # Tasks that are there already stay where they are: whoever has one in hand sees at the end that
 # it was wanted again, and one that waits is gathered by a relay.
@@ -174,8 +176,11 @@ _ENQUEUE = text(f"""
         SELECT gen_random_uuid(), queue, :name, lane, array_agg(subject ORDER BY subject),
             count(*), min(run_at)
         FROM put WHERE is_new GROUP BY queue, lane
+        RETURNING id
     )
-    SELECT pg_notify('{CHANNEL}', '') FROM sleeping_relays WHERE until > now() LIMIT 1
+    SELECT pg_notify('{CHANNEL}', (
+        SELECT CASE WHEN count(*) <= {MOST_NAMED} THEN string_agg(id::text, ' ') END FROM batched))
+    FROM sleeping_relays WHERE until > now() LIMIT 1
 """)
 
 

@@ -7,6 +7,7 @@ the two leaves tasks that nobody claims; they are rescued.
 
 import logging
 import time
+import uuid
 
 import psycopg
 from sqlalchemy import Engine
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring import metrics
 from producers.control import guard
 from producers.failpoints import failpoint
-from producers.ledger.dispatching import Dispatch, dispatch, rescue, undispatch
+from producers.ledger.dispatching import Dispatch, dispatch, dispatch_new, rescue, undispatch
 from producers.loop import Loop
 from producers.relay.transport import Transport, TransportLost
 from producers.relay.waking import Waker
@@ -60,10 +61,15 @@ class Relay:
         self._loop = Loop(
             "relay", self._work, causes={TransportLost: "broker", psycopg.Error: "database"}
         )
+        # A worker takes a message when all of it has room beside the calls that are under way.
+        self._window = max(1, settings.calls_at_once // MESSAGES_PER_WINDOW)
+        self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._waker = Waker(engine)
+        self._woken: list[uuid.UUID] = []
         self._found_at = 0.0
         self._found_in_a_row = 0
         self._busy_until = 0.0
+        self._next_look = 0.0
         self._next_beat = 0.0
         self._next_rescue = 0.0
         self._next_full_scan = 0.0
@@ -97,11 +103,33 @@ class Relay:
         if now >= self._next_rescue:
             self._next_rescue = now + RESCUE_EVERY_SECONDS
             self._rescue()
+        failpoint("relay.before_dispatch")
+        woken, self._woken = self._woken, []
+        batch = self._dispatch_new(woken) if woken else []
+        self._publish(batch)
+        if len(batch) < max(1, len(woken)) or now >= self._next_look:
+            self._next_look = now + self._settings.poll_seconds
+            found = self._dispatch(now)
+            self._publish(found)
+            batch += found
+        self._last_round.set_to_current_time()
+        return self._count(batch)
+
+    def _dispatch_new(self, woken: list[uuid.UUID]) -> list[Dispatch]:
+        with self._at_once.connect() as tx:
+            return dispatch_new(
+                tx,
+                woken,
+                most=min(self._settings.batch, self._window),
+                cap=self._settings.dispatch_cap,
+                rescue_seconds=self._settings.rescue_seconds,
+            )
+
+    def _dispatch(self, now: float) -> list[Dispatch]:
         horizon = HORIZON_SECONDS
         if now >= self._next_full_scan:
             self._next_full_scan = now + FULL_SCAN_EVERY_SECONDS
             horizon = 1e9
-        failpoint("relay.before_dispatch")
         with self._engine.begin() as tx:
             batch = dispatch(
                 tx,
@@ -110,21 +138,19 @@ class Relay:
                 rescue_seconds=self._settings.rescue_seconds,
                 horizon=horizon,
             )
-        failpoint("relay.before_publish")
-        self._publish(batch)
-        failpoint("relay.after_confirm")
         if batch and horizon > HORIZON_SECONDS:
             self._next_full_scan = now  # a backlog: go on without a horizon until it is gone
-        self._last_round.set_to_current_time()
-        return self._count(batch)
+        return batch
 
     def _publish(self, batch: list[Dispatch]) -> None:
+        failpoint("relay.before_publish")
         try:
             unroutable = self._transport.publish(batch)
         except TransportLost:
             with self._engine.begin() as tx:
                 undispatch(tx, batch)
             raise
+        failpoint("relay.after_confirm")
         if unroutable:
             metrics.relay_failures.labels("unroutable").inc()
             log.error("no queue %s: run `autorenew broker setup`", ", ".join(sorted(unroutable)))
@@ -133,8 +159,7 @@ class Relay:
         step = STEPS.get(name)
         if step is None or not step.outside:
             return self._settings.batch
-        # A worker takes a message when all of it has room beside the calls that are under way.
-        return max(1, self._settings.calls_at_once // MESSAGES_PER_WINDOW)
+        return self._window
 
     def _rescue(self) -> None:
         with self._engine.begin() as tx:
@@ -159,7 +184,7 @@ class Relay:
             self._transport.idle(BUSY_POLL_SECONDS if is_busy else EAGER_POLL_SECONDS)
         elif not self._waker.ask(now):
             self._transport.idle(self._settings.poll_seconds, wake=self._waker.fileno())
-            self._waker.drain()
+            self._woken = self._waker.drain()
 
     @staticmethod
     def _count(batch: list[Dispatch]) -> int:

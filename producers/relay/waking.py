@@ -50,10 +50,16 @@ class Waker:
         """Becomes readable when an enqueue has committed."""
         return int(self._listening.driver_connection.fileno())
 
-    def drain(self) -> None:
-        """Forget the notifications so far; look at the ledger after that."""
-        for _ in self._listening.driver_connection.notifies(timeout=0):
-            pass
+    def drain(self) -> list[uuid.UUID]:
+        """The batches that the notifications so far name; none if one of them names none.
+
+        Look at the ledger after that: who is woken without a name looks for itself.
+        """
+        payloads = [n.payload for n in self._listening.driver_connection.notifies(timeout=0)]
+        try:
+            return [uuid.UUID(name) for payload in payloads for name in payload.split() or [""]]
+        except ValueError:  # named none, or anybody who may connect has notified
+            return []
 
     def close(self) -> None:
         """Before the relay ends, or after the database was lost."""
@@ -64,6 +70,10 @@ class Waker:
 
     def _listen(self) -> Any:
         connection = self._engine.raw_connection()
-        connection.driver_connection.autocommit = True  # type: ignore[union-attr]
-        connection.driver_connection.execute(f"LISTEN {CHANNEL}")  # type: ignore[union-attr]
+        try:
+            connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+            connection.driver_connection.execute(f"LISTEN {CHANNEL}")  # type: ignore[union-attr]
+        except BaseException:
+            connection.invalidate()
+            raise
         return connection

@@ -482,6 +482,58 @@ def test_what_a_command_changes_while_a_task_is_worked_on_is_seen_in_the_end(
     assert book.row(red) is None
 
 
+def send_new(book: Ledger, *ids: uuid.UUID, most: int = 100, cap: int = 1000) -> list[uuid.UUID]:
+    with book.engine.begin() as tx:
+        sent = dispatching.dispatch_new(tx, ids, most=most, cap=cap, rescue_seconds=30)
+    return [message.batch for message in sent]
+
+
+def test_a_new_batch_is_dispatched_by_its_name_once(book: Ledger) -> None:
+    one, other = subjects(2)
+    book.enqueue(one)
+    book.enqueue(other)
+    batch = book.batch_of(one)
+
+    assert send_new(book, batch, uuid.uuid4()) == [batch]
+    assert send_new(book, batch) == []
+    assert (book.state(one), book.state(other)) == ("dispatched", "ready")
+    assert book.claim(batch).subjects == [one]
+
+
+def test_a_new_batch_waits_for_a_lane_that_is_paused(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('driver:web', 'test')")
+
+    assert send_new(book, book.batch_of(one)) == []
+
+
+def test_a_new_batch_waits_when_its_queue_is_half_full(book: Ledger) -> None:
+    waiting, new = subjects(4), subjects(1)
+    book.enqueue(*waiting)
+    assert len(send_new(book, book.batch_of(waiting[0]), cap=8)) == 1
+    book.enqueue(*new)
+
+    assert send_new(book, book.batch_of(new[0]), cap=8) == []
+    assert len(send_new(book, book.batch_of(new[0]), cap=9)) == 1
+
+
+def test_a_new_batch_that_is_larger_than_a_message_waits_to_be_cut(book: Ledger) -> None:
+    new = subjects(3)
+    book.enqueue(*new)
+
+    assert send_new(book, book.batch_of(new[0]), most=2) == []
+    assert [len(part) for part in book.dispatch(batch=2)] == [2, 1]
+
+
+def test_what_came_to_no_end_is_never_dispatched_as_new(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    book.database.run("UPDATE batches SET starts = 1")
+
+    assert send_new(book, book.batch_of(one)) == []
+
+
 def test_pause_also_stops_dispatched_tasks(book: Ledger) -> None:
     (one,) = subjects(1)
     book.enqueue(one)

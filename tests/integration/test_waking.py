@@ -89,6 +89,53 @@ def test_what_wakes_a_relay_is_the_commit(database: Database, transport: Kept) -
     wait_until(lambda: len(transport.sent) == 1, "the relay was woken", 10)
 
 
+def test_a_notification_names_the_new_batches(database: Database) -> None:
+    waker = Waker(database.engine("relay"))
+    waker.ask(now=0.0)
+
+    enqueue(database)
+    enqueue(database)
+
+    assert select.select([waker.fileno()], [], [], 10)[0]
+    query = "SELECT array_agg(id ORDER BY id) FROM batches"
+    assert sorted(waker.drain()) == database.value(query)
+    waker.close()
+
+
+@pytest.mark.parametrize("payload", ["", "not a batch"])
+def test_a_notification_that_names_no_batch_has_the_relay_look_for_itself(
+    database: Database, payload: str
+) -> None:
+    waker = Waker(database.engine("relay"))
+    waker.ask(now=0.0)
+
+    enqueue(database)
+    database.run("SELECT pg_notify('ledger', :payload)", payload=payload)
+
+    assert select.select([waker.fileno()], [], [], 10)[0]
+    assert waker.drain() == []
+    waker.close()
+
+
+def test_a_relay_that_is_woken_all_the_time_still_finds_what_falls_due(
+    database: Database,
+) -> None:
+    kept = Kept()
+    settings = load_settings(poll_seconds=0.02)
+    relay = Relay(database.engine("relay"), kept, settings, SystemClock())
+    relay.round()
+    with database.engine("orders").begin() as tx:
+        ledger.enqueue(tx, "step", [(uuid.uuid4(), HERE)], delay=0.05)
+
+    def wake() -> int:
+        enqueue(database)
+        relay._woken = database.value("SELECT array_agg(id) FROM batches WHERE state = 'ready'")
+        relay.round()
+        return database.value("SELECT count(*) FROM tasks WHERE NOT batched") or 0
+
+    wait_until(lambda: wake() == 0, "what fell due was dispatched", 10)
+
+
 def test_nobody_notifies_a_relay_that_is_busy(database: Database, transport: Kept) -> None:
     asked = "SELECT count(*) FROM sleeping_relays"
     assert database.value(asked) == 1
