@@ -104,7 +104,10 @@ _READY = text("""
         CROSS JOIN LATERAL (
             SELECT coalesce(sum(b.size) FILTER (
                     WHERE b.state = 'dispatched' AND b.until > now()), 0) AS waiting,
-                coalesce(bool_or(b.starts >= :suspect), false) AS has_suspect
+                -- Nobody claims what was dispatched before its lane was paused.
+                coalesce(bool_or(b.starts >= :suspect) FILTER (
+                    WHERE b.state = 'leased' OR b.lane NOT IN (SELECT lane FROM lane_pauses)
+                ), false) AS has_suspect
             FROM batches AS b
             WHERE b.state IN ('dispatched', 'leased') AND b.queue = q.queue
         ) AS h

@@ -565,6 +565,21 @@ def test_a_queue_has_one_suspect_under_way_at_a_time(book: Ledger) -> None:
     assert len(book.dispatch()) == 1
 
 
+def test_a_suspect_whose_lane_was_paused_does_not_hold_up_its_queue(book: Ledger) -> None:
+    elsewhere = Place("web", "driver:other")
+    (paused,), (other,) = subjects(1), subjects(1)
+    book.enqueue(paused)
+    book.enqueue(other, place=elsewhere)
+    book.database.run("UPDATE batches SET starts = 3")
+    book.database.run("UPDATE batches SET state = 'dispatched', until = now() + interval '1 hour'"
+                      " WHERE lane = 'driver:web'")  # fmt: skip
+    assert book.dispatch() == []
+
+    book.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('driver:web', 'test')")
+
+    assert book.dispatch() == [[other]]
+
+
 def test_undispatched_task_is_ready_at_once_and_counts_no_dispatch(
     book: Ledger,
 ) -> None:
