@@ -4,17 +4,32 @@ import re
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import from_json
 
+from schemas.fields import (
+    Country,
+    EmailAddress,
+    Identifier,
+    Language,
+    OptionName,
+    Text,
+    Token,
+    VatNumber,
+    vat_number,
+)
 from schemas.values import Period
 
 MAX_BODY_BYTES = 256 * 1024
-
-# No control characters: PostgreSQL stores no NUL, and people read these.
-_Word = StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")
-Word = Annotated[str, _Word]
-Key = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
 
 class _Document(BaseModel):
@@ -22,20 +37,22 @@ class _Document(BaseModel):
 
 
 class CustomerDocument(_Document):
-    id: Key
+    id: Identifier
     subsidiary: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
-    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
-    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
-    email: Annotated[
-        str,
-        StringConstraints(pattern=r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]+\.[^@\s.]{2,}$"),
-        Field(max_length=254),
-    ]
-    vat_number: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9 .-]{4,20}$")] | None = None
+    country: Country
+    language: Language
+    email: EmailAddress
+    vat_number: VatNumber | None = None
+
+    @field_validator("vat_number")
+    @classmethod
+    def _as_kept(cls, number: str | None, known: ValidationInfo) -> str | None:
+        country = known.data.get("country")
+        return number if number is None or country is None else vat_number(number, country)
 
 
 class AgreementDocument(_Document):
-    contract: Key
+    contract: Identifier
     version: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -49,21 +66,21 @@ ServiceId = Annotated[
 
 
 class LineDocument(_Document):
-    plan: Key
+    plan: Identifier
     period: Annotated[str, StringConstraints(pattern=r"^P[1-9][0-9]{0,2}[MY]$")]
     quantity: Annotated[int, Field(ge=1, le=1000)] = 1
-    configuration: Annotated[dict[Key, Word], Field(max_length=50)] = {}
+    configuration: Annotated[dict[OptionName, Text], Field(max_length=50)] = {}
 
 
 class OrderDocument(_Document):
     """An order. ``key`` is the idempotency key that upstream chose."""
 
-    key: Key
+    key: Identifier
     customer: CustomerDocument
-    payment_method: Word | None = None
+    payment_method: Token | None = None
     """A token of a gateway; without one the customer's saved method pays."""
     payment_method_expires: Month | None = None
-    payment_gateway: Key | None = None
+    payment_gateway: Identifier | None = None
     """The gateway that the token belongs to; without one, the one named ``default``."""
     contracts: Annotated[list[AgreementDocument], Field(max_length=100)] = []
     lines: Annotated[list[LineDocument], Field(min_length=1, max_length=100)]
@@ -75,7 +92,7 @@ ServiceIds = Annotated[list[ServiceId], Field(min_length=1, max_length=1000)]
 class _Command(_Document):
     """What one customer wants done; repeating it changes nothing more."""
 
-    customer: Key
+    customer: Identifier
 
 
 class StopCommand(_Command):
@@ -125,9 +142,9 @@ class PaymentMethodCommand(_Command):
     """
 
     command: Literal["payment_method"]
-    payment_method: Word
+    payment_method: Token
     payment_method_expires: Month | None = None
-    payment_gateway: Key | None = None
+    payment_gateway: Identifier | None = None
     services: ServiceIds | None = None
 
 

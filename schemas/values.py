@@ -10,18 +10,14 @@ from enum import StrEnum
 from hashlib import sha1
 from typing import NewType
 
+from schemas.fields import CURRENCY_DIGITS
+
 # What must never meet: the type checker tells them apart, at run time they are what they are.
 CustomerId = NewType("CustomerId", str)
 OrderId = NewType("OrderId", uuid.UUID)
 ServiceId = NewType("ServiceId", uuid.UUID)
 RequestId = NewType("RequestId", uuid.UUID)  # of a payment request
 ChargeKey = NewType("ChargeKey", uuid.UUID)
-
-# ISO 4217 currencies that subsidiaries sell in, with the digits of their minor unit.
-CURRENCY_DIGITS = {
-    "AUD": 2, "CAD": 2, "CZK": 2, "EUR": 2, "GBP": 2, "MAD": 2, "PLN": 2,
-    "SGD": 2, "TND": 3, "USD": 2, "XOF": 0, "INR": 2,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

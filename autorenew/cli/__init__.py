@@ -9,6 +9,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.errors import AutorenewError, first_line
+from schemas.shown import for_terminal
 
 # Command -> the module that holds it, imported when the command runs: `--help` imports none.
 COMMANDS = {
@@ -51,10 +52,10 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
         except AutorenewError as error:
             for line in str(error).splitlines():
-                click.echo(f"autorenew: {line}", err=True)
+                click.echo(f"autorenew: {for_terminal(line)}", err=True)
             sys.exit(2)
         except SQLAlchemyError as error:
-            click.echo(f"autorenew: database: {first_line(error)}", err=True)
+            click.echo(f"autorenew: database: {for_terminal(first_line(error))}", err=True)
             sys.exit(2)
 
 

@@ -1,14 +1,15 @@
 """Commands that set things up: database, broker, catalogue."""
 
+import sys
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from sqlalchemy import text
 
 from autorenew.catalogues import bundled
-from autorenew.cli.common import as_json, database, show
+from autorenew.cli.common import as_json, database, say, show
 from producers import topology
 from schemas.catalogue import Catalogue, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
@@ -16,6 +17,7 @@ from schemas.catalogue.store import read, save, set_rollout
 from schemas.database import connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
+from schemas.rules import sellable
 from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.settings import load_settings
 from schemas.tables import ROLES
@@ -35,7 +37,7 @@ def migrate() -> None:
             f"AUTORENEW_ROLE_PASSWORDS: no role {', '.join(unknown)}; there are {', '.join(ROLES)}"
         )
     migrate_database(connect(settings.need("database_url")), passwords)
-    click.echo("the database is up to date")
+    say("the database is up to date")
 
 
 @click.group()
@@ -52,13 +54,13 @@ def setup() -> None:
     """
     settings = load_settings()
     url = settings.need("broker_url")
-    click.echo(f"queues: {', '.join(topology.declare(url))}")
+    say(f"queues: {', '.join(topology.declare(url))}")
     passwords = {u: p.get_secret_value() for u, p in settings.broker_passwords.items()}
     if passwords:
         users = topology.create_users(
             settings.need("broker_management_url"), topology.vhost_of(url), passwords
         )
-        click.echo(f"users: {', '.join(users)}")
+        say(f"users: {', '.join(users)}")
 
 
 @click.group()
@@ -82,9 +84,14 @@ def load_command(paths: tuple[Path, ...], use_bundled: bool) -> None:
 @_paths
 @_bundled
 def check(paths: tuple[Path, ...], use_bundled: bool) -> None:
-    """Check the files of PATHS, without a database; exit code 2 if there is a problem."""
+    """Check the files of PATHS, without a database.
+
+    Exit code 2 if they cannot be loaded, 1 if they can and something in them could never be sold.
+    """
     found = _read(paths, use_bundled)
-    click.echo(f"{len(found.plans)} plans, {len(found.contracts)} contracts: valid")
+    say(f"{len(found.plans)} plans, {len(found.contracts)} contracts: valid")
+    if _warn_of_unsellable(found):
+        sys.exit(1)
 
 
 @catalogue.command("import-ovh")
@@ -103,6 +110,12 @@ def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) ->
                 f"the catalogue in force lacks subsidiary {imported.subsidiary} or contract"
                 f" {contract}: load one first"
             )
+        currency = current.subsidiaries[imported.subsidiary].currency
+        if imported.currency != currency:
+            raise ConfigurationError(
+                f"{file.name} is priced in {imported.currency},"
+                f" and subsidiary {imported.subsidiary} sells in {currency}"
+            )
         # Imported plans name no policy: they get the default one in force.
         policies = {plan.policy.code: plan.policy for plan in current.known_plans()}
         default = policies.get(DEFAULT_POLICY.code, DEFAULT_POLICY)
@@ -117,14 +130,14 @@ def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) ->
 def _report(imported: OvhImport, json_lines: bool) -> None:
     skipped = imported.skipped_commitments
     if not json_lines:
-        click.echo(
+        say(
             f"{len(imported.plans)} plans of {imported.subsidiary},"
             f" {sum(len(plan.prices) for plan in imported.plans)} prices,"
             f" tax rate {imported.tax_rate} %"
         )
         modes = ", ".join(f"{mode} {count}" for mode, count in sorted(skipped.items()))
-        click.echo(f"skipped commitments: {skipped.total()} pricings ({modes})")
-        click.echo(
+        say(f"skipped commitments: {skipped.total()} pricings ({modes})")
+        say(
             f"not priced: {sum(map(len, imported.unpriced_addons.values()))} mandatory add-on"
             f" families of {len(imported.unpriced_addons)} plans (--json lists them)"
         )
@@ -166,7 +179,15 @@ def _read(paths: tuple[Path, ...], use_bundled: bool) -> Catalogue:
 def _put_in_force(found: Catalogue) -> None:
     with database().begin() as tx:
         version = save(tx, found)
-    click.echo(f"catalogue {version}: {len(found.plans)} plans in force")
+    say(f"catalogue {version}: {len(found.plans)} plans in force")
+    _warn_of_unsellable(found)
+
+
+def _warn_of_unsellable(found: Catalogue) -> bool:
+    reasons = list(sellable.never(found, datetime.now(UTC).date()))
+    for reason in reasons:
+        say(f"warning: {reason}", err=True)
+    return bool(reasons)
 
 
 @click.group()
@@ -206,7 +227,7 @@ def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
         if brand not in brands:
             raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")
         set_rollout(tx, brand, subsidiary, day.date())
-    click.echo(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
+    say(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
 
 
 @rollout.command("remove")
@@ -216,4 +237,4 @@ def remove_rollout(brand: str, subsidiary: str) -> None:
     """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
         set_rollout(tx, brand, subsidiary, None)
-    click.echo(f"renewal is off for {brand} in {subsidiary}")
+    say(f"renewal is off for {brand} in {subsidiary}")

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from schemas.clock import Clock
 from schemas.database import check_schema, connect
 from schemas.settings import Settings, load_settings
+from schemas.shown import for_terminal
 from schemas.virtual_clock import clock_of
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a line.")
@@ -152,10 +153,15 @@ def _time_of_day(moment: datetime) -> str:
 
 
 def _text(cell: Any) -> str:
-    """A value as one line, without control characters that could move the cursor."""
+    """A value as one line that is safe to show."""
     if cell is None:
         return ""
     if isinstance(cell, datetime):
         precision = "milliseconds" if cell.microsecond else "seconds"
         return cell.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
-    return "".join(c if c.isprintable() else " " for c in str(cell)).strip()
+    return for_terminal(str(cell)).strip()
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line in which others may have chosen some of the text."""
+    click.echo(for_terminal(line), err=err)

@@ -10,12 +10,14 @@ from typing import Any
 import click
 from sqlalchemy import Connection, text
 
-from autorenew.cli.common import as_json, clock, database, show
+from autorenew.cli.common import as_json, clock, database, say, show
 from monitoring import forecast as forecasting
 from monitoring.forecast import By, Decision, Outcome, ReviewRow, Row
 from schemas.errors import AutorenewError
+from schemas.fields import CURRENCY_DIGITS
 from schemas.settings import load_settings
-from schemas.values import CURRENCY_DIGITS, Money, Universe
+from schemas.shown import for_csv
+from schemas.values import Money, Universe
 
 YEAR = timedelta(days=365)
 
@@ -81,7 +83,7 @@ def forecast(
     if snapshot:
         with engine.begin() as tx:
             count = forecasting.take_snapshot(tx, today)
-        click.echo(f"snapshot of {today}: {f'{count} rows' if count else 'nothing to add'}")
+        say(f"snapshot of {today}: {f'{count} rows' if count else 'nothing to add'}")
         return
     within = Universe(universe) if universe else None
     with engine.connect() as tx:
@@ -204,5 +206,5 @@ def _print_plain(names: Sequence[str], rows: Iterable[Sequence[Any]], as_csv: bo
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows(rows)
+    writer.writerows([for_csv(c) if isinstance(c, str) else c for c in row] for row in rows)
     click.echo(lines.getvalue(), nl=False)

@@ -10,12 +10,13 @@ from typing import Any, BinaryIO, TextIO, cast
 import click
 from rich.progress import Progress
 
-from autorenew.cli.common import as_json, clock, database
+from autorenew.cli.common import as_json, clock, database, say
 from producers.imports.importing import Reject
 from producers.imports.importing import import_services as import_rows
 from producers.imports.rows import Form
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
+from schemas.shown import for_csv
 
 
 @click.command("import")
@@ -96,7 +97,7 @@ def import_services(
         click.echo(json.dumps(summary))
     else:
         would = "would be " if dry_run else ""
-        click.echo(
+        say(
             f"{counts.imported} {would}imported, {counts.known} already known,"
             f" {counts.rejected} {would}rejected" + (f" (see {where})" if where else "")
         )
@@ -132,7 +133,7 @@ class _RejectsFile:
             self._open()
         codes = dict.fromkeys(problem.code for problem in reject.problems)
         message = "; ".join(problem.message for problem in reject.problems)
-        self._writer.writerow((reject.line, " ".join(codes), message, reject.row))
+        self._writer.writerow((reject.line, " ".join(codes), for_csv(message), for_csv(reject.row)))
 
     def _open(self) -> None:
         if self._path is None:

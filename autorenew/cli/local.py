@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import on_stop
+from autorenew.cli.common import on_stop, say
 from autorenew.local import end_on_sigterm
 from monitoring import metrics
 
@@ -62,10 +62,10 @@ def up(folder: Path) -> None:
     with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
-        click.echo("up; stop with Ctrl-C. In another terminal:")
-        click.echo(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
-        click.echo(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
-        click.echo("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
-        click.echo("  .venv/bin/autorenew order show example-1")
+        say("up; stop with Ctrl-C. In another terminal:")
+        say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+        say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+        say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+        say("  .venv/bin/autorenew order show example-1")
         stopping.wait()
-        click.echo("draining")
+        say("draining")

@@ -10,7 +10,7 @@ import click
 from rich.progress import Progress
 from sqlalchemy import Connection, text
 
-from autorenew.cli.common import as_json, clock, database, show
+from autorenew.cli.common import as_json, clock, database, say, show
 from monitoring import audit as auditing
 from producers.control import failed as failures
 from producers.control import lanes as all_lanes
@@ -57,7 +57,7 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
             progress.advance(bar, len(batch))
     if not as_json:
         said = [f"{counts[v]} {v}" for v in (*Verdict, "repeated") if counts[v]]
-        click.echo(", ".join(said) or "no orders in the file")
+        say(", ".join(said) or "no orders in the file")
     sys.exit(1 if counts["not accepted"] else 0)
 
 
@@ -73,7 +73,7 @@ def _say(number: int, answer: Answer, json_lines: bool) -> None:
         for problem in answer.problems:
             where = f" at {problem.path}" if problem.path else ""
             key = answer.key or "no key"
-            click.echo(
+            say(
                 f"line {number} ({key}): {answer.verdict}: {problem.code}{where}:"
                 f" {problem.message}",
                 err=True,
@@ -102,9 +102,9 @@ def show_command(key: str, upstream: str | None, as_json: bool) -> None:
         rows = _timeline(tx, found[0].id)
     if not as_json:
         reason = f" ({found[0].reason})" if found[0].reason else ""
-        click.echo(f"order {key} of {found[0].upstream}: {found[0].state}{reason}")
+        say(f"order {key} of {found[0].upstream}: {found[0].state}{reason}")
         for problem in found[0].problems or []:
-            click.echo(f"  {problem['code']} at {problem['path']}: {problem['message']}")
+            say(f"  {problem['code']} at {problem['path']}: {problem['message']}")
     columns = ("at", "after_s", "subject", "event", "waited_s", "attempt", "detail")
     show("timeline", columns, rows, json_lines=as_json)
 
@@ -208,7 +208,7 @@ def retry_failed(
             for task in failures.list_failed(tx, queue=queue, reason=reason, limit=1_000_000)
         ]
         count = failures.retry(tx, chosen)
-    click.echo(f"{count} tasks are ready again")
+    say(f"{count} tasks are ready again")
     sys.exit(0 if count or everything else 1)
 
 
@@ -220,7 +220,7 @@ def cancel_failed(subjects: tuple[uuid.UUID, ...]) -> None:
     with database().begin() as tx:
         for subject in subjects:
             failures.cancel(tx, subject)
-    click.echo(f"{len(subjects)} cancelled")
+    say(f"{len(subjects)} cancelled")
 
 
 @click.group()
@@ -244,7 +244,7 @@ def pause(lane: str, reason: str) -> None:
     """Start no further task in LANE; running tasks finish."""
     with database().begin() as tx:
         all_lanes.pause(tx, lane, reason)
-    click.echo(f"{lane} is paused")
+    say(f"{lane} is paused")
 
 
 @lanes.command()
@@ -253,7 +253,7 @@ def resume(lane: str) -> None:
     """Start the tasks that wait in LANE."""
     with database().begin() as tx:
         was_paused = all_lanes.resume(tx, lane)
-    click.echo(f"{lane} is resumed" if was_paused else f"{lane} was not paused")
+    say(f"{lane} is resumed" if was_paused else f"{lane} was not paused")
 
 
 @click.command()

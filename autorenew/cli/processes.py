@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import clock, database, on_stop
+from autorenew.cli.common import clock, database, on_stop, say
 from monitoring import metrics
 from schemas.errors import ConfigurationError
 from schemas.settings import load_settings
@@ -107,6 +107,6 @@ def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) 
     except sqlite3.Error as error:
         raise ConfigurationError(f"--store {store}: {error}") from None
     with running:
-        click.echo(f"gateway {running.url}/gateway")
-        click.echo(f"infrastructure {running.url}/infrastructure/DRIVER")
+        say(f"gateway {running.url}/gateway")
+        say(f"infrastructure {running.url}/infrastructure/DRIVER")
         stopping.wait()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection, Engine, text
 
-from autorenew.cli.common import as_json, clock, database, show
+from autorenew.cli.common import as_json, clock, database, say, show
 from autorenew.cli.importing import import_services
 from producers.intake import Answer, Intake, Verdict
 from producers.intake.links import Links
@@ -91,7 +91,7 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
         return
     for name, value in facts.items():
         if value is not None:
-            click.echo(f"{name.replace('_', ' '):20} {value}")
+            say(f"{name.replace('_', ' '):20} {value}")
     rows = [(e.at, e.name, e.attempt, json.dumps(e.detail) if e.detail else None) for e in events]
     show("history", ("at", "event", "attempt", "detail"), rows, json_lines=False)
 
@@ -250,7 +250,7 @@ def _say(answer: Answer, as_json: bool) -> None:
         row = (answer.verdict, answer.repeated, [p.model_dump() for p in answer.problems])
         show("", ("verdict", "repeated", "problems"), [row], json_lines=True)
     elif answer.verdict is Verdict.ACCEPTED:
-        click.echo("no change" if answer.repeated else "done")
+        say("no change" if answer.repeated else "done")
     for problem in () if as_json else answer.problems:
         where = f" at {problem.path}" if problem.path else ""
-        click.echo(f"{answer.verdict}: {problem.code}{where}: {problem.message}", err=True)
+        say(f"{answer.verdict}: {problem.code}{where}: {problem.message}", err=True)

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import from_json
 
 from schemas.errors import AutorenewError
-from schemas.messages import CustomerDocument, Key, Problem, Word
+from schemas.fields import Identifier, OptionName, Text, Token
+from schemas.messages import CustomerDocument, Problem
 from schemas.values import Period
 
 # The longest valid row: 50 options of the longest names and values, all written as escapes.
@@ -34,21 +35,21 @@ class ServiceDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    customer: Key
-    plan: Key
+    customer: Identifier
+    plan: Identifier
     period: str
-    resource_id: Word
+    resource_id: Text
     expires_on: _Day
     mode: Literal["automatic", "manual", "stop"] = "automatic"
     anchor: _Day | None = None
     state: Literal["active", "suspended"] = "active"
     contract_version: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    payment_method: Word | None = None
+    payment_method: Token | None = None
     payment_method_expires: (
         Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$")] | None
     ) = None
-    payment_gateway: Key | None = None
-    configuration: Annotated[dict[Key, Word], Field(max_length=50)] = {}
+    payment_gateway: Identifier | None = None
+    configuration: Annotated[dict[OptionName, Text], Field(max_length=50)] = {}
 
 
 CUSTOMER_FIELDS = tuple(name for name in CustomerDocument.model_fields if name != "id")
@@ -59,16 +60,16 @@ REQUIRED = tuple(
 
 # Field -> the code of its problem, and what is accepted.
 _ACCEPTED = {
-    "customer": ("customer_invalid", "1 to 100 printable characters"),
+    "customer": ("customer_invalid", "1 to 100 printable characters without blanks at the ends"),
     "plan": ("plan_unknown", "the code of a plan"),
     "period": ("period_invalid", "a period such as P1M or P12M"),
-    "resource_id": ("resource_missing", "1 to 200 printable characters"),
+    "resource_id": ("resource_missing", "1 to 200 printable characters without blanks at the ends"),
     "expires_on": ("date_invalid", "a day such as 2027-01-31, from 1970 to 2199"),
     "anchor": ("date_invalid", "a day such as 2027-01-31, from 1970 to 2199"),
     "mode": ("mode_invalid", "automatic, manual or stop"),
     "state": ("state_invalid", "active or suspended"),
     "contract_version": ("contract_version_invalid", "a whole number from 1"),
-    "payment_method": ("payment_method_invalid", "a token of 1 to 200 printable characters"),
+    "payment_method": ("payment_method_invalid", "a token of 1 to 200 visible ASCII characters"),
     "payment_method_expires": (
         "payment_method_invalid",
         "a month such as 2027-01, or a day, from 1970 to 2199",
@@ -248,7 +249,9 @@ def parse(rows: RowFormat, line: int, raw: bytes) -> tuple[Row | None, list[Prob
     except ValueError as error:  # also for a line that is not UTF-8
         return None, [_malformed(str(error))]
     person = {name: fields.pop(name) for name in CUSTOMER_FIELDS if name in fields}
-    problems = _of_person(person) if person else []
+    problems: list[Problem] = []
+    if person:
+        person, problems = _read_person(person)
     try:
         service = ServiceDocument.model_validate(fields)
     except ValidationError as error:
@@ -312,6 +315,15 @@ def day(text: str) -> date | None:
     return found if 1970 <= found.year < 2200 else None
 
 
+# Stands in for the fields that are not given.
+_ANYBODY = {
+    "id": "any",
+    "subsidiary": "FR",
+    "country": "FR",
+    "language": "fr",
+    "email": "any@example.com",
+}
+
 _READERS: dict[str, Callable[[str], object]] = {
     "period": _period,
     "expires_on": day,
@@ -320,17 +332,19 @@ _READERS: dict[str, Callable[[str], object]] = {
 }
 
 
-def _of_person(person: Mapping[str, Any]) -> list[Problem]:
-    """Problems of the given fields of a customer. A missing field is none: it may not be needed."""
+def _read_person(person: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The given fields of a customer, as they are kept, and their problems.
+
+    A missing field is no problem: it may not be needed.
+    """
     try:
-        CustomerDocument.model_validate({"id": "any", **person})
+        read = CustomerDocument.model_validate({**_ANYBODY, **person})
     except ValidationError as error:
-        return [
+        return person, [
             _wrong(str(problem["loc"][0]))
             for problem in error.errors(include_url=False, include_input=False)
-            if problem["type"] != "missing"
         ]
-    return []
+    return {name: getattr(read, name) for name in person}, []
 
 
 def _of_shape(error: ValidationError) -> list[Problem]:

@@ -5,7 +5,6 @@ with another body is rejected as ``key_reused``.
 """
 
 import hashlib
-import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from producers.intake.documents import Answer, Document, Verdict
 from producers.intake.validation import problems_of
 from producers.steps import PRICE, PRICING
 from schemas.catalogue import Catalogue
+from schemas.fields import is_identifier
 from schemas.messages import OrderDocument, Problem, last_day
 from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import customers, order_lines
@@ -131,9 +131,7 @@ def _candidate(
 
 def _key_of(value: Any) -> str | None:
     key = value.get("key") if isinstance(value, dict) else None
-    if isinstance(key, str) and re.fullmatch(r"[^\x00-\x1f\x7f]{1,100}", key):
-        return key
-    return None
+    return key if isinstance(key, str) and is_identifier(key) else None
 
 
 def _method(order: OrderDocument) -> Method | None:

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import CatalogueError
+from schemas.fields import Country, CurrencyCode, Language, OptionName, Text
 from schemas.rules.lifecycle import DEFAULT_POLICY as DEFAULT
 from schemas.rules.lifecycle import Policy, ReminderRule
-from schemas.values import CURRENCY_DIGITS, Money, Period, Universe
+from schemas.values import Money, Period, Universe
 
 BUNDLED = Path(__file__).parent / "bundled"
 """The sample catalogue that comes with the project."""
@@ -24,12 +25,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 TELECOM_SUBSIDIARIES = {"FR"}
 
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-# As in order documents: what an order chooses from must be something an order can say.
-Text = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
 Days = Annotated[int, Field(ge=1, le=365)]
-OptionName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
 
 class _Entry(BaseModel):
@@ -39,10 +35,10 @@ class _Entry(BaseModel):
 class _Subsidiary(_Entry):
     code: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
     entity: Text
-    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
-    currency: str
+    country: Country
+    currency: CurrencyCode
     timezone: str
-    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+    language: Language
 
 
 class _Contract(_Entry):
@@ -204,16 +200,12 @@ def _unique(entries: Sequence[tuple[str, Any]], problems: list[str]) -> dict[str
 
 
 def _usable(where: str, entry: _Subsidiary, problems: list[str]) -> bool:
-    good = True
-    if entry.currency not in CURRENCY_DIGITS:
-        problems.append(f"{where}: currency: {entry.currency!r} is not known")
-        good = False
     try:
         ZoneInfo(entry.timezone)
     except (KeyError, ValueError, OSError):  # not there; not a name; a folder, too long
         problems.append(f"{where}: timezone: {entry.timezone!r} is not an IANA time zone")
-        good = False
-    return good
+        return False
+    return True
 
 
 def _policy(

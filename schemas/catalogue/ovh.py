@@ -17,7 +17,8 @@ from typing import Any
 
 from schemas.catalogue.models import Option, Plan, Price
 from schemas.errors import CatalogueError
-from schemas.values import CURRENCY_DIGITS, Money, Period, Universe
+from schemas.fields import CURRENCY_DIGITS, is_clean
+from schemas.values import Money, Period, Universe
 
 SCALE = 8
 LARGEST_PRICE = 10 ** (12 + SCALE)
@@ -33,12 +34,14 @@ class OvhImport:
     """
     Attributes:
         subsidiary: whose prices these are.
+        currency: of all prices.
         tax_rate: percent, as the catalogue says.
         skipped_commitments: pricings that bind the customer, by mode.
         unpriced_addons: plan -> families of add-ons it must be sold with, which are not priced.
     """
 
     subsidiary: str
+    currency: str
     tax_rate: Decimal
     plans: list[Plan]
     skipped_commitments: Counter[str]
@@ -124,6 +127,7 @@ def import_ovh(
         raise CatalogueError(problems)
     return OvhImport(
         subsidiary,
+        currency,
         rate,
         list(plans.values()),
         skipped,
@@ -133,7 +137,7 @@ def import_ovh(
 
 def _text(value: Any, longest: int = 200) -> str:
     """A text that an order can name and the database can keep."""
-    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not is_clean(value):
         raise ValueError(f"{value!r} is not a text")
     return value
 

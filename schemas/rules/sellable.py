@@ -43,6 +43,19 @@ def of_customer(
         yield Obstacle(error.code, about, str(error))
 
 
+def never(catalogue: Catalogue, on: date) -> Iterator[str]:
+    """What of a catalogue no order could ever buy, and why.
+
+    Args:
+        on: the day it is put in force.
+    """
+    for subsidiary in sorted(catalogue.subsidiaries.values(), key=lambda s: s.code):
+        for obstacle in of_customer(subsidiary, subsidiary.country, None, on):
+            plans = sum(bool(plan.periods(subsidiary.code)) for plan in catalogue.plans.values())
+            lost = f"none of {plans} plans could be sold"
+            yield f"subsidiary {subsidiary.code}: {obstacle.message}: {lost}"
+
+
 def of_period(
     plan: Plan, subsidiary: str, period: Period | None, *, renewed: bool = False
 ) -> Iterator[Obstacle]:

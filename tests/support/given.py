@@ -67,7 +67,7 @@ def order(key: str = "order-1", *lines: Any, customer: str = "alice", **changes:
             "subsidiary": "FR",
             "country": "FR",
             "language": "fr",
-            "email": f"{customer}@example.com",
+            "email": f"{customer.replace('ë', 'e')}@example.com",
         },
         "payment_method": f"tok-{customer}",
         "contracts": [{"contract": "terms", "version": 2}],

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.fields import CURRENCY_DIGITS
 from schemas.values import (
-    CURRENCY_DIGITS,
     ChargeState,
     Money,
     OperationState,

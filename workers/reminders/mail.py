@@ -6,6 +6,7 @@ The sentences are in ``texts/LANGUAGE.toml``, the layout in ``templates/``.
 import tomllib
 import uuid
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -20,12 +21,12 @@ from typing import Any
 
 from babel import Locale
 from babel.dates import format_date
-from babel.numbers import format_currency
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from schemas.errors import ConfigurationError, DataError
+from schemas.fields import CURRENCY_DIGITS
 from schemas.rules.notices import Situation as Situation
-from schemas.values import CURRENCY_DIGITS, Money
+from schemas.values import Money
 
 HERE = Path(__file__).parent
 
@@ -148,8 +149,12 @@ class Wording:
         return written
 
     def money(self, money: Money) -> str:
-        amount = Decimal(money.amount).scaleb(-CURRENCY_DIGITS[money.currency])
-        return format_currency(amount, money.currency, locale=self.locale)
+        """With the digits of ISO 4217: CLDR has fewer where small coins went out of use."""
+        digits = CURRENCY_DIGITS[money.currency]
+        pattern = copy(self.locale.currency_formats["standard"])
+        pattern.frac_prec = (digits, digits)
+        amount = Decimal(money.amount).scaleb(-digits)
+        return str(pattern.apply(amount, self.locale, money.currency, currency_digits=False))
 
 
 def _wording(language: str) -> Wording:
