@@ -1,7 +1,7 @@
 """A worker's side of the ledger: lease a batch, and say how its tasks ended."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -71,13 +71,39 @@ _NEED_NOT_WAIT = text("SET LOCAL synchronous_commit = off")
 
 _RENEW = text("""
     UPDATE batches SET until = now() + make_interval(secs => :seconds)
-    WHERE id = :token AND state = 'leased'
+    WHERE id IN (
+        SELECT id FROM batches WHERE id = ANY(:tokens) AND state = 'leased'
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
 """)
+_LEASED = text("SELECT id FROM batches WHERE id = ANY(:tokens) AND state = 'leased'")
 
 
-def renew(tx: Connection, claim: Claim, *, seconds: float) -> bool:
-    """Hold on to what is still being worked on; returns whether it was still ours."""
-    return tx.execute(_RENEW, {"token": claim.token, "seconds": seconds}).rowcount > 0
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of leases that were to be renewed, by their tokens.
+
+    Attributes:
+        lost: not ours any more. What is in neither set is ours, and its row was locked: it may be
+            renewed another time.
+    """
+
+    renewed: frozenset[uuid.UUID]
+    lost: frozenset[uuid.UUID]
+
+
+def renew(tx: Connection, tokens: Iterable[uuid.UUID], *, seconds: float) -> Renewal:
+    """Hold on to what is still being worked on; waits for nobody."""
+    wanted = frozenset(tokens)
+    parameters = {"tokens": list(wanted), "seconds": seconds}
+    renewed = frozenset(tx.execute(_RENEW, parameters).scalars())
+    missed = wanted - renewed
+    if not missed:
+        return Renewal(renewed, missed)
+    return Renewal(
+        renewed, missed.difference(tx.execute(_LEASED, {"tokens": list(missed)}).scalars())
+    )
 
 
 _HELD = text("SELECT subjects FROM batches WHERE id = :token AND state = 'leased'")

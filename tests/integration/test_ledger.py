@@ -306,7 +306,7 @@ def test_a_renewed_lease_is_not_rescued(book: Ledger) -> None:
     claim = book.take(one, seconds=-1)
 
     with book.engine.begin() as tx:
-        ledger.renew(tx, claim, seconds=60)
+        ledger.renew(tx, [claim.token], seconds=60)
 
     assert book.rescue() == (0, 0)
     book.finish(claim, Outcome(done=[one]))

@@ -316,6 +316,40 @@ def test_a_lease_that_was_lost_is_not_held_again_by_a_later_beat(world: World) -
     heartbeat.stop()
 
 
+def test_a_locked_batch_is_not_waited_for_when_leases_are_renewed(world: World) -> None:
+    claims = []
+    for _ in range(3):
+        world.enqueue(1)
+        (message,) = world.messages()
+        with world.database.owner.begin() as tx:
+            claims.append(ledger.claim(tx, "step", "web", [uuid.UUID(message[0])], seconds=60))
+    locked, lost, other = claims
+    world.database.run("DELETE FROM batches WHERE id = :id", id=lost.token)
+    query = "SELECT extract(epoch FROM until - now()) FROM batches WHERE id = :id"
+    lease = 3600.0
+    heartbeat = Heartbeat(world.database.owner, lease)
+    heartbeat.stop()  # rounds are made by hand
+    for claim in claims:
+        heartbeat.hold(claim, time.monotonic() - lease / 2)
+
+    # When a finish holds one of the rows
+    with world.database.owner.begin() as tx:
+        tx.execute(text("SELECT FROM batches WHERE id = :id FOR UPDATE"), {"id": locked.token})
+        beat = threading.Thread(target=heartbeat.round)
+        beat.start()
+        beat.join(5)
+        waited = beat.is_alive()
+    beat.join()
+
+    # Then the others are renewed without it, and it stays held for the next round.
+    assert not waited
+    assert world.database.value(query, id=other.token) > lease / 2
+    assert [heartbeat.is_held(claim) for claim in claims] == [True, False, True]
+    assert world.database.value(query, id=locked.token) <= 60
+    heartbeat.round()
+    assert world.database.value(query, id=locked.token) > lease / 2
+
+
 def test_a_lease_that_runs_out_under_a_slow_call_leaves_one_effect(world: World) -> None:
     """As when a process is frozen: another one takes over, the first comes back too late."""
     (subject,) = world.enqueue(1)
