@@ -31,8 +31,10 @@ from workers.runtime.retries import jittered
 
 log = logging.getLogger(__name__)
 
-# What found no room is dispatched again after so long, perhaps to a process that has some.
+# What found no room is dispatched again after so long, perhaps to a process that has some: at once
+# would only go in circles, and the longest is what a lane may stand idle when it has room again.
 HANDED_BACK_SECONDS = 0.5
+HANDED_BACK_LONGEST_SECONDS = 4.0
 # More than a message ever names: a larger number is no message of ours.
 MOST_TASKS = 5000
 
@@ -118,7 +120,9 @@ class Runtime:
         """Claim and begin tasks as soon as their lane has room; they are called on the loop."""
         if not self._calls.reserve(lane, size):
             with self._engine.begin() as tx:
-                hand_back(tx, ids, delay=HANDED_BACK_SECONDS)
+                hand_back(
+                    tx, ids, shortest=HANDED_BACK_SECONDS, longest=HANDED_BACK_LONGEST_SECONDS
+                )
             metrics.handed_back.labels(queue, handler.name).inc(size)
             return
         begun = 0
