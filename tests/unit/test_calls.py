@@ -157,6 +157,27 @@ def test_more_than_a_lane_holds_finds_room_once_it_is_empty(
     assert handler.most <= 4
 
 
+def test_more_than_a_lane_holds_finds_room_while_smaller_ones_keep_coming(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(8), Handler()  # a lane holds 12; a relay's largest message has 2
+    for _ in range(6):
+        calls.start(handler, "driver:a", 2)
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(calls.calls.reserve("driver:a", 40)))
+    waiting.start()
+    # When a few of them end, and the lane is never empty
+    calls.calls.give_back("driver:a", 2)
+    waiting.join(10)
+
+    # Then it is begun, once: nothing else is until it is done.
+    assert found == [True]
+    assert not calls.calls.reserve("driver:a", 1)
+    calls.calls.give_back("driver:a", 40)
+    calls.calls.give_back("driver:a", -2)
+    handler.go.set()
+
+
 def test_room_that_is_not_needed_is_given_back(
     world: Callable[[int], World], impatient: None
 ) -> None:

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from monitoring import metrics
 from producers.ledger import Claim
+from producers.relay.relay import MESSAGES_PER_WINDOW
 from schemas.errors import first_line
 from workers.runtime.handlers import OutsideHandler
 from workers.runtime.heartbeat import Heartbeat
@@ -106,6 +107,7 @@ class Calls:
         self._heartbeat = heartbeat
         self._at_once = at_once
         self._most = at_once + max(1, int(at_once * CLAIMED_AHEAD))
+        self._usual = max(1, at_once // MESSAGES_PER_WINDOW)
         self._lanes: dict[str, _Lane] = {}
         self._handlers: list[OutsideHandler[Any, Any]] = []
         self._changed = threading.Condition()
@@ -119,12 +121,14 @@ class Calls:
     def reserve(self, lane: str, wanted: int) -> bool:
         """Room for ``wanted`` tasks in a lane; waits a moment for it.
 
-        More than a lane holds find room once it is empty.
+        A message of a relay whose window is larger holds more than is usual: it is begun where
+        a usual one finds room, and exceeds that, so that smaller ones do not starve it.
 
         Returns:
             Whether they may be claimed now; False: the lane is full, or the process stops.
         """
         end = time.monotonic() + PATIENCE_SECONDS
+        most_taken = self._most - min(wanted, self._usual)
         with self._changed:
             found = self._lanes.get(lane)
             if found is None:
@@ -136,7 +140,7 @@ class Calls:
                 self._running = loop, thread
             if not found.taken:
                 found.progressed_at = time.monotonic()
-            while not self._stopping and found.taken and found.taken + wanted > self._most:
+            while not self._stopping and found.taken > most_taken:
                 now = time.monotonic()
                 if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
                     return False
