@@ -44,8 +44,9 @@ class Outside:
     name = "step"
     immediate = False
 
-    def __init__(self, call: Callable[[uuid.UUID], str]) -> None:
+    def __init__(self, call: Callable[[uuid.UUID], str], at_once: int | None = None) -> None:
         self._call = call
+        self.at_once = at_once
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Any]], Outcome]:
         return [(subject, subject) for subject in claim.subjects], Outcome()
@@ -260,6 +261,24 @@ def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
     work.join()
 
     assert world.done() == subjects
+
+
+def test_no_more_calls_are_under_way_than_the_handler_can_make(world: World) -> None:
+    subjects = world.enqueue(12)
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    def call(_subject: uuid.UUID) -> str:
+        under_way.append(1)
+        seen.append(len(under_way))
+        time.sleep(0.01)
+        under_way.pop()
+        return "done"
+
+    world.deliver(Outside(call, at_once=2), world.runtime())
+
+    assert world.done() == subjects
+    assert max(seen) <= 2
 
 
 def test_failed_call_is_retried_and_then_waits_for_a_person(

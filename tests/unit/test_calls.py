@@ -35,8 +35,9 @@ class Handler:
     name = "step"
     immediate = False
 
-    def __init__(self, *, waits: bool = True) -> None:
+    def __init__(self, *, waits: bool = True, at_once: int | None = None) -> None:
         self.waits = waits
+        self.at_once = at_once
         self.under_way = 0
         self.most = 0
         self.closed = False
@@ -75,7 +76,7 @@ class World:
 
     def start(self, handler: Handler, lane: str, count: int, calls: Any = None) -> Claim:
         """Reserve room and make calls; fails where there is none."""
-        assert self.calls.reserve(lane, count)
+        assert self.calls.reserve(lane, count, handler.at_once)
         tasks = tuple(ClaimedTask(uuid.uuid4(), 1, 0, 0.0) for _ in range(count))
         claim = Claim("step", "web", uuid.uuid4(), tasks)
         made = calls or list(range(count))
@@ -208,6 +209,32 @@ def test_call_whose_lease_has_ended_is_not_made(world: Callable[[int], World]) -
     (lost,) = [a for a in calls.recorded if a.error is not None]
     assert lost.batch.claim == claim
     assert handler.most == 1
+
+
+def test_calls_beyond_what_a_handler_can_make_wait_before_their_lease_is_checked(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(100), Handler(at_once=2)
+    calls.start(handler, "mail", 2)
+    claim = calls.start(handler, "mail", 1)
+    wait_until(lambda: handler.under_way == 2, "all that the handler can make are under way")
+
+    # When the lease of the third ends while it waits
+    calls.held.lost.add(claim.token)
+    handler.go.set()
+
+    wait_until(lambda: len(calls.recorded) == 3, "all came to an end")
+    assert [a.batch.claim for a in calls.recorded if a.error is not None] == [claim]
+    assert handler.most == 2
+
+
+def test_lane_claims_little_more_than_its_handler_can_call_at_once(
+    world: Callable[[int], World], impatient: None
+) -> None:
+    calls, handler = world(100), Handler(at_once=2)
+    calls.start(handler, "mail", 3)
+    assert not calls.calls.reserve("mail", 1, handler.at_once)
+    handler.go.set()
 
 
 def test_lease_is_let_go_when_the_last_of_a_claim_is_recorded(

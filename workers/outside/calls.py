@@ -83,31 +83,36 @@ Record = Callable[[OutsideHandler[Any, Any], Sequence[Answered]], None]
 class _Lane:
     """
     Attributes:
+        at_once: calls under way.
         taken: tasks that are claimed, or about to be, and not recorded.
         answered: what waits to be recorded.
         progressed_at: when a call last ended.
     """
 
+    at_once: int
     room: asyncio.Semaphore
     taken: int = 0
     answered: list[Answered] = field(default_factory=list)
     recording: bool = False
     progressed_at: float = field(default_factory=time.monotonic)
 
+    def has_room(self, wanted: int) -> bool:
+        most = self.at_once + max(1, int(self.at_once * CLAIMED_AHEAD))
+        usual = max(1, self.at_once // MESSAGES_PER_WINDOW)
+        return self.taken <= most - min(wanted, usual)
+
 
 class Calls:
     """All outside calls of a process; safe to share between threads.
 
     Args:
-        at_once: calls under way in each lane.
+        at_once: calls under way in each lane, if its handler states no lower limit.
     """
 
     def __init__(self, record: Record, heartbeat: Heartbeat, *, at_once: int) -> None:
         self._record = record
         self._heartbeat = heartbeat
         self._at_once = at_once
-        self._most = at_once + max(1, int(at_once * CLAIMED_AHEAD))
-        self._usual = max(1, at_once // MESSAGES_PER_WINDOW)
         self._lanes: dict[str, _Lane] = {}
         self._handlers: list[OutsideHandler[Any, Any]] = []
         self._changed = threading.Condition()
@@ -118,21 +123,24 @@ class Calls:
         # Started by the first call: a process that makes none needs none.
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
-    def reserve(self, lane: str, wanted: int) -> bool:
+    def reserve(self, lane: str, wanted: int, at_once: int | None = None) -> bool:
         """Room for ``wanted`` tasks in a lane; waits a moment for it.
 
         A message of a relay whose window is larger holds more than is usual: it is begun where
         a usual one finds room, and exceeds that, so that smaller ones do not starve it.
 
+        Args:
+            at_once: how many calls of this lane its handler can make at once.
+
         Returns:
             Whether they may be claimed now; False: the lane is full, or the process stops.
         """
         end = time.monotonic() + PATIENCE_SECONDS
-        most_taken = self._most - min(wanted, self._usual)
         with self._changed:
             found = self._lanes.get(lane)
             if found is None:
-                found = self._lanes[lane] = _Lane(asyncio.Semaphore(self._at_once))
+                limit = min(self._at_once, at_once or self._at_once)
+                found = self._lanes[lane] = _Lane(limit, asyncio.Semaphore(limit))
             if self._running is None and not self._stopping:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
@@ -140,7 +148,7 @@ class Calls:
                 self._running = loop, thread
             if not found.taken:
                 found.progressed_at = time.monotonic()
-            while not self._stopping and found.taken > most_taken:
+            while not self._stopping and not found.has_room(wanted):
                 now = time.monotonic()
                 if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
                     return False
@@ -262,7 +270,7 @@ class Calls:
                 if not one.batch.left:
                     self._end(one.batch)
             self.give_back(lane, len(answered))
-            if place.answered and len(place.answered) < self._at_once / 4:
+            if place.answered and len(place.answered) < place.at_once / 4:
                 await asyncio.sleep(RECORD_EVERY_SECONDS)  # a larger group costs hardly more
         place.recording = False
 

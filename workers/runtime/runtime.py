@@ -118,7 +118,7 @@ class Runtime:
         size: int,
     ) -> None:
         """Claim and begin tasks as soon as their lane has room; they are called on the loop."""
-        if not self._calls.reserve(lane, size):
+        if not self._calls.reserve(lane, size, handler.at_once):
             with self._engine.begin() as tx:
                 hand_back(
                     tx, ids, shortest=HANDED_BACK_SECONDS, longest=HANDED_BACK_LONGEST_SECONDS
