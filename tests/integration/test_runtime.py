@@ -335,6 +335,32 @@ def test_a_lease_that_was_lost_is_not_held_again_by_a_later_beat(world: World) -
     heartbeat.stop()
 
 
+def test_threads_and_calls_share_one_time_to_end(world: World) -> None:
+    world.enqueue(1)
+    entered, release = threading.Event(), threading.Event()
+
+    def call(_subject: uuid.UUID) -> str:
+        entered.set()
+        release.wait(30)
+        return "done"
+
+    runtime = world.runtime(shutdown_seconds=2.0, call_seconds=0.1)
+    for message in world.messages():
+        runtime.handle(Outside(call), "web", message)
+    assert entered.wait(10)
+
+    # When the threads of handlers take all of it
+    runtime.stop()
+    stopped = time.monotonic()
+    wait_until(lambda: time.monotonic() > stopped + 2.0, "the time to end passes")
+    runtime.close()
+
+    # Then the calls get no more.
+    took = time.monotonic() - stopped
+    release.set()
+    assert took < 3.0
+
+
 def test_a_locked_batch_is_not_waited_for_when_leases_are_renewed(world: World) -> None:
     claims = []
     for _ in range(3):

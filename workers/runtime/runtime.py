@@ -47,14 +47,20 @@ class Runtime:
         self._settings = settings
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
         self._calls = Calls(self._record, self._heartbeat, at_once=settings.calls_at_once)
+        self._end: float | None = None
 
     def stop(self) -> None:
-        """Begin no more calls: what has no room is handed back."""
+        """Begin no more calls: what has no room is handed back. From here on
+        ``shutdown_seconds`` run, for the threads of handlers and for calls together."""
+        if self._end is None:
+            self._end = time.monotonic() + self._settings.shutdown_seconds
         self._calls.stop()
 
     def close(self) -> None:
-        """Finish the calls that are under way, as far as ``shutdown_seconds`` last."""
-        if not self._calls.close(self._settings.shutdown_seconds):
+        """Finish the calls that are under way, as far as the time since :meth:`stop` lasts."""
+        self.stop()
+        assert self._end is not None
+        if not self._calls.close(max(0.0, self._end - time.monotonic())):
             log.error("calls were still under way after %g s", self._settings.shutdown_seconds)
         self._heartbeat.stop()
 
