@@ -265,6 +265,65 @@ def test_closing_ends_when_its_time_is_up() -> None:
     assert calls.recorded == []
 
 
+class Exits(Handler):
+    """Its calls exit in a task of their own, which ends the loop."""
+
+    async def call(self, call: Any) -> Any:
+        async def leave() -> None:
+            raise SystemExit("from a port")
+
+        await asyncio.create_task(leave())
+
+
+def test_leases_of_what_was_under_way_run_out_when_the_loop_is_ended_by_a_call(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler, exits = world(10), Handler(), Exits()
+    claim = calls.start(handler, "driver:a", 2)
+    wait_until(lambda: handler.under_way == 2, "two calls are under way")
+
+    ended = calls.start(exits, "driver:b", 1)
+
+    tokens = {claim.token, ended.token}
+    wait_until(lambda: set(calls.held.dropped) == tokens, "their leases are let go")
+    assert not calls.calls.reserve("driver:c", 1)
+    assert not calls.calls.close(10)
+    assert calls.recorded == []
+
+
+def test_lease_of_what_is_begun_after_the_loop_was_ended_runs_out(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(10), Handler()
+    assert calls.calls.reserve("driver:a", 1)  # before, and begun after it
+    ended = calls.start(Exits(), "driver:b", 1)
+    wait_until(lambda: calls.held.dropped == [ended.token], "the loop has ended")
+    claim = Claim("step", "web", uuid.uuid4(), ())
+
+    calls.calls.start("driver:a", handler, claim, [])  # type: ignore[arg-type]
+
+    assert calls.held.dropped == [ended.token, claim.token]
+
+
+def test_closing_ends_when_a_call_ends_the_loop_meanwhile() -> None:
+    calls, handler = World(10), Handler()
+    calls.start(handler, "driver:a", 1)
+    wait_until(lambda: handler.under_way == 1, "one is under way")
+
+    async def leave() -> None:
+        await asyncio.sleep(0.1)
+        raise SystemExit("from a port")
+
+    class ExitsLater(Handler):
+        async def call(self, call: Any) -> Any:
+            await asyncio.create_task(leave())
+
+    calls.start(ExitsLater(), "driver:b", 1)
+    started = time.monotonic()
+    assert not calls.calls.close(60)
+    assert time.monotonic() - started < 30
+
+
 def test_nothing_is_taken_once_it_stops() -> None:
     calls = World(10)
     calls.calls.stop()

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -119,6 +119,8 @@ class Calls:
         self._stopping = False
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: dict[UUID, Batch] = {}  # by the token of its claim
+        self._ended = False
         self._recorders = ThreadPoolExecutor(RECORDERS, thread_name_prefix="record")
         # Started by the first call: a process that makes none needs none.
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
@@ -143,17 +145,19 @@ class Calls:
                 found = self._lanes[lane] = _Lane(limit, asyncio.Semaphore(limit))
             if self._running is None and not self._stopping:
                 loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
+                thread = threading.Thread(
+                    target=self._serve, args=(loop,), name="calls", daemon=True
+                )
                 thread.start()
                 self._running = loop, thread
             if not found.taken:
                 found.progressed_at = time.monotonic()
-            while not self._stopping and not found.has_room(wanted):
+            while not (self._stopping or self._ended or found.has_room(wanted)):
                 now = time.monotonic()
                 if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
                     return False
                 self._changed.wait(end - now)
-            if self._stopping or not self._running or not self._running[1].is_alive():
+            if self._stopping or self._ended:
                 return False
             found.taken += wanted
             return True
@@ -177,6 +181,11 @@ class Calls:
             self._handlers.append(handler)
         batch = Batch(handler, claim, len(calls))
         assert self._running is not None  # there is room only where it runs
+        with self._changed:
+            if self._ended:
+                self._heartbeat.drop(claim)
+                return
+            self._begun[claim.token] = batch
         self._running[0].call_soon_threadsafe(self._begin, lane, batch, calls)
 
     def stop(self) -> None:
@@ -199,19 +208,37 @@ class Calls:
         drained = True
         if self._running is not None:
             loop, thread = self._running
-            if thread.is_alive():
-                drain = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop)
+            drain = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop)
+            while not (drain.done() or self._ended):
+                wait([drain], timeout=0.1)
+            if drain.done():
                 drained = drain.result()
                 loop.call_soon_threadsafe(loop.stop)
                 thread.join()
             else:
                 drained = False
+                drain.cancel()
+                thread.join()
+                loop.run_until_complete(self._drain(0.0))
             loop.close()
             self._running = None
         self._recorders.shutdown(wait=drained, cancel_futures=True)
         return drained
 
     # From here on: on the loop's thread.
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """However the loop ends, nobody holds on to the leases of what it leaves: they run out."""
+        try:
+            loop.run_forever()
+        except BaseException as error:  # a task that a port started has exited
+            log.error("no more calls can be made in this process: %r", error, exc_info=True)
+        with self._changed:
+            self._ended = True
+            left, self._begun = list(self._begun.values()), {}
+            self._changed.notify_all()
+        for batch in left:
+            self._heartbeat.drop(batch.claim)
 
     def _begin(self, lane: str, batch: Batch, calls: Sequence[tuple[UUID, Any]]) -> None:
         for subject, call in calls:
@@ -236,7 +263,7 @@ class Calls:
                 except Exception as error:
                     answered = Answered(batch, subject, call, error=error)
                 except BaseException as error:
-                    if self._draining:
+                    if self._draining and isinstance(error, asyncio.CancelledError):
                         raise
                     # A port that cancels itself or exits: a defect of its own, not our end.
                     defect = RuntimeError(f"{type(error).__name__} from a call: {error}")
@@ -276,6 +303,8 @@ class Calls:
 
     def _end(self, batch: Batch) -> None:
         claim = batch.claim
+        with self._changed:
+            self._begun.pop(claim.token, None)
         self._heartbeat.drop(claim)
         took = time.monotonic() - batch.started_at
         metrics.task_seconds.labels(claim.queue, claim.name).observe(took)
