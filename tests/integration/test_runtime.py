@@ -7,8 +7,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from producers import ledger
 from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry, dispatching
@@ -261,6 +263,62 @@ def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
     work.join()
 
     assert world.done() == subjects
+
+
+class OneDefect(Outside):
+    """A defect in the call of one subject; keeps what its group holds when it is recorded."""
+
+    def __init__(self, world: World, bad: uuid.UUID, fault: Callable[[Connection], None]) -> None:
+        super().__init__(lambda _: "done")
+        self.held_at_record: list[list[uuid.UUID]] = []
+        self._world = world
+        self._bad = bad
+        self._fault = fault
+
+    async def call(self, call: uuid.UUID) -> str:
+        if call == self._bad:
+            raise KeyError("nobody foresaw this")
+        return "done"
+
+    def record(
+        self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, uuid.UUID, str]]
+    ) -> Outcome:
+        self.held_at_record += [row.subjects for row in self._world.database.all(HELD)]
+        self._fault(tx)
+        return super().record(tx, claim, answers)
+
+
+HELD = "SELECT subjects FROM batches WHERE state = 'leased'"
+
+
+def test_what_had_a_defect_is_put_back_after_the_good_answers_were_recorded(world: World) -> None:
+    subjects = world.enqueue(3)
+    handler = OneDefect(world, subjects[1], lambda _: None)
+
+    world.deliver(handler, world.runtime())
+
+    assert handler.held_at_record == [subjects]
+    assert world.done() == [subjects[0], subjects[2]]
+    assert world.tasks() == [("ready", "defect", 0)]
+    assert world.database.value("SELECT starts FROM tasks") == 1
+
+
+def test_nothing_is_put_back_when_the_good_answers_cannot_be_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = world.enqueue(3)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("release", {}, psycopg.OperationalError("the database is away"))
+
+    monkeypatch.setattr(ledger, "release", away)
+    handler = OneDefect(world, subjects[1], lambda _: away())
+
+    world.deliver(handler, world.runtime())
+
+    # Then the leases run out, of all of them.
+    assert [row.subjects for row in world.database.all(HELD)] == [subjects]
+    assert world.done() == []
 
 
 def test_no_more_calls_are_under_way_than_the_handler_can_make(world: World) -> None:
