@@ -219,6 +219,11 @@ _NOT_DONE = Bulk(
 )
 
 
+_LOCK = text("""
+    SELECT FROM tasks WHERE name = :name AND subject = ANY(:subjects) ORDER BY subject FOR UPDATE
+""")
+
+
 def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
     """End tasks of a claim, in the transaction that holds their effect and their follow-ups.
 
@@ -227,7 +232,17 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
     Raises:
         LeaseLost: some of them are not ours any more; the caller rolls everything back.
     """
-    wanted = {task.subject: task.wanted for task in claim.tasks}
+    finish_together(tx, [claim], outcome)
+
+
+def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -> None:
+    """The same for tasks of several claims of one name.
+
+    All batches are locked before all tasks, both sorted, so that whoever locks some of the same
+    waits and does not deadlock: a rescue, an enqueue, another who finishes.
+    """
+    name = claims[0].name
+    wanted = {task.subject: task.wanted for claim in claims for task in claim.tasks}
     rest = [
         *(_NotDone(s, wanted[s], False, 0.0, 0, None, "") for s in outcome.again),
         *(
@@ -239,21 +254,27 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
             for f in outcome.failures
         ),
     ]
-    ended = len(_take_out(tx, claim, [*outcome.done, *(row.subject for row in rest)]))
-    if ended == len(outcome):
-        ended = 0
-        if outcome.done:
-            done = {
-                "name": claim.name,
-                "subjects": outcome.done,
-                "wanted": [wanted[subject] for subject in outcome.done],
-            }
-            ended += tx.execute(_DONE, done).scalar_one()
-        if rest:
-            subjects = [row.subject for row in rest]
-            ended += _NOT_DONE(tx, rest, name=claim.name, subjects=subjects).scalar_one()
+    ending = {*outcome.done, *(row.subject for row in rest)}
+    for claim in sorted(claims, key=lambda claim: claim.token):
+        mine = ending.intersection(claim.subjects)
+        lost = len(mine) - len(_take_out(tx, claim, list(mine)))
+        if lost:
+            raise LeaseLost(f"{name}: {lost} of {len(mine)} leases lost")
+    if outcome.done and rest:
+        tx.execute(_LOCK, {"name": name, "subjects": list(ending)})
+    ended = 0
+    if outcome.done:
+        done = {
+            "name": name,
+            "subjects": outcome.done,
+            "wanted": [wanted[subject] for subject in outcome.done],
+        }
+        ended += tx.execute(_DONE, done).scalar_one()
+    if rest:
+        subjects = [row.subject for row in rest]
+        ended += _NOT_DONE(tx, rest, name=name, subjects=subjects).scalar_one()
     if ended != len(outcome):
-        raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")
+        raise LeaseLost(f"{name}: {len(outcome) - ended} of {len(outcome)} leases lost")
 
 
 _RELEASE = text("""

@@ -288,7 +288,7 @@ class OneDefect(Outside):
         return super().record(tx, claim, answers)
 
 
-HELD = "SELECT subjects FROM batches WHERE state = 'leased'"
+HELD = "SELECT subjects FROM batches WHERE state = 'leased' ORDER BY id"
 
 
 def test_what_had_a_defect_is_put_back_after_the_good_answers_were_recorded(world: World) -> None:
@@ -319,6 +319,56 @@ def test_nothing_is_put_back_when_the_good_answers_cannot_be_written_down(
     # Then the leases run out, of all of them.
     assert [row.subjects for row in world.database.all(HELD)] == [subjects]
     assert world.done() == []
+
+
+WAITS_FOR_LOCK = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.mark.parametrize("kind", ["of two claims", "of one claim, done and not done"])
+def test_answers_are_recorded_beside_an_enqueue_for_the_same_subjects(
+    world: World, kind: str
+) -> None:
+    several = kind == "of two claims"
+    subjects = sorted(uuid.uuid4() for _ in range(4))
+    groups = [(subjects[0], subjects[3]), subjects[1:3]] if several else [subjects]
+    away = subjects[1] if not several else None
+    release = threading.Event()
+    recorded: list[list[uuid.UUID]] = []
+
+    class Recorded(Outside):
+        def record(self, tx: Connection, claim: Claim, answers: Any) -> Outcome:
+            recorded.append(claim.subjects)
+            return super().record(tx, claim, answers)
+
+    def call(subject: uuid.UUID) -> str:
+        release.wait(30)
+        return "away" if subject == away else "done"
+
+    handler, runtime = Recorded(call), world.runtime()
+    for group in groups:
+        with world.database.owner.begin() as tx:
+            ledger.enqueue(tx, "step", [(subject, HERE) for subject in group])
+        (message,) = world.messages()
+        runtime.handle(handler, "web", message)
+    # Claims end in the order of their tokens, which is random.
+    of_first = world.database.all(HELD)[0].subjects
+    one, other = subjects[1::2] if subjects[3] in of_first else subjects[0::2]
+
+    # When a transaction enqueues one after the other while the answers are recorded
+    with world.database.owner.begin() as tx:
+        ledger.enqueue(tx, "step", [(one, HERE)])
+        release.set()
+        wait_until(lambda: world.database.value(WAITS_FOR_LOCK) == 1, "the recording waits")
+        ledger.enqueue(tx, "step", [(other, HERE)])
+    runtime.close()
+
+    # Then neither is undone, and what was wanted once more is ready.
+    assert recorded == [subjects]
+    rows = world.database.all("SELECT subject FROM tasks ORDER BY subject")
+    assert [row.subject for row in rows] == [one, other]
 
 
 def test_no_more_calls_are_under_way_than_the_handler_can_make(world: World) -> None:

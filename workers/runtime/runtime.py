@@ -177,7 +177,7 @@ class Runtime:
     def _run_inside(self, handler: DatabaseHandler, claim: Claim) -> None:
         with self._engine.begin() as tx:
             outcome = self._bisect(tx, claim, lambda part: handler.run(tx, part))
-            self._finish(tx, claim, outcome)
+            self._finish(tx, [claim], outcome)
             failpoint("worker.before_finish")
         failpoint("worker.after_finish")
         self._count(claim, outcome)
@@ -222,7 +222,7 @@ class Runtime:
             if time.monotonic() - held_since > self._settings.lease_seconds / 2:
                 ledger.check_held(tx, claim)  # before anything leaves the house
             if len(outcome):
-                self._finish(tx, claim, outcome)
+                self._finish(tx, [claim], outcome)
         self._count(claim, outcome)
         if calls:
             failpoint("worker.after_begin")
@@ -297,15 +297,14 @@ class Runtime:
                 together,
                 lambda some: handler.record(tx, some, [by_subject[s] for s in some.subjects]),
             )
-            for claim, _ in parts:
-                self._finish(tx, claim, outcome.of(claim) if len(parts) > 1 else outcome)
+            self._finish(tx, [claim for claim, _ in parts], outcome)
             failpoint("worker.before_finish")
         failpoint("worker.after_finish")
         self._count(first, outcome)
 
-    def _finish(self, tx: Connection, claim: Claim, outcome: Outcome) -> None:
+    def _finish(self, tx: Connection, claims: Sequence[Claim], outcome: Outcome) -> None:
         retries = [jittered(retry, random.random()) for retry in outcome.retries]
-        ledger.finish(tx, claim, replace(outcome, retries=retries))
+        ledger.finish_together(tx, claims, replace(outcome, retries=retries))
 
     def _give_up(self, claim: Claim, error: Exception) -> bool:
         if isinstance(error, LeaseLost):
