@@ -1,7 +1,7 @@
 """A worker's side of the ledger: lease a batch, and say how its tasks ended."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -68,13 +68,39 @@ def claim(
 
 _RENEW = text("""
     UPDATE batches SET until = now() + make_interval(secs => :seconds)
-    WHERE id = :token AND state = 'leased'
+    WHERE id IN (
+        SELECT id FROM batches WHERE id = ANY(:tokens) AND state = 'leased'
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
 """)
+_LEASED = text("SELECT id FROM batches WHERE id = ANY(:tokens) AND state = 'leased'")
 
 
-def renew(tx: Connection, claim: Claim, *, seconds: float) -> bool:
-    """Hold on to what is still being worked on; returns whether it was still ours."""
-    return tx.execute(_RENEW, {"token": claim.token, "seconds": seconds}).rowcount > 0
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of leases that were to be renewed, by their tokens.
+
+    Attributes:
+        lost: not ours any more. What is in neither set is ours, and its row was locked: it may be
+            renewed another time.
+    """
+
+    renewed: frozenset[uuid.UUID]
+    lost: frozenset[uuid.UUID]
+
+
+def renew(tx: Connection, tokens: Iterable[uuid.UUID], *, seconds: float) -> Renewal:
+    """Hold on to what is still being worked on; waits for nobody."""
+    wanted = frozenset(tokens)
+    parameters = {"tokens": list(wanted), "seconds": seconds}
+    renewed = frozenset(tx.execute(_RENEW, parameters).scalars())
+    missed = wanted - renewed
+    if not missed:
+        return Renewal(renewed, missed)
+    return Renewal(
+        renewed, missed.difference(tx.execute(_LEASED, {"tokens": list(missed)}).scalars())
+    )
 
 
 _HELD = text("SELECT subjects FROM batches WHERE id = :token AND state = 'leased'")
@@ -195,6 +221,11 @@ _NOT_DONE = Bulk(
 )
 
 
+_LOCK = text("""
+    SELECT FROM tasks WHERE name = :name AND subject = ANY(:subjects) ORDER BY subject FOR UPDATE
+""")
+
+
 def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
     """End tasks of a claim, in the transaction that holds their effect and their follow-ups.
 
@@ -203,7 +234,17 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
     Raises:
         LeaseLost: some of them are not ours any more; the caller rolls everything back.
     """
-    wanted = {task.subject: task.wanted for task in claim.tasks}
+    finish_together(tx, [claim], outcome)
+
+
+def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -> None:
+    """The same for tasks of several claims of one name.
+
+    All batches are locked before all tasks, both sorted, so that whoever locks some of the same
+    waits and does not deadlock: a rescue, an enqueue, another who finishes.
+    """
+    name = claims[0].name
+    wanted = {task.subject: task.wanted for claim in claims for task in claim.tasks}
     rest = [
         *(_NotDone(s, wanted[s], False, 0.0, 0, None, "") for s in outcome.again),
         *(
@@ -215,24 +256,32 @@ def finish(tx: Connection, claim: Claim, outcome: Outcome) -> None:
             for f in outcome.failures
         ),
     ]
-    subjects = sorted(outcome.done)
     done = {
-        "name": claim.name,
-        "token": claim.token,
-        "subjects": subjects,
-        "wanted": [wanted[subject] for subject in subjects],
+        "name": name,
+        "subjects": sorted(outcome.done),
+        "wanted": [wanted[subject] for subject in sorted(outcome.done)],
+        "token": claims[0].token,
     }
-    ended = 0 if rest else tx.execute(_DONE, done | {"taken": False}).scalar_one()
-    if not ended:  # not the whole batch
-        taken = _take_out(tx, claim, [*subjects, *(row.subject for row in rest)])
-        if len(taken) == len(outcome):
-            if subjects:
-                ended += tx.execute(_DONE, done | {"taken": True}).scalar_one()
-            if rest:
-                left = [row.subject for row in rest]
-                ended += _NOT_DONE(tx, rest, name=claim.name, subjects=left).scalar_one()
+    if len(claims) == 1 and not rest:
+        ended = tx.execute(_DONE, done | {"taken": False}).scalar_one()
+        if ended == len(outcome):
+            return
+    ending = {*outcome.done, *(row.subject for row in rest)}
+    for claim in sorted(claims, key=lambda claim: claim.token):
+        mine = ending.intersection(claim.subjects)
+        lost = len(mine) - len(_take_out(tx, claim, list(mine)))
+        if lost:
+            raise LeaseLost(f"{name}: {lost} of {len(mine)} leases lost")
+    if outcome.done and rest:
+        tx.execute(_LOCK, {"name": name, "subjects": list(ending)})
+    ended = 0
+    if outcome.done:
+        ended += tx.execute(_DONE, done | {"taken": True}).scalar_one()
+    if rest:
+        subjects = [row.subject for row in rest]
+        ended += _NOT_DONE(tx, rest, name=name, subjects=subjects).scalar_one()
     if ended != len(outcome):
-        raise LeaseLost(f"{claim.name}: {len(outcome) - ended} of {len(outcome)} leases lost")
+        raise LeaseLost(f"{name}: {len(outcome) - ended} of {len(outcome)} leases lost")
 
 
 _RELEASE = text("""

@@ -119,6 +119,7 @@ _READY = text("""
         SELECT id, size, starts, run_at FROM batches AS b
         WHERE b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
           AND b.run_at <= now() AND b.run_at > now() - make_interval(secs => :horizon)
+          AND (b.until IS NULL OR b.until <= now())
         ORDER BY b.run_at LIMIT q.room
     ) AS b
     WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
@@ -249,7 +250,9 @@ _RECUT = Bulk(
         p.state, min(c.run_at), max(c.starts),
         CASE p.state WHEN 'ready' THEN max(c.dispatches)
             ELSE least(max(c.dispatches) + 1, 100) END,
-        now() + make_interval(secs => least(:rescue * 2 ^ least(max(c.dispatches), 10), 3600))
+        CASE p.state WHEN 'dispatched' THEN
+            now() + make_interval(secs => least(:rescue * 2 ^ least(max(c.dispatches), 10), 3600))
+        END
     FROM pieces AS p JOIN cut AS c ON c.id = p.batch
     CROSS JOIN LATERAL unnest(c.subjects[p.first:p.last]) AS s(subject)
     GROUP BY p.id, p.state, c.queue, c.name, c.lane
@@ -323,7 +326,8 @@ def dispatch(
 _DISPATCH_NEW = text("""
     WITH fitting AS (
         SELECT b.id FROM batches AS b
-        WHERE b.id = ANY(:ids) AND b.state = 'ready' AND b.starts = 0 AND b.size <= :most
+        WHERE b.id = ANY(:ids) AND b.state = 'ready' AND b.until IS NULL AND b.starts = 0
+          AND b.size <= :most
           AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = b.lane)
           AND :cap > (
               SELECT coalesce(sum(h.size), 0) * 2 FROM batches AS h
@@ -372,7 +376,7 @@ def _left_over(messages: Sequence[Sequence[Part]]) -> list[_Piece]:
 
 
 _UNDISPATCH = text("""
-    UPDATE batches SET state = 'ready', dispatches = greatest(dispatches - 1, 0)
+    UPDATE batches SET state = 'ready', dispatches = greatest(dispatches - 1, 0), until = NULL
     WHERE id = ANY(:ids) AND state = 'dispatched'
 """)
 
@@ -383,16 +387,29 @@ def undispatch(tx: Connection, unsent: Iterable[Dispatch]) -> None:
     tx.execute(_UNDISPATCH, {"ids": [message.batch for message in unsent]})
 
 
+# Half of the time that it has waited, so that each time it is handed back it waits longer.
 _HAND_BACK = text("""
     UPDATE batches SET state = 'ready', dispatches = 0,
-        run_at = greatest(run_at, now() + make_interval(secs => :delay))
+        until = now() + least(greatest((now() - run_at) / 2, make_interval(secs => :shortest)),
+            make_interval(secs => :longest))
     WHERE id = ANY(:ids) AND state = 'dispatched'
 """)
 
 
-def hand_back(tx: Connection, batches: Sequence[uuid.UUID], *, delay: float) -> None:
-    """What a worker got and has no room for: dispatch it again, ``delay`` seconds from now."""
-    tx.execute(_HAND_BACK, {"ids": list(batches), "delay": delay})
+def hand_back(
+    tx: Connection, batches: Sequence[uuid.UUID], *, shortest: float, longest: float
+) -> None:
+    """What a worker got and has no room for: dispatch it again, later each time.
+
+    It keeps its place among what is ready: once its delay is over, the oldest goes first.
+
+    Args:
+        shortest, longest: seconds until it may be dispatched again.
+    """
+    # Nor need it reach the disk: after a crash of the database it is rescued.
+    tx.execute(text("SET LOCAL synchronous_commit = off"))
+    parameters = {"ids": list(batches), "shortest": shortest, "longest": longest}
+    tx.execute(_HAND_BACK, parameters)
 
 
 _SLEEP = text("""

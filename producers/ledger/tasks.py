@@ -110,16 +110,6 @@ class Outcome:
         else:
             self.failures.append(decision)
 
-    def of(self, claim: Claim) -> "Outcome":
-        """What of it is about the tasks of one claim."""
-        mine = {task.subject for task in claim.tasks}
-        return Outcome(
-            done=[subject for subject in self.done if subject in mine],
-            again=[subject for subject in self.again if subject in mine],
-            retries=[retry for retry in self.retries if retry.subject in mine],
-            failures=[failure for failure in self.failures if failure.subject in mine],
-        )
-
     def __len__(self) -> int:
         return len(self.done) + len(self.again) + len(self.retries) + len(self.failures)
 

@@ -75,7 +75,7 @@ batches = Table(
     Column("starts", SmallInteger, nullable=False, server_default="0"),
     # Since the last claim: doubles the time to rescue.
     Column("dispatches", SmallInteger, nullable=False, server_default="0"),
-    # Dispatched: when it is rescued. Leased: when the lease ends.
+    # Dispatched: when it is rescued. Leased: when the lease ends. Ready: not dispatched before.
     moment("until"),
     Index("batches_ready", "queue", "name", "lane", "run_at", postgresql_where="state = 'ready'"),
     Index("batches_held", "state", "queue", "until", postgresql_where="state <> 'ready'"),

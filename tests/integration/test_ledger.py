@@ -306,7 +306,7 @@ def test_a_renewed_lease_is_not_rescued(book: Ledger) -> None:
     claim = book.take(one, seconds=-1)
 
     with book.engine.begin() as tx:
-        ledger.renew(tx, claim, seconds=60)
+        ledger.renew(tx, [claim.token], seconds=60)
 
     assert book.rescue() == (0, 0)
     book.finish(claim, Outcome(done=[one]))
@@ -595,7 +595,69 @@ def test_undispatched_task_is_ready_at_once_and_counts_no_dispatch(
     query = "SELECT dispatches FROM batches WHERE :s = ANY(subjects)"
     assert (book.state(one), book.database.value(query, s=one)) == ("ready", 0)
     assert book.state(two) == "leased"
+    assert book.dispatch() == [[one]]
     book.finish(claim, Outcome(done=[two]))
+
+
+def hand_back(book: Ledger, *batches: uuid.UUID) -> float:
+    """Returns the seconds until they may be dispatched again."""
+    with book.engine.begin() as tx:
+        dispatching.hand_back(tx, batches, shortest=0.5, longest=4.0)
+        durable = tx.execute(text("SHOW synchronous_commit")).scalar_one()
+    assert durable == "off"
+    query = "SELECT extract(epoch FROM until - now()) FROM batches WHERE id = :id"
+    return float(book.database.value(query, id=batches[0]))
+
+
+def test_what_is_handed_back_waits_longer_each_time_up_to_a_limit(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    delays = []
+    for age in (0, 3, 5, 60):
+        book.database.run(
+            "UPDATE batches SET until = NULL, run_at = now() - make_interval(secs => :age)", age=age
+        )
+        ((message, _),) = book.send()
+        delays.append(round(hand_back(book, message), 1))
+        assert book.dispatch() == []
+
+    assert delays == [0.5, 1.5, 2.5, 4.0]
+
+
+def test_what_was_handed_back_goes_out_before_what_is_younger(book: Ledger) -> None:
+    old, young, youngest = subjects(3)
+    book.enqueue(old)
+    ((message, _),) = book.send()
+    hand_back(book, message)
+    book.enqueue(young)
+    assert book.dispatch() == [[young]]
+    book.enqueue(youngest)
+
+    book.database.run("UPDATE batches SET until = now() WHERE state = 'ready'")
+
+    assert book.dispatch(batch=1) == [[old], [youngest]]
+
+
+def test_what_was_handed_back_is_rescued_as_soon_as_any_other_message(book: Ledger) -> None:
+    (one,) = subjects(1)
+    book.enqueue(one)
+    for _ in range(3):
+        ((message, _),) = book.send()
+        rescue = book.database.value("SELECT extract(epoch FROM until - now()) FROM batches")
+        hand_back(book, message)
+        book.database.run("UPDATE batches SET until = now()")
+
+    assert 25 < rescue <= 30
+
+
+def test_what_does_not_fit_into_a_message_is_ready_at_once(book: Ledger) -> None:
+    many = subjects(5)
+    book.enqueue(*many)
+
+    assert book.dispatch(batch=3, cap=3) == [many[:3]]
+    book.claim(book.batch_of(many[0]))
+
+    assert book.dispatch(batch=3, cap=3) == [many[3:]]
 
 
 def test_short_poll_leaves_older_tasks_to_the_full_scan(book: Ledger) -> None:

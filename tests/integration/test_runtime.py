@@ -7,8 +7,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from producers import ledger
 from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry, dispatching
@@ -44,8 +46,9 @@ class Outside:
     name = "step"
     immediate = False
 
-    def __init__(self, call: Callable[[uuid.UUID], str]) -> None:
+    def __init__(self, call: Callable[[uuid.UUID], str], at_once: int | None = None) -> None:
         self._call = call
+        self.at_once = at_once
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Any]], Outcome]:
         return [(subject, subject) for subject in claim.subjects], Outcome()
@@ -262,6 +265,130 @@ def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
     assert world.done() == subjects
 
 
+class OneDefect(Outside):
+    """A defect in the call of one subject; keeps what its group holds when it is recorded."""
+
+    def __init__(self, world: World, bad: uuid.UUID, fault: Callable[[Connection], None]) -> None:
+        super().__init__(lambda _: "done")
+        self.held_at_record: list[list[uuid.UUID]] = []
+        self._world = world
+        self._bad = bad
+        self._fault = fault
+
+    async def call(self, call: uuid.UUID) -> str:
+        if call == self._bad:
+            raise KeyError("nobody foresaw this")
+        return "done"
+
+    def record(
+        self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, uuid.UUID, str]]
+    ) -> Outcome:
+        self.held_at_record += [row.subjects for row in self._world.database.all(HELD)]
+        self._fault(tx)
+        return super().record(tx, claim, answers)
+
+
+HELD = "SELECT subjects FROM batches WHERE state = 'leased' ORDER BY id"
+
+
+def test_what_had_a_defect_is_put_back_after_the_good_answers_were_recorded(world: World) -> None:
+    subjects = world.enqueue(3)
+    handler = OneDefect(world, subjects[1], lambda _: None)
+
+    world.deliver(handler, world.runtime())
+
+    assert handler.held_at_record == [subjects]
+    assert world.done() == [subjects[0], subjects[2]]
+    assert world.tasks() == [("ready", "defect", 0)]
+    assert world.database.value("SELECT starts FROM tasks") == 1
+
+
+def test_nothing_is_put_back_when_the_good_answers_cannot_be_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = world.enqueue(3)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("release", {}, psycopg.OperationalError("the database is away"))
+
+    monkeypatch.setattr(ledger, "release", away)
+    handler = OneDefect(world, subjects[1], lambda _: away())
+
+    world.deliver(handler, world.runtime())
+
+    # Then the leases run out, of all of them.
+    assert [row.subjects for row in world.database.all(HELD)] == [subjects]
+    assert world.done() == []
+
+
+WAITS_FOR_LOCK = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.mark.parametrize("kind", ["of two claims", "of one claim, done and not done"])
+def test_answers_are_recorded_beside_an_enqueue_for_the_same_subjects(
+    world: World, kind: str
+) -> None:
+    several = kind == "of two claims"
+    subjects = sorted(uuid.uuid4() for _ in range(4))
+    groups = [(subjects[0], subjects[3]), subjects[1:3]] if several else [subjects]
+    away = subjects[1] if not several else None
+    release = threading.Event()
+    recorded: list[list[uuid.UUID]] = []
+
+    class Recorded(Outside):
+        def record(self, tx: Connection, claim: Claim, answers: Any) -> Outcome:
+            recorded.append(claim.subjects)
+            return super().record(tx, claim, answers)
+
+    def call(subject: uuid.UUID) -> str:
+        release.wait(30)
+        return "away" if subject == away else "done"
+
+    handler, runtime = Recorded(call), world.runtime()
+    for group in groups:
+        with world.database.owner.begin() as tx:
+            ledger.enqueue(tx, "step", [(subject, HERE) for subject in group])
+        (message,) = world.messages()
+        runtime.handle(handler, "web", message)
+    # Claims end in the order of their tokens, which is random.
+    of_first = world.database.all(HELD)[0].subjects
+    one, other = subjects[1::2] if subjects[3] in of_first else subjects[0::2]
+
+    # When a transaction enqueues one after the other while the answers are recorded
+    with world.database.owner.begin() as tx:
+        ledger.enqueue(tx, "step", [(one, HERE)])
+        release.set()
+        wait_until(lambda: world.database.value(WAITS_FOR_LOCK) == 1, "the recording waits")
+        ledger.enqueue(tx, "step", [(other, HERE)])
+    runtime.close()
+
+    # Then neither is undone, and what was wanted once more is ready.
+    assert recorded == [subjects]
+    rows = world.database.all("SELECT subject FROM tasks ORDER BY subject")
+    assert [row.subject for row in rows] == [one, other]
+
+
+def test_no_more_calls_are_under_way_than_the_handler_can_make(world: World) -> None:
+    subjects = world.enqueue(12)
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    def call(_subject: uuid.UUID) -> str:
+        under_way.append(1)
+        seen.append(len(under_way))
+        time.sleep(0.01)
+        under_way.pop()
+        return "done"
+
+    world.deliver(Outside(call, at_once=2), world.runtime())
+
+    assert world.done() == subjects
+    assert max(seen) <= 2
+
+
 def test_failed_call_is_retried_and_then_waits_for_a_person(
     world: World,
 ) -> None:
@@ -314,6 +441,66 @@ def test_a_lease_that_was_lost_is_not_held_again_by_a_later_beat(world: World) -
     heartbeat.round()
     assert not heartbeat.is_held(claim)
     heartbeat.stop()
+
+
+def test_threads_and_calls_share_one_time_to_end(world: World) -> None:
+    world.enqueue(1)
+    entered, release = threading.Event(), threading.Event()
+
+    def call(_subject: uuid.UUID) -> str:
+        entered.set()
+        release.wait(30)
+        return "done"
+
+    runtime = world.runtime(shutdown_seconds=2.0, call_seconds=0.1)
+    for message in world.messages():
+        runtime.handle(Outside(call), "web", message)
+    assert entered.wait(10)
+
+    # When the threads of handlers take all of it
+    runtime.stop()
+    stopped = time.monotonic()
+    wait_until(lambda: time.monotonic() > stopped + 2.0, "the time to end passes")
+    runtime.close()
+
+    # Then the calls get no more.
+    took = time.monotonic() - stopped
+    release.set()
+    assert took < 3.0
+
+
+def test_a_locked_batch_is_not_waited_for_when_leases_are_renewed(world: World) -> None:
+    claims = []
+    for _ in range(3):
+        world.enqueue(1)
+        (message,) = world.messages()
+        with world.database.owner.begin() as tx:
+            claims.append(ledger.claim(tx, "step", "web", [uuid.UUID(message[0])], seconds=60))
+    locked, lost, other = claims
+    world.database.run("DELETE FROM batches WHERE id = :id", id=lost.token)
+    query = "SELECT extract(epoch FROM until - now()) FROM batches WHERE id = :id"
+    lease = 3600.0
+    heartbeat = Heartbeat(world.database.owner, lease)
+    heartbeat.stop()  # rounds are made by hand
+    for claim in claims:
+        heartbeat.hold(claim, time.monotonic() - lease / 2)
+
+    # When a finish holds one of the rows
+    with world.database.owner.begin() as tx:
+        tx.execute(text("SELECT FROM batches WHERE id = :id FOR UPDATE"), {"id": locked.token})
+        beat = threading.Thread(target=heartbeat.round)
+        beat.start()
+        beat.join(5)
+        waited = beat.is_alive()
+    beat.join()
+
+    # Then the others are renewed without it, and it stays held for the next round.
+    assert not waited
+    assert world.database.value(query, id=other.token) > lease / 2
+    assert [heartbeat.is_held(claim) for claim in claims] == [True, False, True]
+    assert world.database.value(query, id=locked.token) <= 60
+    heartbeat.round()
+    assert world.database.value(query, id=locked.token) > lease / 2
 
 
 def test_a_lease_that_runs_out_under_a_slow_call_leaves_one_effect(world: World) -> None:

@@ -35,8 +35,9 @@ class Handler:
     name = "step"
     immediate = False
 
-    def __init__(self, *, waits: bool = True) -> None:
+    def __init__(self, *, waits: bool = True, at_once: int | None = None) -> None:
         self.waits = waits
+        self.at_once = at_once
         self.under_way = 0
         self.most = 0
         self.closed = False
@@ -75,7 +76,7 @@ class World:
 
     def start(self, handler: Handler, lane: str, count: int, calls: Any = None) -> Claim:
         """Reserve room and make calls; fails where there is none."""
-        assert self.calls.reserve(lane, count)
+        assert self.calls.reserve(lane, count, handler.at_once)
         tasks = tuple(ClaimedTask(uuid.uuid4(), 1, 0, 0.0) for _ in range(count))
         claim = Claim("step", "web", uuid.uuid4(), tasks)
         made = calls or list(range(count))
@@ -157,6 +158,27 @@ def test_more_than_a_lane_holds_finds_room_once_it_is_empty(
     assert handler.most <= 4
 
 
+def test_more_than_a_lane_holds_finds_room_while_smaller_ones_keep_coming(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(8), Handler()  # a lane holds 12; a relay's largest message has 2
+    for _ in range(6):
+        calls.start(handler, "driver:a", 2)
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(calls.calls.reserve("driver:a", 40)))
+    waiting.start()
+    # When a few of them end, and the lane is never empty
+    calls.calls.give_back("driver:a", 2)
+    waiting.join(10)
+
+    # Then it is begun, once: nothing else is until it is done.
+    assert found == [True]
+    assert not calls.calls.reserve("driver:a", 1)
+    calls.calls.give_back("driver:a", 40)
+    calls.calls.give_back("driver:a", -2)
+    handler.go.set()
+
+
 def test_room_that_is_not_needed_is_given_back(
     world: Callable[[int], World], impatient: None
 ) -> None:
@@ -189,6 +211,32 @@ def test_call_whose_lease_has_ended_is_not_made(world: Callable[[int], World]) -
     assert handler.most == 1
 
 
+def test_calls_beyond_what_a_handler_can_make_wait_before_their_lease_is_checked(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(100), Handler(at_once=2)
+    calls.start(handler, "mail", 2)
+    claim = calls.start(handler, "mail", 1)
+    wait_until(lambda: handler.under_way == 2, "all that the handler can make are under way")
+
+    # When the lease of the third ends while it waits
+    calls.held.lost.add(claim.token)
+    handler.go.set()
+
+    wait_until(lambda: len(calls.recorded) == 3, "all came to an end")
+    assert [a.batch.claim for a in calls.recorded if a.error is not None] == [claim]
+    assert handler.most == 2
+
+
+def test_lane_claims_little_more_than_its_handler_can_call_at_once(
+    world: Callable[[int], World], impatient: None
+) -> None:
+    calls, handler = world(100), Handler(at_once=2)
+    calls.start(handler, "mail", 3)
+    assert not calls.calls.reserve("mail", 1, handler.at_once)
+    handler.go.set()
+
+
 def test_lease_is_let_go_when_the_last_of_a_claim_is_recorded(
     world: Callable[[int], World],
 ) -> None:
@@ -215,6 +263,65 @@ def test_closing_ends_when_its_time_is_up() -> None:
     assert not calls.calls.close(0.2)
     assert time.monotonic() - started < 5
     assert calls.recorded == []
+
+
+class Exits(Handler):
+    """Its calls exit in a task of their own, which ends the loop."""
+
+    async def call(self, call: Any) -> Any:
+        async def leave() -> None:
+            raise SystemExit("from a port")
+
+        await asyncio.create_task(leave())
+
+
+def test_leases_of_what_was_under_way_run_out_when_the_loop_is_ended_by_a_call(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler, exits = world(10), Handler(), Exits()
+    claim = calls.start(handler, "driver:a", 2)
+    wait_until(lambda: handler.under_way == 2, "two calls are under way")
+
+    ended = calls.start(exits, "driver:b", 1)
+
+    tokens = {claim.token, ended.token}
+    wait_until(lambda: set(calls.held.dropped) == tokens, "their leases are let go")
+    assert not calls.calls.reserve("driver:c", 1)
+    assert not calls.calls.close(10)
+    assert calls.recorded == []
+
+
+def test_lease_of_what_is_begun_after_the_loop_was_ended_runs_out(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(10), Handler()
+    assert calls.calls.reserve("driver:a", 1)  # before, and begun after it
+    ended = calls.start(Exits(), "driver:b", 1)
+    wait_until(lambda: calls.held.dropped == [ended.token], "the loop has ended")
+    claim = Claim("step", "web", uuid.uuid4(), ())
+
+    calls.calls.start("driver:a", handler, claim, [])  # type: ignore[arg-type]
+
+    assert calls.held.dropped == [ended.token, claim.token]
+
+
+def test_closing_ends_when_a_call_ends_the_loop_meanwhile() -> None:
+    calls, handler = World(10), Handler()
+    calls.start(handler, "driver:a", 1)
+    wait_until(lambda: handler.under_way == 1, "one is under way")
+
+    async def leave() -> None:
+        await asyncio.sleep(0.1)
+        raise SystemExit("from a port")
+
+    class ExitsLater(Handler):
+        async def call(self, call: Any) -> Any:
+            await asyncio.create_task(leave())
+
+    calls.start(ExitsLater(), "driver:b", 1)
+    started = time.monotonic()
+    assert not calls.calls.close(60)
+    assert time.monotonic() - started < 30
 
 
 def test_nothing_is_taken_once_it_stops() -> None:

@@ -80,7 +80,7 @@ class TestSending:
     def test_a_mailer_on_threads_sends_many_at_once(self, mailbox: Mailbox) -> None:
         async def send() -> list[MailAnswer]:
             sending = ThreadedMailer(SmtpMailer(mailbox.url, seconds=5), at_once=4)
-            assert not sending.immediate
+            assert (sending.immediate, sending.at_once) == (False, 4)
             answers = await asyncio.gather(
                 *(sending.perform(mail(f"{number}@example.com")) for number in range(20))
             )

@@ -14,13 +14,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
 from monitoring import metrics
 from producers.ledger import Claim
+from producers.relay.relay import MESSAGES_PER_WINDOW
 from schemas.errors import first_line
 from workers.runtime.handlers import OutsideHandler
 from workers.runtime.heartbeat import Heartbeat
@@ -82,44 +83,56 @@ Record = Callable[[OutsideHandler[Any, Any], Sequence[Answered]], None]
 class _Lane:
     """
     Attributes:
+        at_once: calls under way.
         taken: tasks that are claimed, or about to be, and not recorded.
         answered: what waits to be recorded.
         progressed_at: when a call last ended.
     """
 
+    at_once: int
     room: asyncio.Semaphore
     taken: int = 0
     answered: list[Answered] = field(default_factory=list)
     recording: bool = False
     progressed_at: float = field(default_factory=time.monotonic)
 
+    def has_room(self, wanted: int) -> bool:
+        most = self.at_once + max(1, int(self.at_once * CLAIMED_AHEAD))
+        usual = max(1, self.at_once // MESSAGES_PER_WINDOW)
+        return self.taken <= most - min(wanted, usual)
+
 
 class Calls:
     """All outside calls of a process; safe to share between threads.
 
     Args:
-        at_once: calls under way in each lane.
+        at_once: calls under way in each lane, if its handler states no lower limit.
     """
 
     def __init__(self, record: Record, heartbeat: Heartbeat, *, at_once: int) -> None:
         self._record = record
         self._heartbeat = heartbeat
         self._at_once = at_once
-        self._most = at_once + max(1, int(at_once * CLAIMED_AHEAD))
         self._lanes: dict[str, _Lane] = {}
         self._handlers: list[OutsideHandler[Any, Any]] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: dict[UUID, Batch] = {}  # by the token of its claim
+        self._ended = False
         self._recorders = ThreadPoolExecutor(RECORDERS, thread_name_prefix="record")
         # Started by the first call: a process that makes none needs none.
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
-    def reserve(self, lane: str, wanted: int) -> bool:
+    def reserve(self, lane: str, wanted: int, at_once: int | None = None) -> bool:
         """Room for ``wanted`` tasks in a lane; waits a moment for it.
 
-        More than a lane holds find room once it is empty.
+        A message of a relay whose window is larger holds more than is usual: it is begun where
+        a usual one finds room, and exceeds that, so that smaller ones do not starve it.
+
+        Args:
+            at_once: how many calls of this lane its handler can make at once.
 
         Returns:
             Whether they may be claimed now; False: the lane is full, or the process stops.
@@ -128,20 +141,23 @@ class Calls:
         with self._changed:
             found = self._lanes.get(lane)
             if found is None:
-                found = self._lanes[lane] = _Lane(asyncio.Semaphore(self._at_once))
+                limit = min(self._at_once, at_once or self._at_once)
+                found = self._lanes[lane] = _Lane(limit, asyncio.Semaphore(limit))
             if self._running is None and not self._stopping:
                 loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="calls", daemon=True)
+                thread = threading.Thread(
+                    target=self._serve, args=(loop,), name="calls", daemon=True
+                )
                 thread.start()
                 self._running = loop, thread
             if not found.taken:
                 found.progressed_at = time.monotonic()
-            while not self._stopping and found.taken and found.taken + wanted > self._most:
+            while not (self._stopping or self._ended or found.has_room(wanted)):
                 now = time.monotonic()
                 if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
                     return False
                 self._changed.wait(end - now)
-            if self._stopping or not self._running or not self._running[1].is_alive():
+            if self._stopping or self._ended:
                 return False
             found.taken += wanted
             return True
@@ -165,6 +181,11 @@ class Calls:
             self._handlers.append(handler)
         batch = Batch(handler, claim, len(calls))
         assert self._running is not None  # there is room only where it runs
+        with self._changed:
+            if self._ended:
+                self._heartbeat.drop(claim)
+                return
+            self._begun[claim.token] = batch
         self._running[0].call_soon_threadsafe(self._begin, lane, batch, calls)
 
     def stop(self) -> None:
@@ -187,19 +208,37 @@ class Calls:
         drained = True
         if self._running is not None:
             loop, thread = self._running
-            if thread.is_alive():
-                drain = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop)
+            drain = asyncio.run_coroutine_threadsafe(self._drain(seconds), loop)
+            while not (drain.done() or self._ended):
+                wait([drain], timeout=0.1)
+            if drain.done():
                 drained = drain.result()
                 loop.call_soon_threadsafe(loop.stop)
                 thread.join()
             else:
                 drained = False
+                drain.cancel()
+                thread.join()
+                loop.run_until_complete(self._drain(0.0))
             loop.close()
             self._running = None
         self._recorders.shutdown(wait=drained, cancel_futures=True)
         return drained
 
     # From here on: on the loop's thread.
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """However the loop ends, nobody holds on to the leases of what it leaves: they run out."""
+        try:
+            loop.run_forever()
+        except BaseException as error:  # a task that a port started has exited
+            log.error("no more calls can be made in this process: %r", error, exc_info=True)
+        with self._changed:
+            self._ended = True
+            left, self._begun = list(self._begun.values()), {}
+            self._changed.notify_all()
+        for batch in left:
+            self._heartbeat.drop(batch.claim)
 
     def _begin(self, lane: str, batch: Batch, calls: Sequence[tuple[UUID, Any]]) -> None:
         for subject, call in calls:
@@ -224,7 +263,7 @@ class Calls:
                 except Exception as error:
                     answered = Answered(batch, subject, call, error=error)
                 except BaseException as error:
-                    if self._draining:
+                    if self._draining and isinstance(error, asyncio.CancelledError):
                         raise
                     # A port that cancels itself or exits: a defect of its own, not our end.
                     defect = RuntimeError(f"{type(error).__name__} from a call: {error}")
@@ -258,12 +297,14 @@ class Calls:
                 if not one.batch.left:
                     self._end(one.batch)
             self.give_back(lane, len(answered))
-            if place.answered and len(place.answered) < self._at_once / 4:
+            if place.answered and len(place.answered) < place.at_once / 4:
                 await asyncio.sleep(RECORD_EVERY_SECONDS)  # a larger group costs hardly more
         place.recording = False
 
     def _end(self, batch: Batch) -> None:
         claim = batch.claim
+        with self._changed:
+            self._begun.pop(claim.token, None)
         self._heartbeat.drop(claim)
         took = time.monotonic() - batch.started_at
         metrics.task_seconds.labels(claim.queue, claim.name).observe(took)

@@ -49,6 +49,7 @@ _DELIVERED = (ServiceState.ACTIVE, ServiceState.SUSPENDED)
 
 class ConvergeHandler:
     name = CONVERGE
+    at_once: int | None = None
 
     def __init__(
         self,

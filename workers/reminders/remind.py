@@ -94,6 +94,7 @@ class RemindHandler:
         policy: RetryPolicy,
     ) -> None:
         self.immediate = mailer.immediate
+        self.at_once = mailer.at_once
         self._mailer = mailer
         self._sender = sender
         self._links = links

@@ -49,6 +49,8 @@ class Mailer(Protocol):
     mail: one that may have been sent is sent again, under the same Message-ID."""
 
     immediate: bool
+    at_once: int | None
+    """Mails under way; None: any number."""
 
     async def perform(self, operation: EmailMessage) -> MailAnswer: ...
 
@@ -59,6 +61,7 @@ class InstantMailer:
     """Sends nothing and keeps nothing: for benchmarks."""
 
     immediate = True
+    at_once: int | None = None
 
     async def perform(self, operation: EmailMessage) -> MailAnswer:
         return MailAnswer(MailState.SENT)
@@ -71,13 +74,14 @@ class ThreadedMailer:
     """A mailer over SMTP, on threads of its own: smtplib waits.
 
     Args:
-        at_once: mails under way; more than that wait. Mail servers limit connections far below
-            what they limit mails to.
+        at_once: mails under way; the caller has more than that wait. Mail servers limit
+            connections far below what they limit mails to.
     """
 
     immediate = False
 
     def __init__(self, mailer: "SmtpMailer", *, at_once: int = 16) -> None:
+        self.at_once: int | None = at_once
         self._mailer = mailer
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="smtp")
 

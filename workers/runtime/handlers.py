@@ -29,6 +29,9 @@ class OutsideHandler(Protocol[C, A]):
     name: str
     immediate: bool
     """Every call answers at once in this process: a batch is called inline, without waiting."""
+    at_once: int | None
+    """How many calls of a lane it can make at once; None: as many as are set. Those beyond it
+    wait before their lease is looked at for the last time, not after."""
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, C]], Outcome]:
         """Write the attempts down; returns the calls to make, and what needs none."""

@@ -22,8 +22,8 @@ class Heartbeat:
     def __init__(self, engine: Engine, lease_seconds: float) -> None:
         self._engine = engine
         self._lease = lease_seconds
-        # Claim -> itself, and when its lease was last known to be ours.
-        self._held: dict[uuid.UUID, tuple[Claim, float]] = {}
+        # Token -> when its lease was last known to be ours.
+        self._held: dict[uuid.UUID, float] = {}
         self._lock = threading.Lock()
         self._loop = Loop("heartbeat", self.round)
         self._thread: threading.Thread | None = None
@@ -46,7 +46,7 @@ class Heartbeat:
             since: ``time.monotonic()`` before the claim was made: its lease is no younger.
         """
         with self._lock:
-            self._held[claim.token] = claim, since
+            self._held[claim.token] = since
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._loop.run, name="heartbeat", daemon=True
@@ -60,23 +60,20 @@ class Heartbeat:
     def is_held(self, claim: Claim) -> bool:
         """Whether the lease is still ours as far as is known: nothing is begun after it."""
         with self._lock:
-            _, renewed_at = self._held.get(claim.token, (None, float("-inf")))
+            renewed_at = self._held.get(claim.token, float("-inf"))
         return time.monotonic() - renewed_at < self._lease
 
     def round(self) -> float:
         """Renew what was not renewed for a beat; returns the seconds until the next one."""
         beat = self._lease / 4
+        started = time.monotonic()
         with self._lock:
-            held = list(self._held.values())
-        for claim, renewed_at in held:
-            started = time.monotonic()
-            if started - renewed_at < beat:
-                continue
+            due = [token for token, at in self._held.items() if started - at >= beat]
+        if due:
             with self._engine.begin() as tx:
-                ours = ledger.renew(tx, claim, seconds=self._lease)
+                renewal = ledger.renew(tx, due, seconds=self._lease)
             with self._lock:
-                if not ours:  # rescued, or finished: never again held as far as is known
-                    self._held.pop(claim.token, None)
-                elif claim.token in self._held:
-                    self._held[claim.token] = claim, started
+                for token in renewal.lost:  # rescued, or finished: never again held
+                    self._held.pop(token, None)
+                self._held |= dict.fromkeys(renewal.renewed & self._held.keys(), started)
         return beat / 2

@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[Connection, Claim], Outcome]
 
-# What found no room is dispatched again after so long, perhaps to a process that has some.
+# What found no room is dispatched again after so long, perhaps to a process that has some: at once
+# would only go in circles, and the longest is what a lane may stand idle when it has room again.
 HANDED_BACK_SECONDS = 0.5
+HANDED_BACK_LONGEST_SECONDS = 4.0
 # More than a message ever names: a larger number is no message of ours.
 MOST_TASKS = 5000
 
@@ -48,14 +50,20 @@ class Runtime:
         self._settings = settings
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
         self._calls = Calls(self._record, self._heartbeat, at_once=settings.calls_at_once)
+        self._end: float | None = None
 
     def stop(self) -> None:
-        """Begin no more calls: what has no room is handed back."""
+        """Begin no more calls: what has no room is handed back. From here on
+        ``shutdown_seconds`` run, for the threads of handlers and for calls together."""
+        if self._end is None:
+            self._end = time.monotonic() + self._settings.shutdown_seconds
         self._calls.stop()
 
     def close(self) -> None:
-        """Finish the calls that are under way, as far as ``shutdown_seconds`` last."""
-        if not self._calls.close(self._settings.shutdown_seconds):
+        """Finish the calls that are under way, as far as the time since :meth:`stop` lasts."""
+        self.stop()
+        assert self._end is not None
+        if not self._calls.close(max(0.0, self._end - time.monotonic())):
             log.error("calls were still under way after %g s", self._settings.shutdown_seconds)
         self._heartbeat.stop()
 
@@ -119,9 +127,11 @@ class Runtime:
         size: int,
     ) -> None:
         """Claim and begin tasks as soon as their lane has room; they are called on the loop."""
-        if not self._calls.reserve(lane, size):
+        if not self._calls.reserve(lane, size, handler.at_once):
             with self._engine.begin() as tx:
-                hand_back(tx, ids, delay=HANDED_BACK_SECONDS)
+                hand_back(
+                    tx, ids, shortest=HANDED_BACK_SECONDS, longest=HANDED_BACK_LONGEST_SECONDS
+                )
             metrics.handed_back.labels(queue, handler.name).inc(size)
             return
         begun = 0
@@ -169,7 +179,7 @@ class Runtime:
 
     def _run_inside(self, handler: DatabaseHandler, claim: Claim) -> None:
         def finish(tx: Connection, outcome: Outcome) -> None:
-            self._finish(tx, claim, outcome)
+            self._finish(tx, [claim], outcome)
             failpoint("worker.before_finish")
 
         outcome = self._transact(claim, handler.run, finish)
@@ -237,7 +247,7 @@ class Runtime:
             if time.monotonic() - held_since > self._settings.lease_seconds / 2:
                 ledger.check_held(tx, claim)  # before anything leaves the house
             if len(outcome):
-                self._finish(tx, claim, outcome)
+                self._finish(tx, [claim], outcome)
 
         outcome = self._transact(claim, begin, finish)
         self._count(claim, outcome)
@@ -313,17 +323,16 @@ class Runtime:
             return handler.record(tx, some, [by_subject[subject] for subject in some.subjects])
 
         def finish(tx: Connection, outcome: Outcome) -> None:
-            for claim, _ in parts:
-                self._finish(tx, claim, outcome.of(claim) if len(parts) > 1 else outcome)
+            self._finish(tx, [claim for claim, _ in parts], outcome)
             failpoint("worker.before_finish")
 
         outcome = self._transact(together, record, finish)
         failpoint("worker.after_finish")
         self._count(first, outcome)
 
-    def _finish(self, tx: Connection, claim: Claim, outcome: Outcome) -> None:
+    def _finish(self, tx: Connection, claims: Sequence[Claim], outcome: Outcome) -> None:
         retries = [jittered(retry, random.random()) for retry in outcome.retries]
-        ledger.finish(tx, claim, replace(outcome, retries=retries))
+        ledger.finish_together(tx, claims, replace(outcome, retries=retries))
 
     def _give_up(self, claim: Claim, error: Exception) -> bool:
         if isinstance(error, LeaseLost):

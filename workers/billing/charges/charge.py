@@ -147,6 +147,7 @@ class ChargeHandler:
     """
 
     name = CHARGE
+    at_once: int | None = None
 
     def __init__(
         self,

@@ -127,6 +127,7 @@ _DECIDE = Bulk(
 
 class RefundHandler:
     name = REFUND
+    at_once: int | None = None
 
     def __init__(
         self,
