@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
-from schemas.errors import ConfigurationError
+from schemas.errors import CatalogueError, ConfigurationError
 from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.tables import contracts, plans, policies, prices, subsidiaries
 from schemas.tables.bulk import insert
@@ -89,8 +90,15 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
 
     Returns:
         The version that processes compare with what they hold.
+
+    Raises:
+        CatalogueError: it changes what decides about money, time or place of services that there
+            are, or prices a plan in another currency than the subsidiary's.
     """
     tx.execute(text("LOCK TABLE catalogue_version IN EXCLUSIVE MODE"))
+    problems = [*_foreign_prices(catalogue), *_depended_on(tx, catalogue)]
+    if problems:
+        raise CatalogueError(problems)
     before = _renewal_terms(tx)
     _put_subsidiaries(
         tx, (SubsidiaryRow(s.code, dataclasses.asdict(s)) for s in catalogue.subsidiaries.values())
@@ -134,6 +142,69 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
     if touched:
         tx.execute(text("INSERT INTO recomputations (plans) VALUES (:plans)"), {"plans": touched})
     return _bump(tx)
+
+
+def _foreign_prices(catalogue: Catalogue) -> Iterator[str]:
+    for plan in catalogue.plans.values():
+        for (code, period), price in plan.prices.items():
+            currency = catalogue.subsidiary(code).currency
+            if {price.setup.currency, price.renewal.currency} != {currency}:
+                yield f"plan {plan.code}: prices.{code}.{period}: not in {currency}"
+
+
+# What no load changes while services depend on it: their amounts, days, invoices or machines would
+# be others from one moment to the next.
+_OF_SUBSIDIARIES = ("currency", "timezone", "country")
+_OF_PLANS = ("universe", "brand", "driver")
+
+_KNOWN_SUBSIDIARIES = text("SELECT code, definition FROM subsidiaries")
+_KNOWN_PLANS = text("SELECT code, universe, brand, driver FROM plans")
+_SERVICES = text("""
+    SELECT count(*) FROM services
+    WHERE (subsidiary = :subsidiary OR plan = :plan) AND state NOT IN ('terminated', 'cancelled')
+""")
+_ORDERS = text("""
+    SELECT count(*) FROM orders AS o
+    WHERE state = 'accepted' AND (subsidiary = :subsidiary OR EXISTS (
+        SELECT FROM order_lines AS l WHERE l.order_id = o.id AND l.plan = :plan))
+""")
+
+
+def _depended_on(tx: Connection, catalogue: Catalogue) -> Iterator[str]:
+    """Changes of a load that would change services that there are, with how many."""
+    for code, definition in tx.execute(_KNOWN_SUBSIDIARIES):
+        if new := catalogue.subsidiaries.get(code):
+            changes = _changes(definition, new, _OF_SUBSIDIARIES)
+            yield from _refused(tx, f"subsidiary {code}", changes, subsidiary=code)
+    for row in tx.execute(_KNOWN_PLANS):
+        if plan := catalogue.plans.get(row.code):
+            changes = _changes(row._asdict(), plan, _OF_PLANS)
+            yield from _refused(tx, f"plan {row.code}", changes, plan=row.code)
+
+
+def _changes(before: Mapping[str, Any], after: object, names: Iterable[str]) -> list[str]:
+    return [
+        f"{name}: {before[name]} becomes {getattr(after, name)}"
+        for name in names
+        if before[name] != getattr(after, name)
+    ]
+
+
+def _refused(
+    tx: Connection,
+    what: str,
+    changes: Sequence[str],
+    subsidiary: str | None = None,
+    plan: str | None = None,
+) -> Iterator[str]:
+    if not changes:
+        return
+    where = {"subsidiary": subsidiary, "plan": plan}
+    services = tx.execute(_SERVICES, where).scalar_one()
+    orders = tx.execute(_ORDERS, where).scalar_one()
+    if services or orders:
+        for change in changes:
+            yield f"{what}: {change}, and {services:,} services and {orders:,} orders depend on it"
 
 
 def set_rollout(tx: Connection, brand: str, subsidiary: str, starts_on: date | None) -> int:

@@ -9,8 +9,10 @@ import pytest
 
 from schemas.catalogue import Catalogue, Contract, Option, Plan, Price
 from schemas.catalogue.store import CatalogueCache, read, save, set_rollout
+from schemas.errors import CatalogueError
 from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.values import Money, Period, Universe
+from tests.support import given
 from tests.support.given import CATALOGUE, FR, IE, TERMS
 
 MONTH, YEAR = Period(1), Period(12)
@@ -322,3 +324,53 @@ class TestRecomputations:
         plans = PLANS | {"short": replace(PLANS["short"], policy=replace(SHORT, notice=1))}
         load(loaded, of(plans.values(), [TERMS, later]))
         assert recomputed(loaded) == [(["gentler", "short"], None, None)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("currency", "CHF"), ("timezone", "Europe/London"), ("country", "CH")],
+)
+def test_a_load_cannot_change_a_subsidiary_that_services_depend_on(
+    life: Any, database: Any, field: str, value: str
+) -> None:
+    life().order(given.line(quantity=3))
+    changed = replace(FR, **{field: value})
+    plans = [replace(p, prices={}) for p in CATALOGUE.plans.values()]
+
+    with pytest.raises(CatalogueError) as refused:
+        load(database, Catalogue([changed], CATALOGUE.contracts.values(), plans))
+
+    before = getattr(FR, field)
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"subsidiary FR: {field}: {before} becomes {value}, and 3 services")
+
+
+def test_a_load_changes_a_subsidiary_that_nothing_depends_on(database: Any) -> None:
+    moved = replace(IE, timezone="Europe/London", currency="GBP")
+    plans = [replace(p, prices={}) for p in CATALOGUE.plans.values()]
+    load(database, Catalogue([FR, moved], CATALOGUE.contracts.values(), plans))
+    assert in_force(database).subsidiary("IE") == moved
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("universe", Universe.CLOUD), ("brand", "other"), ("driver", "other")]
+)
+def test_a_load_cannot_move_a_plan_that_services_have(
+    life: Any, database: Any, field: str, value: str
+) -> None:
+    life().order()
+    plans = [replace(p, **{field: value}) for p in CATALOGUE.plans.values()]
+
+    with pytest.raises(CatalogueError) as refused:
+        load(database, Catalogue([FR, IE], CATALOGUE.contracts.values(), plans))
+
+    assert "and 1 services" in str(refused.value)
+    assert f": {field}: " in str(refused.value)
+
+
+def test_a_price_in_another_currency_than_the_subsidiarys_is_refused(database: Any) -> None:
+    dollars = Price(Money(0, "USD"), Money(300, "USD"))
+    plans = [plan("odd", prices={("FR", MONTH): dollars})]
+
+    with pytest.raises(CatalogueError, match="not in EUR"):
+        load(database, Catalogue([FR, IE], [TERMS], plans))
