@@ -148,10 +148,14 @@ _LOAD = text("""
 """)
 # What of an open payment request decides about the next step, too: for billing alone.
 _LOAD_REQUESTS = text("""
-    SELECT p.id, p.payment_method_id, EXISTS (
-        SELECT FROM charges AS c WHERE c.request_id = p.id AND c.state IN ('started', 'unknown')
-    ) AS charging
-    FROM payment_requests AS p WHERE p.id = ANY(:ids)
+    SELECT p.id, p.payment_method_id,
+           (p.country, p.vat_number) IS DISTINCT FROM (c.country, c.vat_number) AS basis_changed,
+           EXISTS (
+               SELECT FROM charges AS g
+               WHERE g.request_id = p.id AND g.state IN ('started', 'unknown')
+           ) AS charging
+    FROM payment_requests AS p JOIN customers AS c ON c.id = p.customer_id
+    WHERE p.id = ANY(:ids)
 """)
 # Without what has happened about a renewal: for those whose next one is all new.
 _LOAD_BARE = text("""
@@ -187,6 +191,7 @@ def _with_requests(tx: Connection, services: Sequence[Renewable]) -> list[Renewa
         service.with_cycle(
             charging=request.charging,
             method_changed=request.payment_method_id != service.payment_method_id,
+            basis_changed=request.basis_changed,
         )
         if (request := requests.get(service.request_id))
         else service

@@ -123,6 +123,7 @@ class Cycle:
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
         method_changed: that is to be paid with another method than its customer's by now.
+        basis_changed: that is taxed by another country or VAT number than its customer's by now.
         declines: charges that were declined.
         stands_until: from when on the open payment request asks for the wrong amount, because
             more periods are needed or the tax rate is another one; None: it always stands.
@@ -137,6 +138,7 @@ class Cycle:
     requested: bool = False
     charging: bool = False
     method_changed: bool = False
+    basis_changed: bool = False
     declines: int = 0
     declined_at: datetime | None = None
     last_declined_at: datetime | None = None
@@ -338,7 +340,8 @@ def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextSt
     by_itself = service.mode is RenewalMode.AUTOMATIC and service.missing_contract is None
     if cycle.charging:
         return
-    if cycle.requested and not service.is_asked and not by_itself:
+    wanted = service.is_asked or by_itself
+    if cycle.requested and (cycle.basis_changed or not wanted):
         yield NextStep(Step.WITHDRAW, service.began_at)
     elif not cycle.is_to_be_told_more:
         if cycle.asked_at is not None and service.is_asked:

@@ -85,6 +85,17 @@ def test_a_request_that_asks_for_the_wrong_amount_by_then_is_made_anew() -> None
     assert payment(replace(cycle, stands_until=None), now=on(0)) == NextStep(Step.CHARGE, on(-1))
 
 
+@pytest.mark.parametrize("asked_at", [None, on(-3)])
+def test_a_request_that_is_taxed_otherwise_than_its_customer_is_withdrawn(
+    asked_at: datetime | None,
+) -> None:
+    cycle = Cycle(**REMINDED, requested=True, basis_changed=True, asked_at=asked_at)
+    service = a_service(cycle=cycle)
+    assert payment(cycle) == NextStep(Step.WITHDRAW, service.began_at)
+    assert payment(replace(cycle, requested=False)) == NextStep(Step.REQUEST, on(-3))
+    assert payment(replace(cycle, charging=True)) is None
+
+
 moments = st.integers(-30 * 24, 60 * 24).map(lambda hours: on(0, 0) + (on(1) - on(0)) * hours / 24)
 
 
