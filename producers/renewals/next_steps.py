@@ -135,11 +135,14 @@ _LOAD = text("""
            r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
            coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
            coalesce(r.requests, 0) AS requests, r.asked_at,
-           coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices
+           coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
+           n.refused
     FROM services AS s
     LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
     LEFT JOIN LATERAL (
-        SELECT json_object_agg(n.kind, e.sent_at) AS notices
+        SELECT json_object_agg(n.kind, e.sent_at) AS notices,
+               json_object_agg(n.kind, e.refused_at) FILTER (WHERE e.refused_at IS NOT NULL)
+                   AS refused
         FROM notices AS n JOIN emails AS e ON e.id = n.email_id
         WHERE n.service_id = s.id AND n.expires_at = s.expires_at
     ) AS n ON true
@@ -162,7 +165,7 @@ _LOAD_BARE = text("""
     SELECT s.*, NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
            NULL AS raised_at, NULL AS stands_until, 0 AS dearer, NULL AS dearer_at,
            NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines, NULL AS declined_at,
-           NULL AS last_declined_at, NULL AS notices
+           NULL AS last_declined_at, NULL AS notices, NULL AS refused
     FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
 """)
 
@@ -215,6 +218,9 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         Notice.parse(kind): datetime.fromisoformat(at) if at else None
         for kind, at in (row.notices or {}).items()
     }
+    refused = {
+        Notice.parse(kind): datetime.fromisoformat(at) for kind, at in (row.refused or {}).items()
+    }
     return Renewable(
         id=row.id,
         order_id=row.order_id,
@@ -250,6 +256,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             taken_over_at=row.taken_over_at,
             cycle=Cycle(
                 notices=notices,
+                refused=refused,
                 asked_at=row.asked_at,
                 requested=row.request_id is not None,
                 declines=row.declines,

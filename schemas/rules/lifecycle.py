@@ -119,6 +119,7 @@ class Cycle:
 
     Attributes:
         notices: each notice that was claimed -> when it was sent, None if not yet.
+        refused: each of them that was refused for its recipient -> when.
         asked_at: the customer asked to renew now.
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
@@ -134,6 +135,7 @@ class Cycle:
     """
 
     notices: Mapping[Notice, datetime | None] = field(default_factory=dict)
+    refused: Mapping[Notice, datetime] = field(default_factory=dict)
     asked_at: datetime | None = None
     requested: bool = False
     charging: bool = False
@@ -154,6 +156,12 @@ class Cycle:
         if self.dearer_at is None or self.notices.get(Notice(DEARER, self.dearer)) is not None:
             return False
         return self.announced_at is None or self.announced_at <= self.dearer_at
+
+    @property
+    def cannot_be_told_more_since(self) -> datetime | None:
+        """Since when that e-mail is known to be undeliverable; None: it may still tell."""
+        refused_at = self.refused.get(Notice(DEARER, self.dearer))
+        return refused_at if self.is_to_be_told_more else None
 
     def stands_at(self, moment: datetime) -> bool:
         """Whether the open payment request asks for the right amount then."""
@@ -393,7 +401,9 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     cycle = service.cycle
     stopped = service.mode is RenewalMode.STOP
     noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID)
-    if noticed_at is None or cycle.charging or service.is_asked:
+    if noticed_at is None or cycle.charging:
+        return
+    if service.is_asked and cycle.cannot_be_told_more_since is None:
         return
     if stopped:
         at = service.expires_at
@@ -406,7 +416,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
         told_at = cycle.noticed_at(End.SUSPENDED)
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
         if at_ is not None:
-            yield NextStep(Step.TERMINATE, at_)
+            yield NextStep(Step.TERMINATE, _after_a_refusal(cycle, policy, at_))
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
@@ -419,19 +429,30 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
 
 
 def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Iterator[NextStep]:
-    """Unpaid: suspended, or terminated under a policy without grace."""
-    days = policy.suspend or 0
+    """Unpaid: suspended, or terminated under a policy without grace.
+
+    A customer who cannot be told of a higher amount is not charged, and has not paid either.
+    """
+    cycle, days = service.cycle, policy.suspend or 0
     at = max(service.day(days), noticed_at + timedelta(days=policy.notice))
     if service.mode is RenewalMode.AUTOMATIC:
-        declined_at = service.cycle.declined_at
-        if declined_at is None:
+        refused_at = cycle.cannot_be_told_more_since
+        if cycle.is_to_be_told_more and refused_at is None:
             return
-        if service.cycle.is_to_be_told_more:
+        unpaid_since = cycle.declined_at or refused_at
+        if unpaid_since is None:
             return
-        at = max(at, declined_at + timedelta(days=days - policy.charges[0]))
+        at = max(at, unpaid_since + timedelta(days=days - policy.charges[0]))
         # Not before the charge that a higher amount was announced for; it comes first.
-        at = after_a_rise(service.cycle, policy, at)
-    yield NextStep(Step.TERMINATE if policy.suspend is None else Step.SUSPEND, at)
+        at = after_a_rise(cycle, policy, at)
+    step = Step.TERMINATE if policy.suspend is None else Step.SUSPEND
+    yield NextStep(step, _after_a_refusal(cycle, policy, at))
+
+
+def _after_a_refusal(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
+    """A person has the days of a notice to mend what keeps a customer from being told."""
+    since = cycle.cannot_be_told_more_since
+    return at if since is None else max(at, since + timedelta(days=policy.notice))
 
 
 def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:
