@@ -88,7 +88,8 @@ def forecast(
         until: the first day that is left out.
     """
     _hurry(tx)
-    rows = tx.execute(_FORECAST, _selection(tx, today, until, universe, brand) | {"by": by.value})
+    selection = _selection(tx, today, until, universe, brand)
+    rows = tx.execute(_FORECAST, selection | {"by": by.value, "detailed": False})
     found = [Row(r.start, Decision(r.decision), r.currency, r.services, r.net) for r in rows]
     order = {decision: number for number, decision in enumerate(Decision)}
     return sorted(found, key=lambda r: (r.start or date.min, r.currency, order[r.decision]))
@@ -107,11 +108,12 @@ def take_snapshot(tx: Connection, today: date) -> int:
         return 0
     _hurry(tx)
     until = today + timedelta(days=SNAPSHOT_DAYS)
+    selection = _selection(tx, today, until) | {"by": By.DAY.value, "detailed": True}
     # Read first, written then: what writes is not done in parallel.
     rows = [
         SnapshotRow(
             made_on=today,
-            due_on=r.due_on,
+            due_on=r.start,
             universe=Universe(r.universe),
             brand=r.brand,
             currency=r.currency,
@@ -119,7 +121,8 @@ def take_snapshot(tx: Connection, today: date) -> int:
             services=r.services,
             net=Money(r.net, r.currency),
         )
-        for r in tx.execute(_BY_DAY, _selection(tx, today, until))
+        for r in tx.execute(_FORECAST, selection)
+        if r.start is not None
     ]
     if rows:
         _keep(tx, rows)
@@ -160,13 +163,18 @@ def _selection(
     universe: Universe | None = None,
     brand: str | None = None,
 ) -> dict[str, Any]:
+    first_charge = DEFAULT_POLICY.charges[0]
+    given = tx.execute(_GIVEN).one()
     return {
         "today": today,
         "until": until,
         "universe": universe,
         "brand": brand,
-        "first_charge": DEFAULT_POLICY.charges[0],
-        "plans": tx.execute(_PLANS).scalar_one(),
+        "first_charge": first_charge,
+        # A method may expire between the last expiry and the charge that comes after it.
+        "latest_charge": max(0, first_charge, given.latest_charge or 0),
+        "plans": given.plans,
+        "currencies": given.currencies,
     }
 
 
@@ -179,17 +187,21 @@ def _hurry(tx: Connection) -> None:
     tx.execute(text("SET LOCAL enable_sort = off"))
 
 
-# The current version of each plan's contract, and its first day of charging. Given to the
-# statement below as a value: each join over all services took 5 to 10 % of its time.
-_PLANS = text("""
+# The current version of each plan's contract, and its first day of charging; the currency of each
+# subsidiary. Given to the statement below as values: each join over all services took 5 to 10 % of
+# its time.
+_GIVEN = text("""
     SELECT CAST(coalesce(json_object_agg(l.code, json_build_object(
-        'version', k.version, 'first_charge', y.definition->'charges'->0)), '{}') AS text)
+               'version', k.version, 'first_charge', y.definition->'charges'->0)), '{}') AS text)
+               AS plans,
+           max(CAST(y.definition->'charges'->>0 AS integer)) AS latest_charge,
+           (SELECT CAST(coalesce(json_object_agg(code, definition->>'currency'), '{}') AS text)
+            FROM subsidiaries) AS currencies
     FROM plans AS l
     LEFT JOIN contracts AS k ON k.code = l.contract
     LEFT JOIN policies AS y ON y.code = l.policy
 """)
 
-_BY_DAY = statement(__file__, "sql/snapshot.sql")
 _FORECAST = statement(__file__, "sql/forecast.sql")
 
 
@@ -226,16 +238,19 @@ _HAPPENED = text("""
     SELECT CASE WHEN paid THEN 'renewed'
                 WHEN d.state = 'terminated' OR d.desired = 'absent' THEN 'ended'
                 ELSE 'open' END AS what,
-           coalesce(p.currency, u.definition->>'currency') AS currency,
+           coalesce(CASE WHEN d.net IS NULL THEN p.currency ELSE d.currency END,
+               u.definition->>'currency') AS currency,
            count(*), CAST(sum(coalesce(d.net, p.renewal, 0)) AS bigint)
     FROM (
         SELECT s.subsidiary, s.plan, s.period_months, s.universe, s.brand, s.state, s.desired,
-               s.paid_periods >= r.period_number AS paid, r.net, r.expires_on AS due_on
+               s.paid_periods >= r.period_number AS paid, r.net, r.currency,
+               r.expires_on AS due_on
         FROM renewals AS r JOIN services AS s ON s.id = r.service_id
         WHERE r.expires_on >= :today AND r.expires_on < :until
         UNION ALL
         SELECT s.subsidiary, s.plan, s.period_months, s.universe, s.brand, s.state, s.desired,
-               false, NULL, CAST(s.expires_at AT TIME ZONE (u.definition->>'timezone') AS date)
+               false, NULL, NULL,
+               CAST(s.expires_at AT TIME ZONE (u.definition->>'timezone') AS date)
         FROM services AS s JOIN subsidiaries AS u ON u.code = s.subsidiary
         WHERE s.state IN ('active', 'suspended', 'terminated')
           AND s.expires_at > CAST(CAST(:today AS date) - 1 AS timestamptz)

@@ -18,6 +18,7 @@ from producers.history import Event
 from producers.intake.agreements import Agreement, Method, agree, save_methods
 from producers.intake.documents import Answer, Document, Verdict
 from producers.intake.validation import problems_of
+from producers.renewals.customers import customers_changed
 from producers.steps import PRICE, PRICING
 from schemas.catalogue import Catalogue
 from schemas.fields import is_identifier
@@ -225,7 +226,8 @@ class _LineRow:
     configuration: dict[str, str]
 
 
-# An order never replaces a saved method: that takes the command payment_method.
+# An order never replaces a saved method: that takes the command payment_method. What the statement
+# reads of a customer is as it was before; of a new one there is nothing.
 _INSERT_CUSTOMERS = insert(
     _CustomerRow,
     customers,
@@ -240,7 +242,10 @@ _INSERT_CUSTOMERS = insert(
     WHERE t.payment_method_id IS NULL
         OR (t.subsidiary, t.country, t.language, t.email, t.vat_number)
         IS DISTINCT FROM (excluded.subsidiary, excluded.country, excluded.language,
-            excluded.email, excluded.vat_number)""",
+            excluded.email, excluded.vat_number)
+    RETURNING id, (
+        SELECT (b.country, b.vat_number) IS DISTINCT FROM (t.country, t.vat_number)
+        FROM customers AS b WHERE b.id = t.id) AS is_taxed_otherwise""",
 )
 _INSERT_ORDERS = Bulk(
     _OrderRow,
@@ -274,7 +279,11 @@ def _write(
     """
     # An order needs its customer's row, which is written before it is known who was faster.
     if people := _people(candidates):
-        _INSERT_CUSTOMERS(tx, people)
+        taxed_otherwise = [
+            row.id for row in _INSERT_CUSTOMERS(tx, people) if row.is_taxed_otherwise
+        ]
+        if taxed_otherwise:
+            customers_changed(tx, taxed_otherwise)
     new: set[OrderId] = set(
         _INSERT_ORDERS(tx, [_order_row(upstream, c) for c in candidates]).scalars()
     )

@@ -5,7 +5,7 @@ step decided again, in one transaction.
 """
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -136,52 +136,36 @@ _LOAD = text("""
            coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
            coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
-           false AS charging, false AS method_changed
+           n.refused
     FROM services AS s
     LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
     LEFT JOIN LATERAL (
-        SELECT json_object_agg(n.kind, e.sent_at) AS notices
+        SELECT json_object_agg(n.kind, e.sent_at) AS notices,
+               json_object_agg(n.kind, e.refused_at) FILTER (WHERE e.refused_at IS NOT NULL)
+                   AS refused
         FROM notices AS n JOIN emails AS e ON e.id = n.email_id
         WHERE n.service_id = s.id AND n.expires_at = s.expires_at
     ) AS n ON true
     WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
     ORDER BY s.id
 """)
-# The same, and whether a charge is under way and the method was changed: for billing alone.
-_LOAD_WITH_CHARGES = text("""
-    SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
-           s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
-           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
-           s.agreed_version,
-           s.payment_method_id, s.generation, s.next_subject,
-           r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
-           coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
-           coalesce(r.requests, 0) AS requests, r.asked_at,
-           coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
-           r.request_id IS NOT NULL AND EXISTS (
-               SELECT FROM charges AS c
-               WHERE c.request_id = r.request_id AND c.state IN ('started', 'unknown')
-           ) AS charging,
-           p.id IS NOT NULL AND p.payment_method_id IS DISTINCT FROM s.payment_method_id
-               AS method_changed
-    FROM services AS s
-    LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
-    LEFT JOIN LATERAL (
-        SELECT json_object_agg(n.kind, e.sent_at) AS notices
-        FROM notices AS n JOIN emails AS e ON e.id = n.email_id
-        WHERE n.service_id = s.id AND n.expires_at = s.expires_at
-    ) AS n ON true
-    LEFT JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'
-    WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
-    ORDER BY s.id
+# What of an open payment request decides about the next step, too: for billing alone.
+_LOAD_REQUESTS = text("""
+    SELECT p.id, p.payment_method_id,
+           (p.country, p.vat_number) IS DISTINCT FROM (c.country, c.vat_number) AS basis_changed,
+           EXISTS (
+               SELECT FROM charges AS g
+               WHERE g.request_id = p.id AND g.state IN ('started', 'unknown')
+           ) AS charging
+    FROM payment_requests AS p JOIN customers AS c ON c.id = p.customer_id
+    WHERE p.id = ANY(:ids)
 """)
 # Without what has happened about a renewal: for those whose next one is all new.
 _LOAD_BARE = text("""
     SELECT s.*, NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
            NULL AS raised_at, NULL AS stands_until, 0 AS dearer, NULL AS dearer_at,
            NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines, NULL AS declined_at,
-           NULL AS last_declined_at, NULL AS notices, false AS charging,
-           false AS method_changed
+           NULL AS last_declined_at, NULL AS notices, NULL AS refused
     FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
 """)
 
@@ -197,8 +181,25 @@ def load(
     """
     if not ids:
         return []
-    rows = tx.execute(_LOAD_WITH_CHARGES if charges else _LOAD, {"ids": list(ids)})
-    return [_renewable(row, catalogue) for row in rows]
+    services = [_renewable(row, catalogue) for row in tx.execute(_LOAD, {"ids": list(ids)})]
+    return _with_requests(tx, services) if charges else services
+
+
+def _with_requests(tx: Connection, services: Sequence[Renewable]) -> list[Renewable]:
+    """The same services, with what has become of the open payment requests they are on."""
+    ids = {service.request_id for service in services} - {None}
+    rows = tx.execute(_LOAD_REQUESTS, {"ids": list(ids)}) if ids else ()
+    requests = {row.id: row for row in rows}
+    return [
+        service.with_cycle(
+            charging=request.charging,
+            method_changed=request.payment_method_id != service.payment_method_id,
+            basis_changed=request.basis_changed,
+        )
+        if (request := requests.get(service.request_id))
+        else service
+        for service in services
+    ]
 
 
 def load_bare(tx: Connection, ids: Collection[uuid.UUID], catalogue: Catalogue) -> list[Renewable]:
@@ -216,6 +217,9 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     notices = {
         Notice.parse(kind): datetime.fromisoformat(at) if at else None
         for kind, at in (row.notices or {}).items()
+    }
+    refused = {
+        Notice.parse(kind): datetime.fromisoformat(at) for kind, at in (row.refused or {}).items()
     }
     return Renewable(
         id=row.id,
@@ -252,10 +256,9 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             taken_over_at=row.taken_over_at,
             cycle=Cycle(
                 notices=notices,
+                refused=refused,
                 asked_at=row.asked_at,
                 requested=row.request_id is not None,
-                charging=row.charging,
-                method_changed=row.method_changed,
                 declines=row.declines,
                 declined_at=row.declined_at,
                 last_declined_at=row.last_declined_at,

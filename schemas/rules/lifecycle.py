@@ -119,10 +119,12 @@ class Cycle:
 
     Attributes:
         notices: each notice that was claimed -> when it was sent, None if not yet.
+        refused: each of them that was refused for its recipient -> when.
         asked_at: the customer asked to renew now.
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
         method_changed: that is to be paid with another method than its customer's by now.
+        basis_changed: that is taxed by another country or VAT number than its customer's by now.
         declines: charges that were declined.
         stands_until: from when on the open payment request asks for the wrong amount, because
             more periods are needed or the tax rate is another one; None: it always stands.
@@ -133,10 +135,12 @@ class Cycle:
     """
 
     notices: Mapping[Notice, datetime | None] = field(default_factory=dict)
+    refused: Mapping[Notice, datetime] = field(default_factory=dict)
     asked_at: datetime | None = None
     requested: bool = False
     charging: bool = False
     method_changed: bool = False
+    basis_changed: bool = False
     declines: int = 0
     declined_at: datetime | None = None
     last_declined_at: datetime | None = None
@@ -152,6 +156,12 @@ class Cycle:
         if self.dearer_at is None or self.notices.get(Notice(DEARER, self.dearer)) is not None:
             return False
         return self.announced_at is None or self.announced_at <= self.dearer_at
+
+    @property
+    def cannot_be_told_more_since(self) -> datetime | None:
+        """Since when that e-mail is known to be undeliverable; None: it may still tell."""
+        refused_at = self.refused.get(Notice(DEARER, self.dearer))
+        return refused_at if self.is_to_be_told_more else None
 
     def stands_at(self, moment: datetime) -> bool:
         """Whether the open payment request asks for the right amount then."""
@@ -338,7 +348,8 @@ def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextSt
     by_itself = service.mode is RenewalMode.AUTOMATIC and service.missing_contract is None
     if cycle.charging:
         return
-    if cycle.requested and not service.is_asked and not by_itself:
+    wanted = service.is_asked or by_itself
+    if cycle.requested and (cycle.basis_changed or not wanted):
         yield NextStep(Step.WITHDRAW, service.began_at)
     elif not cycle.is_to_be_told_more:
         if cycle.asked_at is not None and service.is_asked:
@@ -390,7 +401,9 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     cycle = service.cycle
     stopped = service.mode is RenewalMode.STOP
     noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID)
-    if noticed_at is None or cycle.charging or service.is_asked:
+    if noticed_at is None or cycle.charging:
+        return
+    if service.is_asked and cycle.cannot_be_told_more_since is None:
         return
     if stopped:
         at = service.expires_at
@@ -403,7 +416,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
         told_at = cycle.noticed_at(End.SUSPENDED)
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
         if at_ is not None:
-            yield NextStep(Step.TERMINATE, at_)
+            yield NextStep(Step.TERMINATE, _after_a_refusal(cycle, policy, at_))
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
@@ -416,19 +429,30 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
 
 
 def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Iterator[NextStep]:
-    """Unpaid: suspended, or terminated under a policy without grace."""
-    days = policy.suspend or 0
+    """Unpaid: suspended, or terminated under a policy without grace.
+
+    A customer who cannot be told of a higher amount is not charged, and has not paid either.
+    """
+    cycle, days = service.cycle, policy.suspend or 0
     at = max(service.day(days), noticed_at + timedelta(days=policy.notice))
     if service.mode is RenewalMode.AUTOMATIC:
-        declined_at = service.cycle.declined_at
-        if declined_at is None:
+        refused_at = cycle.cannot_be_told_more_since
+        if cycle.is_to_be_told_more and refused_at is None:
             return
-        if service.cycle.is_to_be_told_more:
+        unpaid_since = cycle.declined_at or refused_at
+        if unpaid_since is None:
             return
-        at = max(at, declined_at + timedelta(days=days - policy.charges[0]))
+        at = max(at, unpaid_since + timedelta(days=days - policy.charges[0]))
         # Not before the charge that a higher amount was announced for; it comes first.
-        at = after_a_rise(service.cycle, policy, at)
-    yield NextStep(Step.TERMINATE if policy.suspend is None else Step.SUSPEND, at)
+        at = after_a_rise(cycle, policy, at)
+    step = Step.TERMINATE if policy.suspend is None else Step.SUSPEND
+    yield NextStep(step, _after_a_refusal(cycle, policy, at))
+
+
+def _after_a_refusal(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
+    """A person has the days of a notice to mend what keeps a customer from being told."""
+    since = cycle.cannot_be_told_more_since
+    return at if since is None else max(at, since + timedelta(days=policy.notice))
 
 
 def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:

@@ -16,6 +16,8 @@ emails = Table(
     # When its sending began; no notice is added to it from then on.
     moment("begun_at"),
     moment("sent_at"),
+    # When the mail server first refused it for its recipient.
+    moment("refused_at"),
     Index("emails_customer_day", "customer_id", "day", unique=True),
 )
 

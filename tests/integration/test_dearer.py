@@ -6,7 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from producers import ledger
+from producers.steps import MAIL, REMIND
 from schemas.rules import tax
 from tests.integration.test_reminders import kinds, letters, plain, resume_lanes
 from tests.support.given import line
@@ -175,3 +178,49 @@ def test_a_merely_informative_notice_lets_nothing_end(life: Any) -> None:
     world.pass_until(first, 40)
 
     assert world.service().state == "active"
+
+
+def test_a_customer_who_cannot_be_told_is_not_charged_and_ends_like_one_who_did_not_pay(
+    life: Any, rates: list[dict[str, Any]]
+) -> None:
+    world = life()
+    first = world.order()
+    world.pass_until(first, -6.1)
+    rises(rates, world.expiry(first) - timedelta(days=4))
+    # Given that its mailbox is gone when the e-mail about the higher amount is sent
+    world.fleet.mailbox.refuse("alice@*")
+
+    world.pass_until(first, 4.9)
+    assert world.service().state == "active"
+    failed = "SELECT reason FROM tasks WHERE name = 'remind' AND state = 'failed'"
+    assert {row.reason for row in world.database.all(failed)} == {"recipient_refused"}
+    # Then eight days after the refusal it is suspended as what is unpaid is.
+    world.pass_until(first, 5.5)
+    assert charged(world) == []
+    assert world.service().state == "suspended"
+    world.clean()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_person_sends_after_all_is_charged_as_it_was_told(
+    life: Any, rates: list[dict[str, Any]], late: bool
+) -> None:
+    world = life()
+    first = world.order()
+    world.pass_until(first, -6.1)
+    rises(rates, world.expiry(first) - timedelta(days=4))
+    world.fleet.mailbox.refuse("alice@*")
+    world.pass_until(first, 6.5 if late else -2.1)
+
+    # When the address is mended, and the e-mail is tried again
+    world.database.run("UPDATE customers SET email = 'a.b@example.com'")
+    with world.fleet.owner.begin() as tx:
+        failed = tx.execute(text("SELECT subject FROM tasks WHERE state = 'failed'")).scalars()
+        ledger.enqueue(tx, REMIND, [(subject, MAIL) for subject in failed.all()])
+    world.fleet.settle(30)
+    assert WITH_22_PERCENT in plain(world.mails()[-1])
+
+    world.pass_days(7.1)
+    assert charged(world) == [4620]
+    assert world.service().state == "active"
+    world.clean()

@@ -92,13 +92,24 @@ def method(database: Database, last_day: date | None) -> uuid.UUID:
     return id
 
 
-def fixed(database: Database, id: uuid.UUID, net: int, due: date = DUE, number: int = 4) -> None:
+def fixed(
+    database: Database,
+    id: uuid.UUID,
+    net: int,
+    due: date = DUE,
+    number: int = 4,
+    currency: str | None = "EUR",
+) -> None:
     """Fix the price of a renewal, as its first reminder does."""
     database.run(
-        "INSERT INTO renewals (service_id, period_number, expires_on, net)"
-        " VALUES (:id, :number, :due, :net)",
-        id=id, number=number, due=due, net=net,
-    )  # fmt: skip
+        "INSERT INTO renewals (service_id, period_number, expires_on, net, currency)"
+        " VALUES (:id, :number, :due, :net, :currency)",
+        id=id,
+        number=number,
+        due=due,
+        net=net,
+        currency=currency,
+    )
 
 
 def forecasted(database: Database, today: date = TODAY, until: date = UNTIL, by: By = By.MONTH,
@@ -227,6 +238,32 @@ class TestMoney:
         assert [(r.currency, r.services, r.net) for r in forecasted(books)] == [
             ("CAD", 1, 5000),
             ("EUR", 1, PRICE),
+        ]
+
+    @pytest.mark.parametrize("due", [DUE, TODAY - timedelta(days=4)])
+    def test_a_fixed_price_is_summed_in_the_currency_it_was_fixed_in(
+        self, books: Database, due: date
+    ) -> None:
+        fixed(books, service(books, due), 3000, due, currency="GBP")
+        fixed(books, service(books, due), 200, due, currency=None)
+        fixed(books, service(books, due), 10, due)
+        service(books, due)
+
+        assert [(r.currency, r.services, r.net) for r in forecasted(books)] == [
+            ("EUR", 3, 210 + PRICE),
+            ("GBP", 1, 3000),
+        ]
+
+    def test_snapshot_and_review_keep_currencies_apart(self, books: Database) -> None:
+        fixed(books, service(books), 3000, currency="GBP")
+        service(books)
+        snapshot(books, date(2026, 10, 1))
+
+        assert [(r.what, r.currency, r.net) for r in reviewed(books)] == [
+            (Decision.WILL_RENEW, "EUR", PRICE),
+            (Outcome.OPEN, "EUR", PRICE),
+            (Decision.WILL_RENEW, "GBP", 3000),
+            (Outcome.OPEN, "GBP", 3000),
         ]
 
 

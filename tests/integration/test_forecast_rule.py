@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,8 @@ from tests.conftest import Database
 from tests.support.given import CATALOGUE, FR, IE, TERMS, changed
 
 TODAY = date(2026, 9, 15)
-UNTIL = TODAY + timedelta(days=120)
+# Some charges, and some last days of cards, are after it.
+UNTIL = TODAY + timedelta(days=60)
 CA = Subsidiary("CA", "Hosting Inc.", "CA", "CAD", "America/Toronto", "en")
 SITE = CATALOGUE.plans["site"]
 POLICIES = {
@@ -90,9 +92,28 @@ def test_the_sql_of_the_forecast_decides_as_the_rule_does(
     for row in rows:
         counted[row.start, row.decision] += row.services
     expected = Counter(
-        (s.due_on if s.expires_in >= 0 else None, by_the_rule(s, starts)) for s in services
+        (s.due_on if s.expires_in >= 0 else None, by_the_rule(s, starts))
+        for s in services
+        if s.due_on < UNTIL
     )
     assert counted == expected
+
+
+@pytest.mark.parametrize(
+    ("card_ends_in", "decision"), [(60, Decision.UNDECIDED_PAYMENT), (61, Decision.WILL_RENEW)]
+)
+def test_a_card_may_expire_after_the_forecast_ends_and_before_the_charge(
+    database: Database, card_ends_in: int, decision: Decision
+) -> None:
+    # Charged for the first time two days after the expiry.
+    last = Facts("FR", "late", 59, RenewalMode.AUTOMATIC, TERMS.version, True, card_ends_in)
+    given_in_the_database(database, [last], {"FR": TODAY})
+
+    with database.engine("readonly").connect() as tx:
+        rows = forecast(tx, today=TODAY, until=UNTIL, by=By.DAY)
+
+    assert [row.decision for row in rows] == [decision]
+    assert by_the_rule(last, {"FR": TODAY}) is decision
 
 
 def by_the_rule(facts: Facts, starts: dict[str, date]) -> Decision:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.rules.lifecycle import DEFAULT_POLICY, Cycle, NextStep, Step, due_notices, next_step
+from schemas.rules.lifecycle import (
+    DEFAULT_POLICY,
+    Cycle,
+    NextStep,
+    Policy,
+    Step,
+    due_notices,
+    next_step,
+)
+from schemas.values import RenewalMode
 from tests.unit.test_lifecycle import PAYS, SUSPENDED, a_service, manual, notice, on, stopped
 
 LATER = on(200)
@@ -83,6 +92,53 @@ def test_a_request_that_asks_for_the_wrong_amount_by_then_is_made_anew() -> None
     # The charge of day -1 is done late, after the request ceased to stand.
     assert payment(cycle, now=on(0)) == NextStep(Step.REQUEST, on(-1))
     assert payment(replace(cycle, stands_until=None), now=on(0)) == NextStep(Step.CHARGE, on(-1))
+
+
+def untellable(policy: Policy = DEFAULT_POLICY, refused_at: int = 0, **changes: Any) -> Any:
+    """The step after the e-mail about the higher amount was refused for its recipient."""
+    cycle = dearer(refused={notice("dearer-1"): on(refused_at, 8)}, **changes.pop("cycle", {}))
+    service = a_service(**{"cycle": cycle, **changes})
+    return next_step(service, policy, LATER, reminders=False)
+
+
+def test_who_cannot_be_told_is_not_charged_and_ends_as_if_a_charge_was_declined_then() -> None:
+    assert untellable() == NextStep(Step.SUSPEND, on(8, 8))
+    assert untellable(mode=RenewalMode.MANUAL) == NextStep(Step.SUSPEND, on(7, 8))
+    declined = {"declines": 1, "declined_at": on(-3), "last_declined_at": on(-3)}
+    assert untellable(cycle=declined) == NextStep(Step.SUSPEND, on(7, 8))
+
+
+def test_who_asked_for_the_renewal_and_cannot_be_told_has_not_paid() -> None:
+    assert untellable(cycle={"asked_at": on(-1)}) == NextStep(Step.SUSPEND, on(8, 8))
+
+
+@pytest.mark.parametrize("refused_at", [0, 60])
+def test_nothing_ends_within_the_days_of_a_notice_after_the_refusal(refused_at: int) -> None:
+    without_grace = replace(DEFAULT_POLICY, charges=(-5, -2, 0), suspend=None)
+    end = untellable(without_grace, refused_at)
+    assert end == NextStep(Step.TERMINATE, on(refused_at + 7, 8))
+
+    told = {"notices": {**REMINDED["notices"], notice("suspended"): on(6, 8)}, "asked_at": on(-1)}
+    suspended = {**SUSPENDED, "suspended_at": on(5)}
+    end = untellable(refused_at=refused_at, cycle=told, **suspended)
+    assert end == NextStep(Step.TERMINATE, max(on(30), on(refused_at + 7, 8)))
+
+
+def test_a_refused_e_mail_that_was_sent_after_all_counts_as_any_other() -> None:
+    its_own = {**REMINDED["notices"], notice("dearer-1"): on(3, 8)}
+    told = {"notices": its_own, "announced_at": on(3, 8), "raised_at": on(3, 8)}
+    assert untellable(cycle=told) == NextStep(Step.REQUEST, on(10, 8))
+
+
+@pytest.mark.parametrize("asked_at", [None, on(-3)])
+def test_a_request_that_is_taxed_otherwise_than_its_customer_is_withdrawn(
+    asked_at: datetime | None,
+) -> None:
+    cycle = Cycle(**REMINDED, requested=True, basis_changed=True, asked_at=asked_at)
+    service = a_service(cycle=cycle)
+    assert payment(cycle) == NextStep(Step.WITHDRAW, service.began_at)
+    assert payment(replace(cycle, requested=False)) == NextStep(Step.REQUEST, on(-3))
+    assert payment(replace(cycle, charging=True)) is None
 
 
 moments = st.integers(-30 * 24, 60 * 24).map(lambda hours: on(0, 0) + (on(1) - on(0)) * hours / 24)

@@ -7,6 +7,7 @@ again under the same Message-ID. What it says is what is true when it is sent.
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from email.message import EmailMessage
 
 from sqlalchemy import Connection, text
@@ -20,6 +21,7 @@ from producers.renewals.next_steps import Renewable
 from producers.steps import REMIND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
+from schemas.errors import DataError
 from schemas.rules.notices import Notice
 from schemas.rules.payable import PaymentMethod
 from schemas.tables.bulk import Bulk
@@ -69,15 +71,24 @@ _announce = Bulk(
     """,
 )
 _SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at IS NULL")
+_REFUSED = text("UPDATE emails SET refused_at = :now WHERE id = ANY(:ids) AND refused_at IS NULL")
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail with what it claims to say: service -> notices; and the amounts it names."""
+    """A mail with what it claims to say: service -> notices; and the amounts it names.
 
-    message: EmailMessage
+    Attributes:
+        message: what to send, or why it cannot be written.
+    """
+
+    message: EmailMessage | MailAnswer
     notices: Mapping[uuid.UUID, Sequence[Notice]]
     announced: Sequence[Announced]
+
+    @property
+    def message_id(self) -> str | None:
+        return None if isinstance(self.message, MailAnswer) else self.message["Message-ID"]
 
 
 class RemindHandler:
@@ -140,13 +151,23 @@ class RemindHandler:
                     brand=told[0].subsidiary.entity,
                     items=items,
                 )
-                message = compose(mail, self._sender, at=now)
+                message = self._compose(mail, now)
                 calls.append((email.id, Letter(message, notices, _amounts(told, items))))
         to_send = {subject for subject, _ in calls}
         # What it was to say is not true any more, or it was sent.
         return calls, Outcome(done=[s for s in claim.subjects if s not in to_send])
 
+    def _compose(self, mail: Mail, now: datetime) -> EmailMessage | MailAnswer:
+        try:
+            return compose(mail, self._sender, at=now)
+        except DataError as error:
+            if error.code != "address_invalid":
+                raise
+            return MailAnswer(MailState.REFUSED, error.code, str(error))
+
     async def call(self, call: Letter) -> MailAnswer:
+        if isinstance(call.message, MailAnswer):
+            return call.message
         return await self._mailer.perform(call.message)
 
     async def close(self) -> None:
@@ -163,14 +184,16 @@ class RemindHandler:
         )
         tasks = {task.subject: task for task in claim.tasks}
         sent = [(subject, letter) for subject, letter, a in answers if a.state is MailState.SENT]
-        if sent:
+        refused = [(subject, letter) for subject, letter, a in answers if a.is_undeliverable]
+        if sent or refused:
             now, catalogue = self._clock.now(), self._catalogue.current(tx)
-            services = {service for _, letter in sent for service in letter.notices}
+            services = {service for _, letter in (*sent, *refused) for service in letter.notices}
             # Services before e-mails, as whoever claims notices does.
             next_steps.lock(tx, services)
             # Now and not when it was claimed: what is announced is what the customer was sent.
             _announce(tx, (a for _, letter in sent for a in letter.announced), now=now)
             tx.execute(_SENT, {"ids": [subject for subject, _ in sent], "now": now})
+            tx.execute(_REFUSED, {"ids": [subject for subject, _ in refused], "now": now})
             # What may not happen without a notice may happen now.
             next_steps.decide_again(tx, services, catalogue, now)
             history.record(
@@ -178,7 +201,7 @@ class RemindHandler:
                 (
                     by_task(
                         tasks[subject], REMIND, service, "notice.sent",
-                        {"kinds": list(map(str, said)), "message_id": letter.message["Message-ID"]},
+                        {"kinds": list(map(str, said)), "message_id": letter.message_id},
                     )
                     for subject, letter in sent
                     for service, said in letter.notices.items()

@@ -43,6 +43,14 @@ class MailAnswer:
     reason: str | None = None
     detail: str | None = None
 
+    @property
+    def is_undeliverable(self) -> bool:
+        """Whether it was refused for its recipient: not for us, and not for what it says."""
+        return self.state is MailState.REFUSED and self.reason in _OF_THE_RECIPIENT
+
+
+_OF_THE_RECIPIENT = ("recipient_refused", "address_unsupported", "address_invalid")
+
 
 class Mailer(Protocol):
     """See :class:`workers.outside.attempts.Port`. A mail server cannot be asked what became of a

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from producers.renewals.next_steps import Renewable
 from schemas.errors import DataError
@@ -28,8 +29,13 @@ class Line:
     period_number: int
     description: str
     net: int
-    tax_rate: str
+    tax_rate: Decimal
     tax: int
+
+    @property
+    def asks_for(self) -> tuple[object, ...]:
+        """All but its words."""
+        return self.service_id, self.period_number, self.net, self.tax_rate, self.tax
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def draft(services: Sequence[Renewable], customer: Customer, now: datetime) -> D
                 period_number=service.paid_periods + number,
                 description=f"{service.plan.name}, {service.period}",
                 net=quote.price.amount,
-                tax_rate=str(quote.rate),
+                tax_rate=quote.rate,
                 tax=quote.period_tax.amount,
             )
             for service, quote in zip(services, quotes, strict=True)

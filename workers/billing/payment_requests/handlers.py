@@ -21,7 +21,7 @@ from schemas.rules.quote import Quote
 from schemas.tables.bulk import Bulk
 from schemas.values import RequestId, ServiceId
 from workers.billing.payment_requests import store
-from workers.billing.payment_requests.draft import Draft, draft, quote_of
+from workers.billing.payment_requests.draft import Customer, Draft, Line, draft, quote_of
 
 # Everything of a group that is due, whether or not a scheduler has come by it already: so no two
 # schedulers and no end of a chunk can make two halves of it.
@@ -120,13 +120,14 @@ class RequestHandler:
         dearer = {id_ for id_, q in quotes.items() if q.is_dearer_than(held[id_].announced)}
         payable = [[s for s in services if s.id not in dearer] for services in groups.values()]
         on_open = {s.request_id for s in held.values() if s.request_id is not None}
-        on_it = store.periods_on(tx, on_open) if on_open else {}
+        on_it = store.lines_on(tx, on_open) if on_open else {}
         again: dict[RequestId, list[Renewable]] = {}
         anew: list[list[Renewable]] = []
         for services in filter(None, payable):
             request_id = services[0].request_id
             asked_for = on_it.get(request_id) if request_id is not None else None
-            if request_id and asked_for and _is_as_asked_for(services, asked_for, quotes, now):
+            customer = customers[services[0].customer_id]
+            if request_id and asked_for and _is_as_asked_for(services, asked_for, customer, now):
                 again[request_id] = services  # it is charged once more
             else:
                 anew.append(services)
@@ -164,14 +165,12 @@ class RequestHandler:
 
 
 def _is_as_asked_for(
-    services: Sequence[Renewable],
-    on_it: Mapping[uuid.UUID, int],
-    quotes: Mapping[ServiceId, Quote],
-    now: datetime,
+    services: Sequence[Renewable], on_it: Sequence[Line], customer: Customer, now: datetime
 ) -> bool:
-    """Whether just these are on a request, for the periods and at the rate of now."""
+    """Whether just these are on a request, for the periods and the amounts of now."""
     stands = all(service.view.cycle.stands_at(now) for service in services)
-    return stands and on_it == {s.id: quotes[s.id].periods for s in services}
+    lines = draft(services, customer, now).lines
+    return stands and {x.asks_for for x in on_it} == {x.asks_for for x in lines}
 
 
 def _set_aside(
@@ -199,7 +198,8 @@ def _set_aside(
 
 
 class WithdrawHandler:
-    """Subject: a service on an open request, that was stopped or misses a contract by now."""
+    """Subject: a service on an open request, that was stopped, misses a contract or is taxed
+    otherwise by now."""
 
     name = WITHDRAW
 

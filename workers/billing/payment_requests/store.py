@@ -71,6 +71,21 @@ def periods_on(
     return on
 
 
+_LINES = text("""
+    SELECT request_id, service_id, period_number, description, net, tax_rate, tax
+    FROM request_lines WHERE request_id = ANY(:ids) AND released_at IS NULL
+    ORDER BY request_id, number
+""")
+
+
+def lines_on(tx: Connection, request_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, list[Line]]:
+    """Request -> its lines."""
+    on: dict[uuid.UUID, list[Line]] = {i: [] for i in request_ids}
+    for request_id, *values in tx.execute(_LINES, {"ids": list(request_ids)}):
+        on[request_id].append(Line(*values))
+    return on
+
+
 _CUSTOMERS = text("SELECT id, country, vat_number FROM customers WHERE id = ANY(:ids)")
 
 
@@ -177,7 +192,7 @@ def write(tx: Connection, drafts: Sequence[Draft]) -> None:
                 period_number=line.period_number,
                 description=line.description,
                 net=line.net,
-                tax_rate=Decimal(line.tax_rate),
+                tax_rate=line.tax_rate,
                 tax=line.tax,
             )
             for drawn in drafts
@@ -281,7 +296,7 @@ def _rest(request: Any, left: Sequence[Any], held: Mapping[uuid.UUID, Renewable]
         currency=request.currency,
         mention=request.tax_mention,
         lines=[
-            Line(x.service_id, x.period_number, x.description, x.net, str(x.tax_rate), x.tax)
+            Line(x.service_id, x.period_number, x.description, x.net, x.tax_rate, x.tax)
             for x in left
         ],
         services=services,
