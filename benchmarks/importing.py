@@ -50,7 +50,9 @@ def run(engine: Engine, count: int) -> float:
     source = io.BytesIO(b"".join(rows(count)))
     rejects: list[object] = []
     started = time.perf_counter()
-    counts = import_services(engine, CatalogueCache(), SystemClock(), source, "csv", rejects.append)
+    counts = import_services(
+        engine, CatalogueCache(), SystemClock(), source, "csv", rejects.append, realm="shop"
+    )
     elapsed = time.perf_counter() - started
     if counts.imported != count:
         raise RuntimeError(f"not imported: {counts}, {rejects[:1]}")

@@ -36,13 +36,39 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class AddressDocument(_Document):
+    """A postal address; its country is the customer's."""
+
+    lines: Annotated[list[Text], Field(min_length=1, max_length=3)]
+    """Street and number, building, care of."""
+    city: Text
+    postal_code: Text | None = None
+    state: Text | None = None
+    """State, province or county, where an address has one."""
+
+    def as_kept(self) -> dict[str, Any]:
+        """Without what it has not."""
+        return self.model_dump(exclude_none=True)
+
+
 class CustomerDocument(_Document):
+    """Whom an order is billed to; a customer's first one also says who they are."""
+
     id: Identifier
     subsidiary: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
     country: Country
     language: Language
     email: EmailAddress
     vat_number: VatNumber | None = None
+    name: Text | None = None
+    company: Text | None = None
+    address: AddressDocument | None = None
+
+    @property
+    def billed_to(self) -> dict[str, Any] | None:
+        """Name, company and postal address, of those that are given."""
+        given = self.model_dump(include={"name", "company", "address"}, exclude_none=True)
+        return given or None
 
     @field_validator("vat_number")
     @classmethod
@@ -148,8 +174,33 @@ class PaymentMethodCommand(_Command):
     services: ServiceIds | None = None
 
 
+class CustomerCommand(_Command):
+    """Change what is known of a customer: what is named changes, and null erases."""
+
+    command: Literal["customer"]
+    country: Country = ""
+    language: Language = ""
+    email: EmailAddress = ""
+    vat_number: VatNumber | None = None
+    name: Text | None = None
+    company: Text | None = None
+    address: AddressDocument | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Field -> its new value, of those that are named."""
+        named = self.model_fields_set - {"command", "customer"}
+        return {name: getattr(self, name) for name in sorted(named)}
+
+
 CommandDocument = Annotated[
-    StopCommand | ResumeCommand | ModeCommand | RenewCommand | AcceptCommand | PaymentMethodCommand,
+    StopCommand
+    | ResumeCommand
+    | ModeCommand
+    | RenewCommand
+    | AcceptCommand
+    | PaymentMethodCommand
+    | CustomerCommand,
     Field(discriminator="command"),
 ]
 _COMMAND: TypeAdapter[CommandDocument] = TypeAdapter(CommandDocument)
@@ -172,6 +223,10 @@ _CODES = {
     ("customer", "subsidiary"): "subsidiary_unknown",
     ("customer", "language"): "language_invalid",
     ("customer", "vat_number"): "vat_number_invalid",
+    ("email",): "email_invalid",
+    ("country",): "country_invalid",
+    ("language",): "language_invalid",
+    ("vat_number",): "vat_number_invalid",
     ("payment_method",): "payment_method_missing",
     ("key",): "key_invalid",
     ("lines", "quantity"): "quantity_out_of_bounds",

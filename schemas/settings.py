@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     )
     gateway_token: SecretStr | None = None
     drivers: Options = Field({}, description='driver name -> {"kind": …, and what that kind takes}')
+    realms: dict[str, str] = Field(
+        {}, description="upstream -> realm, of upstreams that share their customers"
+    )
     driver_urls: dict[str, Url] = Field(
         {}, description="driver name -> base URL, of those that are of the kind http"
     )
@@ -123,7 +126,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
-        "gateways", "drivers", "retries", mode="before",
+        "gateways", "drivers", "retries", "realms", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:

@@ -24,6 +24,7 @@ COMMANDS = {
     "lanes": "orders",
     "audit": "orders",
     "service": "services",
+    "customer": "customers",
     "rollout": "admin",
     "forecast": "forecast",
     "reconcile": "reconcile",

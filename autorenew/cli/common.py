@@ -14,6 +14,7 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
+from producers.intake.realms import Realms
 from schemas.clock import Clock
 from schemas.database import check_schema, connect
 from schemas.settings import Settings, load_settings
@@ -40,6 +41,11 @@ def clock(engine: Engine, settings: Settings | None = None) -> Clock:
     """The clock of this database's fleet."""
     settings = settings or load_settings()
     return clock_of(engine, virtual=settings.clock == "virtual")
+
+
+def realms(settings: Settings | None = None) -> Realms:
+    """Which upstreams share their customers."""
+    return Realms((settings or load_settings()).realms)
 
 
 def on_stop(stop: Callable[[], None]) -> None:

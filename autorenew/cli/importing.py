@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TextIO, cast
 import click
 from rich.progress import Progress
 
-from autorenew.cli.common import as_json, clock, database, say
+from autorenew.cli.common import as_json, clock, database, realms, say
 from producers.imports.importing import Reject
 from producers.imports.importing import import_services as import_rows
 from producers.imports.rows import Form
@@ -36,11 +36,19 @@ from schemas.shown import for_csv
     help="File for rejected rows. [default: FILE.rejects.csv]",
 )
 @click.option(
+    "--upstream", required=True, help="Whose customers these are: orders for them come from it."
+)
+@click.option(
     "--dry-run", is_flag=True, help="Report what would happen; change nothing in the database."
 )
 @as_json
 def import_services(
-    file: Path, form: Form | None, rejects_path: Path | None, dry_run: bool, as_json: bool
+    file: Path,
+    form: Form | None,
+    rejects_path: Path | None,
+    upstream: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Import the services of FILE, one a line (CSV with a header, or NDJSON; - is standard input).
 
@@ -53,7 +61,7 @@ def import_services(
       [contract_version]        the newest version the customer accepted
       [payment_method]          a token; [payment_method_expires] its month or day
       [configuration]           a JSON object
-      [subsidiary country language email vat_number]
+      [subsidiary country language email vat_number name company address]
                                 of a customer that is not known yet
 
     Rejected rows are written to a file, with line, codes and reasons, payment methods redacted.
@@ -81,6 +89,7 @@ def import_services(
             form,
             rejects.write,
             lambda rows: progress.advance(bar, rows),
+            realm=realms().of(upstream, "import") or upstream,
             dry_run=dry_run,
         )
     if not counts.rejected and default is not None and path == default:

@@ -10,7 +10,7 @@ import click
 from rich.progress import Progress
 from sqlalchemy import Connection, text
 
-from autorenew.cli.common import as_json, clock, database, say, show
+from autorenew.cli.common import as_json, clock, database, realms, say, show
 from monitoring import audit as auditing
 from producers.control import failed as failures
 from producers.control import lanes as all_lanes
@@ -39,7 +39,7 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
     Exit code 1 if an order was not accepted. Placing the file again changes nothing.
     """
     engine = database()
-    intake = Intake(engine, CatalogueCache(), clock(engine))
+    intake = Intake(engine, CatalogueCache(), clock(engine), realms())
     counts: Counter[str] = Counter()
     with (
         click.open_file(str(file), "rb") as source,

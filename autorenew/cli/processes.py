@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from autorenew.cli.common import clock, database, on_stop, say
+from autorenew.cli.common import clock, database, on_stop, realms, say
 from monitoring import metrics
 from schemas.errors import ConfigurationError
 from schemas.settings import load_settings
@@ -24,7 +24,9 @@ def intake() -> None:
     settings = load_settings()
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew intake")
-    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), clock(engine, settings)))
+    consumer = AmqpIntake(
+        url, Intake(engine, CatalogueCache(), clock(engine, settings), realms(settings))
+    )
     metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()

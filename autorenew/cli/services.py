@@ -10,7 +10,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection, Engine, text
 
-from autorenew.cli.common import as_json, clock, database, say, show
+from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.importing import import_services
 from producers.intake import Answer, Intake, Verdict
 from producers.intake.links import Links
@@ -172,7 +172,7 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
         version = found.version
     agreed = [{"contract": contract, "version": version}]
     document = {"command": "accept", "customer": customer, "contracts": agreed}
-    _send(document, as_json, engine)
+    send(document, as_json, engine)
 
 
 @service.command("payment-method")
@@ -200,7 +200,7 @@ def payment_method(
         document["payment_method_expires"] = expires
     if services:
         document["services"] = _texts(services)
-    _send(document, as_json, database())
+    send(document, as_json, database())
 
 
 @service.command("click")
@@ -210,7 +210,7 @@ def click_link(url: str, as_json: bool) -> None:
     """Do what a signed link of an e-mail says."""
     settings = load_settings()
     links = Links(settings.need("link_base_url"), settings.need("link_secret"))
-    _send(links.open(url), as_json, database(settings))
+    send(links.open(url), as_json, database(settings))
 
 
 def _texts(services: Sequence[uuid.UUID]) -> list[str]:
@@ -235,11 +235,12 @@ def _command(
         ).scalar()
     if customer is None:
         raise AutorenewError(f"there is no service {services[0]}")
-    _send({**document, "customer": customer}, as_json, engine)
+    send({**document, "customer": customer}, as_json, engine)
 
 
-def _send(document: dict[str, Any], as_json: bool, engine: Engine) -> None:
-    intake = Intake(engine, CatalogueCache(), clock(engine))
+def send(document: dict[str, Any], as_json: bool, engine: Engine) -> None:
+    """Give a command in an operator's name, say how it ended, and exit."""
+    intake = Intake(engine, CatalogueCache(), clock(engine), realms())
     (answer,) = intake.place("cli", "cli", [json.dumps(document).encode()])
     _say(answer, as_json)
     sys.exit(0 if answer.verdict is Verdict.ACCEPTED else 1)

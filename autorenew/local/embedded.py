@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 
 from autorenew.local.postgres import PrivatePostgres
 from producers.intake import Intake
+from producers.intake.realms import Realms
 from producers.relay.relay import Relay
 from producers.relay.transport import LocalTransport
 from producers.scheduler.scheduler import Scheduler
@@ -106,7 +107,9 @@ class Embedded:
             }
         )
         self.clock = virtual_clock.clock_of(owner, virtual=self._ahead is not None)
-        self.intake = Intake(self._engines["api"], CatalogueCache(), self.clock)
+        self.intake = Intake(
+            self._engines["api"], CatalogueCache(), self.clock, Realms(self.settings.realms)
+        )
         self._broker = StubBroker(middleware=[])
         add_actors(self._broker, handlers(self.settings, QUEUES, self.clock), self._runtime_for())
         self._worker = dramatiq.Worker(self._broker, worker_threads=THREADS, worker_timeout=100)

@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 from schemas.rules.lifecycle import Step
 from schemas.tables import agreements, customers, payment_methods, services
@@ -18,7 +19,11 @@ class CustomerRow:
     language: str
     email: str
     vat_number: str | None
+    name: str | None
+    company: str | None
+    address: dict[str, Any] | None
     payment_method_id: uuid.UUID | None
+    realm: str
 
 
 @dataclass(slots=True)

@@ -67,6 +67,7 @@ def import_services(
     rejects: Callable[[Reject], None],
     progress: Callable[[int], None] = lambda rows: None,
     *,
+    realm: str,
     dry_run: bool = False,
     chunk: int = CHUNK,
 ) -> Counts:
@@ -77,6 +78,7 @@ def import_services(
         source: one row a line; CSV begins with a header.
         rejects: called with each rejected row, in the order of the file.
         progress: called with the number of rows done since the last call.
+        realm: whose customers those are that the file brings.
         dry_run: report what would happen and write nothing.
         chunk: rows in one transaction.
 
@@ -91,7 +93,7 @@ def import_services(
         _, header = next(numbered, (1, b""))
         rows = CsvRows(header)
     counts = Counts()
-    judge = Judge(clock.now(), keep=dry_run)
+    judge = Judge(clock.now(), realm=realm, keep=dry_run)
     with _alone(engine) as tx, ThreadPoolExecutor(1, "import") as writer, _without_collector():
         writing: Future[None] | None = None
         # A chunk is read and checked while the one before it is written.
@@ -178,7 +180,9 @@ def _ids(rows: list[Row], catalogue: Catalogue) -> dict[int, UUID]:
 
 
 _SERVICES = text("SELECT id, customer_id, plan FROM services WHERE id = ANY(:ids)")
-_CUSTOMERS = text("SELECT id, subsidiary, payment_method_id FROM customers WHERE id = ANY(:ids)")
+_CUSTOMERS = text(
+    "SELECT id, subsidiary, payment_method_id, realm FROM customers WHERE id = ANY(:ids)"
+)
 _METHODS = text("SELECT id FROM payment_methods WHERE id = ANY(:ids)")
 _AGREED = text(
     "SELECT customer_id, contract, max(version) FROM agreements WHERE customer_id = ANY(:ids)"
@@ -192,7 +196,7 @@ def _read(tx: Connection, rows: list[Row], ids: dict[int, UUID]) -> Books:
     for row in tx.execute(_SERVICES, {"ids": list(set(ids.values()))}):
         books.services[row.id] = row.customer_id, row.plan
     for row in tx.execute(_CUSTOMERS, people):
-        books.customers[row.id] = Customer(row.subsidiary, row.payment_method_id)
+        books.customers[row.id] = Customer(row.subsidiary, row.payment_method_id, row.realm)
     if books.customers:
         for customer, contract, version in tx.execute(_AGREED, people):
             books.agreed[customer, contract] = version
@@ -225,10 +229,10 @@ _EVENTS = text(
 
 
 def _check_customers(tx: Connection, arrivals: Arrivals) -> None:
-    """Check customers that an order created in the meantime: their subsidiary must be the same."""
-    wanted = {row.id: row.subsidiary for row in arrivals.customers}
+    """Check customers that an order created in the meantime: they must be the same."""
+    wanted = {row.id: (row.subsidiary, row.realm) for row in arrivals.customers}
     for row in tx.execute(_CUSTOMERS, {"ids": list(wanted)}):
-        if row.subsidiary != wanted[row.id]:
+        if (row.subsidiary, row.realm) != wanted[row.id]:
             raise AutorenewError(
                 f"customer {row.id} appeared in {row.subsidiary} in the meantime: import again",
                 code="import_disturbed",

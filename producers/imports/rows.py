@@ -81,6 +81,9 @@ _ACCEPTED = {
     "language": ("language_invalid", "an ISO 639 code such as fr"),
     "email": ("email_invalid", "an e-mail address"),
     "vat_number": ("vat_number_invalid", "a VAT number such as FR40303265045"),
+    "name": ("name_invalid", "1 to 200 printable characters"),
+    "company": ("company_invalid", "1 to 200 printable characters"),
+    "address": ("address_invalid", "a JSON object with lines and city"),
 }
 
 
@@ -97,7 +100,7 @@ class Row(NamedTuple):
     line: int
     raw: bytes
     service: ServiceDocument
-    person: Mapping[str, str]
+    person: Mapping[str, Any]
     period: Period
     expires_on: date
     anchor: date | None
@@ -157,11 +160,12 @@ class CsvRows:
         version = fields.get("contract_version")
         if version is not None and re.fullmatch("[0-9]{1,9}", version):
             fields["contract_version"] = int(version)
-        if "configuration" in fields:
-            try:
-                fields["configuration"] = from_json(fields["configuration"], allow_inf_nan=False)
-            except ValueError:
-                pass
+        for name in ("configuration", "address"):
+            if name in fields:
+                try:
+                    fields[name] = from_json(fields[name], allow_inf_nan=False)
+                except ValueError:
+                    pass
         return fields
 
     def shown(self, raw: bytes) -> str:
@@ -344,7 +348,7 @@ def _read_person(person: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]
             _wrong(str(problem["loc"][0]))
             for problem in error.errors(include_url=False, include_input=False)
         ]
-    return {name: getattr(read, name) for name in person}, []
+    return read.model_dump(include=set(person), exclude_none=True), []
 
 
 def _of_shape(error: ValidationError) -> list[Problem]:

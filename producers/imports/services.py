@@ -18,6 +18,7 @@ from producers.imports.arrivals import (
 )
 from producers.imports.rows import Row
 from producers.intake import agreements
+from producers.intake.realms import may_touch
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue, Plan, Subsidiary
@@ -39,6 +40,7 @@ from schemas.values import (
 class Customer(NamedTuple):
     subsidiary: str
     payment_method_id: UUID | None
+    realm: str | None
 
 
 @dataclass(slots=True)
@@ -65,11 +67,13 @@ class Judge:
     """Decides about the rows of one file, in their order.
 
     Args:
+        realm: whose customers the new ones are.
         keep: nothing is written, so nothing that was taken in is ever in the database.
     """
 
-    def __init__(self, now: datetime, *, keep: bool = False) -> None:
+    def __init__(self, now: datetime, *, realm: str, keep: bool = False) -> None:
         self._now = now
+        self._realm = realm
         self._keep = keep
         # Service -> the line that brought it first, and a hash of that row.
         self._seen: dict[UUID, tuple[int, int]] = {}
@@ -120,6 +124,10 @@ class Judge:
                 return [_problem("duplicate_in_file", "resource_id", message)]
             return []
         problems = list(_problems(row, self._books, catalogue, self._now))
+        known = self._books.customers.get(service.customer)
+        if known is not None and not may_touch(self._realm, known.realm):
+            message = f"{service.customer} is a customer of realm {known.realm}"
+            problems.append(_problem("customer_not_yours", "customer", message))
         if not problems:
             assert service_id is not None
             self._seen[service_id] = row.line, hash(row.raw)
@@ -136,7 +144,7 @@ class Judge:
             )
         customer = self._books.customers.get(service.customer)
         if customer is None:
-            customer = Customer(person["subsidiary"], method_id)
+            customer = Customer(person["subsidiary"], method_id, self._realm)
             self._books.customers[service.customer] = news.customers[service.customer] = customer
             arrivals.customers.append(
                 CustomerRow(
@@ -146,7 +154,11 @@ class Judge:
                     language=person["language"],
                     email=person["email"],
                     vat_number=person.get("vat_number"),
+                    name=person.get("name"),
+                    company=person.get("company"),
+                    address=person.get("address"),
                     payment_method_id=method_id,
+                    realm=self._realm,
                 )
             )
         if method_id is None:

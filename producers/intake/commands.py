@@ -14,7 +14,10 @@ from sqlalchemy import Connection, text
 
 from producers import history
 from producers.history import Event
+from producers.intake import customer
 from producers.intake.agreements import Agreement, Method, agree, save_methods
+from producers.intake.documents import Refused
+from producers.intake.realms import may_touch, not_yours
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue
@@ -22,6 +25,7 @@ from schemas.messages import (
     AcceptCommand,
     AgreementDocument,
     CommandDocument,
+    CustomerCommand,
     ModeCommand,
     PaymentMethodCommand,
     Problem,
@@ -37,16 +41,18 @@ from schemas.tables.bulk import Bulk, insert
 from schemas.values import Money, RenewalMode, ResourceState, ServiceId, ServiceState
 
 
-class Refused(Exception):
-    """Why a command cannot be done; nothing of it was."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(problems[0].message)
-        self.problems = problems
-
-
-def apply(tx: Connection, command: CommandDocument, catalogue: Catalogue, now: datetime) -> bool:
+def apply(
+    tx: Connection,
+    command: CommandDocument,
+    catalogue: Catalogue,
+    now: datetime,
+    *,
+    realm: str | None = None,
+) -> bool:
     """Do what a customer asks for.
+
+    Args:
+        realm: of the upstream that sends it; None: an operator.
 
     Returns:
         Whether anything is different now; False: it was so already.
@@ -54,6 +60,9 @@ def apply(tx: Connection, command: CommandDocument, catalogue: Catalogue, now: d
     Raises:
         Refused: it cannot be done; the caller rolls back.
     """
+    whose = tx.execute(_REALM, {"id": command.customer}).first()
+    if whose is not None and not may_touch(realm, whose.realm):
+        raise Refused([not_yours("customer")])
     match command:
         case StopCommand():
             return _change_mode(tx, command, command.services, RenewalMode.STOP, catalogue, now)
@@ -68,7 +77,11 @@ def apply(tx: Connection, command: CommandDocument, catalogue: Catalogue, now: d
             return _accept(tx, command.customer, command.contracts, catalogue, now)
         case PaymentMethodCommand():
             return _change_method(tx, command, catalogue, now)
+        case CustomerCommand():
+            return customer.change(tx, command, catalogue, now)
 
+
+_REALM = text("SELECT realm FROM customers WHERE id = :id")
 
 _OWNED = text("""
     SELECT id, state, desired FROM services

@@ -14,6 +14,14 @@ class Verdict(StrEnum):
     REJECTED = "rejected"  # not a valid document, or its key belongs to another one
 
 
+class Refused(Exception):
+    """Why a command cannot be done; nothing of it was."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(problems[0].message)
+        self.problems = problems
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A document as it was received.

@@ -15,7 +15,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from monitoring import metrics
 from producers.failpoints import failpoint
 from producers.intake import commands, orders, rejected
-from producers.intake.documents import Answer, Document, Verdict
+from producers.intake.documents import Answer, Document, Refused, Verdict
+from producers.intake.realms import Realms
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
@@ -25,7 +26,7 @@ from schemas.messages import OrderDocument, Problem
 
 # A transaction that lost a conflict has left nothing behind.
 _RETRY_CONFLICTS = Retrying(
-    retry=retry_if_exception(is_conflict),
+    retry=retry_if_exception(lambda e: is_conflict(e) or isinstance(e, orders.Raced)),
     stop=stop_after_attempt(5),
     wait=wait_random(0, 0.05),
     reraise=True,
@@ -38,12 +39,20 @@ class Intake:
 
     Args:
         engine: as the database role ``api``.
+        realms: which upstreams share their customers; by default none do.
     """
 
-    def __init__(self, engine: Engine, catalogue: CatalogueCache, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        catalogue: CatalogueCache,
+        clock: Clock,
+        realms: Realms | None = None,
+    ) -> None:
         self._engine = engine
         self._catalogue = catalogue
         self._clock = clock
+        self._realms = realms or Realms()
 
     def place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
         """Take a batch of documents of one upstream.
@@ -87,13 +96,18 @@ class Intake:
 
     def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
         answers: list[Answer] = []
+        realm = self._realms.of(upstream, door)
         for documents in _in_transactions(map(Document.read, bodies)):
             with self._engine.begin() as tx:
                 catalogue = self._catalogue.current(tx)
                 if _kind(documents[0]) is _Kind.COMMAND:
-                    answered = [self._command(tx, document, catalogue) for document in documents]
+                    answered = [
+                        self._command(tx, document, catalogue, realm) for document in documents
+                    ]
                 else:
-                    answered = orders.take(tx, upstream, documents, catalogue, self._clock.now())
+                    answered = orders.take(
+                        tx, upstream, documents, catalogue, self._clock.now(), realm=realm
+                    )
                 rejected.keep(
                     tx,
                     upstream,
@@ -108,14 +122,16 @@ class Intake:
             answers += answered
         return answers
 
-    def _command(self, tx: Connection, document: Document, catalogue: Catalogue) -> Answer:
+    def _command(
+        self, tx: Connection, document: Document, catalogue: Catalogue, realm: str | None
+    ) -> Answer:
         command = document.content
         if command is None or isinstance(command, OrderDocument):
             return Answer(Verdict.REJECTED, None, problems=document.problems)
         try:
             with tx.begin_nested():
-                changed = commands.apply(tx, command, catalogue, self._clock.now())
-        except commands.Refused as refused:
+                changed = commands.apply(tx, command, catalogue, self._clock.now(), realm=realm)
+        except Refused as refused:
             return Answer(Verdict.REFUSED, None, problems=refused.problems)
         return Answer(Verdict.ACCEPTED, None, repeated=not changed)
 

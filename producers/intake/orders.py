@@ -6,7 +6,7 @@ with another body is rejected as ``key_reused``.
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,8 +17,8 @@ from producers import history, ledger
 from producers.history import Event
 from producers.intake.agreements import Agreement, Method, agree, save_methods
 from producers.intake.documents import Answer, Document, Verdict
-from producers.intake.validation import problems_of
-from producers.renewals.customers import customers_changed
+from producers.intake.realms import may_touch, not_yours
+from producers.intake.validation import KnownCustomer, problems_of
 from producers.steps import PRICE, PRICING
 from schemas.catalogue import Catalogue
 from schemas.fields import is_identifier
@@ -69,44 +69,66 @@ def take(
     documents: Sequence[Document],
     catalogue: Catalogue,
     now: datetime,
+    *,
+    realm: str | None,
 ) -> list[Answer]:
     """Write down the orders that are new.
+
+    Args:
+        realm: of the upstream; None: an operator, who may order for any customer.
 
     Returns:
         An answer for each document, in order.
     """
-    saved = _saved_methods(tx, documents)
-    candidates = [_candidate(upstream, document, saved, catalogue, now) for document in documents]
-    decided = iter(_decide(tx, upstream, [c for c in candidates if c], catalogue, now))
+    batch = _Batch(upstream, realm, catalogue, now, _known_customers(tx, documents))
+    candidates = [_candidate(batch, document) for document in documents]
+    decided = iter(_decide(tx, batch, [c for c in candidates if c]))
     return [
         next(decided) if candidate else Answer(Verdict.REJECTED, None, problems=document.problems)
         for document, candidate in zip(documents, candidates, strict=True)
     ]
 
 
-_SAVED = text("""
-    SELECT id, payment_method_id FROM customers
-    WHERE id = ANY(:ids) AND payment_method_id IS NOT NULL
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Where and when documents come in, and what is known of their customers.
+
+    Attributes:
+        realm: None: an operator's.
+    """
+
+    upstream: str
+    realm: str | None
+    catalogue: Catalogue
+    now: datetime
+    customers: Mapping[str, KnownCustomer]
+
+    @property
+    def own_realm(self) -> str:
+        """Of customers that are created by it."""
+        return self.realm or self.upstream
+
+
+class Raced(Exception):
+    """Another upstream created a customer in the meantime: look again."""
+
+
+_CUSTOMERS = text("""
+    SELECT id, country, vat_number, payment_method_id, realm FROM customers WHERE id = ANY(:ids)
 """)
 
 
-def _saved_methods(tx: Connection, documents: Iterable[Document]) -> dict[str, uuid.UUID]:
-    """By customer: the saved method, for those whose order names none."""
+def _known_customers(tx: Connection, documents: Iterable[Document]) -> dict[str, KnownCustomer]:
     ids = {
         document.content.customer.id
         for document in documents
-        if isinstance(document.content, OrderDocument) and document.content.payment_method is None
+        if isinstance(document.content, OrderDocument)
     }
-    return dict(tx.execute(_SAVED, {"ids": sorted(ids)}).all()) if ids else {}
+    rows = tx.execute(_CUSTOMERS, {"ids": sorted(ids)}) if ids else ()
+    return {id_: KnownCustomer(*values) for id_, *values in rows}
 
 
-def _candidate(
-    upstream: str,
-    document: Document,
-    saved: dict[str, uuid.UUID],
-    catalogue: Catalogue,
-    now: datetime,
-) -> _Candidate | None:
+def _candidate(batch: _Batch, document: Document) -> _Candidate | None:
     """None: without a valid key the document cannot be kept as an order."""
     key = _key_of(document.value)
     if key is None:
@@ -114,13 +136,19 @@ def _candidate(
     order = document.content if isinstance(document.content, OrderDocument) else None
     problems, method, method_id = document.problems, None, None
     if order is not None:
-        problems = problems_of(order, catalogue, now)
+        known = batch.customers.get(order.customer.id)
+        problems = problems_of(order, batch.catalogue, batch.now, known)
         method = _method(order)
-        method_id = method.id if method else saved.get(order.customer.id)
-        if method_id is None:
+        if known is not None and not may_touch(batch.realm, known.realm):
+            problems.append(not_yours("customer.id"))
+        elif method is not None:
+            method_id = method.id
+        elif known is not None and known.payment_method_id is not None:
+            method_id = known.payment_method_id
+        else:
             problems.append(_NO_METHOD)
     return _Candidate(
-        id=OrderId(derived_id("order", upstream, key)),
+        id=OrderId(derived_id("order", batch.upstream, key)),
         key=key,
         hash=hashlib.sha256(document.body).digest(),
         order=order,
@@ -150,22 +178,14 @@ def _method(order: OrderDocument) -> Method | None:
 _KNOWN = text("SELECT id, body_hash, state, problems FROM orders WHERE id = ANY(:ids)")
 
 
-def _decide(
-    tx: Connection,
-    upstream: str,
-    candidates: Sequence[_Candidate],
-    catalogue: Catalogue,
-    now: datetime,
-) -> list[Answer]:
+def _decide(tx: Connection, batch: _Batch, candidates: Sequence[_Candidate]) -> list[Answer]:
     """Write the orders that are new; answer the others as they were answered the first time."""
     first = {c.id: c for c in reversed(candidates)}
     if not first:
         return []
-    # Looked up before anything is written: a repeated order must not overwrite what has changed
-    # since, such as its customer's address.
     known = {row.id: row for row in tx.execute(_KNOWN, {"ids": list(first)})}
     unknown = [c for c in candidates if first[c.id] is c and c.id not in known]
-    new = _write(tx, upstream, unknown, catalogue, now) if unknown else set()
+    new = _write(tx, batch, unknown) if unknown else set()
     if len(new) < len(unknown):  # another transaction wrote them in the meantime
         raced = [c.id for c in unknown if c.id not in new]
         known |= {row.id: row for row in tx.execute(_KNOWN, {"ids": raced})}
@@ -196,7 +216,11 @@ class _CustomerRow:
     language: str
     email: str
     vat_number: str | None
+    name: str | None
+    company: str | None
+    address: dict[str, Any] | None
     payment_method_id: uuid.UUID | None
+    realm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +237,7 @@ class _OrderRow:
     subsidiary: str | None = None
     country: str | None = None
     vat_number: str | None = None
+    billed_to: dict[str, Any] | None = None
     payment_method_id: uuid.UUID | None = None
 
 
@@ -226,37 +251,27 @@ class _LineRow:
     configuration: dict[str, str]
 
 
-# An order never replaces a saved method: that takes the command payment_method. What the statement
-# reads of a customer is as it was before; of a new one there is nothing.
+# The first order says who a customer is; a later one changes nothing of that. The method of the
+# first that names one is saved; another takes the command payment_method.
 _INSERT_CUSTOMERS = insert(
     _CustomerRow,
     customers,
     """ON CONFLICT (id) DO UPDATE SET
-        updated_at = now(),
-        subsidiary = excluded.subsidiary,
-        country = excluded.country,
-        language = excluded.language,
-        email = excluded.email,
-        vat_number = excluded.vat_number,
         payment_method_id = coalesce(t.payment_method_id, excluded.payment_method_id)
-    WHERE t.payment_method_id IS NULL
-        OR (t.subsidiary, t.country, t.language, t.email, t.vat_number)
-        IS DISTINCT FROM (excluded.subsidiary, excluded.country, excluded.language,
-            excluded.email, excluded.vat_number)
-    RETURNING id, (
-        SELECT (b.country, b.vat_number) IS DISTINCT FROM (t.country, t.vat_number)
-        FROM customers AS b WHERE b.id = t.id) AS is_taxed_otherwise""",
+    WHERE t.payment_method_id IS NULL OR t.realm IS DISTINCT FROM excluded.realm
+    RETURNING id, realm""",
 )
 _INSERT_ORDERS = Bulk(
     _OrderRow,
     """
     INSERT INTO orders (id, upstream, key, body_hash, state, problems, customer_id, subsidiary,
-        country, vat_number, payment_method_id)
+        country, vat_number, billed_to, payment_method_id)
     SELECT id, upstream, key, decode(body_hash, 'hex'), state, problems, customer_id, subsidiary,
-        country, vat_number, payment_method_id
+        country, vat_number, billed_to, payment_method_id
     FROM json_to_recordset(CAST(:rows AS json)) AS r(
         id uuid, upstream text, key text, body_hash text, state text, problems jsonb,
-        customer_id text, subsidiary text, country text, vat_number text, payment_method_id uuid)
+        customer_id text, subsidiary text, country text, vat_number text, billed_to jsonb,
+        payment_method_id uuid)
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id
@@ -265,27 +280,22 @@ _INSERT_ORDERS = Bulk(
 _INSERT_LINES = insert(_LineRow, order_lines)
 
 
-def _write(
-    tx: Connection,
-    upstream: str,
-    candidates: Sequence[_Candidate],
-    catalogue: Catalogue,
-    now: datetime,
-) -> set[OrderId]:
+def _write(tx: Connection, batch: _Batch, candidates: Sequence[_Candidate]) -> set[OrderId]:
     """Insert orders with everything that belongs to them.
 
     Returns:
         The orders inserted here; another transaction may have been faster with the rest.
+
+    Raises:
+        Raced: a customer was created by another realm in the meantime.
     """
     # An order needs its customer's row, which is written before it is known who was faster.
-    if people := _people(candidates):
-        taxed_otherwise = [
-            row.id for row in _INSERT_CUSTOMERS(tx, people) if row.is_taxed_otherwise
-        ]
-        if taxed_otherwise:
-            customers_changed(tx, taxed_otherwise)
+    if people := _people(candidates, batch.own_realm):
+        for row in _INSERT_CUSTOMERS(tx, people):
+            if row.id not in batch.customers and row.realm != batch.own_realm:
+                raise Raced(row.id)
     new: set[OrderId] = set(
-        _INSERT_ORDERS(tx, [_order_row(upstream, c) for c in candidates]).scalars()
+        _INSERT_ORDERS(tx, [_order_row(batch.upstream, c) for c in candidates]).scalars()
     )
     written = [c for c in candidates if c.id in new]
     accepted = [(c, order) for c in written if (order := c.accepted)]
@@ -296,19 +306,17 @@ def _write(
             for _, order in accepted
             for agreement in order.contracts
         ]
-        agree(tx, agreed, catalogue, now)
+        agree(tx, agreed, batch.catalogue, batch.now)
         _INSERT_LINES(tx, [row for c, order in accepted for row in _line_rows(c.id, order)])
         ledger.enqueue(tx, PRICE, [(c.id, PRICING) for c, _ in accepted])
-    history.record(tx, [_event(upstream, c) for c in written])
+    history.record(tx, [_event(batch.upstream, c) for c in written])
     return new
 
 
-def _people(candidates: Iterable[_Candidate]) -> list[_CustomerRow]:
-    """The customers of accepted orders: as the last order describes them, with the payment method
-    of the first."""
+def _people(candidates: Iterable[_Candidate], realm: str) -> list[_CustomerRow]:
+    """The customers of accepted orders, each as their first order here describes them."""
     orders = [(order, c.method_id) for c in candidates if (order := c.accepted)]
-    newest = {order.customer.id: order.customer for order, _ in orders}
-    methods = {order.customer.id: method_id for order, method_id in reversed(orders)}
+    first = {order.customer.id: (order.customer, method) for order, method in reversed(orders)}
     return [
         _CustomerRow(
             id=CustomerId(person.id),
@@ -317,9 +325,13 @@ def _people(candidates: Iterable[_Candidate]) -> list[_CustomerRow]:
             language=person.language,
             email=person.email,
             vat_number=person.vat_number,
-            payment_method_id=methods[person.id],
+            name=person.name,
+            company=person.company,
+            address=person.address.as_kept() if person.address else None,
+            payment_method_id=method_id,
+            realm=realm,
         )
-        for person in newest.values()
+        for person, method_id in first.values()
     ]
 
 
@@ -339,6 +351,7 @@ def _order_row(upstream: str, candidate: _Candidate) -> _OrderRow:
         subsidiary=order.customer.subsidiary,
         country=order.customer.country,
         vat_number=order.customer.vat_number,
+        billed_to=order.customer.billed_to,
         payment_method_id=c.method_id,
     )
 

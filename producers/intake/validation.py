@@ -1,7 +1,9 @@
 """Whether an order can be sold as it is: complete, every problem with its code and its path."""
 
+import uuid
 from collections.abc import Iterable, Iterator, Set
-from datetime import datetime
+from datetime import date, datetime
+from typing import NamedTuple
 
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date
@@ -14,13 +16,31 @@ MAX_SERVICES = 1000
 """In one order: each is a row, a task and a call, and an order is priced and paid for whole."""
 
 
-def problems_of(order: OrderDocument, catalogue: Catalogue, now: datetime) -> list[Problem]:
-    """Everything that keeps this order from being accepted; empty if nothing does."""
+class KnownCustomer(NamedTuple):
+    """A customer of earlier orders, or of an import."""
+
+    country: str
+    vat_number: str | None
+    payment_method_id: uuid.UUID | None
+    realm: str | None
+
+
+def problems_of(
+    order: OrderDocument,
+    catalogue: Catalogue,
+    now: datetime,
+    known: KnownCustomer | None = None,
+) -> list[Problem]:
+    """Everything that keeps this order from being accepted; empty if nothing does.
+
+    Args:
+        known: its customer, if there is one already: what it orders is renewed for them as they
+            are, not as the order says.
+    """
     problems: list[Problem] = []
     subsidiary = catalogue.subsidiaries.get(order.customer.subsidiary)
     if subsidiary is None:  # what does not depend on it is still said
-        known = ", ".join(sorted(catalogue.subsidiaries))
-        message = f"not one of {known}"
+        message = f"not one of {', '.join(sorted(catalogue.subsidiaries))}"
         problems.append(_problem("subsidiary_unknown", "customer.subsidiary", message))
     else:
         customer, today = order.customer, local_date(now, subsidiary.timezone)
@@ -28,6 +48,8 @@ def problems_of(order: OrderDocument, catalogue: Catalogue, now: datetime) -> li
             "customer",
             sellable.of_customer(subsidiary, customer.country, customer.vat_number, today),
         )
+        if known is not None and not problems:
+            problems += _of_known(known, subsidiary, today)
     services = sum(line.quantity for line in order.lines)
     if services > MAX_SERVICES:
         message = f"{services} services, at most {MAX_SERVICES} can be ordered at once"
@@ -42,6 +64,12 @@ def problems_of(order: OrderDocument, catalogue: Catalogue, now: datetime) -> li
         problems += _of_line(line, plan, subsidiary, path)
         problems += _of_contract(plan, accepted, catalogue)
     return list({(p.code, p.path): p for p in problems}.values())
+
+
+def _of_known(known: KnownCustomer, subsidiary: Subsidiary, today: date) -> Iterator[Problem]:
+    for obstacle in sellable.of_customer(subsidiary, known.country, known.vat_number, today):
+        message = f"{obstacle.message}, and the customer is known to live in {known.country}"
+        yield _problem(obstacle.code, "customer.subsidiary", message)
 
 
 def _of_line(

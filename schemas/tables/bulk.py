@@ -112,20 +112,20 @@ def _check(row: type[Any], columns: dict[str, str]) -> None:
         differing = ", ".join(sorted(names ^ columns.keys()))
         raise TypeError(f"{row.__name__} and its statement differ in {differing}")
     for name in names:
-        allowed = _TYPES[_plain_type(hints[name])]
+        allowed = _TYPES[plain_type(hints[name])]
         found = columns[name].lower()
         if found.partition("(")[0] not in allowed:
             raise TypeError(f"{row.__name__}.{name} is a {found} in its statement, not {allowed}")
 
 
-def _plain_type(hint: Any) -> type:
+def plain_type(hint: Any) -> type:
     """What a type is without None, NewType and type arguments."""
     while hasattr(hint, "__supertype__"):
         hint = hint.__supertype__
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
-        return _plain_type(hint)
+        return plain_type(hint)
     kind = origin or hint
     if issubclass(kind, StrEnum):
         return str
@@ -138,7 +138,7 @@ def _encoder(row: type[R]) -> Any:
     """How rows become JSON. Where there is money, its currency has to be the row's own."""
     hints = get_type_hints(row)
     names = [field.name for field in fields(row)]  # type: ignore[arg-type]
-    amounts = [name for name in names if _plain_type(hints[name]) is Money]
+    amounts = [name for name in names if plain_type(hints[name]) is Money]
     if amounts and "currency" not in names:
         raise TypeError(f"{row.__name__} has an amount and no currency")
     values = attrgetter(*names)

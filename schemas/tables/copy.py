@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Generic, TypeVar, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import psycopg
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.postgresql import dialect
 
-from schemas.tables.bulk import insert
+from schemas.tables.bulk import insert, plain_type
 
 R = TypeVar("R")
 
@@ -40,7 +40,7 @@ class Copied(Generic[R]):
             f" ORDER BY {key} ON CONFLICT DO NOTHING"
         )
         self._values = attrgetter(*names)
-        self._documents = [i for i, n in enumerate(names) if get_origin(hints[n]) is dict]
+        self._documents = [i for i, n in enumerate(names) if plain_type(hints[n]) is dict]
 
     def __call__(self, tx: Connection, rows: Sequence[R]) -> int:
         """Returns how many were not there; they stay in the table ``incoming_…`` until the
@@ -61,5 +61,6 @@ class Copied(Generic[R]):
             return self._values(row)
         shown = list(self._values(row))
         for place in self._documents:
-            shown[place] = json.dumps(shown[place]) if shown[place] else "{}"
+            if shown[place] is not None:
+                shown[place] = json.dumps(shown[place]) if shown[place] else "{}"
         return shown

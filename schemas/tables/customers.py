@@ -11,6 +11,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
 from schemas.tables.base import metadata, moment
@@ -24,6 +25,12 @@ customers = Table(
     Column("language", Text, nullable=False),
     Column("email", Text, nullable=False),
     Column("vat_number", Text),
+    Column("name", Text),
+    Column("company", Text),
+    # As in an order document: lines, postal_code, city, state, country.
+    Column("address", JSONB),
+    # Which upstreams may order for it and command it; NULL: any, as before there were realms.
+    Column("realm", Text),
     # The saved payment method: it pays orders that name none.
     Column("payment_method_id", Uuid),
     moment("updated_at", nullable=False, server_default=func.now()),

@@ -32,6 +32,8 @@ orders = Table(
     Column("country", Text),
     Column("vat_number", Text),
     Column("payment_method_id", Uuid),
+    # Name, company and postal address of whom it is billed to, as the document says.
+    Column("billed_to", JSONB),
     Column("problems", JSONB),
     Column("reason", Text),
     moment("accepted_at", nullable=False, server_default=func.now()),

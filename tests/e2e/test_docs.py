@@ -310,11 +310,11 @@ def test_every_guarded_lane_is_documented() -> None:
             "order",
             (
                 *("schemas/messages", "schemas/rules/tax"),
-                *(f"producers/intake/{name}" for name in ("amqp", "intake", "orders")),
+                *(f"producers/intake/{name}" for name in ("amqp", "intake", "orders", "realms")),
                 *("producers/intake/validation", "schemas/rules/sellable"),
             ),
         ),
-        ("commands", ("producers/intake/commands",)),
+        ("commands", ("producers/intake/commands", "producers/intake/customer")),
         (
             "import",
             (

@@ -11,10 +11,7 @@ from tests.support import given
 
 
 def move(world: Any, country: str, **changes: Any) -> None:
-    """An order that names another country, or another VAT number."""
-    document = given.order(f"from-{country}")
-    document["customer"] |= {"country": country} | changes
-    (answer,) = world.send(document)
+    answer = world.command("customer", country=country, **changes)
     assert answer.verdict == "accepted", answer
 
 
@@ -100,7 +97,7 @@ def test_a_change_that_nobody_told_of_is_seen_before_the_charge(life: Any) -> No
     world.clean()
 
 
-def test_an_order_that_names_the_same_customer_withdraws_nothing(life: Any) -> None:
+def test_another_address_alone_withdraws_nothing(life: Any) -> None:
     world = life()
     declined(world)
 

@@ -81,7 +81,7 @@ def take(database: Database) -> Take:
             io.BytesIO(body),
             form,
             rejects.append,
-            **options,
+            **({"realm": "shop"} | options),
         )
         return counts, rejects
 
@@ -390,7 +390,7 @@ def cli(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     group = click.Group("service", commands={"import": command})
 
     def run(*words: str, stdin: bytes | None = None) -> Result:
-        return CliRunner().invoke(group, ["import", *words], input=stdin)
+        return CliRunner().invoke(group, ["import", "--upstream", "shop", *words], input=stdin)
 
     return run
 

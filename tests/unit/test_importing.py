@@ -73,7 +73,7 @@ def judged(
         for row in good
         if (plan := CATALOGUE.plan(row.service.plan)) is not None
     }
-    judge = judge or Judge(NOW)
+    judge = judge or Judge(NOW, realm="shop")
     arrivals, refused = judge.chunk(good, ids, found or Books(), CATALOGUE)
     return arrivals, {line: codes(problems) for line, problems in refused.items()}
 
@@ -180,7 +180,7 @@ def test_row_that_cannot_be_renewed_is_refused(changes: dict[str, Any], code: st
 def test_expiry_that_does_not_fit_its_anchor_is_told_the_nearest_dates() -> None:
     row, _ = read(fields(anchor="2026-01-31", expires_on="2026-03-30"))
     assert row is not None
-    judge = Judge(NOW)
+    judge = Judge(NOW, realm="shop")
     service_id = derived_id("imported service", "web", "r-1")
     _, refused = judge.chunk([row], {1: service_id}, Books(), CATALOGUE)
     assert refused[1][0].message == (
@@ -222,7 +222,7 @@ def test_without_an_anchor_periods_count_from_the_expiry() -> None:
 
 
 def test_repeated_row_is_known_and_a_different_version_of_it_is_refused() -> None:
-    judge = Judge(NOW)
+    judge = Judge(NOW, realm="shop")
     arrivals, refused = judged(
         fields(), fields(), fields(expires_on="2026-07-31"), fields(plan="gift"), judge=judge
     )
