@@ -252,7 +252,7 @@ def test_later_rows_of_a_customer_may_rely_on_the_first() -> None:
 def test_a_known_customer_is_never_changed() -> None:
     saved = derived_id("payment method", "alice", "saved")
     found = Books(
-        customers={"alice": Customer("FR", saved)},
+        customers={"alice": Customer("FR", saved, "shop")},
         methods={saved},
         agreed={("alice", "terms"): 1},
     )
