@@ -172,6 +172,12 @@ class Cycle:
         sent = (at for notice, at in self.notices.items() if end in notice.kind.counts_for)
         return min((at for at in sent if at is not None), default=None)
 
+    @property
+    def told_at(self) -> datetime | None:
+        """When the first e-mail about its renewal was sent, or was refused for its recipient."""
+        told = (at for notice, at in self.refused.items() if End.UNPAID in notice.kind.counts_for)
+        return min((*told, *filter(None, [self.noticed_at(End.UNPAID)])), default=None)
+
 
 NOTHING_YET = Cycle()
 
@@ -366,7 +372,12 @@ def _charge(service: Service, policy: Policy, now: datetime) -> Iterator[NextSte
     moments = (service.day(days) for days in _charges(policy))
     at = next((moment for moment in moments if last is None or moment > last), None)
     if at is not None:
-        at = after_a_rise(cycle, policy, max(at, _announced(service, policy) or at))
+        since = _late_since(service, policy)
+        if since is not None:
+            if cycle.told_at is None:
+                return
+            at = max(at, max(since, cycle.told_at) + timedelta(days=policy.notice))
+        at = after_a_rise(cycle, policy, at)
         again = cycle.requested and cycle.stands_at(max(at, now))
         yield NextStep(Step.CHARGE if again else Step.REQUEST, at)
 
@@ -380,14 +391,14 @@ def after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
     return max(at, raised_at + timedelta(days=policy.notice))
 
 
-def _announced(service: Service, policy: Policy) -> datetime | None:
-    """What came too late to be announced by the policy's days, taken over or switched on, is not
-    charged by itself before its customer has had the days of a notice."""
+def _late_since(service: Service, policy: Policy) -> datetime | None:
+    """Since when it is ours to renew, if that was too late for its first reminder: taken over, or
+    switched on. Its customer has the days of a notice from the first e-mail on."""
     reminders = _reminder_days(service, policy)
     since = max((at for at in (service.starts_at, service.taken_over_at) if at), default=None)
     if since is None or since <= service.day(-reminders[0]):
         return None
-    return since + timedelta(days=policy.notice)
+    return since
 
 
 def _charges(policy: Policy) -> Iterator[int]:
@@ -406,12 +417,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     if service.is_asked and cycle.cannot_be_told_more_since is None:
         return
     if stopped:
-        at = service.expires_at
-        if service.mode_changed_at is not None and service.mode_changed_at > at:
-            at = service.mode_changed_at + UNDO
-        if noticed_at > service.expires_at:  # told late: time to resume it, or to save its data
-            noticed_at += UNDO
-        yield NextStep(Step.TERMINATE, max(at, noticed_at))
+        yield NextStep(Step.TERMINATE, end_of_stopped(service, noticed_at))
     elif service.is_suspended:
         told_at = cycle.noticed_at(End.SUSPENDED)
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
@@ -422,8 +428,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     elif service.missing_contract is not None:
         told_at = cycle.notices.get(Notice(CONTRACT, service.missing_contract))
         if told_at is not None:
-            warned = told_at + timedelta(days=policy.notice)
-            yield NextStep(Step.TERMINATE, max(service.expires_at, warned))
+            yield NextStep(Step.TERMINATE, end_without_contract(service, policy, told_at))
     else:
         yield from _end_of_grace(service, policy, noticed_at)
 
@@ -453,6 +458,25 @@ def _after_a_refusal(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
     """A person has the days of a notice to mend what keeps a customer from being told."""
     since = cycle.cannot_be_told_more_since
     return at if since is None else max(at, since + timedelta(days=policy.notice))
+
+
+def end_of_stopped(service: Service, told_at: datetime) -> datetime:
+    """When what its customer stopped is terminated.
+
+    Args:
+        told_at: when its customer was told of that day; for an e-mail, when it is sent.
+    """
+    at = service.expires_at
+    if service.mode_changed_at is not None and service.mode_changed_at > at:
+        at = service.mode_changed_at + UNDO
+    if told_at > service.expires_at:  # told late: time to resume it, or to save its data
+        told_at += UNDO
+    return max(at, told_at)
+
+
+def end_without_contract(service: Service, policy: Policy, told_at: datetime) -> datetime:
+    """When what misses a contract is terminated, if nobody accepts it; ``told_at`` as above."""
+    return max(service.expires_at, told_at + timedelta(days=policy.notice))
 
 
 def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:
