@@ -17,7 +17,6 @@ class Quote:
     Attributes:
         periods: how many it buys; more than one, if fewer would not reach the future.
         price: net of one period.
-        period_tax: of one period.
         rate: of the tax, in percent.
         mention: what an invoice says about the tax.
         paid_until: the local day on which the service expires then.
@@ -27,7 +26,6 @@ class Quote:
 
     periods: int
     price: Money
-    period_tax: Money
     rate: Decimal
     mention: str
     paid_until: date
@@ -44,8 +42,9 @@ class Quote:
 
     @property
     def tax(self) -> Money:
-        """Rounded for each period, as each is a line of its own."""
-        return Money(self.period_tax.amount * self.periods, self.currency)
+        """Of this service alone. An invoice rounds once for all its lines, so that its tax may be
+        another by half a minor unit for each service."""
+        return Money(tax.tax_on(self.net.amount, self.rate), self.currency)
 
     @property
     def gross(self) -> Money:
@@ -96,7 +95,6 @@ def quote(
     return Quote(
         periods=periods,
         price=price,
-        period_tax=Money(tax.tax_on(price.amount, treatment.rate), price.currency),
         rate=treatment.rate,
         mention=treatment.mention,
         paid_until=paid_until,

@@ -4,13 +4,14 @@ The table is tax.toml beside this module; a combination that is not in it is ref
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stdnum.eu import vat
 
@@ -103,9 +104,56 @@ def determine(
 
 
 def tax_on(net: int, rate: Decimal) -> int:
-    """Tax on an amount, both in minor units, rounded half up (EN 16931).
+    """Tax on the taxable amount of a rate, both in minor units, rounded half up, once (EN 16931,
+    BR-CO-17).
 
     >>> tax_on(3787, Decimal(20))
     757
     """
     return round_half_up(Decimal(net) * rate / 100)
+
+
+def spread(nets: Sequence[int], rate: Decimal) -> list[int]:
+    """The tax on the sum of some lines, as parts that add up to it.
+
+    A line's part is what the line adds to the tax of those before it: at most one minor unit from
+    what the line alone would be taxed.
+
+    >>> spread([350, 350, 350], Decimal(23))  # 2.415 in all
+    [81, 80, 81]
+    """
+    parts, total, before = [], 0, 0
+    for net in nets:
+        total += net
+        upto = tax_on(total, rate)
+        parts.append(upto - before)
+        before = upto
+    return parts
+
+
+class Amounts(NamedTuple):
+    """Net, and the tax on it, in minor units."""
+
+    net: int
+    tax: int
+
+
+def give_back(invoiced: Amounts, credited: Amounts, nets: Sequence[int]) -> list[int]:
+    """The tax to credit with some lines of an invoice that are of one rate.
+
+    It is that of all lines credited by then, in proportion and rounded once, less what was credited
+    before; so the credit notes of all lines add up to the invoice, however they are cut.
+
+    Args:
+        invoiced: of all lines of the rate.
+        credited: of those that earlier credit notes gave back.
+        nets: of the lines that are given back now.
+    """
+    parts, net, before = [], credited.net, credited.tax
+    for line in nets:
+        net += line
+        upto = round_half_up(Decimal(invoiced.tax) * net / invoiced.net) if invoiced.net else 0
+        upto = max(upto, before)  # an earlier release rounded each line
+        parts.append(upto - before)
+        before = upto
+    return parts

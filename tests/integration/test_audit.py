@@ -65,8 +65,16 @@ BREAKS = {
         " DELETE FROM invoice_lines; DELETE FROM invoices",
     ],
     "an invoice is the sum of its lines": ["UPDATE invoice_lines SET net = net + 1"],
+    "the tax of an invoice is that on its taxable amounts": [
+        "UPDATE invoice_lines SET tax = tax + 1",
+        "UPDATE invoice_lines SET tax_rate = 5",
+    ],
+    "credit notes of all lines of an invoice give back its tax": [
+        "UPDATE credit_note_lines SET tax = tax * 2",
+    ],
     "a credit note is the sum of its lines, at its invoice's amounts": [
         "UPDATE credit_note_lines SET tax = tax - 1",
+        "UPDATE credit_note_lines SET net = net - 1",
         "UPDATE credit_notes SET total = total - 1",
     ],
     "numbers of a series are 1..n, dates never go back": [

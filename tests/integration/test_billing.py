@@ -148,6 +148,21 @@ def test_undeliverable_line_is_refunded_alone(embedded: Any, database: Database)
     ]
 
 
+def test_credit_notes_of_parts_add_up_to_the_invoice(embedded: Any, database: Database) -> None:
+    fleet = embedded([{"fault": "refuse", "operation": "create"}])
+    run(fleet, database, order("k-1", line("site", quantity=3)))
+    with database.engine("api").begin() as tx:
+        for task in failed.list_failed(tx):
+            failed.cancel(tx, task.subject)
+    fleet.wait_until_idle(30)
+
+    assert_clean(fleet, database)
+    # 3 x 37.87 at 20 % is 22.722; each line rounded it would be 22.71.
+    assert database.value("SELECT tax FROM invoices") == 2272
+    notes = database.all("SELECT net, tax FROM credit_notes")
+    assert sorted(notes) == [(3787, 757), (3787, 757), (3787, 758)]
+
+
 @pytest.mark.parametrize("fault", ["error", "hang_after", "late"])
 def test_refund_in_doubt_is_made_once(embedded: Any, database: Database, fault: str) -> None:
     fleet = embedded(

@@ -82,7 +82,7 @@ def test_everything_on_a_request_is_asked_for_anew_together(life: Any) -> None:
     move(world, "DE")
     world.pass_until(first, -0.9)
 
-    assert charged(world) == [3 * 4507]
+    assert charged(world) == [13520]  # 19 % of 3 x 37.87
     world.clean()
 
 

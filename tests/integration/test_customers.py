@@ -260,6 +260,6 @@ class TestCommand:
 
         world.pass_until(first, 0.1)
 
-        assert charged(world) == [2 * 4544]
+        assert charged(world) == [9089]  # 20 % of 2 x 37.87
         assert letters(world, "eve") == []
         assert letters(world) != []

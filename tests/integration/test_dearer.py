@@ -14,7 +14,7 @@ from schemas.rules import tax
 from tests.integration.test_reminders import kinds, letters, plain, resume_lanes
 from tests.support.given import line
 
-TOLD, WITH_22_PERCENT, TWO_PERIODS = "45,44 €", "46,20 €", "90,88 €"
+TOLD, WITH_22_PERCENT, TWO_PERIODS = "45,44 €", "46,20 €", "90,89 €"
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_when_the_expiry_passes_and_more_periods_are_needed_the_customer_is_told
     assert charged(world) == []
     # the days of a notice have passed.
     world.pass_days(2)
-    assert charged(world) == [2 * 4544]
+    assert charged(world) == [9089]
     assert world.service().paid_periods == 3
     world.clean()
 

@@ -167,13 +167,13 @@ def test_charge_missing_in_our_books_is_shown_booked_and_not_repeated(
     assert forgotten["difference"] == "forgotten"
     assert (forgotten["kind"], forgotten["key"]) == ("charge", taken[-1]["key"])
     assert (forgotten["customer"], forgotten["attempt"]) == ("alice", 1)
-    assert forgotten["amount"] == "136.32 EUR"  # three times 45.44
+    assert forgotten["amount"] == "136.33 EUR"  # 20 % of 3 x 37.87
     assert counts(world) == (1, 1, 0)  # it only looked
 
     header, columns, row = reconcile(world).stdout.splitlines()  # for people
     assert header == "differences between our books and the gateway's"
     assert columns.split()[:4] == ["difference", "kind", "amount", "customer"]
-    assert row.split()[:5] == ["forgotten", "charge", "136.32", "EUR", "alice"]
+    assert row.split()[:5] == ["forgotten", "charge", "136.33", "EUR", "alice"]
 
     booked = reconcile(world, "--book", "--json")
     assert booked.exit_code == 0

@@ -169,7 +169,7 @@ def test_paid_late_it_names_the_periods_it_takes() -> None:
     late = renewable(manual())
     item = said(late, now=datetime(2026, 7, 25, 8, tzinfo=UTC))
 
-    assert (item.periods, item.amount) == (2, Money(2 * 4544, "EUR"))
+    assert (item.periods, item.amount) == (2, Money(9089, "EUR"))
 
 
 def test_a_higher_amount_is_that_of_the_day_to_which_its_own_announcement_puts_the_charge_off() -> (
@@ -183,4 +183,4 @@ def test_a_higher_amount_is_that_of_the_day_to_which_its_own_announcement_puts_t
     item = said(service, Notice(DEARER, 1), now=on(26, 8))
 
     assert item.on == EXPIRY + timedelta(days=33)  # the next period has ended by then
-    assert (item.periods, item.amount) == (2, Money(2 * 4544, "EUR"))
+    assert (item.periods, item.amount) == (2, Money(9089, "EUR"))

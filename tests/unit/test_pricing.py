@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.catalogue import Catalogue, Plan, Price, Subsidiary
 from schemas.errors import DataError
-from schemas.rules.tax import TaxKind
+from schemas.rules.tax import TaxKind, tax_on
 from schemas.values import Money, Period, Universe
 from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 
@@ -37,7 +37,7 @@ def test_setup_and_the_first_period_are_priced_with_the_tax_of_the_day(
     catalogue: Catalogue,
 ) -> None:
     priced = price(order(line("server")), catalogue, DAY)
-    # 23 % in Ireland, rounded half up a line: 59.99 -> 13.7977, 37.87 -> 8.7101.
+    # 23 % in Ireland of 97.86 is 22.5078; of 59.99 alone 13.7977.
     assert [(p.period_number, p.net, p.tax) for p in priced.lines] == [
         (0, 5999, 1380),
         (1, 3787, 871),
@@ -152,15 +152,16 @@ def _priced(setup: int, renewal: int, quantities: list[int]) -> PricedOrder:
     st.integers(0, 10**7),
     st.lists(st.integers(1, 5), min_size=1, max_size=4),
 )
-def test_totals_are_the_sums_of_the_rounded_lines(
+def test_net_is_the_sum_of_the_lines_and_tax_is_rounded_once_for_all(
     setup: int, renewal: int, quantities: list[int]
 ) -> None:
-    # EN 16931, BR-CO-10
+    # EN 16931, BR-CO-10 and BR-CO-17
     priced = _priced(setup, renewal, quantities)
     units = sum(quantities)
     assert len(priced.services) == units
     assert priced.net == units * (setup + renewal)
-    assert priced.tax == sum((2 * p.net * 23 + 100) // 200 for p in priced.lines)
+    assert priced.tax == sum(p.tax for p in priced.lines) == (2 * priced.net * 23 + 100) // 200
+    assert all(abs(p.tax - tax_on(p.net, Decimal(23))) <= 1 for p in priced.lines)
     # Every service has exactly one first period.
     paid = [p.service_id for p in priced.lines if p.period_number == 1]
     assert sorted(paid) == sorted(service.id for service in priced.services)

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from schemas.catalogue import BUNDLED, Subsidiary, load
 from schemas.errors import DataError
 from schemas.rules import tax
-from schemas.rules.tax import TaxKind, Treatment, check_vat_number, determine, tax_on
+from schemas.rules.tax import (
+    Amounts,
+    TaxKind,
+    Treatment,
+    check_vat_number,
+    determine,
+    give_back,
+    spread,
+    tax_on,
+)
 from schemas.values import round_half_up
 
 SUBSIDIARIES = load([BUNDLED]).subsidiaries
@@ -221,3 +230,44 @@ class TestAmounts:
 def test_every_rate_says_where_it_comes_from() -> None:
     for country, entry in tax._table()["country"].items():
         assert entry["source"], country
+
+
+class TestOfAnInvoice:
+    """Tax is rounded once for each rate, and credit notes of parts add up to the invoice."""
+
+    @pytest.mark.parametrize(("lines", "due"), [(3, 242), (300, 24150)])
+    def test_the_example_of_the_standard(self, lines: int, due: int) -> None:
+        # 3.50 at 23 %, BR-CO-17: each line rounded would be 243 and 24,300.
+        assert sum(spread([350] * lines, Decimal(23))) == due
+
+    @given(st.lists(st.integers(0, 10**9), max_size=30), st.sampled_from([0, 5, 8.1, 20, 23]))
+    def test_parts_add_up_to_the_tax_on_the_sum(self, nets: list[int], percent: float) -> None:
+        rate = Decimal(str(percent))
+        parts = spread(nets, rate)
+        assert sum(parts) == tax_on(sum(nets), rate)
+        for net, part in zip(nets, parts, strict=True):
+            assert abs(part - tax_on(net, rate)) <= 1
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 4)), min_size=1, max_size=20),
+        st.sampled_from([0, 5, 20, 23]),
+        st.booleans(),
+    )
+    def test_credit_notes_add_up_to_the_invoice_however_they_are_cut(
+        self, cut: list[tuple[int, int]], percent: int, rounded_by_line: bool
+    ) -> None:
+        rate, nets = Decimal(percent), [net for net, _ in cut]
+        taxes = [tax_on(n, rate) for n in nets] if rounded_by_line else spread(nets, rate)
+        invoiced, credited = Amounts(sum(nets), sum(taxes)), Amounts(0, 0)
+        for note in range(5):
+            lines = [net for net, of in cut if of == note]
+            parts = give_back(invoiced, credited, lines)
+            assert all(part >= 0 for part in parts)
+            if not rounded_by_line:
+                assert abs(sum(parts) - tax_on(sum(lines), rate)) <= 1
+            credited = Amounts(credited.net + sum(lines), credited.tax + sum(parts))
+        assert credited == invoiced
+
+    def test_notes_of_an_earlier_release_are_completed(self) -> None:
+        # Of 3 x 3.50 at 23 %, each line rounded: 0.81 was given back for the first.
+        assert give_back(Amounts(1050, 243), Amounts(350, 81), [350, 350]) == [81, 81]

@@ -73,7 +73,7 @@ def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
     """Price an accepted order by the catalogue in force.
 
     A line of quantity n becomes n services, each with its own request lines, so that each can be
-    delivered, cancelled and refunded alone. Tax is rounded per line, half up (EN 16931).
+    delivered, cancelled and refunded alone. Tax is rounded once, for the whole (EN 16931).
 
     Raises:
         DataError: the catalogue no longer sells a line, or the tax table has no rate for it.
@@ -85,7 +85,7 @@ def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
         on=today,
     )
     services: list[NewService] = []
-    lines: list[PricedLine] = []
+    due: list[tuple[ServiceId, int, str, int]] = []
     for line in order.lines:
         plan = catalogue.plan(line.plan)
         offered = plan.price(order.subsidiary, line.period) if plan else None
@@ -98,18 +98,18 @@ def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
         fees = [(1, f"{plan.name}, {line.period}", offered.renewal.amount)]
         if offered.setup.amount:
             fees.insert(0, (0, f"{plan.name}, setup", offered.setup.amount))
-        taxed = [(*fee, tax.tax_on(fee[2], treatment.rate)) for fee in fees]
         for unit in range(1, line.quantity + 1):
             service = NewService(
                 ServiceId(derived_id(order.id, line.number, unit)), line, unit, plan
             )
             services.append(service)
-            lines += [PricedLine(service.id, *fee) for fee in taxed]
+            due += [(service.id, *fee) for fee in fees]
+    taxes = tax.spread([net for *_, net in due], treatment.rate)
     return PricedOrder(
         order=order,
         request_id=RequestId(derived_id("request", order.id)),
         currency=catalogue.subsidiary(order.subsidiary).currency,
         treatment=treatment,
         services=services,
-        lines=lines,
+        lines=[PricedLine(*fee, part) for fee, part in zip(due, taxes, strict=True)],
     )

@@ -1,15 +1,18 @@
 """Invoices and credit notes: what the law knows. Written once, never changed."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from schemas.tables.bulk import Bulk
-from schemas.values import derived_id
+from schemas.rules.tax import Amounts, give_back
+from schemas.tables import credit_note_lines, credit_notes
+from schemas.tables.bulk import Bulk, insert
+from schemas.values import Money, derived_id
 from workers.billing.charges.numbering import Number, series_code, take_numbers
 
 
@@ -82,35 +85,38 @@ class CreditNoteRow:
     number: int
     issued_on: date
     invoice_id: uuid.UUID
-    lines: list[int]
     reason: str
+    currency: str
+    net: Money
+    tax: Money
+    total: Money
 
 
-_CREDIT = Bulk(
-    CreditNoteRow,
-    """
-    WITH rows AS (
-        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
-            id uuid, series text, number bigint, issued_on date, invoice_id uuid,
-            lines smallint[], reason text)
-    ), credited AS (
-        INSERT INTO credit_notes (id, series, number, issued_on, invoice_id, reason, currency,
-            net, tax, total)
-        SELECT r.id, r.series, r.number, r.issued_on, i.id, r.reason, i.currency,
-            sum(l.net), sum(l.tax), sum(l.net + l.tax)
-        FROM rows AS r
-        JOIN invoices AS i ON i.id = r.invoice_id
-        JOIN invoice_lines AS l ON l.invoice_id = i.id AND l.number = ANY(r.lines)
-        GROUP BY r.id, r.series, r.number, r.issued_on, i.id, r.reason, i.currency
-    )
-    INSERT INTO credit_note_lines (credit_note_id, invoice_id, invoice_line, service_id,
-        period_number, description, net, tax_rate, tax)
-    SELECT r.id, l.invoice_id, l.number, l.service_id, l.period_number, l.description,
-        l.net, l.tax_rate, l.tax
-    FROM rows AS r
-    JOIN invoice_lines AS l ON l.invoice_id = r.invoice_id AND l.number = ANY(r.lines)
-    """,
-)
+@dataclass(frozen=True, slots=True)
+class CreditNoteLineRow:
+    credit_note_id: uuid.UUID
+    invoice_id: uuid.UUID
+    invoice_line: int
+    service_id: uuid.UUID
+    period_number: int
+    description: str
+    net: int
+    tax_rate: Decimal
+    tax: int
+
+
+_INSERT_NOTES = insert(CreditNoteRow, credit_notes)
+_INSERT_NOTE_LINES = insert(CreditNoteLineRow, credit_note_lines)
+
+_INVOICED = text("""
+    SELECT l.invoice_id, l.number, l.service_id, l.period_number, l.description, l.net, l.tax_rate,
+        l.tax, i.currency, c.tax AS credited
+    FROM invoice_lines AS l
+    JOIN invoices AS i ON i.id = l.invoice_id
+    LEFT JOIN credit_note_lines AS c ON c.invoice_id = l.invoice_id AND c.invoice_line = l.number
+    WHERE l.invoice_id = ANY(:ids)
+    ORDER BY l.invoice_id, l.number
+""")
 
 
 class GivenBack(NamedTuple):
@@ -130,7 +136,8 @@ class GivenBack(NamedTuple):
 
 
 def issue_credit_notes(tx: Connection, given_back: Sequence[GivenBack]) -> dict[uuid.UUID, Number]:
-    """Credit lines of invoices, at the invoices' own rates.
+    """Credit lines of invoices, at the invoices' own rates. Tax is rounded once for each rate of a
+    note, and the notes of an invoice add up to it.
 
     Returns:
         The number of each subject's credit note, whose id is ``credit_note_id(subject)``.
@@ -138,22 +145,74 @@ def issue_credit_notes(tx: Connection, given_back: Sequence[GivenBack]) -> dict[
     numbers = take_numbers(
         tx, [(series_code(back.subsidiary, back.on, credit=True), back.on) for back in given_back]
     )
-    _CREDIT(
-        tx,
-        [
+    # Read once the series is locked: nobody else credits lines of these invoices meanwhile.
+    invoices: dict[uuid.UUID, list[Any]] = {}
+    for line in tx.execute(_INVOICED, {"ids": list({back.invoice_id for back in given_back})}):
+        invoices.setdefault(line.invoice_id, []).append(line)
+    notes, lines = [], []
+    given: dict[tuple[uuid.UUID, int], int] = {}
+    for back, number in zip(given_back, numbers, strict=True):
+        credited = _credited(back, invoices[back.invoice_id], given)
+        given |= {(line.invoice_id, line.invoice_line): line.tax for line in credited}
+        lines += credited
+        currency = invoices[back.invoice_id][0].currency
+        net, tax = sum(line.net for line in credited), sum(line.tax for line in credited)
+        notes.append(
             CreditNoteRow(
-                credit_note_id(back.subject),
-                number.series,
-                number.number,
-                number.issued_on,
-                back.invoice_id,
-                list(back.lines),
-                back.reason,
+                id=credit_note_id(back.subject),
+                series=number.series,
+                number=number.number,
+                issued_on=number.issued_on,
+                invoice_id=back.invoice_id,
+                reason=back.reason,
+                currency=currency,
+                net=Money(net, currency),
+                tax=Money(tax, currency),
+                total=Money(net + tax, currency),
             )
-            for back, number in zip(given_back, numbers, strict=True)
-        ],
-    )
+        )
+    _INSERT_NOTES(tx, notes)
+    _INSERT_NOTE_LINES(tx, lines)
     return {back.subject: number for back, number in zip(given_back, numbers, strict=True)}
+
+
+def _credited(
+    back: GivenBack, invoiced: Sequence[Any], given: Mapping[tuple[uuid.UUID, int], int]
+) -> list[CreditNoteLineRow]:
+    """The lines of a credit note, rate by rate.
+
+    Args:
+        invoiced: all lines of its invoice.
+        given: (invoice, line) -> tax of lines that notes of this transaction give back.
+    """
+    known = {line.number: line.credited for line in invoiced if line.credited is not None}
+    known |= {line: tax for (invoice, line), tax in given.items() if invoice == back.invoice_id}
+    rows = []
+    for rate in sorted({line.tax_rate for line in invoiced}):
+        of_rate = [line for line in invoiced if line.tax_rate == rate]
+        chosen = [line for line in of_rate if line.number in back.lines]
+        before = [Amounts(x.net, known[x.number]) for x in of_rate if x.number in known]
+        taxes = give_back(_sum(of_rate), _sum(before), [line.net for line in chosen])
+        rows += [
+            CreditNoteLineRow(
+                credit_note_id=credit_note_id(back.subject),
+                invoice_id=line.invoice_id,
+                invoice_line=line.number,
+                service_id=line.service_id,
+                period_number=line.period_number,
+                description=line.description,
+                net=line.net,
+                tax_rate=rate,
+                tax=tax,
+            )
+            for line, tax in zip(chosen, taxes, strict=True)
+        ]
+    return rows
+
+
+def _sum(lines: Iterable[Any]) -> Amounts:
+    amounts = [(line.net, line.tax) for line in lines]
+    return Amounts(sum(net for net, _ in amounts), sum(tax for _, tax in amounts))
 
 
 def credit_note_id(subject: uuid.UUID) -> uuid.UUID:

@@ -1,13 +1,14 @@
 """What a payment request asks for: drafted from quotes, without any database."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from producers.renewals.next_steps import Renewable
 from schemas.errors import DataError
+from schemas.rules import tax
 from schemas.rules.quote import Quote
 from schemas.values import CustomerId, Money, RequestId, ServiceId, derived_id
 
@@ -23,7 +24,11 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One period of one service; amounts in minor units of the draft's currency."""
+    """One period of one service; amounts in minor units of the draft's currency.
+
+    Attributes:
+        tax: its part of the tax on all lines.
+    """
 
     service_id: ServiceId
     period_number: int
@@ -80,21 +85,28 @@ def draft(services: Sequence[Renewable], customer: Customer, now: datetime) -> D
         subsidiary=first.subsidiary.code,
         currency=first.currency,
         mention=quotes[0].mention,
-        lines=[
+        lines=taxed(
             Line(
                 service_id=service.id,
                 period_number=service.paid_periods + number,
                 description=f"{service.plan.name}, {service.period}",
                 net=quote.price.amount,
                 tax_rate=quote.rate,
-                tax=quote.period_tax.amount,
+                tax=0,
             )
             for service, quote in zip(services, quotes, strict=True)
             for number in range(1, quote.periods + 1)
-        ],
+        ),
         services=services,
         stands_until=min(quote.stands_until for quote in quotes),
     )
+
+
+def taxed(lines: Iterable[Line]) -> list[Line]:
+    """Lines of one request, with the tax on their sum: one rate holds for all of a customer's."""
+    lines = sorted(lines, key=lambda line: (line.service_id, line.period_number))
+    parts = tax.spread([line.net for line in lines], lines[0].tax_rate)
+    return [replace(line, tax=part) for line, part in zip(lines, parts, strict=True)]
 
 
 def quote_of(service: Renewable, customer: Customer, now: datetime) -> Quote:

@@ -19,7 +19,7 @@ from schemas.catalogue import Catalogue
 from schemas.tables import payment_requests, renewals, request_lines
 from schemas.tables.bulk import Bulk, insert
 from schemas.values import CustomerId, Money, OrderId, RequestId, RequestState, ServiceId
-from workers.billing.payment_requests.draft import Customer, Draft, Line, id_of
+from workers.billing.payment_requests.draft import Customer, Draft, Line, id_of, taxed
 
 _REQUESTS = text("""
     SELECT r.request_id FROM services AS s
@@ -295,10 +295,10 @@ def _rest(request: Any, left: Sequence[Any], held: Mapping[uuid.UUID, Renewable]
         subsidiary=request.subsidiary,
         currency=request.currency,
         mention=request.tax_mention,
-        lines=[
+        lines=taxed(
             Line(x.service_id, x.period_number, x.description, x.net, x.tax_rate, x.tax)
             for x in left
-        ],
+        ),
         services=services,
         stands_until=min((at for at in ends if at is not None), default=None),
     )
