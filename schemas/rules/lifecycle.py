@@ -172,6 +172,12 @@ class Cycle:
         sent = (at for notice, at in self.notices.items() if end in notice.kind.counts_for)
         return min((at for at in sent if at is not None), default=None)
 
+    @property
+    def told_at(self) -> datetime | None:
+        """When the first e-mail about its renewal was sent, or was refused for its recipient."""
+        told = (at for notice, at in self.refused.items() if End.UNPAID in notice.kind.counts_for)
+        return min((*told, *filter(None, [self.noticed_at(End.UNPAID)])), default=None)
+
 
 NOTHING_YET = Cycle()
 
@@ -366,7 +372,12 @@ def _charge(service: Service, policy: Policy, now: datetime) -> Iterator[NextSte
     moments = (service.day(days) for days in _charges(policy))
     at = next((moment for moment in moments if last is None or moment > last), None)
     if at is not None:
-        at = after_a_rise(cycle, policy, max(at, _announced(service, policy) or at))
+        since = _late_since(service, policy)
+        if since is not None:
+            if cycle.told_at is None:
+                return
+            at = max(at, max(since, cycle.told_at) + timedelta(days=policy.notice))
+        at = after_a_rise(cycle, policy, at)
         again = cycle.requested and cycle.stands_at(max(at, now))
         yield NextStep(Step.CHARGE if again else Step.REQUEST, at)
 
@@ -380,14 +391,14 @@ def after_a_rise(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
     return max(at, raised_at + timedelta(days=policy.notice))
 
 
-def _announced(service: Service, policy: Policy) -> datetime | None:
-    """What came too late to be announced by the policy's days, taken over or switched on, is not
-    charged by itself before its customer has had the days of a notice."""
+def _late_since(service: Service, policy: Policy) -> datetime | None:
+    """Since when it is ours to renew, if that was too late for its first reminder: taken over, or
+    switched on. Its customer has the days of a notice from the first e-mail on."""
     reminders = _reminder_days(service, policy)
     since = max((at for at in (service.starts_at, service.taken_over_at) if at), default=None)
     if since is None or since <= service.day(-reminders[0]):
         return None
-    return since + timedelta(days=policy.notice)
+    return since
 
 
 def _charges(policy: Policy) -> Iterator[int]:

@@ -676,8 +676,10 @@ class TestRollout:
         assert world.mails() == []
         world.pass_until(first, -9.1)
         assert len(world.mails()) == 1
+        # Charged seven days after that e-mail, sent at 08:00 on the first day.
         world.pass_until(first, -2.9)
-
+        assert world.service().paid_periods == 1
+        world.pass_until(first, -2.5)
         assert world.service().paid_periods == 2
 
     @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from producers.intake.links import Links
 from producers.scheduler.scheduler import Scheduler
-from schemas.catalogue.store import CatalogueCache
+from schemas.catalogue.store import CatalogueCache, set_rollout
 from schemas.values import derived_id
 from tests.integration.test_renewals import accepts, declines, publish
 from tests.support import given
@@ -262,6 +262,26 @@ def test_notices_missed_in_an_outage_collapse_into_the_newest(life: Any) -> None
 def resume_lanes(world: Any) -> None:
     world.database.run("DELETE FROM lane_pauses")
     world.fleet.settle(30)
+
+
+def test_what_is_switched_on_late_is_charged_a_week_after_its_first_e_mail(life: Any) -> None:
+    world = life(brands=())
+    first = world.order()
+    world.pass_until(first, -5)
+    # Given that no e-mail leaves for three days after renewal was switched on
+    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    with world.fleet.owner.begin() as tx:
+        set_rollout(tx, "ovh", "FR", world.fleet.clock.now().date())
+    world.pass_until(first, -1.6)
+    resume_lanes(world)
+    for mail in letters(world):
+        assert written(world.expiry(first) + timedelta(days=5), "fr") in plain(mail)
+
+    world.pass_until(first, 5.3)
+    assert world.service().paid_periods == 1
+    world.pass_until(first, 5.5)
+    assert world.service().paid_periods == 2
+    world.clean()
 
 
 def test_a_refused_recipient_is_a_reason_on_the_task_and_harms_no_neighbour(life: Any) -> None:

@@ -502,6 +502,22 @@ class TestRest:
             for cycle in (Cycle(), Cycle(asked_at=on(-1)), declined(on(-3), requested=False)):
                 assert what(a_service(mode, cycle=cycle, starts_at=None)) is None
 
+    @pytest.mark.parametrize("late", [{"taken_over_at": on(-5, 15)}, {"starts_at": on(-5)}])
+    @pytest.mark.parametrize("refused", [False, True])
+    def test_what_comes_too_late_for_its_first_reminder_is_charged_days_after_its_first_e_mail(
+        self, late: dict[str, datetime], refused: bool
+    ) -> None:
+        claimed = Cycle(notices={notice("before-7"): None})
+        untold = a_service(cycle=claimed, **late)
+        assert next_step(untold, DEFAULT_POLICY, on(90), reminders=False) is None
+
+        if refused:
+            told = replace(claimed, refused={notice("before-7"): on(2, 8)})
+        else:
+            told = Cycle(notices={notice("before-7"): on(2, 8), notice("before-3"): on(4, 8)})
+        next_ = next_step(a_service(cycle=told, **late), DEFAULT_POLICY, on(90), reminders=False)
+        assert next_ == NextStep(Step.REQUEST, on(9, 8))
+
     @pytest.mark.parametrize("starts_at", [None, on(10)])
     def test_service_no_longer_rolled_out_is_taken_off_its_payment_request(
         self, starts_at: datetime | None

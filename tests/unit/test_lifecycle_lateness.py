@@ -89,6 +89,7 @@ class Fleet:
             case Step.REQUEST | Step.CHARGE:
                 if cycle.asked_at is None:
                     assert (step is Step.CHARGE) == cycle.requested
+                    self._check_announcement(now)
                 assert self.service.missing_contract is None
                 assert self.service.mode is RenewalMode.AUTOMATIC or cycle.asked_at is not None
                 if len(self.times(*PAYS)) == self.accepted:
@@ -121,6 +122,16 @@ class Fleet:
         noticed_at = self.service.cycle.noticed_at(End.UNPAID)
         assert noticed_at is not None
         assert now - noticed_at >= timedelta(days=self.policy.notice)
+
+    def _check_announcement(self, now: datetime) -> None:
+        """What was switched on after its first reminder is charged by itself after a notice."""
+        service = self.service
+        first, *_ = self.policy.reminder_days(
+            service.subsidiary, service.period, service.expires_on
+        )
+        assert service.starts_at is not None
+        if service.starts_at > service.day(-first):
+            self._check_notice(now)
 
     def _check_suspension(self, now: datetime) -> None:
         assert self.service.state is ServiceState.ACTIVE

@@ -45,6 +45,7 @@ def item_of(
     Raises:
         DataError: the tax table has no rate for its customer.
     """
+    service = _once_sent(service, notices, now)
     situation = notices_rule.situation(notices, situation_of(service, payer.method, now))
     quote = _announcement(service, payer, now)
     return Item(
@@ -57,6 +58,12 @@ def item_of(
         on=_on(service, situation, quote, now),
         links=_links(service, situation, links, catalogue),
     )
+
+
+def _once_sent(service: Renewable, notices: Sequence[Notice], now: datetime) -> Renewable:
+    """The service as it is when its customer has read these notices."""
+    known = service.view.cycle.notices
+    return service.with_cycle(notices={**known, **{n: known.get(n) or now for n in notices}})
 
 
 def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime) -> Situation:
