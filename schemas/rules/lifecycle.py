@@ -417,12 +417,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     if service.is_asked and cycle.cannot_be_told_more_since is None:
         return
     if stopped:
-        at = service.expires_at
-        if service.mode_changed_at is not None and service.mode_changed_at > at:
-            at = service.mode_changed_at + UNDO
-        if noticed_at > service.expires_at:  # told late: time to resume it, or to save its data
-            noticed_at += UNDO
-        yield NextStep(Step.TERMINATE, max(at, noticed_at))
+        yield NextStep(Step.TERMINATE, end_of_stopped(service, noticed_at))
     elif service.is_suspended:
         told_at = cycle.noticed_at(End.SUSPENDED)
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
@@ -433,8 +428,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     elif service.missing_contract is not None:
         told_at = cycle.notices.get(Notice(CONTRACT, service.missing_contract))
         if told_at is not None:
-            warned = told_at + timedelta(days=policy.notice)
-            yield NextStep(Step.TERMINATE, max(service.expires_at, warned))
+            yield NextStep(Step.TERMINATE, end_without_contract(service, policy, told_at))
     else:
         yield from _end_of_grace(service, policy, noticed_at)
 
@@ -464,6 +458,25 @@ def _after_a_refusal(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
     """A person has the days of a notice to mend what keeps a customer from being told."""
     since = cycle.cannot_be_told_more_since
     return at if since is None else max(at, since + timedelta(days=policy.notice))
+
+
+def end_of_stopped(service: Service, told_at: datetime) -> datetime:
+    """When what its customer stopped is terminated.
+
+    Args:
+        told_at: when its customer was told of that day; for an e-mail, when it is sent.
+    """
+    at = service.expires_at
+    if service.mode_changed_at is not None and service.mode_changed_at > at:
+        at = service.mode_changed_at + UNDO
+    if told_at > service.expires_at:  # told late: time to resume it, or to save its data
+        told_at += UNDO
+    return max(at, told_at)
+
+
+def end_without_contract(service: Service, policy: Policy, told_at: datetime) -> datetime:
+    """When what misses a contract is terminated, if nobody accepts it; ``told_at`` as above."""
+    return max(service.expires_at, told_at + timedelta(days=policy.notice))
 
 
 def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:

@@ -26,11 +26,11 @@ class Situation(StrEnum):
     SUSPENDED = "suspended"  # suspended, will be deleted `on`; a payment resumes it
     DECLINED = "declined"  # a charge failed; retried `on` (None: not retried)
     METHOD = "method"  # the payment method is missing or expired, so nothing can be charged
-    ACCEPT = "accept"  # ends on `expires_on` unless the customer accepts a contract
+    ACCEPT = "accept"  # ends `on` unless the customer accepts a contract
     DEARER = "dearer"  # costs more than was announced; charged `on`
     PAY = "pay"  # manual: the customer has to pay before it expires
     RENEWS = "renews"  # automatic: charged `on`, nothing to do
-    STOPS = "stops"  # ends on `expires_on`, as the customer asked
+    STOPS = "stops"  # ends `on`, as the customer asked
 
 
 # There is one of each, and comparing them by identity halves the time of deciding what is next.

@@ -9,9 +9,11 @@ import pytest
 
 from producers.intake.links import Links
 from producers.renewals.next_steps import Renewable
+from schemas.clock import local_date
 from schemas.rules import lifecycle
-from schemas.rules.lifecycle import Cycle
-from schemas.rules.notices import BEFORE, DEARER, KINDS, Notice
+from schemas.rules import notices as kinds
+from schemas.rules.lifecycle import DEFAULT_POLICY, Cycle, Step
+from schemas.rules.notices import BEFORE, CONTRACT, DEARER, KINDS, STOP, Notice
 from schemas.rules.payable import PaymentMethod
 from schemas.values import CustomerId, Money, Period, ServiceId
 from tests.support.given import CATALOGUE, FR
@@ -114,6 +116,47 @@ def test_what_got_dearer_is_said_with_the_day_after_the_days_of_a_notice() -> No
     assert item.amount == Money(4544, "EUR")
     assert item.on == EXPIRY + timedelta(days=7)
     assert set(item.links) == {"renew", "stop"}
+
+
+def test_what_is_not_dearer_any_more_when_its_e_mail_is_sent_renews() -> None:
+    told_since = replace(dearer(), announced=Money(4544, "EUR"))
+    item = said(told_since, Notice(DEARER, 1), now=on(0, 8))
+
+    assert (item.situation, item.amount) == (Situation.RENEWS, Money(4544, "EUR"))
+
+
+@pytest.mark.parametrize(
+    ("view", "notice", "now", "day"),
+    [
+        (stopped(), Notice(STOP), on(-7, 8), 0),
+        # Told late: a day to undo it, from the e-mail or from the click.
+        (stopped(), Notice(STOP), on(3, 8), 4),
+        (stopped(mode_changed_at=on(5, 9)), Notice(STOP), on(6, 8), 7),
+        (stopped(cycle=Cycle(notices={Notice(BEFORE, 7): on(-7, 8)}), mode_changed_at=on(5, 9)),
+            Notice(STOP), on(6, 7), 6),
+        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(-7, 8), 0),
+        # A version that came late, and one whose e-mail did.
+        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(-2, 8), 5),
+        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(2, 8), 9),
+        # The days count from the first e-mail that named the version.
+        (a_service(missing_contract=3, cycle=Cycle(notices={Notice(CONTRACT, 3): on(-2, 8)})),
+            Notice(BEFORE, 1), on(1, 8), 5),
+        (manual(**SUSPENDED, suspended_at=on(5),
+                cycle=Cycle(notices={Notice(kinds.SUSPENDED): on(26, 8)})),
+            Notice(CONTRACT, 3), on(28, 8), 33),
+    ],
+)  # fmt: skip
+def test_an_end_is_named_by_the_day_on_which_it_comes(
+    view: lifecycle.Service, notice: Notice, now: datetime, day: int
+) -> None:
+    item = said(renewable(view), notice, now=now)
+    assert item.on == EXPIRY + timedelta(days=day)
+
+    told = replace(view, cycle=replace(view.cycle, notices={notice: now, **view.cycle.notices}))
+    end = lifecycle.next_step(told, DEFAULT_POLICY, on(99), reminders=False)
+    assert end is not None
+    assert end.step is Step.TERMINATE
+    assert item.on == local_date(end.at, view.timezone)
 
 
 def test_something_more_urgent_is_said_instead_with_the_new_amount() -> None:

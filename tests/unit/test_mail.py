@@ -170,6 +170,13 @@ class TestBody:
             == "1 suspended service will be deleted on 4 December 2026 (and 2 more)"
         )
 
+    def test_the_subject_of_an_end_names_its_day_not_the_expiry(self) -> None:
+        ended = {"expires_on": DAY - timedelta(3), "on": DAY}
+        stops = composed(of(replace(PAY, situation=Situation.STOPS, **ended)))
+        assert stops["Subject"] == "1 service will end on 4 December 2026"
+        accept = composed(of(replace(PAY, situation=Situation.ACCEPT, **ended)))
+        assert accept["Subject"] == "1 service with a contract to accept by 4 December 2026"
+
     def test_the_subject_names_the_earliest_day(self) -> None:
         later = replace(PAY, expires_on=DAY + timedelta(30))
         assert composed(of(later, PAY))["Subject"] == "2 services to renew by 4 December 2026"
@@ -185,7 +192,9 @@ class TestBody:
             (Situation.RENEWS, DAY, "Will be charged on: 4 December 2026"),
             (Situation.DEARER, DAY, "Will be charged on: 4 December 2026"),
             (Situation.ACCEPT, None, "Ends on: 1 January 2027"),
+            (Situation.ACCEPT, DAY, "Ends on: 4 December 2026"),
             (Situation.STOPS, None, "Ends on: 1 January 2027"),
+            (Situation.STOPS, DAY, "Ends on: 4 December 2026"),
         ],
     )
     def test_each_situation_says_what_will_happen(

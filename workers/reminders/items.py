@@ -13,7 +13,7 @@ from schemas.catalogue import Catalogue
 from schemas.clock import local_date
 from schemas.rules import lifecycle, outlook, sellable
 from schemas.rules import notices as notices_rule
-from schemas.rules.notices import DEARER, Notice
+from schemas.rules.notices import CONTRACT, DEARER, End, Notice
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
 from schemas.rules.quote import Quote
@@ -46,8 +46,10 @@ def item_of(
         DataError: the tax table has no rate for its customer.
     """
     service = _once_sent(service, notices, now)
-    situation = notices_rule.situation(notices, situation_of(service, payer.method, now))
     quote = _announcement(service, payer, now)
+    is_dearer = quote is not None and quote.is_dearer_than(service.announced)
+    said = [notice for notice in notices if notice.kind is not DEARER or is_dearer]
+    situation = notices_rule.situation(said, situation_of(service, payer.method, now))
     return Item(
         situation=situation,
         name=service.plan.name,
@@ -117,12 +119,19 @@ def _on(
     service: Renewable, situation: Situation, quote: Quote | None, now: datetime
 ) -> date | None:
     """When what the situation announces will be done."""
-    view = service.view
+    view, policy = service.view, service.plan.policy
+    cycle = view.cycle
     match situation:
         case Situation.RENEWS | Situation.DECLINED | Situation.DEARER:
             at = _charged_at(service, quote, now)
         case Situation.SUSPENDED:
-            at = lifecycle.end_of_suspension(view, service.plan.policy, now)
+            told_at = cycle.noticed_at(End.SUSPENDED)
+            at = lifecycle.end_of_suspension(view, policy, told_at or now)
+        case Situation.ACCEPT:
+            told_at = cycle.notices.get(Notice(CONTRACT, view.missing_contract))
+            at = lifecycle.end_without_contract(view, policy, told_at or now)
+        case Situation.STOPS:
+            at = lifecycle.end_of_stopped(view, cycle.noticed_at(End.STOPPED) or now)
         case _:
             return None
     return None if at is None else local_date(max(at, now), view.timezone)

@@ -213,17 +213,18 @@ def _headline(situation: Situation, items: Sequence[Item], wording: Wording) -> 
             days = [item.on for item in items if item.on]
             if not days:
                 return wording.say("headline", "suspended_undated", count=count)
-        case Situation.RENEWS | Situation.METHOD | Situation.DEARER:
-            days = [item.on or item.expires_on for item in items]
-        case _:
+        case Situation.DECLINED | Situation.PAY:
             days = [item.expires_on for item in items]
+        case _:
+            days = [item.on or item.expires_on for item in items]
     return wording.say("headline", situation, count=count, date=wording.date(min(days)))
 
 
 def _item(item: Item, wording: Wording) -> dict[str, Any]:
     name, detail = _line(item.name), _line(item.detail)
     ends = item.situation in (Situation.STOPS, Situation.ACCEPT)
-    facts = [wording.say("ends" if ends else "expires", date=wording.date(item.expires_on))]
+    day = (item.on or item.expires_on) if ends else item.expires_on
+    facts = [wording.say("ends" if ends else "expires", date=wording.date(day))]
     if item.on is not None:
         planned = wording.sentences["planned"]
         if item.situation in planned:
