@@ -11,9 +11,11 @@ from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
-from schemas.errors import ConfigurationError, first_line
+from schemas.errors import AutorenewError, ConfigurationError, first_line
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+# Whoever waits for a table makes everybody who comes later wait, too: not for longer than this.
+MIGRATION_LOCK_TIMEOUT = "5s"
 
 
 def connect(url: str, *, pool_size: int = 5, application: str = "autorenew") -> Engine:
@@ -94,13 +96,33 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
 
     Args:
         passwords: role, without the prefix ``autorenew_`` -> password.
+
+    Raises:
+        AutorenewError: ``table_locked``: a table is in use for too long; nothing was changed.
     """
+    try:
+        _migrate(engine, passwords)
+    except DBAPIError as error:
+        if _sqlstate(error) != "55P03":  # lock_not_available
+            raise
+        raise AutorenewError(
+            "a table is in use by a long transaction, such as an audit; nothing was changed:"
+            " run `autorenew migrate` again",
+            code="table_locked",
+        ) from None
+
+
+def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
     from alembic import command  # slow to import, and only this function needs it
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
+        connection.execute(
+            text("SELECT set_config('lock_timeout', :timeout, true)"),
+            {"timeout": MIGRATION_LOCK_TIMEOUT},
+        )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         for role, password in passwords.items():

@@ -286,6 +286,7 @@ def _accept(
 
 
 _KNOWN = text("SELECT 1 FROM customers WHERE id = :id")
+_HELD = text("SELECT 1 FROM customers WHERE id = :id FOR NO KEY UPDATE")
 _SAVED = text("""
     UPDATE customers SET payment_method_id = :method, updated_at = now()
     WHERE id = :id AND payment_method_id IS DISTINCT FROM :method
@@ -306,7 +307,8 @@ def _change_method(
     tx: Connection, command: PaymentMethodCommand, catalogue: Catalogue, now: datetime
 ) -> bool:
     customer, month = command.customer, command.payment_method_expires
-    if tx.execute(_KNOWN, {"id": customer}).first() is None:
+    # The customer first, then services: as an order does that accepts a contract.
+    if tx.execute(_HELD, {"id": customer}).first() is None:
         raise Refused([_problem("customer_unknown", "customer", f"no customer {customer!r}")])
     method = Method(
         customer,

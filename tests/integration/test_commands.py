@@ -2,6 +2,7 @@
 with its reasons."""
 
 import json
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -12,11 +13,12 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from autorenew.cli import main
+from producers.intake.agreements import Agreement, agree
 from producers.intake.links import Links
 from tests.conftest import Database
 from tests.integration.test_renewals import accepts, declines, publish
 from tests.support import given
-from tests.support.given import line
+from tests.support.given import line, wait_until
 
 TERMS = {"contract": "terms", "version": 2}
 
@@ -484,6 +486,32 @@ class TestInOneBatch:
         assert modes(database) == ["manual"]
 
 
+class TestLocks:
+    def test_a_payment_method_waits_for_an_order_before_it_holds_a_service(
+        self, database: Database
+    ) -> None:
+        database.place(given.order("k-1"))
+        delivered(database)
+        method = {"command": "payment_method", "customer": "alice", "payment_method": "tok-2"}
+        answers: list[Any] = []
+        command = threading.Thread(target=lambda: answers.extend(database.place(method)))
+
+        # Given an order of hers that has written her row, and not yet accepted the contract
+        with database.engine("api").begin() as order:
+            order.execute(text("UPDATE customers SET updated_at = now() WHERE id = 'alice'"))
+            command.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            wait_until(lambda: database.value(waiting), "the command waits for the order")
+            # When it goes on to her services, then nobody holds them. A deadlock, which would end
+            # the command, is found after a second.
+            order.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            agreement = Agreement("alice", given.TERMS.code, given.TERMS.version)
+            assert agree(order, [agreement], given.CATALOGUE, datetime.now(UTC))
+
+        command.join(30)
+        assert [answer.verdict for answer in answers] == ["accepted"]
+
+
 class TestOnTheCommandLine:
     def test_services_are_listed_and_shown_with_what_is_next(self, life: Any, cli: Any) -> None:
         world = life()
@@ -676,8 +704,10 @@ class TestRollout:
         assert world.mails() == []
         world.pass_until(first, -9.1)
         assert len(world.mails()) == 1
+        # Charged seven days after that e-mail, sent at 08:00 on the first day.
         world.pass_until(first, -2.9)
-
+        assert world.service().paid_periods == 1
+        world.pass_until(first, -2.5)
         assert world.service().paid_periods == 2
 
     @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.database import MIGRATIONS, check_schema, connect, migrate
-from schemas.errors import ConfigurationError
+from schemas.errors import AutorenewError, ConfigurationError
 from schemas.tables import metadata
 from tests.conftest import Database
 
@@ -159,6 +159,20 @@ def test_processes_of_the_previous_release_still_work_after_the_migration(
             SELECT 'site', code, 1, 'EUR', 0, 1 FROM subsidiaries;
         """)
     assert rows(of_the_release_before, "SELECT 1 FROM services WHERE state = 'delivering'")
+
+
+def test_a_migration_does_not_wait_for_a_table_that_is_long_in_use(
+    of_the_release_before: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schemas.database.MIGRATION_LOCK_TIMEOUT", "200ms")
+    with of_the_release_before.connect() as reader:
+        reader.execute(text("SELECT FROM tasks"))
+        with pytest.raises(AutorenewError, match="nothing was changed") as raised:
+            migrate(of_the_release_before, {})
+    assert raised.value.code == "table_locked"
+    assert rows(of_the_release_before, "SELECT version_num FROM alembic_version") == [("0002",)]
+
+    migrate(of_the_release_before, {})
 
 
 def test_migrations_of_an_empty_database_lead_to_the_tables_in_code(database: Database) -> None:
