@@ -190,7 +190,8 @@ CHECKS = {
     "what was suspended or terminated for want of payment was told so before": """
         SELECT s.id FROM services AS s WHERE s.state = 'suspended' AND s.imported_periods = 0
           AND NOT EXISTS (SELECT FROM notices AS n JOIN emails AS e ON e.id = n.email_id
-            WHERE n.service_id = s.id AND n.expires_at = s.expires_at AND e.sent_at IS NOT NULL)""",
+            WHERE n.service_id = s.id AND n.expires_at = s.expires_at
+              AND (e.sent_at IS NOT NULL OR e.refused_at IS NOT NULL))""",
     "what was paid for and refused is given back": """
         SELECT l.request_id FROM request_lines AS l
         JOIN invoices AS i ON i.request_id = l.request_id

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.importing import import_services
+from producers.control import ending
 from producers.intake import Answer, Intake, Verdict
 from producers.intake.links import Links
 from producers.renewals import next_steps
@@ -173,6 +174,21 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
     agreed = [{"contract": contract, "version": version}]
     document = {"command": "accept", "customer": customer, "contracts": agreed}
     send(document, as_json, engine)
+
+
+@service.command()
+@_services
+@click.option("--reason", required=True, help="Kept in the history, for those who ask later.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def end(services: Sequence[uuid.UUID], reason: str, yes: bool) -> None:
+    """End SERVICES now, as an operator: whatever was paid, told or failed. It cannot be undone."""
+    if not yes:
+        click.confirm(f"{len(services)} services will be deleted now. Go on?", abort=True)
+    engine = database()
+    with engine.begin() as tx:
+        ended = ending.end(tx, services, reason, CatalogueCache().current(tx), clock(engine).now())
+    say(f"{len(ended)} of {len(set(services))} services are ending")
+    sys.exit(0 if len(ended) == len(set(services)) else 1)
 
 
 @service.command("payment-method")

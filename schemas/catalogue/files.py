@@ -76,6 +76,7 @@ class _Policy(_Entry):
     terminate: Annotated[int, Field(ge=0, le=730)] | None = None
     stop_reminder: Days = DEFAULT.stop_reminder
     notice: Annotated[int, Field(ge=0, le=90)] = DEFAULT.notice
+    undeliverable: Annotated[int, Field(ge=1, le=90)] = DEFAULT.undeliverable
     source: Text | None = None
 
 
@@ -245,6 +246,7 @@ def _policy(
         terminate=terminate,
         stop_reminder=entry.stop_reminder,
         notice=entry.notice,
+        undeliverable=entry.undeliverable,
         source=entry.source,
     )
 

@@ -89,6 +89,8 @@ class Policy:
         stop_reminder: days before expiry of the one reminder of what ends as its customer asked.
         notice: days that an end, or a charge of more than was announced, needs from its first
             notice, unless the customer asked for it.
+        undeliverable: days after which a notice that was refused for its recipient, and not sent
+            since, counts as given.
         source: the law or the decision that these numbers follow; None: our own choice.
     """
 
@@ -100,6 +102,7 @@ class Policy:
     terminate: int = 30
     stop_reminder: int = 7
     notice: int = 7
+    undeliverable: int = 14
     source: str | None = None
 
     def reminder_days(self, subsidiary: str, period: Period, expires_on: date) -> tuple[int, ...]:
@@ -167,10 +170,25 @@ class Cycle:
         """Whether the open payment request asks for the right amount then."""
         return self.stands_until is None or moment < self.stands_until
 
-    def noticed_at(self, end: End) -> datetime | None:
-        """When the first notice of that end was sent; None: none was."""
-        sent = (at for notice, at in self.notices.items() if end in notice.kind.counts_for)
-        return min((at for at in sent if at is not None), default=None)
+    def noticed_at(self, end: End, policy: "Policy | None" = None) -> datetime | None:
+        """When the first notice of that end was sent; None: none was.
+
+        Args:
+            policy: count what cannot be delivered as given, from the day that it says.
+        """
+        told = (
+            self.given_at(notice, policy)
+            for notice in self.notices
+            if end in notice.kind.counts_for
+        )
+        return min((at for at in told if at is not None), default=None)
+
+    def given_at(self, notice: Notice, policy: "Policy | None" = None) -> datetime | None:
+        """When a notice was sent, or counts as given; None: neither."""
+        sent_at, refused_at = self.notices.get(notice), self.refused.get(notice)
+        if sent_at is not None or refused_at is None or policy is None:
+            return sent_at
+        return refused_at + timedelta(days=policy.undeliverable)
 
     @property
     def told_at(self) -> datetime | None:
@@ -407,11 +425,11 @@ def _charges(policy: Policy) -> Iterator[int]:
 
 
 def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
-    """Suspension and termination: never without a notice that was sent, never while money may
-    be on its way."""
+    """Suspension and termination: never without a notice that was sent, or that cannot be delivered
+    for the days that the policy says; never while money may be on its way."""
     cycle = service.cycle
     stopped = service.mode is RenewalMode.STOP
-    noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID)
+    noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID, policy)
     if noticed_at is None or cycle.charging:
         return
     if service.is_asked and cycle.cannot_be_told_more_since is None:
@@ -419,14 +437,14 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     if stopped:
         yield NextStep(Step.TERMINATE, end_of_stopped(service, noticed_at))
     elif service.is_suspended:
-        told_at = cycle.noticed_at(End.SUSPENDED)
+        told_at = cycle.noticed_at(End.SUSPENDED, policy)
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
         if at_ is not None:
             yield NextStep(Step.TERMINATE, _after_a_refusal(cycle, policy, at_))
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
-        told_at = cycle.notices.get(Notice(CONTRACT, service.missing_contract))
+        told_at = cycle.given_at(Notice(CONTRACT, service.missing_contract), policy)
         if told_at is not None:
             yield NextStep(Step.TERMINATE, end_without_contract(service, policy, told_at))
     else:

@@ -207,6 +207,18 @@ class RemindHandler:
                     for service, said in letter.notices.items()
                 ),
             )  # fmt: skip
+            why = {subject: answer.reason for subject, _, answer in answers}
+            history.record(
+                tx,
+                (
+                    by_task(
+                        tasks[subject], REMIND, service, "notice.refused",
+                        {"kinds": list(map(str, said)), "reason": why[subject]},
+                    )
+                    for subject, letter in refused
+                    for service, said in letter.notices.items()
+                ),
+            )  # fmt: skip
         return outcome
 
 

@@ -19,7 +19,7 @@ from schemas.clock import Clock
 from schemas.rules.lifecycle import Step
 from schemas.rules.quote import Quote
 from schemas.tables.bulk import Bulk
-from schemas.values import RequestId, ServiceId
+from schemas.values import RequestId, ResourceState, ServiceId
 from workers.billing.payment_requests import store
 from workers.billing.payment_requests.draft import Customer, Draft, Line, draft, quote_of
 
@@ -198,8 +198,8 @@ def _set_aside(
 
 
 class WithdrawHandler:
-    """Subject: a service on an open request, that was stopped, misses a contract or is taxed
-    otherwise by now."""
+    """Subject: a service on an open request, that was stopped or ended, misses a contract or is
+    taxed otherwise by now."""
 
     name = WITHDRAW
 
@@ -210,7 +210,11 @@ class WithdrawHandler:
     def run(self, tx: Connection, claim: Claim) -> Outcome:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
         held = store.lock(tx, claim.subjects, catalogue)
-        due = {s.id for s in held.values() if s.is_due(Step.WITHDRAW, now)}
+        due = {
+            s.id
+            for s in held.values()
+            if s.is_due(Step.WITHDRAW, now) or s.view.desired is ResourceState.ABSENT
+        }
         moved = store.take_off(tx, due, held)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
         tasks = {task.subject: task for task in claim.tasks}
