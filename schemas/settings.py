@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
     link_base_url: str | None = Field(None, description="where the links in e-mails lead")
     link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
+    link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
     calls_at_once: int = Field(
         100, ge=1, le=5000, description="outside calls under way in a process, for each lane"

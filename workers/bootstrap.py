@@ -142,7 +142,7 @@ def _sender(settings: Settings) -> str:
 def _links(settings: Settings) -> Links:
     url, secret = settings.need("link_base_url"), settings.need("link_secret")
     with _named("LINK_BASE_URL or AUTORENEW_LINK_SECRET"):
-        return Links(url, secret)
+        return Links(url, secret, days=settings.link_days)
 
 
 @contextmanager

@@ -227,7 +227,8 @@ def test_the_composed_fleet_delivers_renews_and_drains(
     given = deployment.environment("worker-reminders")
     links = Links(given["AUTORENEW_LINK_BASE_URL"], given["AUTORENEW_LINK_SECRET"])
     urls = re.findall(r"https?://\S+/do/\S+", body.get_content())
-    commands = {(command := links.open(url))["command"]: command for url in urls}
+    now = datetime.now(UTC)
+    commands = {(command := links.open(url, now))["command"]: command for url in urls}
 
     def taken_over() -> Any:
         with engine.connect() as tx:
