@@ -1,8 +1,9 @@
 """The one settings object, read from environment variables that start with ``AUTORENEW_``."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import ConfigurationError
+from schemas.secrecy import placeholder, weakness
 
 # At most a year: a longer time is a mistake, and a clock cannot be advanced by 1e300 s.
 _YEAR = 366 * 86_400
@@ -85,6 +87,9 @@ class Settings(BaseSettings):
     mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
     link_base_url: str | None = Field(None, description="where the links in e-mails lead")
     link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
+    link_secret_previous: SecretStr | None = Field(
+        None, description="what signed them before; its links are still opened"
+    )
     link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
     calls_at_once: int = Field(
@@ -106,6 +111,7 @@ class Settings(BaseSettings):
     destructive_share: float = Field(
         0.02, gt=0, le=1, description="the same as a share of all services, from 20 services on"
     )
+    development: bool = Field(False, description="take weak secrets; never where others reach it")
     clock: Literal["system", "virtual"] = Field("system", description="virtual: for demos, tests")
     shutdown_seconds: Seconds = Field(60.0, description="how long SIGTERM may take")
     order_charge_delays: list[Delay] = Field(
@@ -157,6 +163,12 @@ class Settings(BaseSettings):
             raise ValueError("must start with https://")
         return value
 
+    @field_validator("link_secret_previous", mode="after")
+    @classmethod
+    def _none_before(cls, value: SecretStr | None) -> SecretStr | None:
+        """Compose and systemd pass a variable that is not set as an empty one."""
+        return value if value is not None and value.get_secret_value() else None
+
     @field_validator("smtp_url", mode="after")
     @classmethod
     def _smtp_scheme(cls, value: SecretStr | None) -> SecretStr | None:
@@ -168,6 +180,50 @@ class Settings(BaseSettings):
     @classmethod
     def _management_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         return _scheme(value, "http", "https")
+
+    @model_validator(mode="after")
+    def _no_weak_secrets(self) -> "Settings":
+        if self.development:
+            return self
+        found = [
+            *(f"{name} {why}" for name, s in self._made_here() if (why := weakness(s))),
+            *(f"{name} {why}" for name, s in self._made_elsewhere() if (why := placeholder(s))),
+        ]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _made_here(self) -> Iterator[tuple[str, str]]:
+        """Secrets that are this system's own, by the name of their setting."""
+        for name, secret in (
+            ("LINK_SECRET", self.link_secret),
+            ("LINK_SECRET_PREVIOUS", self.link_secret_previous),
+        ):
+            if secret is not None:
+                yield f"AUTORENEW_{name}", secret.get_secret_value()
+        for name, passwords in (
+            ("ROLE_PASSWORDS", self.role_passwords),
+            ("BROKER_PASSWORDS", self.broker_passwords),
+        ):
+            for whose, secret in passwords.items():
+                yield f"AUTORENEW_{name}[{whose!r}]", secret.get_secret_value()
+
+    def _made_elsewhere(self) -> Iterator[tuple[str, str]]:
+        """Secrets that a server or a far side knows: it may have chosen a short one."""
+        for field in ("database_url", "broker_url", "broker_management_url", "smtp_url"):
+            url = getattr(self, field)
+            password = None if url is None else urlsplit(url.get_secret_value()).password
+            if password is not None:
+                yield f"the password in AUTORENEW_{field.upper()}", unquote(password)
+        if self.gateway_token is not None:
+            yield "AUTORENEW_GATEWAY_TOKEN", self.gateway_token.get_secret_value()
+        for name, token in self.driver_tokens.items():
+            yield f"AUTORENEW_DRIVER_TOKENS[{name!r}]", token.get_secret_value()
+        for group in ("gateways", "drivers"):
+            for name, options in getattr(self, group).items():
+                token = options.get_secret_value().get("token")
+                if isinstance(token, str):
+                    yield f"AUTORENEW_{group.upper()}[{name!r}]: token", token
 
     @model_validator(mode="after")
     def _time_to_drain(self) -> "Settings":

@@ -140,9 +140,10 @@ def _sender(settings: Settings) -> str:
 
 
 def _links(settings: Settings) -> Links:
-    url, secret = settings.need("link_base_url"), settings.need("link_secret")
+    for needed in ("link_base_url", "link_secret"):
+        settings.need(needed)
     with _named("LINK_BASE_URL or AUTORENEW_LINK_SECRET"):
-        return Links(url, secret, days=settings.link_days)
+        return Links.of(settings)
 
 
 @contextmanager

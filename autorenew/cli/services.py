@@ -209,7 +209,7 @@ def payment_method(
 def click_link(url: str, as_json: bool) -> None:
     """Do what a signed link of an e-mail says."""
     settings = load_settings()
-    links = Links(settings.need("link_base_url"), settings.need("link_secret"))
+    links = Links.of(settings)
     engine = database(settings)
     _send(links.open(url, clock(engine, settings).now()), as_json, engine)
 

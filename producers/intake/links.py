@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.messages import RenewCommand, ResumeCommand, StopCommand, moment_text
+from schemas.secrecy import weakness
+from schemas.settings import Settings
 
-SHORTEST_SECRET = 16
 DAYS = 90
 """How long a link can be opened. The first reminder of a year comes 60 days before its end."""
 
@@ -72,25 +73,51 @@ class Links:
 
     Args:
         base_url: where the links lead, e.g. ``https://my.example.com``.
-        secret: signs them, at least 16 characters; a new one invalidates all links.
+        secret: signs them, at least 16 characters.
+        previous: what signed them before; its links are still opened.
         days: how long a link can be opened, from the moment it is made.
+        development: take a weak secret as well.
 
     Raises:
-        ConfigurationError: the secret is too short, or the base is not an HTTP URL.
+        ConfigurationError: a secret is weak, or the base is not an HTTP URL.
     """
 
-    def __init__(self, base_url: str, secret: str, *, days: int = DAYS) -> None:
-        if len(secret) < SHORTEST_SECRET:
-            raise ConfigurationError(
-                f"the secret of links must have at least {SHORTEST_SECRET} characters"
-            )
+    def __init__(
+        self,
+        base_url: str,
+        secret: str,
+        previous: str | None = None,
+        *,
+        days: int = DAYS,
+        development: bool = False,
+    ) -> None:
+        secrets = [secret] if previous is None else [previous, secret]  # the last one signs
+        for one in secrets if not development else ():
+            if found := weakness(one):
+                raise ConfigurationError(f"the secret of links {found}")
         parts = _split(base_url)
         if parts is None or parts.query or parts.fragment:
             raise ConfigurationError(f"{base_url!r} is not a base URL such as https://example.com")
         self._base = f"{base_url.rstrip('/')}/do/"
         self._lifetime = timedelta(days=days)
-        self._serializer = _serializer(secret, _SALT)
-        self._without_purpose = _serializer(secret, _SALT_WITHOUT_PURPOSE)
+        self._serializer = _serializer(secrets, _SALT)
+        self._without_purpose = _serializer(secrets, _SALT_WITHOUT_PURPOSE)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Links":
+        """Those that the settings describe.
+
+        Raises:
+            ConfigurationError: a setting is missing or wrong.
+        """
+        previous = settings.link_secret_previous
+        return cls(
+            settings.need("link_base_url"),
+            settings.need("link_secret"),
+            None if previous is None else previous.get_secret_value(),
+            days=settings.link_days,
+            development=settings.development,
+        )
 
     def url(self, purpose: Purpose, command: Mapping[str, Any], at: datetime) -> str:
         """The link for a command, made from what was so at a moment.
@@ -114,7 +141,7 @@ class Links:
         """The document of the command a link stands for.
 
         Raises:
-            LinkInvalid: it was not made with this secret, or not for one of the four purposes.
+            LinkInvalid: it was made with another secret, or not for one of the four purposes.
             LinkExpired: it was made too long ago.
         """
         token = url_or_token.strip().rpartition("/")[2]  # a token contains no slash
@@ -151,9 +178,9 @@ def _purpose_of(command: StopCommand | ResumeCommand | RenewCommand) -> Purpose:
     return Purpose(command.command)
 
 
-def _serializer(secret: str, salt: str) -> URLSafeSerializer:
+def _serializer(secrets: list[str], salt: str) -> URLSafeSerializer:
     return URLSafeSerializer(
-        secret,
+        secrets,
         salt=salt,
         signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
     )

@@ -183,10 +183,26 @@ def test_error_of_an_invalid_link_is_readable() -> None:
     assert caught.value.code == "link_invalid"
 
 
-def test_a_short_secret_is_refused_and_not_repeated() -> None:
-    with pytest.raises(ConfigurationError, match="at least 16 characters") as caught:
-        Links("https://my.example.com", "fifteen letters")
-    assert "fifteen" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [("fifteen letters", "at least 16"), (" " * 16, "blank"), ("fifteen" * 4, "repeats")],
+)
+def test_a_weak_secret_is_refused_and_not_repeated(secret: str, why: str) -> None:
+    for both in ((secret, None), (SECRET, secret)):
+        with pytest.raises(ConfigurationError, match=why) as caught:
+            Links("https://my.example.com", *both)
+        assert "fifteen" not in str(caught.value)
+    assert Links("https://my.example.com", secret, development=True)
+
+
+def test_link_of_the_previous_secret_is_opened_and_new_ones_are_signed_with_the_current() -> None:
+    before, other = Links("https://my.example.com", "the secret of last year"), "one of last month"
+    rotated = Links("https://my.example.com", SECRET, "the secret of last year")
+    assert rotated.open(before.url(Purpose.STOP, STOP, AT), AT) == {**STOP, "as_of": AS_OF}
+    assert rotated.url(Purpose.STOP, STOP, AT) == url()
+    assert rotated.open(signed(STOP, "autorenew link"), AT)["command"] == "stop"
+    with pytest.raises(LinkInvalid):  # after two more changes
+        Links("https://my.example.com", other, SECRET).open(before.url(Purpose.STOP, STOP, AT), AT)
 
 
 @pytest.mark.parametrize(

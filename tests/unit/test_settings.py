@@ -197,12 +197,61 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
         driver_tokens={"web": "hunter2"},
         role_passwords={"api": "hunter2"},
         broker_passwords={"worker": "hunter2"},
+        development=True,
     )
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.model_dump())
     assert settings.need("gateway_token") == "hunter2"
     assert settings.need("smtp_url") == "smtps://u:hunter2@h"
     assert settings.need("link_secret") == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"LINK_SECRET": "hunter2"}, "AUTORENEW_LINK_SECRET must have at least 16 characters"),
+        ({"LINK_SECRET": " " * 16}, "AUTORENEW_LINK_SECRET is blank"),
+        ({"LINK_SECRET": ""}, "AUTORENEW_LINK_SECRET is blank"),
+        ({"LINK_SECRET": "hunter2" * 3}, "AUTORENEW_LINK_SECRET repeats the same characters"),
+        ({"LINK_SECRET_PREVIOUS": "hunter2"}, "AUTORENEW_LINK_SECRET_PREVIOUS must have"),
+        ({"ROLE_PASSWORDS": '{"api": "hunter2"}'}, "AUTORENEW_ROLE_PASSWORDS['api'] must have"),
+        ({"BROKER_PASSWORDS": '{"relay": " "}'}, "AUTORENEW_BROKER_PASSWORDS['relay'] is blank"),
+        (
+            {"DATABASE_URL": "postgresql://u:development-only@localhost/d"},
+            "the password in AUTORENEW_DATABASE_URL is a default that everybody knows",
+        ),
+        ({"BROKER_URL": "amqp://u:development%2Donly@localhost"}, "AUTORENEW_BROKER_URL is a def"),
+        ({"GATEWAY_TOKEN": "development-only"}, "AUTORENEW_GATEWAY_TOKEN is a default"),
+        ({"DRIVER_TOKENS": '{"web": " "}'}, "AUTORENEW_DRIVER_TOKENS['web'] is blank"),
+        (
+            {"GATEWAYS": '{"a": {"url": "https://a", "token": "development-only"}}'},
+            "AUTORENEW_GATEWAYS['a']: token is a default that everybody knows",
+        ),
+    ],
+    ids=str,
+)
+def test_weak_secret_is_refused_by_the_name_of_its_setting_unless_for_development(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], named: str
+) -> None:
+    message = refusal(monkeypatch, **settings)
+    assert named in message
+    assert "hunter2" not in message
+    monkeypatch.setenv("AUTORENEW_DEVELOPMENT", "true")
+    load_settings()
+
+
+def test_all_weak_secrets_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, LINK_SECRET="short", ROLE_PASSWORDS='{"api": "a", "relay": "b"}')
+    assert message.count("at least 16 characters") == 3
+
+
+def test_previous_secret_that_is_empty_is_none() -> None:
+    assert load_settings(link_secret_previous="").link_secret_previous is None
+
+
+def test_short_password_that_a_server_knows_is_accepted() -> None:
+    settings = load_settings(gateway_token="t", broker_url="amqp://u:short@localhost")
+    assert settings.need("gateway_token") == "t"
 
 
 @pytest.mark.parametrize(
