@@ -1,7 +1,10 @@
-"""The one settings object, read from environment variables that start with ``AUTORENEW_``."""
+"""The one settings object, read from environment variables that start with ``AUTORENEW_``; those
+that hold a secret also from the file that ``AUTORENEW_…_FILE`` names."""
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +19,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import ConfigurationError
 from schemas.secrecy import placeholder, weakness
@@ -45,6 +49,14 @@ DEFAULT_GATEWAY = "default"
 Options = dict[str, Secret[dict[str, Any]]]
 
 
+FROM_FILES = (
+    "database_url", "broker_url", "broker_management_url", "role_passwords", "broker_passwords",
+    "gateways", "gateway_url", "gateway_token", "drivers", "driver_urls", "driver_tokens",
+    "smtp_url", "link_secret", "link_secret_previous",
+)  # fmt: skip
+"""The settings that may hold a secret: each may be read from a file."""
+
+
 class RetrySettings(BaseModel):
     """How what failed at one kind of far side is tried again; what is left out is as for all."""
 
@@ -61,6 +73,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="AUTORENEW_", extra="ignore", frozen=True, enable_decoding=False
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _Files(settings_cls)
 
     database_url: SecretStr | None = Field(None, description="postgresql://user:pw@host/database")
     broker_url: SecretStr | None = Field(None, description="amqp://user:pw@host:5672/vhost")
@@ -292,6 +315,52 @@ class Settings(BaseSettings):
         return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
+class _Files(PydanticBaseSettingsSource):
+    """Reads the files that ``AUTORENEW_…_FILE`` names, such as Docker's or systemd's secrets."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # only for sources that look at one field at a time
+
+    def __call__(self) -> dict[str, str]:
+        variables = {name.upper(): value for name, value in os.environ.items()}
+        found: dict[str, str] = {}
+        problems = []
+        for field in FROM_FILES:
+            name = f"AUTORENEW_{field.upper()}"
+            path = variables.get(f"{name}_FILE")
+            if path is None:
+                continue
+            try:
+                if name in variables:
+                    raise ValueError(f"{name} is set as well: give one of both")
+                found[field] = _content_of(path)
+            except ValueError as error:
+                problems.append(f"{name}_FILE: {error}")
+        if problems:
+            raise ConfigurationError("; ".join(problems))
+        return found
+
+
+def _content_of(path: str) -> str:
+    """The text of a file without the line end that editors and ``echo`` add.
+
+    Raises:
+        ValueError: it cannot be read, or is empty.
+    """
+    if not path:
+        raise ValueError("names no file")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
+
+
 def _short(url: str, token: SecretStr | None) -> Secret[dict[str, Any]]:
     """The options of a far side of which only a URL is given, and perhaps a token."""
     if url == INSTANT:
@@ -310,7 +379,7 @@ def _scheme(value: SecretStr | None, *allowed: str) -> SecretStr | None:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment and the files it names.
 
     Args:
         overrides: values that replace those of the environment.

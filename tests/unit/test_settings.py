@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings, load_settings
+from schemas.settings import FROM_FILES, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -304,3 +304,87 @@ def test_every_setting_that_may_be_missing_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         if field.annotation in (SecretStr | None, str | None) and name != "gateway_token":
             assert field.description, name
+
+
+SECRET_SETTINGS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if "Secret" in str(field.annotation) or name.endswith(("_url", "_urls"))
+    if name != "link_base_url"  # is in every e-mail
+]
+
+
+def test_every_setting_that_may_hold_a_secret_may_come_from_a_file() -> None:
+    assert set(FROM_FILES) == set(SECRET_SETTINGS)
+
+
+class TestSettingsFromFiles:
+    @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+    def test_file_is_read_without_the_end_of_its_line(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+    ) -> None:
+        (tmp_path / "secret").write_bytes(f"what signs the links{end}".encode())
+        monkeypatch.setenv("AUTORENEW_LINK_SECRET_FILE", str(tmp_path / "secret"))
+        assert load_settings().need("link_secret") == "what signs the links"
+
+    def test_json_and_urls_may_come_from_files(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "tokens").write_text('{"web": "token of web"}\n')
+        (tmp_path / "database").write_text("postgresql://u:password@localhost/d\n")
+        monkeypatch.setenv("AUTORENEW_DRIVER_TOKENS_FILE", str(tmp_path / "tokens"))
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL_FILE", str(tmp_path / "database"))
+        settings = load_settings()
+        assert settings.driver_tokens["web"].get_secret_value() == "token of web"
+        assert settings.need("database_url") == "postgresql://u:password@localhost/d"
+
+    def test_file_and_variable_at_once_are_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret").write_text("what signs the links")
+        message = refusal(
+            monkeypatch, LINK_SECRET="hunter2", LINK_SECRET_FILE=str(tmp_path / "secret")
+        )
+        assert message == (
+            "AUTORENEW_LINK_SECRET_FILE: AUTORENEW_LINK_SECRET is set as well: give one of both"
+        )
+
+    @pytest.mark.parametrize(
+        ("path", "content", "why"),
+        [
+            ("missing", None, "missing: No such file or directory"),
+            ("", None, "names no file"),
+            (".", None, "Is a directory"),
+            ("empty", b"", "empty is empty"),
+            ("line", b"\n", "line is empty"),
+            ("binary", b"\xff\xfehunter2", "binary is not UTF-8"),
+        ],
+    )
+    def test_file_that_holds_no_secret_is_one_line_that_names_the_variable(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        path: str,
+        content: bytes | None,
+        why: str,
+    ) -> None:
+        if content is not None:
+            (tmp_path / path).write_bytes(content)
+        message = refusal(monkeypatch, SMTP_URL_FILE=path)
+        assert message.startswith("AUTORENEW_SMTP_URL_FILE: ")
+        assert why in message
+        assert "\n" not in message
+        assert "hunter2" not in message
+
+    def test_all_files_that_cannot_be_read_are_reported_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        message = refusal(monkeypatch, SMTP_URL_FILE="one", DATABASE_URL_FILE="other")
+        assert message.count("No such file") == 2
+
+    def test_value_of_a_file_is_checked_and_not_repeated(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "url").write_text("mysql://u:hunter2@h/d")
+        message = refusal(monkeypatch, DATABASE_URL_FILE=str(tmp_path / "url"))
+        assert message == "AUTORENEW_DATABASE_URL: must start with postgresql://"
