@@ -129,7 +129,8 @@ def _mailer(settings: Settings) -> Mailer:
     if url == INSTANT:
         return InstantMailer()
     with _named("SMTP_URL"):
-        return ThreadedMailer(SmtpMailer(url, seconds=settings.call_seconds))
+        internal = settings.internal_hosts
+        return ThreadedMailer(SmtpMailer(url, seconds=settings.call_seconds, internal=internal))
 
 
 def _sender(settings: Settings) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -19,6 +18,7 @@ from schemas.errors import AutorenewError, ConfigurationError
 from schemas.messages import RenewCommand, ResumeCommand, StopCommand, moment_text
 from schemas.secrecy import weakness
 from schemas.settings import Settings
+from schemas.urls import check_web
 
 DAYS = 90
 """How long a link can be opened. The first reminder of a year comes 60 days before its end."""
@@ -95,9 +95,12 @@ class Links:
         for one in secrets if not development else ():
             if found := weakness(one):
                 raise ConfigurationError(f"the secret of links {found}")
-        parts = _split(base_url)
-        if parts is None or parts.query or parts.fragment:
-            raise ConfigurationError(f"{base_url!r} is not a base URL such as https://example.com")
+        try:
+            check_web(base_url)
+        except ValueError:
+            raise ConfigurationError(
+                f"{base_url!r} is not a base URL such as https://example.com"
+            ) from None
         self._base = f"{base_url.rstrip('/')}/do/"
         self._lifetime = timedelta(days=days)
         self._serializer = _serializer(secrets, _SALT)
@@ -195,12 +198,3 @@ def _loads(serializer: URLSafeSerializer, token: str) -> Any:
 
 def _invalid() -> LinkInvalid:
     return LinkInvalid("this link is not valid: it was changed or is not complete")
-
-
-def _split(url: str) -> Any:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts if parts.scheme in ("http", "https") and parts.hostname else None

@@ -30,7 +30,8 @@ from producers.steps import QUEUES
 from schemas.catalogue import BUNDLED, load
 from schemas.messages import CommandDocument, CustomerDocument, LineDocument, OrderDocument, parse
 from schemas.rules.lifecycle import DEFAULT_POLICY, Step
-from schemas.settings import FROM_FILES, Settings
+from schemas.secret_files import FROM_FILES
+from schemas.settings import Settings
 from schemas.tables import ROLES
 from schemas.values import RenewalMode
 from simulator.faults import KINDS, Faults

@@ -6,7 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ConfigurationError
-from schemas.settings import FROM_FILES, Settings, load_settings
+from schemas.secret_files import FROM_FILES
+from schemas.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +34,11 @@ def test_every_setting_has_a_default() -> None:
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTORENEW_DATABASE_URL", "postgresql://api:pw@db/autorenew")
+    monkeypatch.setenv("AUTORENEW_DATABASE_URL", "postgresql://api:pw@localhost/autorenew")
     monkeypatch.setenv("AUTORENEW_DRIVER_URLS", json.dumps({"web": "http://web"}))
     monkeypatch.setenv("AUTORENEW_CALL_SECONDS", "2.5")
     settings = load_settings()
-    assert settings.need("database_url") == "postgresql://api:pw@db/autorenew"
+    assert settings.need("database_url") == "postgresql://api:pw@localhost/autorenew"
     assert settings.driver_urls == {"web": "http://web"}
     assert settings.call_seconds == 2.5
 
@@ -198,6 +199,7 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
         role_passwords={"api": "hunter2"},
         broker_passwords={"worker": "hunter2"},
         development=True,
+        internal_hosts=["h"],
     )
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.model_dump())
@@ -388,3 +390,124 @@ class TestSettingsFromFiles:
         (tmp_path / "url").write_text("mysql://u:hunter2@h/d")
         message = refusal(monkeypatch, DATABASE_URL_FILE=str(tmp_path / "url"))
         assert message == "AUTORENEW_DATABASE_URL: must start with postgresql://"
+
+
+class TestEncryption:
+    """Where a password or a token is sent, it is encrypted."""
+
+    IN_THE_CLEAR = (
+        ({"BROKER_URL": "amqp://u:hunter2@far"}, "AUTORENEW_BROKER_URL"),
+        ({"BROKER_URL": "amqp://far"}, "AUTORENEW_BROKER_URL"),  # as guest, with its password
+        ({"BROKER_MANAGEMENT_URL": "http://u:hunter2@far"}, "AUTORENEW_BROKER_MANAGEMENT_URL"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@far/d"}, "AUTORENEW_DATABASE_URL"),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@far/d?sslmode=prefer"},
+            "AUTORENEW_DATABASE_URL",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@localhost/d?host=far"},
+            "AUTORENEW_DATABASE_URL",
+        ),
+        (
+            {"DATABASE_URL": "postgresql:///d?host=/run,far&password=hunter2"},
+            "AUTORENEW_DATABASE_URL",
+        ),
+        ({"SMTP_URL": "smtp://u:hunter2@far"}, "AUTORENEW_SMTP_URL"),
+        ({"LINK_BASE_URL": "http://far"}, "AUTORENEW_LINK_BASE_URL"),
+        ({"GATEWAY_URL": "http://far/v1", "GATEWAY_TOKEN": "hunter2"}, "AUTORENEW_GATEWAY_URL"),
+        ({"GATEWAY_URL": "http://far"}, "AUTORENEW_GATEWAY_URL"),  # is sent payment methods
+        ({"GATEWAYS": '{"a": {"url": "http://far"}}'}, "AUTORENEW_GATEWAYS['a']"),
+        (
+            {"DRIVER_URLS": '{"web": "http://far"}', "DRIVER_TOKENS": '{"web": "hunter2"}'},
+            "AUTORENEW_DRIVER_URLS['web']",
+        ),
+        ({"DRIVER_URLS": '{"web": "http://u:hunter2@far"}'}, "AUTORENEW_DRIVER_URLS['web']"),
+        (
+            {"DRIVERS": '{"b": {"kind": "mine", "url": "http://far", "token": "hunter2"}}'},
+            "AUTORENEW_DRIVERS['b']",
+        ),
+    )
+
+    @pytest.mark.parametrize(("settings", "named"), IN_THE_CLEAR, ids=str)
+    def test_secret_to_another_machine_is_not_sent_in_the_clear(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], named: str
+    ) -> None:
+        message = refusal(monkeypatch, **settings)
+        assert message.startswith(f"{named}: what far is sent would travel in the clear: use ")
+        assert "hunter2" not in message
+
+    @pytest.mark.parametrize(("settings", "_named"), IN_THE_CLEAR, ids=str)
+    def test_host_that_is_named_as_internal_is_an_exception(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], _named: str
+    ) -> None:
+        refusal(monkeypatch, INTERNAL_HOSTS='["near"]', **settings)
+        monkeypatch.setenv("AUTORENEW_INTERNAL_HOSTS", '["near", "FAR"]')
+        load_settings()
+
+    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
+    @pytest.mark.parametrize(("settings", "_named"), IN_THE_CLEAR[:1] + IN_THE_CLEAR[7:], ids=str)
+    def test_this_machine_is_an_exception(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], _named: str, host: str
+    ) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"AUTORENEW_{name}", value.replace("far", host))
+        load_settings()
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"BROKER_URL": "amqps://u:hunter2@far"},
+            {"BROKER_MANAGEMENT_URL": "https://u:hunter2@far"},
+            {"DATABASE_URL": "postgresql://u:hunter2@far/d?sslmode=require"},
+            {"DATABASE_URL": "postgresql://u:hunter2@far/d?sslmode=verify-full"},
+            {"DATABASE_URL": "postgresql://u:hunter2@/d?host=/run/postgresql"},
+            {"DATABASE_URL": "postgresql://u@far/d"},
+            {"SMTP_URL": "smtp://far"},
+            {"SMTP_URL": "smtp+starttls://u:hunter2@far"},
+            {"GATEWAY_URL": "https://far/v1", "GATEWAY_TOKEN": "hunter2"},
+            {"DRIVER_URLS": '{"web": "http://far"}', "DRIVER_TOKENS": '{"cloud": "hunter2"}'},
+        ],
+        ids=str,
+    )
+    def test_encrypted_connection_or_one_without_a_secret_is_accepted(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+    ) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"AUTORENEW_{name}", value)
+        load_settings()
+
+    @pytest.mark.parametrize("hosts", ["postgres", '["*"]', '[""]', "{}", '["http://h"]', "[1]"])
+    def test_internal_hosts_are_a_list_of_names(
+        self, monkeypatch: pytest.MonkeyPatch, hosts: str
+    ) -> None:
+        assert refusal(monkeypatch, INTERNAL_HOSTS=hosts).startswith("AUTORENEW_INTERNAL_HOSTS")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "ftp://gateway", "gateway", "http://", "https:///v1", "https://h/?a=b", "https://h/#a",
+     "https://h/a b", "https://h/\tb", "https://hé", "javascript:alert(1)", "instant", "https:/h"],
+)  # fmt: skip
+def test_url_of_a_far_side_or_of_links_that_is_none_is_refused_when_settings_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    for variable, value, named in (
+        ("GATEWAY_URL", url, "GATEWAY_URL: "),
+        ("LINK_BASE_URL", url, "LINK_BASE_URL: "),
+        ("DRIVER_URLS", json.dumps({"web": url}), "DRIVER_URLS['web']: "),
+        ("GATEWAYS", json.dumps({"a": {"url": url}}), "GATEWAYS['a']: url "),
+        ("DRIVERS", json.dumps({"a": {"kind": "http", "url": url}}), "DRIVERS['a']: url "),
+    ):
+        assert refusal(monkeypatch, **{variable: value}).startswith(f"AUTORENEW_{named}")
+        monkeypatch.delenv(f"AUTORENEW_{variable}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("BROKER_URL", "amqp://"), ("BROKER_URL", "amqps://u:p@"), ("SMTP_URL", "smtps://"),
+     ("BROKER_MANAGEMENT_URL", "https://")],
+)  # fmt: skip
+def test_url_of_a_server_names_a_host(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    assert refusal(monkeypatch, **{variable: value}) == f"AUTORENEW_{variable}: names no host"
