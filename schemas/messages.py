@@ -1,7 +1,7 @@
 """The JSON documents that upstream sends: orders, and commands about existing services."""
 
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -112,6 +112,18 @@ class OrderDocument(_Document):
     lines: Annotated[list[LineDocument], Field(min_length=1, max_length=100)]
 
 
+Moment = Annotated[
+    str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-9:]{8}\.[0-9]{6}Z$")
+]
+"""In UTC, with microseconds: a moment is compared with those that the database keeps."""
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment as documents write it."""
+    written = moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return written.replace("+00:00", "Z")
+
+
 ServiceIds = Annotated[list[ServiceId], Field(min_length=1, max_length=1000)]
 
 
@@ -121,14 +133,20 @@ class _Command(_Document):
     customer: Identifier
 
 
-class StopCommand(_Command):
+class _Decision(_Command):
+    """A command that may say which moment's facts its customer decided on, as links do."""
+
+    as_of: Moment | None = None
+
+
+class StopCommand(_Decision):
     """Services end when the periods paid for them end."""
 
     command: Literal["stop"]
     services: ServiceIds
 
 
-class ResumeCommand(_Command):
+class ResumeCommand(_Decision):
     """Stopped services get the renewal mode back that they had before."""
 
     command: Literal["resume"]
@@ -148,7 +166,7 @@ class RenewalDocument(_Document):
     expires_on: LocalDate
 
 
-class RenewCommand(_Command):
+class RenewCommand(_Decision):
     """Services are renewed and charged now, together, whatever their mode."""
 
     command: Literal["renew"]

@@ -1,8 +1,10 @@
-"""The one settings object, read from environment variables that start with ``AUTORENEW_``."""
+"""The one settings object, read from environment variables that start with ``AUTORENEW_``; those
+that hold a secret also from the file that ``AUTORENEW_…_FILE`` names."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -11,13 +13,23 @@ from pydantic import (
     Field,
     Secret,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import ConfigurationError
+from schemas.secrecy import placeholder, weakness
+from schemas.secret_files import SettingsFromFiles
+from schemas.urls import (
+    check_web,
+    in_the_clear,
+    password_in_the_clear,
+    split,
+    split_with_host,
+)
 
 # At most a year: a longer time is a mistake, and a clock cannot be advanced by 1e300 s.
 _YEAR = 366 * 86_400
@@ -25,21 +37,13 @@ Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
 Delay = Annotated[float, Field(ge=0, le=_YEAR)]
 
 
-def _check_port(url: str) -> str:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:  # its message could repeat part of a password
-        raise ValueError(
-            "not a URL with a port up to 65535 (in a password / : @ ? # are written as %2F …)"
-        ) from None
-    return url
-
-
-Url = Annotated[str, AfterValidator(_check_port)]
-
 # Instead of the URL of a far side: answers at once, in this process. For benchmarks and tests.
 INSTANT = "instant:"
 DEFAULT_GATEWAY = "default"
+
+Url = Annotated[str, AfterValidator(check_web)]
+FarUrl = Annotated[str, AfterValidator(lambda url: url if url == INSTANT else check_web(url))]
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", to_lower=True)]
 Options = dict[str, Secret[dict[str, Any]]]
 
 
@@ -60,6 +64,17 @@ class Settings(BaseSettings):
         env_prefix="AUTORENEW_", extra="ignore", frozen=True, enable_decoding=False
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SettingsFromFiles(settings_cls)
+
     database_url: SecretStr | None = Field(None, description="postgresql://user:pw@host/database")
     broker_url: SecretStr | None = Field(None, description="amqp://user:pw@host:5672/vhost")
     broker_management_url: SecretStr | None = Field(
@@ -70,7 +85,7 @@ class Settings(BaseSettings):
     gateways: Options = Field(
         {}, description='gateway name -> {"kind": …, and what that kind takes}'
     )
-    gateway_url: Url | None = Field(
+    gateway_url: FarUrl | None = Field(
         None, description="base URL of the gateway `default`, if it is of the kind http"
     )
     gateway_token: SecretStr | None = None
@@ -78,7 +93,7 @@ class Settings(BaseSettings):
     realms: dict[str, str] = Field(
         {}, description="upstream -> realm, of upstreams that share their customers"
     )
-    driver_urls: dict[str, Url] = Field(
+    driver_urls: dict[str, FarUrl] = Field(
         {}, description="driver name -> base URL, of those that are of the kind http"
     )
     driver_tokens: dict[str, SecretStr] = {}
@@ -86,8 +101,12 @@ class Settings(BaseSettings):
         None, description="smtp://host:25, smtp+starttls://user:pw@host:587 or smtps://user:pw@host"
     )
     mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
-    link_base_url: str | None = Field(None, description="where the links in e-mails lead")
+    link_base_url: Url | None = Field(None, description="where the links in e-mails lead")
     link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
+    link_secret_previous: SecretStr | None = Field(
+        None, description="what signed them before; its links are still opened"
+    )
+    link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
     calls_at_once: int = Field(
         100, ge=1, le=5000, description="outside calls under way in a process, for each lane"
@@ -108,6 +127,10 @@ class Settings(BaseSettings):
     destructive_share: float = Field(
         0.02, gt=0, le=1, description="the same as a share of all services, from 20 services on"
     )
+    internal_hosts: list[Host] = Field(
+        [], description="hosts to which passwords and tokens may travel unencrypted"
+    )
+    development: bool = Field(False, description="take weak secrets; never where others reach it")
     clock: Literal["system", "virtual"] = Field("system", description="virtual: for demos, tests")
     shutdown_seconds: Seconds = Field(60.0, description="how long SIGTERM may take")
     order_charge_delays: list[Delay] = Field(
@@ -126,7 +149,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
-        "gateways", "drivers", "retries", "realms", mode="before",
+        "gateways", "drivers", "retries", "internal_hosts", "realms", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -145,19 +168,20 @@ class Settings(BaseSettings):
     @field_validator("database_url", mode="after")
     @classmethod
     def _database_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        return _scheme(value, "postgresql", "postgresql+psycopg", "postgres")
+        if value is not None:  # its host may be in a query, or a local socket
+            split(value.get_secret_value(), "postgresql", "postgresql+psycopg", "postgres")
+        return value
 
     @field_validator("broker_url", mode="after")
     @classmethod
     def _broker_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         return _scheme(value, "amqp", "amqps")
 
-    @field_validator("link_base_url", mode="after")
+    @field_validator("link_secret_previous", mode="after")
     @classmethod
-    def _link_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("https://", "http://")):
-            raise ValueError("must start with https://")
-        return value
+    def _none_before(cls, value: SecretStr | None) -> SecretStr | None:
+        """Compose and systemd pass a variable that is not set as an empty one."""
+        return value if value is not None and value.get_secret_value() else None
 
     @field_validator("smtp_url", mode="after")
     @classmethod
@@ -170,6 +194,108 @@ class Settings(BaseSettings):
     @classmethod
     def _management_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         return _scheme(value, "http", "https")
+
+    @field_validator("gateways", "drivers", mode="after")
+    @classmethod
+    def _urls_of_http(cls, value: Options) -> Options:
+        """The other options are checked by the class of their kind when it is built."""
+        for name, options in value.items():
+            chosen = options.get_secret_value()
+            if chosen.get("kind", "http") == "http" and isinstance(url := chosen.get("url"), str):
+                try:
+                    check_web(url)
+                except ValueError as error:
+                    raise ValueError(f"[{name!r}]: url {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_secret_in_the_clear(self) -> "Settings":
+        found = [
+            f"AUTORENEW_{setting}: what {host} is sent would travel in the clear: use {scheme},"
+            f" or name that host in AUTORENEW_INTERNAL_HOSTS"
+            for setting, host, scheme in self._in_the_clear()
+        ]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _in_the_clear(self) -> Iterator[tuple[str, str, str]]:
+        """Settings that have a secret sent unencrypted: its name, the host, the remedy."""
+        internal = self.internal_hosts
+        for field, remedy in (("broker_url", "amqps://"), ("broker_management_url", "https://")):
+            url = getattr(self, field)
+            if url and (host := in_the_clear(url.get_secret_value(), internal)):
+                yield field.upper(), host, remedy
+        if self.database_url and (
+            host := password_in_the_clear(self.database_url.get_secret_value(), internal)
+        ):
+            yield "DATABASE_URL", host, "?sslmode=verify-full"
+        if self.smtp_url:
+            url = self.smtp_url.get_secret_value()
+            if urlsplit(url).username and (host := in_the_clear(url, internal)):
+                yield "SMTP_URL", host, "smtps:// or smtp+starttls://"
+        # Links are a customer's to open, and payment methods are sent to a gateway without a token.
+        for field in ("link_base_url", "gateway_url"):
+            url = getattr(self, field)
+            if url and (host := in_the_clear(url, internal)):
+                yield field.upper(), host, "https://"
+        for name, url in self.driver_urls.items():
+            has_secret = name in self.driver_tokens or urlsplit(url).username
+            if has_secret and (host := in_the_clear(url, internal)):
+                yield f"DRIVER_URLS[{name!r}]", host, "https://"
+        for group in ("gateways", "drivers"):
+            for name, options in getattr(self, group).items():
+                chosen = options.get_secret_value()
+                url = chosen.get("url")
+                if not isinstance(url, str) or not url.startswith("http://"):
+                    continue
+                has_secret = group == "gateways" or "token" in chosen or urlsplit(url).username
+                if has_secret and (host := in_the_clear(url, internal)):
+                    yield f"{group.upper()}[{name!r}]", host, "https://"
+
+    @model_validator(mode="after")
+    def _no_weak_secrets(self) -> "Settings":
+        if self.development:
+            return self
+        found = [
+            *(f"{name} {why}" for name, s in self._made_here() if (why := weakness(s))),
+            *(f"{name} {why}" for name, s in self._made_elsewhere() if (why := placeholder(s))),
+        ]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _made_here(self) -> Iterator[tuple[str, str]]:
+        """Secrets that are this system's own, by the name of their setting."""
+        for name, secret in (
+            ("LINK_SECRET", self.link_secret),
+            ("LINK_SECRET_PREVIOUS", self.link_secret_previous),
+        ):
+            if secret is not None:
+                yield f"AUTORENEW_{name}", secret.get_secret_value()
+        for name, passwords in (
+            ("ROLE_PASSWORDS", self.role_passwords),
+            ("BROKER_PASSWORDS", self.broker_passwords),
+        ):
+            for whose, secret in passwords.items():
+                yield f"AUTORENEW_{name}[{whose!r}]", secret.get_secret_value()
+
+    def _made_elsewhere(self) -> Iterator[tuple[str, str]]:
+        """Secrets that a server or a far side knows: it may have chosen a short one."""
+        for field in ("database_url", "broker_url", "broker_management_url", "smtp_url"):
+            url = getattr(self, field)
+            password = None if url is None else urlsplit(url.get_secret_value()).password
+            if password is not None:
+                yield f"the password in AUTORENEW_{field.upper()}", unquote(password)
+        if self.gateway_token is not None:
+            yield "AUTORENEW_GATEWAY_TOKEN", self.gateway_token.get_secret_value()
+        for name, token in self.driver_tokens.items():
+            yield f"AUTORENEW_DRIVER_TOKENS[{name!r}]", token.get_secret_value()
+        for group in ("gateways", "drivers"):
+            for name, options in getattr(self, group).items():
+                token = options.get_secret_value().get("token")
+                if isinstance(token, str):
+                    yield f"AUTORENEW_{group.upper()}[{name!r}]: token", token
 
     @model_validator(mode="after")
     def _time_to_drain(self) -> "Settings":
@@ -247,16 +373,12 @@ def _short(url: str, token: SecretStr | None) -> Secret[dict[str, Any]]:
 
 def _scheme(value: SecretStr | None, *allowed: str) -> SecretStr | None:
     if value is not None:
-        url = value.get_secret_value()
-        scheme, separator, _ = url.partition("://")
-        if not separator or scheme not in allowed:
-            raise ValueError(f"must start with {allowed[0]}://")
-        _check_port(url)
+        split_with_host(value.get_secret_value(), *allowed)
     return value
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment and the files it names.
 
     Args:
         overrides: values that replace those of the environment.
@@ -276,4 +398,5 @@ def _line(place: tuple[int | str, ...], message: str) -> str:
     if not place:  # a rule about several settings, whose message names them
         return message
     field, *inside = place
-    return f"AUTORENEW_{str(field).upper()}{''.join(f'[{part!r}]' for part in inside)}: {message}"
+    where = f"AUTORENEW_{str(field).upper()}{''.join(f'[{part!r}]' for part in inside)}"
+    return where + message if message.startswith("[") else f"{where}: {message}"

@@ -129,7 +129,8 @@ def _mailer(settings: Settings) -> Mailer:
     if url == INSTANT:
         return InstantMailer()
     with _named("SMTP_URL"):
-        return ThreadedMailer(SmtpMailer(url, seconds=settings.call_seconds))
+        internal = settings.internal_hosts
+        return ThreadedMailer(SmtpMailer(url, seconds=settings.call_seconds, internal=internal))
 
 
 def _sender(settings: Settings) -> str:
@@ -140,9 +141,10 @@ def _sender(settings: Settings) -> str:
 
 
 def _links(settings: Settings) -> Links:
-    url, secret = settings.need("link_base_url"), settings.need("link_secret")
+    for needed in ("link_base_url", "link_secret"):
+        settings.need(needed)
     with _named("LINK_BASE_URL or AUTORENEW_LINK_SECRET"):
-        return Links(url, secret)
+        return Links.of(settings)
 
 
 @contextmanager

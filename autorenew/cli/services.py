@@ -225,8 +225,9 @@ def payment_method(
 def click_link(url: str, as_json: bool) -> None:
     """Do what a signed link of an e-mail says."""
     settings = load_settings()
-    links = Links(settings.need("link_base_url"), settings.need("link_secret"))
-    send(links.open(url), as_json, database(settings))
+    links = Links.of(settings)
+    engine = database(settings)
+    send(links.open(url, clock(engine, settings).now()), as_json, engine)
 
 
 def _texts(services: Sequence[uuid.UUID]) -> list[str]:

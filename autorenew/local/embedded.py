@@ -3,6 +3,7 @@
 PostgreSQL comes from a wheel; the outside world is the simulator, in a thread, over HTTP.
 """
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -96,7 +97,7 @@ class Embedded:
                 "smtp_url": self.mailbox.url,
                 "mail_from": "billing@example.com",
                 "link_base_url": "https://example.com",
-                "link_secret": "a secret for a fleet in one process",
+                "link_secret": secrets.token_urlsafe(32),
                 "clock": "system" if self._ahead is None else "virtual",
                 "gateway_url": f"{self.simulator.url}/gateway",
                 "driver_urls": {

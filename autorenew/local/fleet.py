@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -139,6 +140,7 @@ class PrivateFleet:
         self._smtp_url = smtp_url
         self._virtual = virtual
         self._settings = settings
+        self._link_secret = secrets.token_urlsafe(32)
         self.members: dict[str, Member] = {}
         atexit.register(self.stop)
 
@@ -184,7 +186,7 @@ class PrivateFleet:
             environment |= {
                 "AUTORENEW_MAIL_FROM": "Billing <billing@example.com>",
                 "AUTORENEW_LINK_BASE_URL": "https://example.com",
-                "AUTORENEW_LINK_SECRET": "a secret of this fleet alone",
+                "AUTORENEW_LINK_SECRET": self._link_secret,
             }
         if role == "provisioning" and "AUTORENEW_DRIVER_URLS" not in environment:
             urls = {name: f"{self._simulator_url}/infrastructure/{name}" for name in UNIVERSES}

@@ -3,6 +3,9 @@ the payment method.
 
 Commands change facts and have the next step decided again; the scheduler hands over what is due.
 Each may be repeated: what is so already stays so. A command is done whole or not at all.
+
+One that says as of when it was decided, as those of links do, gives way to a change of the mode
+since then: a link in an old e-mail does not undo what the customer decided later.
 """
 
 import uuid
@@ -156,6 +159,8 @@ def _change_mode(
         }
     else:
         new = {s.id: mode for s in services if s.view.mode is not mode}
+    as_of = command.as_of if isinstance(command, StopCommand | ResumeCommand) else None
+    _refuse_outdated([s for s in services if s.id in new], ids, as_of)
     if not new:
         return False
     _set_modes(tx, (ModeRow(service, mode) for service, mode in new.items()), now=now)
@@ -165,6 +170,25 @@ def _change_mode(
     next_steps.decide_again(tx, new, catalogue, now)
     history.record(tx, (Event(s, "mode.changed", {"mode": mode}) for s, mode in new.items()))
     return True
+
+
+def _refuse_outdated(services: Iterable[Renewable], ids: Sequence[str], as_of: str | None) -> None:
+    """Refuse to change services whose mode was changed since the customer saw them."""
+    if as_of is None:
+        return
+    try:
+        seen_at = datetime.fromisoformat(as_of)
+    except ValueError:
+        raise Refused([_problem("date_invalid", "as_of", "not a moment")]) from None
+    later = {s.id: s.view.mode_changed_at for s in services if s.view.mode_changed_at is not None}
+    problems = []
+    for number, service in enumerate(map(uuid.UUID, ids)):
+        changed_at = later.get(ServiceId(service))
+        if changed_at is not None and changed_at > seen_at:
+            message = f"its mode was changed at {changed_at:%Y-%m-%d %H:%M} UTC: ask again"
+            problems.append(_problem("link_outdated", f"services.{number}", message))
+    if problems:
+        raise Refused(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +231,8 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
             wanted.append(service)
     if problems:
         raise Refused(problems)
+    stopped = [s for s in wanted if s.view.mode is RenewalMode.STOP]
+    _refuse_outdated(stopped, [s.id for s in command.services], command.as_of)
     return _ask(tx, wanted, catalogue, now)
 
 

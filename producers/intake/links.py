@@ -1,76 +1,200 @@
-"""Signed links in e-mails: each stands for a command, and only we can make one."""
+"""Signed links in e-mails: each stands for one of four commands, and only we can make one.
+
+A link says what it is for, and carries the command, the moment it was made and the moment until
+which it can be opened. The command carries that moment too, as ``as_of``: what the customer decided
+since then wins, see :mod:`producers.intake.commands`.
+"""
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
 from itsdangerous import BadData, URLSafeSerializer
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import AutorenewError, ConfigurationError
+from schemas.messages import RenewCommand, ResumeCommand, StopCommand, moment_text
+from schemas.secrecy import weakness
+from schemas.settings import Settings
+from schemas.urls import check_web
 
-SHORTEST_SECRET = 16
+DAYS = 90
+"""How long a link can be opened. The first reminder of a year comes 60 days before its end."""
+
+# Signatures of one salt are not valid under another.
+_SALT = "autorenew link 2"
+_SALT_WITHOUT_PURPOSE = "autorenew link"
+# Links without a purpose do not say when they were made: any decision since may be a later one.
+_LONG_AGO = moment_text(datetime(2000, 1, 1, tzinfo=UTC))
 
 
 class LinkInvalid(AutorenewError):
-    """A link was changed or truncated, or is signed with another secret."""
+    """A link was changed or truncated, is signed with another secret, or is for something else."""
 
     code = "link_invalid"
+
+
+class LinkExpired(AutorenewError):
+    """A link is too old to be opened."""
+
+    code = "link_expired"
+
+
+class Purpose(StrEnum):
+    """What a link is for."""
+
+    STOP = "stop"
+    RESUME = "resume"
+    RENEW = "renew"
+    ACCEPT = "accept"
+    """Accept contracts, and renew."""
+
+
+_Opened = Annotated[StopCommand | ResumeCommand | RenewCommand, Field(discriminator="command")]
+_OPENED: TypeAdapter[StopCommand | ResumeCommand | RenewCommand] = TypeAdapter(_Opened)
+
+
+class _Content(BaseModel):
+    """What is signed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    purpose: Literal["stop", "resume", "renew", "accept"]
+    until: int  # seconds since 1970
+    command: _Opened
 
 
 class Links:
     """Turns commands into links and back; safe to share between threads.
 
-    The command in a link is signed, not encrypted: anyone who has the link can read it.
+    A link is signed, not encrypted: anyone who has it can read the command in it.
 
     Args:
         base_url: where the links lead, e.g. ``https://my.example.com``.
-        secret: signs them, at least 16 characters; a new one invalidates all links.
+        secret: signs them, at least 16 characters.
+        previous: what signed them before; its links are still opened.
+        days: how long a link can be opened, from the moment it is made.
+        development: take a weak secret as well.
 
     Raises:
-        ConfigurationError: the secret is too short, or the base is not an HTTP URL.
+        ConfigurationError: a secret is weak, or the base is not an HTTP URL.
     """
 
-    def __init__(self, base_url: str, secret: str) -> None:
-        if len(secret) < SHORTEST_SECRET:
+    def __init__(
+        self,
+        base_url: str,
+        secret: str,
+        previous: str | None = None,
+        *,
+        days: int = DAYS,
+        development: bool = False,
+    ) -> None:
+        secrets = [secret] if previous is None else [previous, secret]  # the last one signs
+        for one in secrets if not development else ():
+            if found := weakness(one):
+                raise ConfigurationError(f"the secret of links {found}")
+        try:
+            check_web(base_url)
+        except ValueError:
             raise ConfigurationError(
-                f"the secret of links must have at least {SHORTEST_SECRET} characters"
-            )
-        parts = _split(base_url)
-        if parts is None or parts.query or parts.fragment:
-            raise ConfigurationError(f"{base_url!r} is not a base URL such as https://example.com")
+                f"{base_url!r} is not a base URL such as https://example.com"
+            ) from None
         self._base = f"{base_url.rstrip('/')}/do/"
-        self._serializer = URLSafeSerializer(
-            secret,
-            salt="autorenew link",
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
-        )
+        self._lifetime = timedelta(days=days)
+        self._serializer = _serializer(secrets, _SALT)
+        self._without_purpose = _serializer(secrets, _SALT_WITHOUT_PURPOSE)
 
-    def url(self, command: Mapping[str, Any]) -> str:
-        """The link for a command, which must consist of JSON values."""
-        token = self._serializer.dumps(dict(command))
-        return self._base + (token if isinstance(token, str) else token.decode())
-
-    def open(self, url_or_token: str) -> dict[str, Any]:
-        """The command a link stands for.
+    @classmethod
+    def of(cls, settings: Settings) -> "Links":
+        """Those that the settings describe.
 
         Raises:
-            LinkInvalid: it was not made with this secret.
+            ConfigurationError: a setting is missing or wrong.
+        """
+        previous = settings.link_secret_previous
+        return cls(
+            settings.need("link_base_url"),
+            settings.need("link_secret"),
+            None if previous is None else previous.get_secret_value(),
+            days=settings.link_days,
+            development=settings.development,
+        )
+
+    def url(self, purpose: Purpose, command: Mapping[str, Any], at: datetime) -> str:
+        """The link for a command, made from what was so at a moment.
+
+        Args:
+            command: its document, without ``as_of``.
+
+        Raises:
+            ValueError: the command is not one that links of this purpose carry.
+        """
+        document = {**command, "as_of": moment_text(at)}
+        if _purpose_of(_OPENED.validate_python(document)) is not purpose:
+            raise ValueError(f"not what a link to {purpose} carries")
+        until = int((at + self._lifetime).timestamp())
+        token = self._serializer.dumps(
+            {"purpose": str(purpose), "until": until, "command": document}
+        )
+        return self._base + (token if isinstance(token, str) else token.decode())
+
+    def open(self, url_or_token: str, now: datetime) -> dict[str, Any]:
+        """The document of the command a link stands for.
+
+        Raises:
+            LinkInvalid: it was made with another secret, or not for one of the four purposes.
+            LinkExpired: it was made too long ago.
         """
         token = url_or_token.strip().rpartition("/")[2]  # a token contains no slash
+        signed = _loads(self._serializer, token)
+        if signed is None:
+            return self._open_without_purpose(token)
         try:
-            command = self._serializer.loads(token)
-        except (BadData, ValueError, RecursionError):
-            command = None
-        if not isinstance(command, dict):
-            raise LinkInvalid("this link is not valid: it was changed or is not complete")
-        return command
+            content = _Content.model_validate(signed)
+        except ValidationError:
+            raise _invalid() from None
+        if content.command.as_of is None or _purpose_of(content.command) != content.purpose:
+            raise _invalid()
+        if now.timestamp() >= content.until:
+            raise LinkExpired("this link is too old: ask what the customer wants now")
+        return content.command.model_dump(mode="json", exclude_defaults=True)
+
+    def _open_without_purpose(self, token: str) -> dict[str, Any]:
+        """A link of the release before: the bare document, with neither a purpose nor an end.
+
+        It counts as made long ago: it does nothing once the mode was changed.
+        """
+        try:
+            command = _OPENED.validate_python(_loads(self._without_purpose, token))
+        except ValidationError:
+            raise _invalid() from None
+        if command.as_of is not None:
+            raise _invalid()
+        return command.model_dump(mode="json", exclude_defaults=True) | {"as_of": _LONG_AGO}
 
 
-def _split(url: str) -> Any:
+def _purpose_of(command: StopCommand | ResumeCommand | RenewCommand) -> Purpose:
+    if isinstance(command, RenewCommand) and command.contracts:
+        return Purpose.ACCEPT
+    return Purpose(command.command)
+
+
+def _serializer(secrets: list[str], salt: str) -> URLSafeSerializer:
+    return URLSafeSerializer(
+        secrets,
+        salt=salt,
+        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+    )
+
+
+def _loads(serializer: URLSafeSerializer, token: str) -> Any:
     try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
+        return serializer.loads(token)
+    except (BadData, ValueError, RecursionError):
         return None
-    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+
+
+def _invalid() -> LinkInvalid:
+    return LinkInvalid("this link is not valid: it was changed or is not complete")

@@ -78,20 +78,23 @@ def compose() -> dict[str, Any]:
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 
 
+# ${NAME:-default}, or ${NAME:?what to do without one}
+VARIABLE = re.compile(r"\$\{(\w+):([-?])([^}]*)\}")
+
+
 def environment(service: str) -> dict[str, str]:
     """A service's environment, with every secret replaced by ``secret-of-`` its name."""
     values = SERVICES[service].get("environment", {})
-    return {
-        name: re.sub(r"\$\{(\w+):-([^}]*)\}", _stand_in, str(value))
-        for name, value in values.items()
-    }
+    return {name: re.sub(VARIABLE, _stand_in, str(value)) for name, value in values.items()}
 
 
 def _stand_in(variable: re.Match[str]) -> str:
-    name, default = variable.groups()
+    name, kind, default = variable.groups()
+    if kind == "-" and not default:
+        return ""  # not given
     if name == "SMTP_URL":  # has the mail server's password in it
         return f"smtp://secret-of-{name}"
-    return f"secret-of-{name}" if re.search("PASSWORD|TOKEN|SECRET", name) else default
+    return f"secret-of-{name}" if kind == "?" else default
 
 
 def secrets_of(service: str) -> set[str]:
@@ -191,11 +194,34 @@ def test_the_servers_know_the_passwords_of_their_administrators_only() -> None:
     assert secrets_of("rabbitmq") == {"BROKER_ADMIN_PASSWORD"}
 
 
-def test_default_password_is_marked_as_one_for_development() -> None:
-    defaults = re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN|SECRET)):-([^}]*)\}", COMPOSE.read_text())
+def test_no_secret_has_a_default_and_the_script_that_is_named_makes_all(tmp_path: Path) -> None:
+    text = COMPOSE.read_text()
+    without = {n: said for n, kind, said in VARIABLE.findall(text) if kind == "?"}
+    defaults = {n: default for n, kind, default in VARIABLE.findall(text) if kind == "-"}
 
-    assert defaults
-    assert {default for _, default in defaults} == {"development-only"}
+    assert set(without.values()) == {"run scripts/make-env.sh"}
+    assert {n: d for n, d in defaults.items() if re.search("PASSWORD|TOKEN|SECRET", n)} == {
+        "LINK_SECRET_PREVIOUS": ""
+    }
+    assert not re.search(r"PASS\w*: *\"?[\w-]+\"?$|development-only", text, re.MULTILINE)
+    script = ROOT / "scripts/make-env.sh"
+    subprocess.run(["sh", str(script), str(tmp_path / ".env")], check=True, capture_output=True)
+    made = re.findall(r"^(\w+)=", (tmp_path / ".env").read_text(), re.MULTILINE)
+    assert sorted(made) == sorted(without)
+
+
+def test_secrets_are_never_part_of_a_commit_or_of_the_image() -> None:
+    assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
+
+
+def test_internal_hosts_are_the_services_that_a_process_speaks_to() -> None:
+    for service in OURS:
+        given = environment(service)
+        if service == "simulator":
+            assert not given
+            continue
+        assert set(json.loads(given["AUTORENEW_INTERNAL_HOSTS"])) <= set(SERVICES)
 
 
 def test_billing_knows_no_infrastructure_and_provisioning_no_gateway() -> None:

@@ -30,6 +30,7 @@ from producers.steps import QUEUES
 from schemas.catalogue import BUNDLED, load
 from schemas.messages import CommandDocument, CustomerDocument, LineDocument, OrderDocument, parse
 from schemas.rules.lifecycle import DEFAULT_POLICY, Step
+from schemas.secret_files import FROM_FILES
 from schemas.settings import Settings
 from schemas.tables import ROLES
 from schemas.values import RenewalMode
@@ -184,6 +185,7 @@ def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
 @each_page
 def test_every_variable_that_is_named_exists(page: Path) -> None:
     known = {f"AUTORENEW_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"AUTORENEW_{name.upper()}_FILE" for name in FROM_FILES}
     known |= set(re.findall(r'"(AUTORENEW_[A-Z_]+)"', sources()))
 
     assert set(re.findall(r"AUTORENEW_[A-Z]+(?:_[A-Z]+)*", page.read_text())) <= known
@@ -227,6 +229,12 @@ def test_every_setting_has_its_row_with_its_default() -> None:
             assert json.loads(said.strip("`")) == to_jsonable_python(default, exclude_none=True), (
                 name
             )
+
+
+def test_settings_that_may_be_read_from_files_are_listed() -> None:
+    (listed,) = re.findall(r"(?s)`…_FILE`: (.+?)\.\s", (REFERENCE / "settings.md").read_text())
+
+    assert set(re.findall(r"`([A-Z_]+)`", listed)) == {name.upper() for name in FROM_FILES}
 
 
 def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:

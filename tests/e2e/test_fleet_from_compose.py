@@ -4,6 +4,7 @@ only hosts, ports and passwords are those of this machine."""
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from producers.intake.links import Links
 from schemas.clock import zone
 from schemas.database import connect
 from simulator.mailbox import Mailbox
-from tests.e2e.test_compose import FLEET, SERVICES
+from tests.e2e.test_compose import FLEET, SERVICES, VARIABLE
 from tests.support.given import wait_until
 
 pytestmark = pytest.mark.rabbitmq
@@ -68,11 +69,7 @@ class Deployment:
         values = SERVICES[service].get("environment", {})
         found = {}
         for name, value in values.items():
-            here = re.sub(
-                r"\$\{(\w+):-([^}]*)\}",
-                lambda match: self._passwords.get(match[1], match[2]),
-                str(value),
-            )
+            here = re.sub(VARIABLE, self._given, str(value))
             for theirs, ours in self._replacements.items():
                 here = here.replace(theirs, ours)
             found[name] = here
@@ -80,6 +77,12 @@ class Deployment:
             found["AUTORENEW_METRICS_PORT"] = str(self.ports[service])
             found["AUTORENEW_METRICS_HOST"] = "127.0.0.1"
         return found
+
+    def _given(self, variable: re.Match[str]) -> str:
+        name, kind, default = variable.groups()
+        if kind == "?":
+            return self._passwords.setdefault(name, secrets.token_hex(24))
+        return self._passwords.get(name, default)
 
     def command(self, service: str) -> list[str]:
         words = [word.replace("/data", str(self._folder)) for word in SERVICES[service]["command"]]
@@ -228,7 +231,8 @@ def test_the_composed_fleet_delivers_renews_and_drains(
     given = deployment.environment("worker-reminders")
     links = Links(given["AUTORENEW_LINK_BASE_URL"], given["AUTORENEW_LINK_SECRET"])
     urls = re.findall(r"https?://\S+/do/\S+", body.get_content())
-    commands = {(command := links.open(url))["command"]: command for url in urls}
+    now = datetime.now(UTC)
+    commands = {(command := links.open(url, now))["command"]: command for url in urls}
 
     def taken_over() -> Any:
         with engine.connect() as tx:

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from autorenew.cli import main
 from producers.intake.agreements import Agreement, agree
-from producers.intake.links import Links
+from producers.intake.links import Links, Purpose
+from schemas.messages import moment_text
 from tests.conftest import Database
 from tests.integration.test_renewals import accepts, declines, publish
 from tests.support import given
@@ -70,6 +71,10 @@ SERVICE = text("""
 """)
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 def modes(database: Database) -> list[str]:
     return [mode for (mode,) in database.all("SELECT mode FROM services ORDER BY mode")]
 
@@ -96,6 +101,67 @@ class TestEachCommand:
             answers = database.place({**about_it, "mode": mode}, {**about_it, "mode": mode})
             assert [a.repeated for a in answers] == [False, True]
             assert modes(database) == [mode]
+
+    def test_decision_older_than_a_change_of_mode_is_not_carried_out_but_may_be_asked_again(
+        self, database: Database
+    ) -> None:
+        # Given a service that was stopped, resumed and made manual after the customer's decision
+        services = delivered(database)
+        about_it = {"customer": "alice", "services": services}
+        before, after = "2026-01-02T03:04:05.678901Z", moment_text(now() + timedelta(minutes=1))
+        stop: dict[str, Any] = {"command": "stop", **about_it}
+        resume: dict[str, Any] = {"command": "resume", **about_it}
+        assert not database.place({**stop, "as_of": before})[0].repeated  # never changed before
+
+        # Then a repeated click changes nothing, and an older resume is refused
+        assert database.place({**stop, "as_of": before})[0].repeated
+        (answer,) = database.place({**resume, "as_of": before})
+        assert (answer.verdict, codes(answer)) == ("refused", ["link_outdated"])
+        assert "ask again" in answer.problems[0].message
+        assert modes(database) == ["stop"]
+        # And once it was resumed, the older stop is
+        assert database.place({**resume, "as_of": after})[0].verdict == "accepted"
+        (answer,) = database.place({**stop, "as_of": before})
+        assert (codes(answer), answer.problems[0].path) == (["link_outdated"], "services.0")
+        assert modes(database) == ["automatic"]
+        assert database.place(stop)[0].verdict == "accepted"  # asked again
+
+    def test_of_several_services_only_the_changed_ones_are_named_and_none_is_changed(
+        self, database: Database
+    ) -> None:
+        one, other = sorted(delivered(database, 2))
+        whose = {"command": "stop", "customer": "alice"}
+        manual = {**whose, "command": "mode", "mode": "manual", "services": [other]}
+        assert database.place(manual)[0].verdict == "accepted"
+
+        as_of = "2026-01-02T03:04:05.678901Z"
+        (answer,) = database.place({**whose, "services": [one, other], "as_of": as_of})
+
+        assert [(p.code, p.path) for p in answer.problems] == [("link_outdated", "services.1")]
+        assert modes(database) == ["automatic", "manual"]
+
+    def test_moment_of_a_decision_that_cannot_be_is_refused(self, database: Database) -> None:
+        stop = {"command": "stop", "customer": "alice", "services": delivered(database)}
+        (answer,) = database.place({**stop, "as_of": "2026-19-39T99:99:99.000000Z"})
+        assert codes(answer) == ["date_invalid"]
+        (answer,) = database.place({**stop, "as_of": "yesterday"})
+        assert codes(answer) == ["field_invalid"]
+
+    def test_renewal_decided_before_a_stop_is_refused_and_one_decided_after_it_pays(
+        self, life: Any
+    ) -> None:
+        world = life()
+        first = world.order()
+        before = moment_text(world.fleet.clock.now())
+        world.click("stop", first)
+        after = moment_text(world.fleet.clock.now())
+
+        answer = world.renew(first, as_of=before)
+        assert (answer.verdict, codes(answer)) == ("refused", ["link_outdated"])
+        assert world.service().paid_periods == 1
+        assert world.renew(first, as_of=after).verdict == "accepted"
+        assert world.service().paid_periods == 2
+        world.clean()
 
     def test_renew_command_pays_for_the_next_period(self, life: Any) -> None:
         world = life()
@@ -649,12 +715,22 @@ class TestOnTheCommandLine:
         world = life()
         first = world.order()
         links = Links("https://example.com", "a secret of this test alone")
-        url = links.url({"command": "stop", "customer": "alice", "services": [str(first.id)]})
+        stop = {"command": "stop", "customer": "alice", "services": [str(first.id)]}
+        url = links.url(Purpose.STOP, stop, world.fleet.clock.now())
 
         once, twice = cli("service", "click", url), cli("service", "click", url)
 
         assert [once.stdout.strip(), twice.stdout.strip()] == ["done", "no change"]
         assert world.service().mode == "stop"
+        world.click("resume")
+        world.click("stop")
+        world.click("resume")
+        late = cli("service", "click", url)
+        assert (late.exit_code, world.service().mode) == (1, "automatic")
+        assert "refused: link_outdated at services.0: its mode was changed at" in late.stderr
+        world.pass_days(91)
+        old = cli("service", "click", url)
+        assert (old.exit_code, "too old" in old.stderr) == (2, True)
         changed = cli("service", "click", url[:-1])
         assert changed.exit_code == 2
         assert "not valid" in changed.stderr

@@ -49,7 +49,8 @@ def links(world: Any, mail: EmailMessage) -> dict[str, dict[str, Any]]:
     """The links of a mail, by command."""
     settings = world.fleet.settings
     ours = Links(settings.need("link_base_url"), settings.need("link_secret"))
-    found = [ours.open(url) for url in re.findall(r"https://example\.com/do/\S+", plain(mail))]
+    now = world.fleet.clock.now()
+    found = [ours.open(url, now) for url in re.findall(r"https://example\.com/do/\S+", plain(mail))]
     return {command["command"]: command for command in found}
 
 

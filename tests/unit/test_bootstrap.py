@@ -127,6 +127,11 @@ def test_wrong_setting_of_reminders_is_a_one_line_error(field: str, value: str) 
         assert "hunter2" not in str(refused.value)
 
 
+def test_mail_server_on_an_internal_host_may_have_a_password() -> None:
+    mail = MAIL | {"smtp_url": "smtp://user:hunter2@mail", "internal_hosts": ["mail"]}
+    assert names(configured(**mail), "reminders") == {"reminders": ["remind"]}
+
+
 def test_queue_named_twice_is_worked_on_once() -> None:
     assert check_queues(["web", "orders", "web"]) == ["web", "orders"]
 

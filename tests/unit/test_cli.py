@@ -163,7 +163,7 @@ class TestMissingSettings:
         assert one_line(result).startswith("no queue nonsense; there are orders, billing, ")
 
     def test_unknown_database_role_is_a_one_line_error(self) -> None:
-        result = run("migrate", AUTORENEW_ROLE_PASSWORDS='{"nobody": "hunter2"}')
+        result = run("migrate", AUTORENEW_ROLE_PASSWORDS='{"nobody": "hunter2 of nobody"}')
         line = one_line(result)
         assert line.startswith("AUTORENEW_ROLE_PASSWORDS: no role nobody; there are api, ")
         assert "hunter2" not in line

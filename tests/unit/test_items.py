@@ -10,6 +10,7 @@ import pytest
 from producers.intake.links import Links
 from producers.renewals.next_steps import Renewable
 from schemas.clock import local_date
+from schemas.messages import moment_text
 from schemas.rules import lifecycle
 from schemas.rules import notices as kinds
 from schemas.rules.lifecycle import DEFAULT_POLICY, Cycle, Step
@@ -22,7 +23,7 @@ from workers.reminders.items import Payer, item_of
 from workers.reminders.mail import Item, Situation
 
 MORNING = on(-15, 8)
-LINKS = Links("https://example.com/do", "s" * 32)
+LINKS = Links("https://example.com/do", "a secret of tests")
 CARD = PaymentMethod(uuid.UUID(int=7))
 TODAYS_KINDS = [Notice(kind, 1) for kind in KINDS.values() if kind is not DEARER]
 
@@ -184,3 +185,28 @@ def test_a_higher_amount_is_that_of_the_day_to_which_its_own_announcement_puts_t
 
     assert item.on == EXPIRY + timedelta(days=33)  # the next period has ended by then
     assert (item.periods, item.amount) == (2, Money(9089, "EUR"))
+
+
+def test_links_are_of_the_moment_the_mail_was_begun_so_that_it_can_be_sent_again_as_it_was() -> (
+    None
+):
+    service = renewable(a_service())
+    payer = Payer("FR", None, CARD)
+
+    def links(now: datetime, begun_at: datetime | None) -> dict[str, str]:
+        notices = [Notice(BEFORE, 15)]
+        said = item_of(service, notices, payer, LINKS, CATALOGUE, now, begun_at=begun_at)
+        return dict(said.links)
+
+    assert links(MORNING, None) == links(MORNING + timedelta(hours=3), MORNING)
+    assert links(MORNING, None) != links(MORNING + timedelta(hours=3), None)
+
+
+def test_links_know_a_change_of_the_mode_that_the_mail_knows() -> None:
+    changed_at = MORNING + timedelta(hours=1)
+    service = renewable(stopped(mode_changed_at=changed_at))
+    notices, payer = [Notice(BEFORE, 15)], Payer("FR", None, CARD)
+    now = MORNING + timedelta(hours=3)
+    item = item_of(service, notices, payer, LINKS, CATALOGUE, now, begun_at=MORNING)
+
+    assert LINKS.open(item.links["resume"], now)["as_of"] == moment_text(changed_at)

@@ -43,7 +43,7 @@ def test_deadline_that_is_not_set_is_that_of_all_calls() -> None:
         ({"kind": "smoke-signal"}, "no kind 'smoke-signal' is installed; there are http, instant"),
         ({}, "url: Field required"),
         ({"url": "http://h", "tokn": "hunter2"}, "tokn: Extra inputs are not permitted"),
-        ({"url": "ftp://h"}, "url: String should match pattern"),
+        ({"url": "ftp://h"}, "url: Value error, must start with https://"),
         ({"url": "http://h", "seconds": "hunter2"}, "seconds: Input should be a valid number"),
         ({"url": "http://h", "connections": 0}, "connections: Input should be greater than"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ConfigurationError
+from schemas.secret_files import FROM_FILES
 from schemas.settings import Settings, load_settings
 
 
@@ -33,11 +34,11 @@ def test_every_setting_has_a_default() -> None:
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTORENEW_DATABASE_URL", "postgresql://api:pw@db/autorenew")
+    monkeypatch.setenv("AUTORENEW_DATABASE_URL", "postgresql://api:pw@localhost/autorenew")
     monkeypatch.setenv("AUTORENEW_DRIVER_URLS", json.dumps({"web": "http://web"}))
     monkeypatch.setenv("AUTORENEW_CALL_SECONDS", "2.5")
     settings = load_settings()
-    assert settings.need("database_url") == "postgresql://api:pw@db/autorenew"
+    assert settings.need("database_url") == "postgresql://api:pw@localhost/autorenew"
     assert settings.driver_urls == {"web": "http://web"}
     assert settings.call_seconds == 2.5
 
@@ -197,12 +198,62 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
         driver_tokens={"web": "hunter2"},
         role_passwords={"api": "hunter2"},
         broker_passwords={"worker": "hunter2"},
+        development=True,
+        internal_hosts=["h"],
     )
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in str(settings.model_dump())
     assert settings.need("gateway_token") == "hunter2"
     assert settings.need("smtp_url") == "smtps://u:hunter2@h"
     assert settings.need("link_secret") == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"LINK_SECRET": "hunter2"}, "AUTORENEW_LINK_SECRET must have at least 16 characters"),
+        ({"LINK_SECRET": " " * 16}, "AUTORENEW_LINK_SECRET is blank"),
+        ({"LINK_SECRET": ""}, "AUTORENEW_LINK_SECRET is blank"),
+        ({"LINK_SECRET": "hunter2" * 3}, "AUTORENEW_LINK_SECRET repeats the same characters"),
+        ({"LINK_SECRET_PREVIOUS": "hunter2"}, "AUTORENEW_LINK_SECRET_PREVIOUS must have"),
+        ({"ROLE_PASSWORDS": '{"api": "hunter2"}'}, "AUTORENEW_ROLE_PASSWORDS['api'] must have"),
+        ({"BROKER_PASSWORDS": '{"relay": " "}'}, "AUTORENEW_BROKER_PASSWORDS['relay'] is blank"),
+        (
+            {"DATABASE_URL": "postgresql://u:development-only@localhost/d"},
+            "the password in AUTORENEW_DATABASE_URL is a default that everybody knows",
+        ),
+        ({"BROKER_URL": "amqp://u:development%2Donly@localhost"}, "AUTORENEW_BROKER_URL is a def"),
+        ({"GATEWAY_TOKEN": "development-only"}, "AUTORENEW_GATEWAY_TOKEN is a default"),
+        ({"DRIVER_TOKENS": '{"web": " "}'}, "AUTORENEW_DRIVER_TOKENS['web'] is blank"),
+        (
+            {"GATEWAYS": '{"a": {"url": "https://a", "token": "development-only"}}'},
+            "AUTORENEW_GATEWAYS['a']: token is a default that everybody knows",
+        ),
+    ],
+    ids=str,
+)
+def test_weak_secret_is_refused_by_the_name_of_its_setting_unless_for_development(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], named: str
+) -> None:
+    message = refusal(monkeypatch, **settings)
+    assert named in message
+    assert "hunter2" not in message
+    monkeypatch.setenv("AUTORENEW_DEVELOPMENT", "true")
+    load_settings()
+
+
+def test_all_weak_secrets_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(monkeypatch, LINK_SECRET="short", ROLE_PASSWORDS='{"api": "a", "relay": "b"}')
+    assert message.count("at least 16 characters") == 3
+
+
+def test_previous_secret_that_is_empty_is_none() -> None:
+    assert load_settings(link_secret_previous="").link_secret_previous is None
+
+
+def test_short_password_that_a_server_knows_is_accepted() -> None:
+    settings = load_settings(gateway_token="t", broker_url="amqp://u:short@localhost")
+    assert settings.need("gateway_token") == "t"
 
 
 @pytest.mark.parametrize(
@@ -255,3 +306,208 @@ def test_every_setting_that_may_be_missing_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         if field.annotation in (SecretStr | None, str | None) and name != "gateway_token":
             assert field.description, name
+
+
+SECRET_SETTINGS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if "Secret" in str(field.annotation) or name.endswith(("_url", "_urls"))
+    if name != "link_base_url"  # is in every e-mail
+]
+
+
+def test_every_setting_that_may_hold_a_secret_may_come_from_a_file() -> None:
+    assert set(FROM_FILES) == set(SECRET_SETTINGS)
+
+
+class TestSettingsFromFiles:
+    @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+    def test_file_is_read_without_the_end_of_its_line(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+    ) -> None:
+        (tmp_path / "secret").write_bytes(f"what signs the links{end}".encode())
+        monkeypatch.setenv("AUTORENEW_LINK_SECRET_FILE", str(tmp_path / "secret"))
+        assert load_settings().need("link_secret") == "what signs the links"
+
+    def test_json_and_urls_may_come_from_files(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "tokens").write_text('{"web": "token of web"}\n')
+        (tmp_path / "database").write_text("postgresql://u:password@localhost/d\n")
+        monkeypatch.setenv("AUTORENEW_DRIVER_TOKENS_FILE", str(tmp_path / "tokens"))
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL_FILE", str(tmp_path / "database"))
+        settings = load_settings()
+        assert settings.driver_tokens["web"].get_secret_value() == "token of web"
+        assert settings.need("database_url") == "postgresql://u:password@localhost/d"
+
+    def test_file_and_variable_at_once_are_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret").write_text("what signs the links")
+        message = refusal(
+            monkeypatch, LINK_SECRET="hunter2", LINK_SECRET_FILE=str(tmp_path / "secret")
+        )
+        assert message == (
+            "AUTORENEW_LINK_SECRET_FILE: AUTORENEW_LINK_SECRET is set as well: give one of both"
+        )
+
+    @pytest.mark.parametrize(
+        ("path", "content", "why"),
+        [
+            ("missing", None, "missing: No such file or directory"),
+            ("", None, "names no file"),
+            (".", None, "Is a directory"),
+            ("empty", b"", "empty is empty"),
+            ("line", b"\n", "line is empty"),
+            ("binary", b"\xff\xfehunter2", "binary is not UTF-8"),
+        ],
+    )
+    def test_file_that_holds_no_secret_is_one_line_that_names_the_variable(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        path: str,
+        content: bytes | None,
+        why: str,
+    ) -> None:
+        if content is not None:
+            (tmp_path / path).write_bytes(content)
+        message = refusal(monkeypatch, SMTP_URL_FILE=path)
+        assert message.startswith("AUTORENEW_SMTP_URL_FILE: ")
+        assert why in message
+        assert "\n" not in message
+        assert "hunter2" not in message
+
+    def test_all_files_that_cannot_be_read_are_reported_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        message = refusal(monkeypatch, SMTP_URL_FILE="one", DATABASE_URL_FILE="other")
+        assert message.count("No such file") == 2
+
+    def test_value_of_a_file_is_checked_and_not_repeated(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "url").write_text("mysql://u:hunter2@h/d")
+        message = refusal(monkeypatch, DATABASE_URL_FILE=str(tmp_path / "url"))
+        assert message == "AUTORENEW_DATABASE_URL: must start with postgresql://"
+
+
+class TestEncryption:
+    """Where a password or a token is sent, it is encrypted."""
+
+    IN_THE_CLEAR = (
+        ({"BROKER_URL": "amqp://u:hunter2@far"}, "AUTORENEW_BROKER_URL"),
+        ({"BROKER_URL": "amqp://far"}, "AUTORENEW_BROKER_URL"),  # as guest, with its password
+        ({"BROKER_MANAGEMENT_URL": "http://u:hunter2@far"}, "AUTORENEW_BROKER_MANAGEMENT_URL"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@far/d"}, "AUTORENEW_DATABASE_URL"),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@far/d?sslmode=prefer"},
+            "AUTORENEW_DATABASE_URL",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@localhost/d?host=far"},
+            "AUTORENEW_DATABASE_URL",
+        ),
+        (
+            {"DATABASE_URL": "postgresql:///d?host=/run,far&password=hunter2"},
+            "AUTORENEW_DATABASE_URL",
+        ),
+        ({"SMTP_URL": "smtp://u:hunter2@far"}, "AUTORENEW_SMTP_URL"),
+        ({"LINK_BASE_URL": "http://far"}, "AUTORENEW_LINK_BASE_URL"),
+        ({"GATEWAY_URL": "http://far/v1", "GATEWAY_TOKEN": "hunter2"}, "AUTORENEW_GATEWAY_URL"),
+        ({"GATEWAY_URL": "http://far"}, "AUTORENEW_GATEWAY_URL"),  # is sent payment methods
+        ({"GATEWAYS": '{"a": {"url": "http://far"}}'}, "AUTORENEW_GATEWAYS['a']"),
+        (
+            {"DRIVER_URLS": '{"web": "http://far"}', "DRIVER_TOKENS": '{"web": "hunter2"}'},
+            "AUTORENEW_DRIVER_URLS['web']",
+        ),
+        ({"DRIVER_URLS": '{"web": "http://u:hunter2@far"}'}, "AUTORENEW_DRIVER_URLS['web']"),
+        (
+            {"DRIVERS": '{"b": {"kind": "mine", "url": "http://far", "token": "hunter2"}}'},
+            "AUTORENEW_DRIVERS['b']",
+        ),
+    )
+
+    @pytest.mark.parametrize(("settings", "named"), IN_THE_CLEAR, ids=str)
+    def test_secret_to_another_machine_is_not_sent_in_the_clear(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], named: str
+    ) -> None:
+        message = refusal(monkeypatch, **settings)
+        assert message.startswith(f"{named}: what far is sent would travel in the clear: use ")
+        assert "hunter2" not in message
+
+    @pytest.mark.parametrize(("settings", "_named"), IN_THE_CLEAR, ids=str)
+    def test_host_that_is_named_as_internal_is_an_exception(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], _named: str
+    ) -> None:
+        refusal(monkeypatch, INTERNAL_HOSTS='["near"]', **settings)
+        monkeypatch.setenv("AUTORENEW_INTERNAL_HOSTS", '["near", "FAR"]')
+        load_settings()
+
+    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
+    @pytest.mark.parametrize(("settings", "_named"), IN_THE_CLEAR[:1] + IN_THE_CLEAR[7:], ids=str)
+    def test_this_machine_is_an_exception(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], _named: str, host: str
+    ) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"AUTORENEW_{name}", value.replace("far", host))
+        load_settings()
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"BROKER_URL": "amqps://u:hunter2@far"},
+            {"BROKER_MANAGEMENT_URL": "https://u:hunter2@far"},
+            {"DATABASE_URL": "postgresql://u:hunter2@far/d?sslmode=require"},
+            {"DATABASE_URL": "postgresql://u:hunter2@far/d?sslmode=verify-full"},
+            {"DATABASE_URL": "postgresql://u:hunter2@/d?host=/run/postgresql"},
+            {"DATABASE_URL": "postgresql://u@far/d"},
+            {"SMTP_URL": "smtp://far"},
+            {"SMTP_URL": "smtp+starttls://u:hunter2@far"},
+            {"GATEWAY_URL": "https://far/v1", "GATEWAY_TOKEN": "hunter2"},
+            {"DRIVER_URLS": '{"web": "http://far"}', "DRIVER_TOKENS": '{"cloud": "hunter2"}'},
+        ],
+        ids=str,
+    )
+    def test_encrypted_connection_or_one_without_a_secret_is_accepted(
+        self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+    ) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"AUTORENEW_{name}", value)
+        load_settings()
+
+    @pytest.mark.parametrize("hosts", ["postgres", '["*"]', '[""]', "{}", '["http://h"]', "[1]"])
+    def test_internal_hosts_are_a_list_of_names(
+        self, monkeypatch: pytest.MonkeyPatch, hosts: str
+    ) -> None:
+        assert refusal(monkeypatch, INTERNAL_HOSTS=hosts).startswith("AUTORENEW_INTERNAL_HOSTS")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "ftp://gateway", "gateway", "http://", "https:///v1", "https://h/?a=b", "https://h/#a",
+     "https://h/a b", "https://h/\tb", "https://hé", "javascript:alert(1)", "instant", "https:/h"],
+)  # fmt: skip
+def test_url_of_a_far_side_or_of_links_that_is_none_is_refused_when_settings_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    for variable, value, named in (
+        ("GATEWAY_URL", url, "GATEWAY_URL: "),
+        ("LINK_BASE_URL", url, "LINK_BASE_URL: "),
+        ("DRIVER_URLS", json.dumps({"web": url}), "DRIVER_URLS['web']: "),
+        ("GATEWAYS", json.dumps({"a": {"url": url}}), "GATEWAYS['a']: url "),
+        ("DRIVERS", json.dumps({"a": {"kind": "http", "url": url}}), "DRIVERS['a']: url "),
+    ):
+        assert refusal(monkeypatch, **{variable: value}).startswith(f"AUTORENEW_{named}")
+        monkeypatch.delenv(f"AUTORENEW_{variable}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("BROKER_URL", "amqp://"), ("BROKER_URL", "amqps://u:p@"), ("SMTP_URL", "smtps://"),
+     ("BROKER_MANAGEMENT_URL", "https://")],
+)  # fmt: skip
+def test_url_of_a_server_names_a_host(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    assert refusal(monkeypatch, **{variable: value}) == f"AUTORENEW_{variable}: names no host"

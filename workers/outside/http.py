@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import aiohttp
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from tenacity import (
     AsyncRetrying,
     RetryError,
@@ -57,7 +57,7 @@ class HttpSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[Url, StringConstraints(pattern=r"^https?://[^/]")]
+    url: Url
     token: SecretStr | None = None
     seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 1000

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from producers.intake.links import Links
+from producers.intake.links import Links, Purpose
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue
 from schemas.clock import local_date
@@ -36,11 +36,14 @@ def item_of(
     links: Links,
     catalogue: Catalogue,
     now: datetime,
+    *,
+    begun_at: datetime | None = None,
 ) -> Item:
     """What a mail says about a service, as it is now.
 
     Args:
         notices: what was due to be said about it.
+        begun_at: when the mail was first begun, if it was; one that is sent again says the same.
 
     Raises:
         DataError: the tax table has no rate for its customer.
@@ -58,7 +61,7 @@ def item_of(
         amount=None if quote is None or situation is Situation.STOPS else quote.gross,
         periods=quote.periods if quote is not None else service.periods_to_reach(now),
         on=_on(service, situation, quote, now),
-        links=_links(service, situation, links, catalogue),
+        links=_links(service, situation, links, catalogue, _seen_at(service, begun_at or now)),
     )
 
 
@@ -137,8 +140,13 @@ def _on(
     return None if at is None else local_date(max(at, now), view.timezone)
 
 
+def _seen_at(service: Renewable, begun_at: datetime) -> datetime:
+    """The moment whose mode the mail knows: a change since it was begun is known as well."""
+    return max(begun_at, service.view.mode_changed_at or begun_at)
+
+
 def _links(
-    service: Renewable, situation: Situation, links: Links, catalogue: Catalogue
+    service: Renewable, situation: Situation, links: Links, catalogue: Catalogue, at: datetime
 ) -> dict[str, str]:
     id_ = str(service.id)
     whose = {"customer": service.customer_id}
@@ -148,10 +156,12 @@ def _links(
         "services": [{"id": id_, "expires_on": service.view.expires_on.isoformat()}],
     }
     if situation is Situation.STOPS:
-        return {"resume": links.url({"command": "resume", **whose, "services": [id_]})}
-    stop = links.url({"command": "stop", **whose, "services": [id_]})
+        resume = {"command": "resume", **whose, "services": [id_]}
+        return {"resume": links.url(Purpose.RESUME, resume, at)}
+    stop = links.url(Purpose.STOP, {"command": "stop", **whose, "services": [id_]}, at)
     contract = sellable.contract_of(service.plan, catalogue)
     if service.view.missing_contract is not None and contract is not None:
         agreed = [{"contract": contract.code, "version": contract.version}]
-        return {"accept": links.url({**renew, "contracts": agreed}), "stop": stop}
-    return {"renew": links.url(renew), "stop": stop}
+        accept = links.url(Purpose.ACCEPT, {**renew, "contracts": agreed}, at)
+        return {"accept": accept, "stop": stop}
+    return {"renew": links.url(Purpose.RENEW, renew, at), "stop": stop}

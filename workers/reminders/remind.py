@@ -33,7 +33,7 @@ from workers.reminders.smtp import MailAnswer, Mailer, MailState
 from workers.runtime.retries import RetryPolicy
 
 _EMAILS = text("""
-    SELECT e.id, c.id AS customer_id, c.email, c.language, c.country, c.vat_number
+    SELECT e.id, e.begun_at, c.id AS customer_id, c.email, c.language, c.country, c.vat_number
     FROM (
         SELECT * FROM emails WHERE id = ANY(:ids) AND sent_at IS NULL
         ORDER BY id FOR NO KEY UPDATE
@@ -139,6 +139,7 @@ class RemindHandler:
                     self._links,
                     catalogue,
                     now,
+                    begun_at=email.begun_at,
                 )
                 for service in told
             ]

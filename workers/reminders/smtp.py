@@ -1,13 +1,13 @@
 """The port to a mail server, and SMTP behind it."""
 
 import asyncio
-import ipaddress
 import re
 import smtplib
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from monitoring import metrics
 from schemas.errors import ConfigurationError
+from schemas.urls import is_internal
 
 MAILS_PER_CONNECTION = 100
 IDLE_SECONDS = 60.0
@@ -114,13 +115,14 @@ class SmtpMailer:
             percent-encoded. ``?cafile=PATH`` names the certificates to trust instead of the
             system's.
         seconds: deadline of each step: to connect, a command, the mail itself.
+        internal: hosts to which a password may travel in the clear.
 
     Raises:
         ConfigurationError: the URL is wrong, or would send a password in the clear.
     """
 
-    def __init__(self, url: str, *, seconds: float) -> None:
-        self._server = _Server.parse(url)
+    def __init__(self, url: str, *, seconds: float, internal: Collection[str] = ()) -> None:
+        self._server = _Server.parse(url, internal)
         self._seconds = seconds
         self._own_name: str | None = None
         self._lock = threading.Lock()
@@ -231,7 +233,7 @@ class _Server:
     password: str
 
     @classmethod
-    def parse(cls, url: str) -> "_Server":
+    def parse(cls, url: str, internal: Collection[str]) -> "_Server":
         """Read a URL. No message repeats a part of it that may be a password."""
         try:
             parts = urlsplit(url)
@@ -256,7 +258,7 @@ class _Server:
         if not (user + password).isascii():
             raise ConfigurationError("user and password of the mail server must be ASCII")
         if parts.scheme == "smtp":
-            if user and not _is_loopback(parts.hostname):
+            if user and not is_internal(parts.hostname, internal):
                 raise ConfigurationError(
                     f"the password for {parts.hostname} would travel in the clear: "
                     "use smtp+starttls:// or smtps://"
@@ -280,15 +282,6 @@ def _trusting(cafile: str | None) -> ssl.SSLContext:
         raise ConfigurationError(f"cafile {cafile} holds no certificate") from None
     except OSError as error:
         raise ConfigurationError(f"cafile {cafile}: {error.strerror}") from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Session(smtplib.SMTP):
