@@ -1,11 +1,15 @@
 """Each kind of process has a database role with the rights that its work needs, and no others."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from schemas.tables import ROLES
 from tests.conftest import Database
+from tests.integration.test_billing import run
+from tests.support.given import order
 
 
 def refused(database: Database, role: str, statement: str) -> bool:
@@ -163,3 +167,24 @@ def test_no_role_can_change_the_schema_or_the_history(database: Database, role: 
     assert refused(database, role, "CREATE TABLE mine (id int)")
     for statement in ("UPDATE events SET name = 'x'", "DELETE FROM events", "TRUNCATE events"):
         assert refused(database, role, statement)
+
+
+OTHERS = """INSERT INTO customers (id, subsidiary, country, language, email)
+        VALUES ('bob', 'FR', 'FR', 'fr', 'bob@example.com');
+    INSERT INTO payment_methods (id, customer_id, token)
+        VALUES ('00000000-0000-0000-0000-000000000b0b', 'bob', 'tok-bob')"""
+
+
+@pytest.mark.parametrize("table", ["customers", "orders", "services", "payment_requests"])
+def test_nothing_is_paid_with_a_payment_method_of_another_customer(
+    embedded: Any, database: Database, table: str
+) -> None:
+    run(embedded(), database, order("k-1"))
+    database.run(OTHERS)
+    assert database.value(f"SELECT count(*) FROM {table} WHERE payment_method_id IS NOT NULL") == 1
+
+    with pytest.raises(IntegrityError, match="payment_method_id"):
+        database.run(
+            f"UPDATE {table} SET payment_method_id = '00000000-0000-0000-0000-000000000b0b'"
+            " WHERE payment_method_id IS NOT NULL"
+        )
