@@ -1,11 +1,14 @@
 """Each kind of process has a database role with the rights that its work needs, and no others."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from autorenew.local.postgres import PrivatePostgres
+from schemas.database import connect, migrate
 from schemas.tables import ROLES
 from tests.conftest import Database
 from tests.integration.test_billing import run
@@ -167,6 +170,76 @@ def test_no_role_can_change_the_schema_or_the_history(database: Database, role: 
     assert refused(database, role, "CREATE TABLE mine (id int)")
     for statement in ("UPDATE events SET name = 'x'", "DELETE FROM events", "TRUNCATE events"):
         assert refused(database, role, statement)
+
+
+@pytest.fixture(scope="module")
+def migrated(postgres: PrivatePostgres) -> Iterator[Database]:
+    """A database that was migrated itself: a copy of one has not its rights to connect."""
+    name = "rights"
+    postgres.ensure_database(name)
+    database = Database(postgres, name)
+    migrate(database.owner, postgres.role_passwords())
+    yield database
+    database.close()
+    postgres.drop_database(name)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_stores_large_objects_or_creates_anything(migrated: Database, role: str) -> None:
+    for statement in (
+        "SELECT lo_creat(-1)",
+        "SELECT lo_create(7)",
+        "SELECT lo_from_bytea(7, 'x')",
+        "SELECT lo_get(7)",
+        "SELECT lo_unlink(7)",
+        "CREATE TABLE mine (id int)",
+        "CREATE SCHEMA mine",
+    ):
+        assert refused(migrated, role, statement)
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "api"])
+def test_only_an_import_makes_temporary_tables(migrated: Database, role: str) -> None:
+    assert refused(migrated, role, "CREATE TEMPORARY TABLE mine (id int)")
+    assert not refused(migrated, "api", "CREATE TEMPORARY TABLE mine (id int)")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_reaches_no_other_database(
+    migrated: Database, postgres: PrivatePostgres, role: str
+) -> None:
+    assert not refused(migrated, role, "SELECT 1")
+    for other in ("postgres", "template1"):
+        elsewhere = connect(postgres.role_url(other, role))
+        with pytest.raises(OperationalError, match="permission denied for database"):
+            elsewhere.connect()
+
+
+def test_a_login_that_was_granted_nothing_does_not_reach_the_database(
+    migrated: Database, postgres: PrivatePostgres
+) -> None:
+    migrated.run("CREATE ROLE stranger LOGIN PASSWORD 'stranger'")
+    try:
+        with pytest.raises(OperationalError, match="permission denied for database"):
+            connect(postgres.url(migrated.name, "stranger", "stranger")).connect()
+    finally:
+        migrated.run("DROP ROLE stranger")
+
+
+def test_migrating_again_closes_what_was_opened(migrated: Database) -> None:
+    migrated.run(f"GRANT CONNECT, TEMPORARY ON DATABASE {migrated.name} TO PUBLIC")
+
+    migrate(migrated.owner, {})
+
+    assert refused(migrated, "readonly", "CREATE TEMPORARY TABLE mine (id int)")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_says_when_something_happened(database: Database, role: str) -> None:
+    told = "INSERT INTO events (subject, name) VALUES (gen_random_uuid(), 'x')"
+    assert refused(database, role, told) is (role == "readonly")
+    dated = "INSERT INTO events (subject, name, at) VALUES (gen_random_uuid(), 'x', '2020-01-01')"
+    assert refused(database, role, dated)
 
 
 OTHERS = """INSERT INTO customers (id, subsidiary, country, language, email)
