@@ -8,8 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from autorenew.local.postgres import PrivatePostgres
+from producers.ledger.dispatching import dispatch
+from schemas import locks
 from schemas.database import connect, migrate
-from schemas.tables import ROLES
+from schemas.locks import Lock
+from schemas.tables import ROLES, metadata
 from tests.conftest import Database
 from tests.integration.test_billing import run
 from tests.support.given import order
@@ -240,6 +243,53 @@ def test_no_role_says_when_something_happened(database: Database, role: str) -> 
     assert refused(database, role, told) is (role == "readonly")
     dated = "INSERT INTO events (subject, name, at) VALUES (gen_random_uuid(), 'x', '2020-01-01')"
     assert refused(database, role, dated)
+
+
+MODES = ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "EXCLUSIVE")
+
+
+@pytest.mark.parametrize("lock", Lock)
+def test_only_those_who_work_under_a_lock_can_take_it(database: Database, lock: Lock) -> None:
+    takes = f"LOCK TABLE {lock} IN EXCLUSIVE MODE NOWAIT"
+    able = [role for role in ROLES if not refused(database, role, takes)]
+
+    assert able == [{"lock_dispatch": "relay", "lock_import": "api"}.get(lock, "scheduler")]
+    for role in set(ROLES) - set(able):
+        for mode in MODES:
+            assert refused(database, role, f"LOCK TABLE {lock} IN {mode} MODE NOWAIT")
+
+
+def test_what_a_reader_can_lock_stops_nobody(database: Database) -> None:
+    """With the keys that the release before used, and every table it can read locked."""
+    database.place(order("k-1"))
+    with database.engine("readonly").begin() as reader:
+        for key in (0x6175746F, 0x73776570, 0x61757472, 0x666F7265):
+            reader.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        for table in metadata.sorted_tables:
+            if reader.execute(
+                text("SELECT has_table_privilege(:table, 'SELECT')"), {"table": table.name}
+            ).scalar_one():
+                reader.execute(text(f"LOCK TABLE {table.name} IN ACCESS SHARE MODE"))
+
+        with database.engine("relay").begin() as tx:
+            tx.execute(text("SET LOCAL lock_timeout = '2s'"))
+            assert dispatch(tx, batch=lambda name: 100, cap=100, rescue_seconds=30)
+        with database.engine("scheduler").begin() as tx:
+            tx.execute(text("SET LOCAL lock_timeout = '2s'"))
+            assert locks.try_to_take(tx, Lock.SWEEP)
+            locks.take(tx, Lock.SNAPSHOT)
+        with database.engine("api").begin() as tx:
+            assert locks.try_to_take(tx, Lock.IMPORT)
+
+
+def test_a_lock_that_is_held_is_not_waited_for(database: Database) -> None:
+    with database.engine("scheduler").begin() as first:
+        assert locks.try_to_take(first, Lock.SWEEP)
+        with database.engine("scheduler").begin() as second:
+            assert not locks.try_to_take(second, Lock.SWEEP)
+            assert second.execute(text("SELECT 1")).scalar_one() == 1
+    with database.engine("scheduler").begin() as third:
+        assert locks.try_to_take(third, Lock.SWEEP)
 
 
 OTHERS = """INSERT INTO customers (id, subsidiary, country, language, email)

@@ -19,6 +19,14 @@ PAID_WITH = {
 # Those that tell the history. When something happened the database says.
 TELLERS = ("api", "orders", "billing", "reminders", "provisioning", "relay", "scheduler")
 
+# What one process does at a time -> who does it. Whoever may write such a table may lock it.
+LOCKS = {
+    "lock_dispatch": "relay",
+    "lock_import": "api",
+    "lock_snapshot": "scheduler",
+    "lock_sweep": "scheduler",
+}
+
 
 def upgrade() -> None:
     # Rather give up than have everybody wait behind whoever holds one of these tables for long.
@@ -30,6 +38,9 @@ def upgrade() -> None:
             "GRANT INSERT (subject, name, task, waited, attempt, detail) ON events"
             f" TO autorenew_{role}"
         )
+    for lock, role in LOCKS.items():
+        op.execute(f"CREATE TABLE {lock} ()")
+        op.execute(f"GRANT UPDATE ON {lock} TO autorenew_{role}")
 
 
 def _own_methods_only() -> None:
