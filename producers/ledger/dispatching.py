@@ -51,7 +51,7 @@ _RESCUE_LEASED = text(f"""
             -- Spread, so that who ran beside a subject that kills its process does so only once.
             run_at = now() + make_interval(secs => random() * 2 ^ (t.starts + 1))
         FROM held WHERE t.name = held.name AND t.subject = held.subject
-        RETURNING t.*
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
     ), lost AS (
         INSERT INTO events (subject, name, task)
         SELECT subject, 'task.lease_lost', name FROM ended WHERE state = 'ready'

@@ -12,7 +12,7 @@ from producers.ledger.dispatching import dispatch
 from schemas import locks
 from schemas.database import connect, migrate
 from schemas.locks import Lock
-from schemas.tables import ROLES, metadata
+from schemas.tables import ROLES, metadata, payment_methods
 from tests.conftest import Database
 from tests.integration.test_billing import run
 from tests.support.given import order
@@ -23,7 +23,7 @@ def refused(database: Database, role: str, statement: str) -> bool:
         with database.engine(role).begin() as tx:
             tx.execute(text(statement))
     except ProgrammingError as error:
-        return "permission denied" in str(error)
+        return getattr(error.orig, "sqlstate", None) == "42501"  # insufficient_privilege
     return False
 
 
@@ -39,11 +39,35 @@ def test_role_api_writes_payment_methods_and_cannot_read_them_back(
     assert refused(database, "api", "SELECT token FROM payment_methods")
 
 
-@pytest.mark.parametrize("role", ["api", "readonly"])
-def test_owner_and_expiry_of_a_payment_method_are_readable(database: Database, role: str) -> None:
-    known = "SELECT id, customer_id, expires_on FROM payment_methods"
-    assert not refused(database, role, known)
-    assert refused(database, role, "SELECT * FROM payment_methods")
+@pytest.mark.parametrize(
+    ("role", "columns"),
+    [
+        ("api", "id, expires_on"),
+        ("billing", "id, token, expires_on, gateway"),
+        ("reminders", "id, expires_on"),
+        ("scheduler", "id, expires_on"),
+        ("readonly", "id, customer_id, expires_on, gateway"),
+    ],
+)
+def test_of_a_payment_method_a_role_reads_what_it_uses(
+    database: Database, role: str, columns: str
+) -> None:
+    assert not refused(database, role, f"SELECT {columns} FROM payment_methods")
+    for column in payment_methods.c:
+        unused = column.name not in columns.split(", ")
+        assert refused(database, role, f"SELECT {column.name} FROM payment_methods") is unused
+
+
+def test_provisioning_says_once_from_when_on_a_service_lasts(
+    embedded: Any, database: Database
+) -> None:
+    run(embedded(), database, order("k-1"))
+    for moved in ("expires_at = expires_at + interval '1 year'", "anchor = anchor - 30"):
+        assert refused(database, "provisioning", f"UPDATE services SET {moved}")
+    with database.engine("provisioning").begin() as tx:  # as it is when anything else is confirmed
+        tx.execute(text("UPDATE services SET expires_at = expires_at, anchor = anchor"))
+    with database.engine("billing").begin() as tx:
+        tx.execute(text("UPDATE services SET expires_at = expires_at + interval '1 month'"))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +77,31 @@ def test_owner_and_expiry_of_a_payment_method_are_readable(database: Database, r
         ("provisioning", "SELECT * FROM invoices"),
         ("provisioning", "UPDATE services SET paid_periods = 99"),
         ("provisioning", "UPDATE services SET desired = 'active'"),
+        ("provisioning", "SELECT payment_method_id FROM orders"),
+        ("provisioning", "SELECT vat_number FROM orders"),
+        ("provisioning", "SELECT vat_number FROM customers"),
+        ("provisioning", "SELECT total FROM payment_requests"),
+        ("provisioning", "UPDATE services SET customer_id = 'x'"),
+        ("billing", "SELECT email FROM customers"),
+        ("billing", "SELECT language FROM customers"),
+        ("billing", "SELECT vat_number FROM orders"),
+        ("billing", "UPDATE charges SET started_at = now()"),
+        ("billing", "INSERT INTO charges (started_at) VALUES (now())"),
+        ("billing", "UPDATE request_lines SET net = 0"),
+        ("orders", "SELECT expires_on FROM payment_methods"),
+        ("orders", "SELECT id FROM services"),
+        ("orders", "SELECT id FROM payment_requests"),
+        ("orders", "INSERT INTO services (state) VALUES ('active')"),
+        ("orders", "INSERT INTO payment_requests (state) VALUES ('paid')"),
+        ("reminders", "SELECT updated_at FROM customers"),
+        ("reminders", "UPDATE emails SET customer_id = 'x'"),
+        ("scheduler", "UPDATE emails SET begun_at = now()"),
+        ("api", "SELECT vat_number FROM orders"),
+        ("api", "SELECT body FROM rejected_documents"),
+        ("api", "SELECT at FROM events"),
+        ("api", "SELECT net FROM payment_requests"),
+        ("api", "INSERT INTO orders (accepted_at) VALUES ('2020-01-01')"),
+        ("api", "INSERT INTO agreements (accepted_at) VALUES ('2020-01-01')"),
         ("billing", "SELECT * FROM operations"),
         ("billing", "UPDATE services SET resource_id = 'x'"),
         ("billing", "UPDATE invoices SET total = 0"),
@@ -134,7 +183,7 @@ def test_role_is_refused_what_its_work_does_not_need(
         ("scheduler", "SELECT agreed_version, suspended_at FROM services"),
         ("scheduler", "SELECT id, expires_on FROM payment_methods"),
         ("reminders", "SELECT id, expires_on FROM payment_methods"),
-        ("scheduler", "UPDATE emails SET begun_at = now()"),
+        ("scheduler", "SELECT begun_at FROM emails FOR SHARE"),
         ("scheduler", "DELETE FROM recomputations"),
         ("scheduler", "DELETE FROM destructions"),
         ("scheduler", "INSERT INTO lane_pauses (lane, reason) VALUES ('renewals', 'x')"),
