@@ -50,6 +50,30 @@ CHECKS = {
     "a payment request has at most one successful charge": """
         SELECT request_id FROM charges WHERE state = 'succeeded'
         GROUP BY request_id HAVING count(*) > 1""",
+    "a payment method pays for its own customer only": """
+        SELECT p.id FROM (
+            SELECT id, id AS customer_id, payment_method_id FROM customers
+            UNION ALL
+            SELECT CAST(id AS text), customer_id, payment_method_id FROM orders
+            UNION ALL
+            SELECT CAST(id AS text), customer_id, payment_method_id FROM services
+            UNION ALL
+            SELECT CAST(id AS text), customer_id, payment_method_id FROM payment_requests
+            UNION ALL
+            SELECT CAST(c.key AS text), r.customer_id, c.payment_method_id FROM charges AS c
+            JOIN payment_requests AS r ON r.id = c.request_id) AS p
+        LEFT JOIN payment_methods AS m ON m.id = p.payment_method_id
+        WHERE p.payment_method_id IS NOT NULL AND m.customer_id IS DISTINCT FROM p.customer_id""",
+    "an order, its services and what is asked for them are one customer's": """
+        SELECT s.id FROM services AS s JOIN orders AS o ON o.id = s.order_id
+        WHERE s.customer_id IS DISTINCT FROM o.customer_id
+        UNION ALL
+        SELECT r.id FROM payment_requests AS r JOIN orders AS o ON o.id = r.order_id
+        WHERE r.customer_id IS DISTINCT FROM o.customer_id
+        UNION ALL
+        SELECT r.id FROM payment_requests AS r
+        JOIN request_lines AS l ON l.request_id = r.id JOIN services AS s ON s.id = l.service_id
+        WHERE s.customer_id <> r.customer_id""",
     "a request is paid if and only if money was taken for it": """
         SELECT r.id FROM payment_requests AS r
         LEFT JOIN charges AS c ON c.request_id = r.id AND c.state = 'succeeded'

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from schemas import locks
+from schemas.locks import Lock
 from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.rules.outlook import Decision as Decision
 from schemas.sql import statement
@@ -19,9 +21,6 @@ from schemas.values import Money, Universe
 
 SNAPSHOT_DAYS = 92
 """A snapshot looks so far ahead: any three months."""
-
-# Of PostgreSQL's advisory locks; any constant of ours will do.
-SNAPSHOT_LOCK = 0x666F7265
 
 
 class Outcome(StrEnum):
@@ -102,7 +101,7 @@ def take_snapshot(tx: Connection, today: date) -> int:
         How many rows it has; 0 if there is one of today already. Whoever comes second waits for
         the first one's end.
     """
-    tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SNAPSHOT_LOCK})
+    locks.take(tx, Lock.SNAPSHOT)
     # A statement of its own: it has to see what was committed before the lock was given.
     if tx.execute(_TAKEN, {"today": today}).first() is not None:
         return 0

@@ -125,6 +125,7 @@ def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
         )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        connection.exec_driver_sql((MIGRATIONS / "close.sql").read_text().replace("%", "%%"))
         for role, password in passwords.items():
             literal = connection.execute(
                 text(
@@ -134,6 +135,13 @@ def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
                 {"role": f"autorenew_{role}", "password": password},
             ).scalar_one()
             connection.exec_driver_sql(literal.replace("%", "%%"))
+
+
+def are_large_objects_open(engine: Engine) -> bool:
+    """Whether any role may write large objects: only a superuser can close them."""
+    closed = "SELECT has_function_privilege('autorenew_readonly', 'lo_creat(integer)', 'EXECUTE')"
+    with engine.connect() as connection:
+        return bool(connection.execute(text(closed)).scalar_one())
 
 
 def check_schema(engine: Engine) -> None:

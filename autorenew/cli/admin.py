@@ -14,7 +14,7 @@ from producers import topology
 from schemas.catalogue import Catalogue, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
 from schemas.catalogue.store import read, save, set_rollout
-from schemas.database import connect
+from schemas.database import are_large_objects_open, connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.rules import sellable
@@ -36,8 +36,11 @@ def migrate() -> None:
         raise ConfigurationError(
             f"AUTORENEW_ROLE_PASSWORDS: no role {', '.join(unknown)}; there are {', '.join(ROLES)}"
         )
-    migrate_database(connect(settings.need("database_url")), passwords)
+    engine = connect(settings.need("database_url"))
+    migrate_database(engine, passwords)
     say("the database is up to date")
+    if are_large_objects_open(engine):
+        say("every role may write large objects: run migrate once as a superuser to close them")
 
 
 @click.group()

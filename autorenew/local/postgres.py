@@ -224,7 +224,10 @@ class PrivatePostgres:
                     raise
                 time.sleep(0.02)
             else:
-                return
+                break
+        # Those who may connect to one database have no business in these.
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
 
     def ensure_database(self, name: str) -> None:
         """Create a database unless it exists."""

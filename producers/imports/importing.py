@@ -8,14 +8,13 @@ reported with all their problems.
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from producers.imports.arrivals import (
     Arrivals,
@@ -27,12 +26,16 @@ from producers.imports.arrivals import (
 from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
 from producers.imports.services import Books, Customer, Judge
 from producers.intake.agreements import method_id
+from schemas import locks
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import AutorenewError
+from schemas.locks import Lock
 from schemas.messages import Problem
 from schemas.values import derived_id
+
+_STILL_THERE = text("SELECT 1")
 
 # Rows in one transaction. An interrupted import loses at most two chunks: the one being written and
 # the one being read.
@@ -94,12 +97,14 @@ def import_services(
         rows = CsvRows(header)
     counts = Counts()
     judge = Judge(clock.now(), realm=realm, keep=dry_run)
-    with _alone(engine) as tx, ThreadPoolExecutor(1, "import") as writer, _without_collector():
+    with _alone(engine) as lock, ThreadPoolExecutor(1, "import") as writer, _without_collector():
         writing: Future[None] | None = None
         # A chunk is read and checked while the one before it is written.
         while batch := list(islice(numbered, chunk)):
             good, refused = _parse(rows, batch)
-            with tx.begin():
+            lock.execute(_STILL_THERE)
+            # Not in the transaction that holds the lock: it would hold what it reads, too.
+            with engine.begin() as tx:
                 current = catalogue.current(tx)
                 ids = _ids(good, current)
                 books = _read(tx, good, ids)
@@ -121,26 +126,18 @@ def import_services(
     return counts
 
 
-# Only one import at a time: two could both take a row for new while the other writes it.
-_LOCK = 0x61757472
-
-
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as tx:
-        if not tx.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one():
+    """Only one import at a time: two could both take a row for new while the other writes it.
+
+    Yields the connection that holds the lock, in a transaction that lasts as long and writes
+    nothing: it keeps no row from being vacuumed, and its end gives the lock up whatever happens.
+    """
+    with engine.begin() as tx:
+        tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        if not locks.try_to_take(tx, Lock.IMPORT):
             raise AutorenewError("another import is running: wait for it", code="import_running")
-        tx.commit()
-        try:
-            yield tx
-        finally:
-            # Given up at once, so that the next import need not wait for the server to notice that
-            # this session has ended; ending it gives the lock up whatever happens.
-            with suppress(SQLAlchemyError):
-                tx.rollback()
-                tx.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
-                tx.commit()
-            tx.invalidate()
+        yield tx
 
 
 @contextmanager

@@ -214,7 +214,7 @@ _NOT_DONE = Bulk(
             subject uuid, wanted integer, failed boolean, delay float8, counts integer,
             reason text, error text) USING (subject)
         WHERE t.name = :name AND t.subject = mine.subject
-        RETURNING t.*
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FROM ended
     """,
@@ -318,7 +318,7 @@ _ABANDON = text(f"""
             ORDER BY subject FOR UPDATE
         ) AS mine
         WHERE t.name = :name AND t.subject = mine.subject
-        RETURNING t.*
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FROM ended
 """)

@@ -13,13 +13,13 @@ from sqlalchemy import Connection, text
 
 from producers.ledger.claims import TELL_WHO_FAILED
 from producers.ledger.tasks import MAX_STARTS
+from schemas import locks
+from schemas.locks import Lock
 from schemas.tables.bulk import Bulk
 
 # From its fourth start without an end a task is a suspect: a queue has one suspect under way at
 # a time, so that no two die of each other until one is set aside.
 SUSPECT_FROM_STARTS = 3
-# Of PostgreSQL's advisory locks; any constant of ours will do.
-DISPATCH_LOCK = 0x6175746F
 
 _RESCUE_DISPATCHED = text("""
     WITH late AS (
@@ -51,7 +51,7 @@ _RESCUE_LEASED = text(f"""
             -- Spread, so that who ran beside a subject that kills its process does so only once.
             run_at = now() + make_interval(secs => random() * 2 ^ (t.starts + 1))
         FROM held WHERE t.name = held.name AND t.subject = held.subject
-        RETURNING t.*
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
     ), lost AS (
         INSERT INTO events (subject, name, task)
         SELECT subject, 'task.lease_lost', name FROM ended WHERE state = 'ready'
@@ -291,7 +291,8 @@ def dispatch(
     """
     # One relay at a time counts what is dispatched, so that the cap is the fleet's, not each's.
     # Nor need it reach the disk: after a crash of the database it is dispatched again.
-    tx.execute(_ALONE, {"lock": DISPATCH_LOCK})
+    locks.take(tx, Lock.DISPATCH)
+    tx.execute(_NEED_NOT_REACH_THE_DISK)
     tx.execute(_GATHER, {"horizon": horizon})
     rows = tx.execute(_READY, {"cap": cap, "suspect": SUSPECT_FROM_STARTS, "horizon": horizon})
     messages = compose([Ready(*row) for row in rows.all()], batch)
@@ -357,9 +358,7 @@ def dispatch_new(
     return [Dispatch(row.queue, row.name, row.lane, row.id, row.size) for row in rows]
 
 
-_ALONE = text("""
-    SELECT set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock(:lock)
-""")
+_NEED_NOT_REACH_THE_DISK = text("SET LOCAL synchronous_commit = off")
 
 
 def _left_over(messages: Sequence[Sequence[Part]]) -> list[_Piece]:
@@ -407,7 +406,7 @@ def hand_back(
         shortest, longest: seconds until it may be dispatched again.
     """
     # Nor need it reach the disk: after a crash of the database it is rescued.
-    tx.execute(text("SET LOCAL synchronous_commit = off"))
+    tx.execute(_NEED_NOT_REACH_THE_DISK)
     parameters = {"ids": list(batches), "shortest": shortest, "longest": longest}
     tx.execute(_HAND_BACK, parameters)
 
@@ -422,7 +421,7 @@ _AWAKE = text("DELETE FROM sleeping_relays WHERE id = :relay OR until < now() - 
 def sleep(tx: Connection, relay: uuid.UUID, seconds: float) -> None:
     """From its commit on an enqueue wakes this relay; look once more before sleeping."""
     tx.execute(_SLEEP, {"relay": relay, "seconds": seconds})
-    tx.execute(text("SET LOCAL synchronous_commit = off"))
+    tx.execute(_NEED_NOT_REACH_THE_DISK)
 
 
 def awake(tx: Connection, relay: uuid.UUID) -> None:

@@ -162,7 +162,11 @@ _LOAD_REQUESTS = text("""
 """)
 # Without what has happened about a renewal: for those whose next one is all new.
 _LOAD_BARE = text("""
-    SELECT s.*, NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
+    SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
+           s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
+           s.agreed_version, s.payment_method_id, s.generation, s.next_subject,
+           NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
            NULL AS raised_at, NULL AS stands_until, 0 AS dearer, NULL AS dearer_at,
            NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines, NULL AS declined_at,
            NULL AS last_declined_at, NULL AS notices, NULL AS refused

@@ -22,8 +22,10 @@ from producers.loop import Loop
 from producers.renewals import next_steps
 from producers.scheduler.notices import claim_notices
 from producers.steps import DESTRUCTIVE, STEPS
+from schemas import locks
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
+from schemas.locks import Lock
 from schemas.rules.lifecycle import Step
 from schemas.settings import Settings
 
@@ -34,8 +36,6 @@ RECOMPUTE_CHUNK = 2000
 # Services stay due while their task is under way, and every sweep reads them again. So an idle
 # scheduler waits for at least five times as long as its last sweep took.
 REST = 5
-# The key of a PostgreSQL advisory lock: any constant that nothing else uses.
-SWEEP_LOCK = 0x73776570
 
 
 class Scheduler:
@@ -120,7 +120,7 @@ class Scheduler:
 
         Services are only read: they stay due until the handler of the step decides the next one.
         """
-        if not tx.execute(_ALONE, {"key": SWEEP_LOCK}).scalar_one():
+        if not locks.try_to_take(tx, Lock.SWEEP):
             return 0  # another scheduler does it
         rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
         services = sum(int(row.services) for row in rows)
@@ -204,7 +204,6 @@ _DUE_STEPS = text("""
 _IS_RECOMPUTING = text("SELECT EXISTS (SELECT FROM recomputations)")
 _PAUSED = text("SELECT lane FROM lane_pauses")
 
-_ALONE = text("SELECT pg_try_advisory_xact_lock(:key)")
 # An index-only scan that writes no service row: its cost depends on what is due, not on how many
 # services there are or where the due ones are stored.
 _SWEEP = text("""

@@ -4,7 +4,15 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Table, Text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    MetaData,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import dialect
 
 # One PostgreSQL role per kind of process; the migrations grant what each may do.
@@ -47,6 +55,15 @@ def state(name: str, states: type[StrEnum], **kwargs: Any) -> Column[Any]:
 def is_one_of(name: str, states: type[StrEnum]) -> CheckConstraint:
     values = ", ".join(f"'{value}'" for value in states)
     return CheckConstraint(f"{name} IN ({values})", name=name)
+
+
+def own_payment_method(customer: str = "customer_id", **kwargs: Any) -> ForeignKeyConstraint:
+    """What pays belongs to the customer whose id is in that column."""
+    return ForeignKeyConstraint(
+        ["payment_method_id", customer],
+        ["payment_methods.id", "payment_methods.customer_id"],
+        **kwargs,
+    )
 
 
 @cache

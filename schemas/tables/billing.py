@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import func
 
-from schemas.tables.base import CHANGING, metadata, moment, state
+from schemas.tables.base import CHANGING, metadata, moment, own_payment_method, state
 from schemas.values import ChargeState, RequestState
 
 
@@ -64,6 +64,7 @@ payment_requests = Table(
     state("state", RequestState, server_default=RequestState.OPEN),
     moment("created_at", nullable=False, server_default=func.now()),
     moment("closed_at"),
+    own_payment_method(),
     **CHANGING,
 )
 

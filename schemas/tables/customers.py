@@ -14,7 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
-from schemas.tables.base import metadata, moment
+from schemas.tables.base import metadata, moment, own_payment_method
 
 customers = Table(
     "customers",
@@ -34,6 +34,8 @@ customers = Table(
     # The saved payment method: it pays orders that name none.
     Column("payment_method_id", Uuid),
     moment("updated_at", nullable=False, server_default=func.now()),
+    # A customer is written before the method, which names its customer.
+    own_payment_method("id", use_alter=True, deferrable=True, initially="DEFERRED"),
 )
 
 # Only the role billing may read the token.
@@ -49,6 +51,8 @@ payment_methods = Table(
     Column("expires_on", Date),
     moment("created_at", nullable=False, server_default=func.now()),
     UniqueConstraint("customer_id", "gateway", "token"),
+    # What names a method names its customer, too: nobody pays with another's.
+    UniqueConstraint("id", "customer_id"),
 )
 
 agreements = Table(

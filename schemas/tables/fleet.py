@@ -13,6 +13,7 @@ from sqlalchemy import (
     Text,
 )
 
+from schemas.locks import Lock
 from schemas.tables.base import metadata, moment
 
 
@@ -64,3 +65,6 @@ forecasts = Table(
         "made_on", "due_on", "universe", "brand", "currency", "decision", name="forecasts_pkey"
     ),
 )
+
+# Without columns or rows: see schemas.locks.
+locks = [Table(lock.value, metadata) for lock in Lock]

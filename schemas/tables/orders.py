@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
-from schemas.tables.base import CHANGING, metadata, moment, state
+from schemas.tables.base import CHANGING, metadata, moment, own_payment_method, state
 from schemas.values import OrderState
 
 orders = Table(
@@ -39,6 +39,7 @@ orders = Table(
     moment("accepted_at", nullable=False, server_default=func.now()),
     moment("ended_at"),
     UniqueConstraint("key", "upstream"),
+    own_payment_method(deferrable=True, initially="DEFERRED"),
     **CHANGING,
 )
 

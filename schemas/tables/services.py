@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
 from schemas.rules.lifecycle import Step
-from schemas.tables.base import CHANGING, is_one_of, metadata, moment, state
+from schemas.tables.base import CHANGING, is_one_of, metadata, moment, own_payment_method, state
 from schemas.values import OperationState, RenewalMode, ResourceState, ServiceState, Universe
 
 services = Table(
@@ -69,6 +69,7 @@ services = Table(
     # Whom its task is about, where that is not the service itself.
     Column("next_subject", Uuid),
     UniqueConstraint("order_id", "line", "unit"),
+    own_payment_method(),
     # A sweep is answered by it alone.
     Index(
         "services_due",

@@ -24,6 +24,12 @@ BEGUN = """WITH begun AS (INSERT INTO emails (id, customer_id, day, begun_at)
     INSERT INTO notices (service_id, expires_at, kind, email_id)
     SELECT s.id, s.expires_at, 'before-1', begun.id FROM services AS s, begun
     WHERE s.plan = 'site'"""
+# A payment method of somebody else.
+BOB = """INSERT INTO customers (id, subsidiary, country, language, email)
+        VALUES ('bob', 'FR', 'FR', 'fr', 'bob@example.com');
+    INSERT INTO payment_methods (id, customer_id, token)
+        VALUES ('00000000-0000-0000-0000-000000000b0b', 'bob', 'tok-bob')"""
+PAID_BY_BOB = "SET payment_method_id = '00000000-0000-0000-0000-000000000b0b'"
 ENQUEUED = """
     INSERT INTO tasks (name, subject, queue, lane, batched)
     VALUES ('price', gen_random_uuid(), 'orders', 'orders', true);
@@ -53,6 +59,20 @@ BREAKS = {
     "a payment request has at most one successful charge": [
         """INSERT INTO charges (key, request_id, attempt, amount, currency, state)
            SELECT gen_random_uuid(), request_id, 2, amount, currency, state FROM charges""",
+    ],
+    "a payment method pays for its own customer only": [
+        f"{BOB}; UPDATE customers {PAID_BY_BOB} WHERE id = 'alice'",
+        f"{BOB}; UPDATE orders {PAID_BY_BOB}",
+        f"{BOB}; UPDATE services {PAID_BY_BOB} WHERE plan = 'site'",
+        f"{BOB}; UPDATE payment_requests {PAID_BY_BOB}",
+        f"{BOB}; UPDATE charges {PAID_BY_BOB}",
+        "UPDATE payment_methods SET customer_id = 'carol'",
+        "DELETE FROM payment_methods",
+    ],
+    "an order, its services and what is asked for them are one customer's": [
+        f"{BOB}; UPDATE orders SET customer_id = 'bob'",
+        "UPDATE services SET customer_id = 'bob' WHERE plan = 'site'",
+        "UPDATE payment_requests SET customer_id = 'bob'",
     ],
     "a request is paid if and only if money was taken for it": [
         "UPDATE charges SET amount = amount - 1",

@@ -354,7 +354,10 @@ class TestSnapshot:
             assert take_snapshot(first, TODAY) == 1
             second = threading.Thread(target=lambda: taken.append(snapshot(books)))
             second.start()
-            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            waiting = (
+                "SELECT count(*) FROM pg_locks"
+                " WHERE relation = 'lock_snapshot'::regclass AND NOT granted"
+            )
             while not books.value(waiting):
                 pass
         second.join(30)

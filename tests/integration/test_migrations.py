@@ -10,8 +10,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from monitoring.audit import audit
 from schemas.database import MIGRATIONS, check_schema, connect, migrate
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.tables import metadata
@@ -173,6 +174,27 @@ def test_a_migration_does_not_wait_for_a_table_that_is_long_in_use(
     assert rows(of_the_release_before, "SELECT version_num FROM alembic_version") == [("0002",)]
 
     migrate(of_the_release_before, {})
+
+
+def test_wrong_payment_methods_of_before_stay_and_no_others_are_accepted(
+    of_the_release_before: Engine,
+) -> None:
+    others = f"UPDATE services SET payment_method_id = '{METHODS[2]}' WHERE customer_id = 'alice'"
+    upgrade(of_the_release_before, "0006")
+    with of_the_release_before.begin() as tx:
+        tx.exec_driver_sql(others)
+
+    migrate(of_the_release_before, {})
+
+    unchecked = "SELECT conrelid::regclass::text FROM pg_constraint WHERE NOT convalidated"
+    assert rows(of_the_release_before, unchecked) == [("services",)]
+    with of_the_release_before.connect() as tx:
+        wrong = next(f for f in audit(tx) if "own customer" in f.invariant)
+    assert sorted(wrong.ids) == sorted(map(str, SERVICES[:2]))
+    with pytest.raises(IntegrityError), of_the_release_before.begin() as tx:
+        tx.exec_driver_sql(
+            f"UPDATE services SET payment_method_id = '{METHODS[0]}' WHERE customer_id = 'bob'"
+        )
 
 
 def test_migrations_of_an_empty_database_lead_to_the_tables_in_code(database: Database) -> None:

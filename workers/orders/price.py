@@ -25,7 +25,8 @@ _READ = text("""
     SELECT o.id, o.customer_id, o.subsidiary, o.country, o.vat_number, o.payment_method_id,
            l.number, l.plan, l.period_months, l.quantity, l.configuration
     FROM (
-        SELECT * FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
+        SELECT id, customer_id, subsidiary, country, vat_number, payment_method_id
+        FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
         ORDER BY id FOR NO KEY UPDATE
     ) AS o
     JOIN order_lines AS l ON l.order_id = o.id

@@ -15,7 +15,10 @@ READ = text("""
            d.paid_until AS doubted_until, h.refused,
            h.created > h.terminated OR s.confirmed <> 'absent' AS may_exist
     FROM (
-        SELECT * FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+        SELECT id, order_id, customer_id, subsidiary, plan, driver, configuration, period_months,
+            state, anchor, paid_periods, desired, generation, confirmed, confirmed_until,
+            resource_id
+        FROM services WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
     ) AS s
     LEFT JOIN LATERAL (
         SELECT o.* FROM operations AS o

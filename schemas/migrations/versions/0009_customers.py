@@ -7,13 +7,12 @@ may use them, as before, until ``autorenew customer assign`` gives them to one.
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("""
         ALTER TABLE customers
             ADD COLUMN realm TEXT,
@@ -22,3 +21,10 @@ def upgrade() -> None:
             ADD COLUMN address JSONB
     """)
     op.execute("ALTER TABLE orders ADD COLUMN billed_to JSONB")
+    told = "realm, name, company, address"
+    op.execute(f"""
+        GRANT SELECT ({told}, updated_at), INSERT ({told}), UPDATE ({told}) ON customers
+        TO autorenew_api
+    """)
+    op.execute("GRANT INSERT (billed_to) ON orders TO autorenew_api")
+    op.execute("GRANT SELECT (customer_id) ON emails TO autorenew_api")

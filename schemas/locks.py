@@ -1,0 +1,42 @@
+"""What only one process of the fleet does at a time.
+
+A lock is a table without columns or rows: who may write it may lock it, and nobody else. Anybody
+who may connect, such as a reader, could take an advisory lock for ever. The lock is kept in memory,
+as that one is, and ends with its transaction.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+
+class Lock(StrEnum):
+    """Names of tables; see the docstring of the module."""
+
+    DISPATCH = "lock_dispatch"
+    IMPORT = "lock_import"
+    SNAPSHOT = "lock_snapshot"
+    SWEEP = "lock_sweep"
+
+
+# Nothing but another lock of its kind conflicts with it: reading, such as a backup's, does not.
+_TAKE = {lock: text(f"LOCK TABLE {lock} IN EXCLUSIVE MODE") for lock in Lock}
+_TRY = {lock: text(f"LOCK TABLE {lock} IN EXCLUSIVE MODE NOWAIT") for lock in Lock}
+
+
+def take(tx: Connection, lock: Lock) -> None:
+    """Hold a lock until the transaction ends, and wait for whoever holds it."""
+    tx.execute(_TAKE[lock])
+
+
+def try_to_take(tx: Connection, lock: Lock) -> bool:
+    """The same, but do not wait; returns whether it is ours."""
+    try:
+        with tx.begin_nested():
+            tx.execute(_TRY[lock])
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
+            raise
+        return False
+    return True
