@@ -45,7 +45,8 @@ def build() -> ReadOnlyBroker:
         pool_size=threads + 1 + RECORDERS,
         application=f"autorenew worker {','.join(queues)}",
     )
-    runtime = Runtime(engine, settings)
+    # The launcher starts the group again.
+    runtime = Runtime(engine, settings, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
     broker.add_middleware(Drain(runtime))
     clock = clock_of(engine, virtual=settings.clock == "virtual")
     add_actors(broker, handlers(settings, queues, clock), lambda _queue: runtime)

@@ -68,7 +68,13 @@ class World:
         self.recorded: list[Answered] = []
         self.groups: list[int] = []
         self.held = Held()
-        self.calls = Calls(self._record, self.held, at_once=at_once)  # type: ignore[arg-type]
+        self.broken = threading.Event()
+        self.calls = Calls(
+            self._record,
+            self.held,  # type: ignore[arg-type]
+            at_once=at_once,
+            broken=self.broken.set,
+        )
 
     def _record(self, _handler: Any, answered: Sequence[Answered]) -> None:
         self.groups.append(len(answered))
@@ -286,6 +292,7 @@ def test_leases_of_what_was_under_way_run_out_when_the_loop_is_ended_by_a_call(
 
     tokens = {claim.token, ended.token}
     wait_until(lambda: set(calls.held.dropped) == tokens, "their leases are let go")
+    assert calls.broken.is_set()
     assert not calls.calls.reserve("driver:c", 1)
     assert not calls.calls.close(10)
     assert calls.recorded == []

@@ -107,10 +107,19 @@ class Calls:
 
     Args:
         at_once: calls under way in each lane, if its handler states no lower limit.
+        broken: called when no more calls can be made, because one has exited.
     """
 
-    def __init__(self, record: Record, heartbeat: Heartbeat, *, at_once: int) -> None:
+    def __init__(
+        self,
+        record: Record,
+        heartbeat: Heartbeat,
+        *,
+        at_once: int,
+        broken: Callable[[], None] = lambda: None,
+    ) -> None:
         self._record = record
+        self._broken = broken
         self._heartbeat = heartbeat
         self._at_once = at_once
         self._lanes: dict[str, _Lane] = {}
@@ -233,6 +242,7 @@ class Calls:
             loop.run_forever()
         except BaseException as error:  # a task that a port started has exited
             log.error("no more calls can be made in this process: %r", error, exc_info=True)
+            self._broken()
         with self._changed:
             self._ended = True
             left, self._begun = list(self._begun.values()), {}

@@ -42,14 +42,22 @@ MOST_TASKS = 5000
 
 
 class Runtime:
-    """Runs handlers for messages; shared by all threads of a process."""
+    """Runs handlers for messages; shared by all threads of a process.
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    Args:
+        broken: called when no more calls can be made: a process that lives on hands all back.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: Settings, broken: Callable[[], None] = lambda: None
+    ) -> None:
         self._engine = engine
         self._claiming = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._settings = settings
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
-        self._calls = Calls(self._record, self._heartbeat, at_once=settings.calls_at_once)
+        self._calls = Calls(
+            self._record, self._heartbeat, at_once=settings.calls_at_once, broken=broken
+        )
         self._end: float | None = None
 
     def stop(self) -> None:
