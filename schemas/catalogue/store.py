@@ -288,8 +288,11 @@ def _policy_definition(policy: Policy) -> dict[str, Any]:
         for rule in policy.reminders_for
     ]  # fmt: skip
     definition = dataclasses.asdict(policy) | {"reminders_for": rules}
+    # Processes of the release before know no such fields.
     if policy.source is None:
-        del definition["source"]  # processes of the release before know no such field
+        del definition["source"]
+    if policy.undeliverable == DEFAULT_POLICY.undeliverable:
+        del definition["undeliverable"]
     return definition
 
 
