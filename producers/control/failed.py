@@ -9,7 +9,6 @@ from sqlalchemy import Connection, text
 
 from producers import history, ledger
 from producers.history import Event
-from producers.ledger import Place
 from producers.steps import PRICE, STEPS, Cancellation
 from schemas.errors import AutorenewError
 
@@ -55,8 +54,8 @@ def list_failed(
     return [FailedTask(*row) for row in rows]
 
 
-_PLACES = text("""
-    SELECT name, subject, queue, lane FROM tasks
+_FAILED = text("""
+    SELECT name, subject FROM tasks
     WHERE state = 'failed' AND subject = ANY(:subjects)
     ORDER BY name, subject
 """)
@@ -64,13 +63,13 @@ _PLACES = text("""
 
 def retry(tx: Connection, subjects: Sequence[uuid.UUID]) -> int:
     """Try failed tasks again, from their first attempt; returns how many there were."""
-    by_name: dict[str, list[tuple[uuid.UUID, Place]]] = {}
-    for name, subject, queue, lane in tx.execute(_PLACES, {"subjects": list(subjects)}):
-        by_name.setdefault(name, []).append((subject, Place(queue, lane)))
-    for name, tasks in by_name.items():
-        ledger.enqueue(tx, name, tasks)
-        history.record(tx, (Event(subject, "task.retried", {"task": name}) for subject, _ in tasks))
-    return sum(len(tasks) for tasks in by_name.values())
+    by_name: dict[str, list[uuid.UUID]] = {}
+    for name, subject in tx.execute(_FAILED, {"subjects": list(subjects)}):
+        by_name.setdefault(name, []).append(subject)
+    for name, failed in by_name.items():
+        ledger.retry(tx, name, failed)
+        history.record(tx, (Event(subject, "task.retried", {"task": name}) for subject in failed))
+    return sum(len(failed) for failed in by_name.values())
 
 
 _GIVE_UP_SERVICE = text("""
@@ -113,10 +112,10 @@ def cancel(tx: Connection, subject: uuid.UUID) -> None:
     Raises:
         CannotCancel: it has not failed, it goes on by now, or the customer is owed it.
     """
-    tasks = tx.execute(_PLACES, {"subjects": [subject]}).all()
+    tasks = tx.execute(_FAILED, {"subjects": [subject]}).all()
     if not tasks:
         raise CannotCancel(f"{subject} has no failed task; see `autorenew failed list`")
-    for name, _, queue, lane in tasks:
+    for name, _ in tasks:
         gives_up = STEPS[name].cancels if name in STEPS else None
         if gives_up is None:
             raise CannotCancel(f"the customer is owed the {name} of {subject}: retry it")
@@ -129,5 +128,5 @@ def cancel(tx: Connection, subject: uuid.UUID) -> None:
             tx.execute(_DROP, {"name": name, "id": subject})
             history.record(tx, [Event(subject, "order.cancelled", {"reason": "given_up"})])
         else:
-            ledger.enqueue(tx, name, [(subject, Place(queue, lane))])
+            ledger.retry(tx, name, [subject])
     history.record(tx, [Event(subject, "task.cancelled", {"task": task.name}) for task in tasks])

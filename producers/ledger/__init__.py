@@ -26,10 +26,12 @@ from producers.ledger.tasks import (
     Place,
     Retry,
     enqueue,
+    retry,
 )
 
 __all__ = [
     "DESTRUCTIVE_LANE", "GATEWAY_LANE", "GUARDED_LANES", "MAX_STARTS", "RENEWAL_LANE", "Claim",
     "ClaimedTask", "Failure", "LeaseLost", "Outcome", "Place", "Retry", "abandon", "check_held",
     "claim", "enqueue", "finish", "finish_together", "release", "renew",
+    "retry",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ All times in here are the database's. A worker's side is in ``claims``, a relay'
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
@@ -126,52 +126,12 @@ class Place:
     lane: str
 
 
-# What a relay listens on: the ids of new batches, or nothing if those are too many to name. A
-# payload is less than 8,000 bytes.
+# What a relay listens on: the ids of new batches, or nothing if those are too many to name.
 CHANNEL = "ledger"
-MOST_NAMED = 200
 
-# Tasks that are there already stay where they are: whoever has one in hand sees at the end that
-# it was wanted again, and one that waits is gathered by a relay.
-_ENQUEUE = text(f"""
-    WITH route AS (
-        INSERT INTO routes (queue, name, lane)
-        SELECT queue, :name, lane
-        FROM unnest(CAST(:queues AS text[]), CAST(:lanes AS text[])) AS r(queue, lane)
-        ORDER BY queue, lane
-        ON CONFLICT DO NOTHING
-    ), put AS (
-        INSERT INTO tasks AS t (name, subject, queue, lane, run_at, batched)
-        SELECT :name, r.subject, (CAST(:queues AS text[]))[r.place],
-            (CAST(:lanes AS text[]))[r.place],
-            clock_timestamp() + make_interval(secs => :delay), :delay <= 0
-        FROM unnest(CAST(:subjects AS uuid[]), CAST(:places AS integer[])) AS r(subject, place)
-        ORDER BY r.subject
-        ON CONFLICT (name, subject) DO UPDATE SET
-            wanted = t.wanted + 1,
-            queue = excluded.queue,
-            lane = excluded.lane,
-            attempts = 0,
-            state = 'ready',
-            batched = t.batched AND t.state <> 'failed',
-            run_at = CASE
-                WHEN t.state = 'failed' THEN excluded.run_at  -- a person is not a queue
-                WHEN t.batched THEN t.run_at
-                ELSE least(t.run_at, excluded.run_at) END,
-            starts = CASE WHEN t.state = 'failed' THEN 0 ELSE t.starts END,
-            reason = NULL, error = NULL
-        RETURNING subject, queue, lane, run_at, batched AND wanted = 1 AS is_new
-    ), batched AS (
-        INSERT INTO batches (id, queue, name, lane, subjects, size, run_at)
-        SELECT gen_random_uuid(), queue, :name, lane, array_agg(subject ORDER BY subject),
-            count(*), min(run_at)
-        FROM put WHERE is_new GROUP BY queue, lane
-        RETURNING id
-    )
-    SELECT pg_notify('{CHANNEL}', (
-        SELECT CASE WHEN count(*) <= {MOST_NAMED} THEN string_agg(id::text, ' ') END FROM batched))
-    FROM sleeping_relays WHERE until > now() LIMIT 1
-""")
+# A function of the database: it checks that the role may ask for this step on this queue (table
+# enqueuers), and writes what the role itself may not. A new version of it is a migration.
+_ENQUEUE = text("SELECT enqueue_tasks(:name, :subjects, :places, :queues, :lanes, :delay)")
 
 
 def enqueue(
@@ -207,3 +167,20 @@ def enqueue(
             "delay": delay,
         }
         tx.execute(_ENQUEUE, parameters)
+
+
+_RETRY = text("""
+    WITH tried AS (
+        UPDATE tasks SET state = 'ready', batched = false, wanted = wanted + 1, attempts = 0,
+            starts = 0, run_at = clock_timestamp(), reason = NULL, error = NULL
+        WHERE name = :name AND subject = ANY(:subjects) AND state = 'failed'
+        RETURNING subject
+    )
+    SELECT pg_notify(:channel, ''), count(*) FROM tried
+""")
+
+
+def retry(tx: Connection, name: str, subjects: Collection[uuid.UUID]) -> None:
+    """Have failed tasks done after all, from their first attempt."""
+    parameters = {"name": name, "subjects": list(subjects), "channel": CHANNEL}
+    tx.execute(_RETRY, parameters)

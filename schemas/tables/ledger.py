@@ -107,6 +107,16 @@ routes = Table(
     PrimaryKeyConstraint("queue", "name", "lane"),
 )
 
+# Which role may ask for which step on which queue: see the function enqueue_tasks.
+enqueuers = Table(
+    "enqueuers",
+    metadata,
+    Column("step", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    PrimaryKeyConstraint("step", "queue", "role"),
+)
+
 lane_pauses = Table(
     "lane_pauses",
     metadata,

@@ -16,6 +16,7 @@ from producers.ledger.dispatching import Dispatch
 from producers.relay import waking
 from producers.relay.relay import Relay
 from producers.relay.waking import Waker
+from producers.steps import CHARGE, GATEWAY
 from schemas.clock import SystemClock
 from schemas.database import connect, migrate
 from schemas.settings import load_settings
@@ -65,7 +66,7 @@ def transport(database: Database) -> Iterator[Kept]:
 
 def enqueue(database: Database, count: int = 1) -> None:
     with database.engine("orders").begin() as tx:
-        ledger.enqueue(tx, "step", [(uuid.uuid4(), HERE) for _ in range(count)])
+        ledger.enqueue(tx, CHARGE, [(uuid.uuid4(), GATEWAY) for _ in range(count)])
 
 
 def test_an_enqueue_wakes_a_relay_that_sleeps(database: Database, transport: Kept) -> None:
@@ -82,7 +83,7 @@ def test_a_relay_is_woken_again_and_again(database: Database, transport: Kept) -
 
 def test_what_wakes_a_relay_is_the_commit(database: Database, transport: Kept) -> None:
     with database.engine("orders").begin() as tx:
-        ledger.enqueue(tx, "step", [(uuid.uuid4(), HERE)])
+        ledger.enqueue(tx, CHARGE, [(uuid.uuid4(), GATEWAY)])
         assert transport.sleeping.is_set()
         assert transport.sent == []
 
@@ -125,7 +126,7 @@ def test_a_relay_that_is_woken_all_the_time_still_finds_what_falls_due(
     relay = Relay(database.engine("relay"), kept, settings, SystemClock())
     relay.round()
     with database.engine("orders").begin() as tx:
-        ledger.enqueue(tx, "step", [(uuid.uuid4(), HERE)], delay=0.05)
+        ledger.enqueue(tx, CHARGE, [(uuid.uuid4(), GATEWAY)], delay=0.05)
 
     def wake() -> int:
         enqueue(database)

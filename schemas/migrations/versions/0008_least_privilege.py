@@ -1,6 +1,7 @@
 """A payment method pays for its own customer only, and roles have the rights that they use."""
 
 import re
+from pathlib import Path
 
 from alembic import op
 
@@ -49,7 +50,57 @@ TELLS = {"events": "I(subject, name, task, waited, attempt, detail)"}
 # In whose lanes work may begin.
 CLAIMS = {"lane_pauses": "S(lane)", "heartbeat": "S(trusted_until)"}
 PAUSES = {"lane_pauses": "S(lane, reason) I(lane, reason) U(reason)", "heartbeat": "S I U"}
-LEDGER = {"tasks": "S I U D", "batches": "S I U D", "routes": "S I", "sleeping_relays": "S"}
+# A worker's part of the ledger, of its own queues; what follows is asked for by enqueue_tasks.
+WORKS = {
+    "tasks": "S(name, subject, wanted, state, run_at, attempts, starts, reason, error)"
+    " U(batched, run_at, state, attempts, starts, reason, error) D",
+    "batches": "S(id, queue, name, lane, subjects, state, run_at)"
+    " U(id, state, dispatches, until, subjects, size) D",
+}
+QUEUES = {
+    "orders": "('orders')",
+    "billing": "('billing')",
+    "reminders": "('reminders')",
+    "provisioning": "('web', 'dedicated', 'cloud', 'telecom')",
+}
+# Role -> the steps that it asks for, and their queues.
+ENQUEUES = {
+    "api": {"price": ["orders"]},
+    "orders": {"charge": ["billing"]},
+    "billing": {
+        "charge": ["billing"],
+        "refund": ["billing"],
+        "converge": ["web", "dedicated", "cloud", "telecom"],
+    },
+    "provisioning": {"refund": ["billing"]},
+    "scheduler": {
+        "request": ["billing"],
+        "withdraw": ["billing"],
+        "charge": ["billing"],
+        "suspend": ["billing"],
+        "terminate": ["billing"],
+        "remind": ["reminders"],
+    },
+}
+# A policy lets a role see and touch some rows: which ones, and what they may become.
+POLICIES = (
+    ("tasks", "api", "SELECT", "USING (true)"),
+    # A person has a failed task tried again, or gives it up.
+    ("tasks", "api", "UPDATE", "USING (state = 'failed')"
+     " WITH CHECK (state = 'ready' AND NOT batched)"),
+    ("tasks", "api", "DELETE", "USING (state = 'failed' AND name = 'price')"),
+    ("tasks", "relay", "SELECT", "USING (true)"),
+    # Whose process died so often is set aside by its rescue.
+    ("tasks", "relay", "UPDATE", "USING (state = 'ready') WITH CHECK (state = 'ready'"
+     " OR (state = 'failed' AND reason = 'crashed' AND starts >= 5))"),
+    ("tasks", "scheduler", "SELECT", "USING (true)"),
+    ("tasks", "readonly", "SELECT", "USING (true)"),
+    ("batches", "api", "SELECT", "USING (true)"),
+    # What waits in a lane that is resumed is due at once.
+    ("batches", "api", "UPDATE", "USING (state = 'dispatched') WITH CHECK (until <= now())"),
+    ("batches", "relay", "ALL", "USING (true)"),
+    ("batches", "readonly", "SELECT", "USING (true)"),
+)  # fmt: skip
 PERSON = "subsidiary, country, language, email, vat_number, payment_method_id"
 REQUEST = (
     "id, order_id, payment_method_id, customer_id, subsidiary, country, vat_number, currency,"
@@ -60,8 +111,11 @@ RIGHTS: dict[str, dict[str, str]] = {
     "api": CATALOGUE
     | STORY
     | TELLS
-    | LEDGER
     | {
+        "tasks": "S(name, subject, queue, lane, state, run_at, wanted, attempts, reason, error)"
+        " U(state, batched, wanted, attempts, starts, run_at, reason, error) D",
+        "batches": "S(lane, state) U(until)",
+        "routes": "S",
         "agreements": "S(customer_id, contract, version) I(customer_id, contract, version)",
         "customers": f"S(id, {PERSON}) I(id, {PERSON}) U({PERSON}, updated_at)",
         # The token is written and never read.
@@ -90,7 +144,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     "orders": CATALOGUE
     | TELLS
     | CLAIMS
-    | LEDGER
+    | WORKS
     | {
         "orders": "S(id, state, customer_id, subsidiary, country, vat_number, payment_method_id)"
         " U(state)",
@@ -104,7 +158,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     | STORY
     | TELLS
     | CLAIMS
-    | LEDGER
+    | WORKS
     | {
         "agreements": "S(customer_id, contract, version)",
         "customers": "S(id, country, vat_number)",
@@ -135,7 +189,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     | STORY
     | TELLS
     | CLAIMS
-    | LEDGER
+    | WORKS
     | {
         "customers": "S(id, email, language, country, vat_number)",
         "payment_methods": "S(id, expires_on)",
@@ -148,7 +202,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     | STORY
     | TELLS
     | CLAIMS
-    | LEDGER
+    | WORKS
     | {
         "orders": "S(id, state) U(state, ended_at)",
         "services": f"S({FACTS}, confirmed, confirmed_until, next_step, next_step_at)"
@@ -161,8 +215,9 @@ RIGHTS: dict[str, dict[str, str]] = {
     | PAUSES
     | {
         "virtual_clock": "S",
-        "tasks": "S U",
-        "batches": "S I U D",
+        "tasks": "S(name, subject, queue, lane, state, run_at, attempts, starts, reason, error,"
+        " batched) U(batched, state, run_at, starts, reason)",
+        "batches": "S I U(state, dispatches, until) D",
         "routes": "S",
         "sleeping_relays": "S I U D",
         "lock_dispatch": "U",
@@ -171,8 +226,8 @@ RIGHTS: dict[str, dict[str, str]] = {
     | STORY
     | TELLS
     | PAUSES
-    | LEDGER
     | {
+        "tasks": "S(name, subject)",
         "payment_methods": "S(id, expires_on)",
         "services": f"S({FACTS}, next_step, next_step_at) U({NEXT})",
         "renewals": "S I(service_id, period_number, expires_on, net, currency)",
@@ -197,7 +252,16 @@ def upgrade() -> None:
     # Without columns or rows: whoever may write such a table may lock it.
     for lock in LOCKS:
         op.execute(f"CREATE TABLE {lock} ()")
+    op.execute("""
+        CREATE TABLE enqueuers (
+            step TEXT NOT NULL,
+            queue TEXT NOT NULL,
+            role TEXT NOT NULL,
+            CONSTRAINT enqueuers_pkey PRIMARY KEY (step, queue, role)
+        )
+    """)
     _grant()
+    _ledger_by_queue()
     _delivered_once()
 
 
@@ -237,6 +301,30 @@ def _grant() -> None:
         "GRANT SELECT (id, customer_id, expires_on, gateway) ON payment_methods"
         " TO autorenew_readonly"
     )
+
+
+def _ledger_by_queue() -> None:
+    """A role touches the tasks of its own queues only, and asks for those that follow."""
+    function = (Path(__file__).parent / "0008_enqueue.sql").read_text()
+    op.get_bind().exec_driver_sql(function.replace("%", "%%"))
+    op.execute("REVOKE ALL ON FUNCTION enqueue_tasks FROM PUBLIC")
+    for role, steps in ENQUEUES.items():
+        op.execute(f"GRANT EXECUTE ON FUNCTION enqueue_tasks TO autorenew_{role}")
+        for step, queues in steps.items():
+            for queue in queues:
+                op.execute(
+                    f"INSERT INTO enqueuers VALUES ('{step}', '{queue}', 'autorenew_{role}')"
+                )
+    own = (
+        (table, role, "ALL", f"USING (queue IN {queues})")
+        for table in ("tasks", "batches")
+        for role, queues in QUEUES.items()
+    )
+    for table in ("tasks", "batches"):
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    for table, role, verb, rows in (*POLICIES, *own):
+        name = f"{table}_{role}_{verb.lower()}"
+        op.execute(f"CREATE POLICY {name} ON {table} FOR {verb} TO autorenew_{role} {rows}")
 
 
 def _delivered_once() -> None:

@@ -12,6 +12,14 @@ branch_labels = None
 depends_on = None
 
 
+# What an operator, or a change of an address, has done from here on: step -> its queues.
+ENQUEUES = {
+    "remind": ["reminders"],
+    "withdraw": ["billing"],
+    "converge": ["web", "dedicated", "cloud", "telecom"],
+}
+
+
 def upgrade() -> None:
     op.execute("""
         ALTER TABLE customers
@@ -28,3 +36,6 @@ def upgrade() -> None:
     """)
     op.execute("GRANT INSERT (billed_to) ON orders TO autorenew_api")
     op.execute("GRANT SELECT (customer_id) ON emails TO autorenew_api")
+    for step, queues in ENQUEUES.items():
+        for queue in queues:
+            op.execute(f"INSERT INTO enqueuers VALUES ('{step}', '{queue}', 'autorenew_api')")
