@@ -52,9 +52,9 @@ def test_problems_of_an_order_name_its_line_and_field(cli: Any) -> None:
 
 
 def test_the_keys_of_a_file_belong_to_the_upstream_it_names(cli: Any) -> None:
-    document = ndjson(order("k-1"))
-    assert cli("order", "place", "-", "--upstream", "shop", stdin=document).exit_code == 0
-    assert cli("order", "place", "-", "--upstream", "partner", stdin=document).exit_code == 0
+    for upstream, customer in (("shop", "alice"), ("partner", "bob")):
+        document = ndjson(order("k-1", customer=customer))
+        assert cli("order", "place", "-", "--upstream", upstream, stdin=document).exit_code == 0
 
     ambiguous = cli("order", "show", "k-1")
     assert ambiguous.exit_code == 2

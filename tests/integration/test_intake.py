@@ -66,7 +66,7 @@ def test_another_document_under_the_same_key_is_rejected(
 
 def test_a_key_belongs_to_its_upstream(database: Database) -> None:
     database.place(order("k-1"), upstream="shop")
-    (answer,) = database.place(order("k-1", line(quantity=2)), upstream="partner")
+    (answer,) = database.place(order("k-1", customer="bob"), upstream="partner")
 
     assert answer.verdict is Verdict.ACCEPTED
     assert database.value("SELECT count(*) FROM orders") == 2
@@ -239,24 +239,3 @@ class TestPaymentMethods:
 
 def without_a_method(document: Any) -> Any:
     return {name: value for name, value in document.items() if name != "payment_method"}
-
-
-def test_customers_address_is_that_of_the_newest_order(database: Database) -> None:
-    moved = order("k-2")
-    moved["customer"] |= {"country": "BE", "email": "new@example.com"}
-
-    database.place(order("k-1"))
-    database.place(moved)
-
-    assert database.all("SELECT country, email FROM customers") == [("BE", "new@example.com")]
-    countries = database.all("SELECT country FROM orders ORDER BY key")
-    assert countries == [("FR",), ("BE",)]
-
-
-def test_customers_address_is_that_of_the_last_order_of_a_batch(database: Database) -> None:
-    moved = order("k-2")
-    moved["customer"] |= {"country": "BE", "email": "new@example.com"}
-
-    database.place(order("k-1"), moved)
-
-    assert database.all("SELECT country, email FROM customers") == [("BE", "new@example.com")]

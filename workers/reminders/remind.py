@@ -35,7 +35,7 @@ from workers.runtime.retries import RetryPolicy
 _EMAILS = text("""
     SELECT e.id, e.begun_at, c.id AS customer_id, c.email, c.language, c.country, c.vat_number
     FROM (
-        SELECT id, customer_id FROM emails WHERE id = ANY(:ids) AND sent_at IS NULL
+        SELECT id, customer_id, begun_at FROM emails WHERE id = ANY(:ids) AND sent_at IS NULL
         ORDER BY id FOR NO KEY UPDATE
     ) AS e JOIN customers AS c ON c.id = e.customer_id
     ORDER BY e.id
