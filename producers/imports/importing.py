@@ -26,6 +26,7 @@ from producers.imports.arrivals import (
 from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
 from producers.imports.services import Books, Customer, Judge
 from producers.intake.agreements import method_id
+from producers.intake.realms import may_touch
 from schemas import locks
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
@@ -229,7 +230,8 @@ def _check_customers(tx: Connection, arrivals: Arrivals) -> None:
     """Check customers that an order created in the meantime: they must be the same."""
     wanted = {row.id: (row.subsidiary, row.realm) for row in arrivals.customers}
     for row in tx.execute(_CUSTOMERS, {"ids": list(wanted)}):
-        if (row.subsidiary, row.realm) != wanted[row.id]:
+        subsidiary, realm = wanted[row.id]
+        if row.subsidiary != subsidiary or not may_touch(realm, row.realm):
             raise AutorenewError(
                 f"customer {row.id} appeared in {row.subsidiary} in the meantime: import again",
                 code="import_disturbed",

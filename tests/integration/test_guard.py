@@ -23,6 +23,7 @@ from producers.steps import (
     REMIND,
     RENEWAL,
     REQUEST,
+    ROLE_OF_QUEUE,
     SUSPEND,
 )
 from schemas.clock import FixedClock, SystemClock
@@ -323,7 +324,7 @@ class TestGuardedLanes:
 
         found = set()
         for message in sent:
-            with database.engine("billing").begin() as tx:
+            with database.engine(ROLE_OF_QUEUE[message.queue]).begin() as tx:
                 claim = ledger.claim(tx, message.name, message.queue, [message.batch], seconds=60)
             found |= {claim.name for _ in claim.tasks}
 
