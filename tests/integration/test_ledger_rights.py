@@ -25,7 +25,9 @@ PLACES = [
 ]
 # Role -> what it may ask for, as (step, queue).
 ASKS = {
-    "api": {("price", "orders")},
+    # An operator ends a service; a customer moves, or has another address.
+    "api": {("price", "orders"), ("withdraw", "billing"), ("remind", "reminders")}
+    | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "orders": {("charge", "billing")},
     "billing": {("charge", "billing"), ("refund", "billing")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
