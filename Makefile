@@ -1,6 +1,6 @@
 # Two commands are enough: `make demo` and `make test`. Everything else is beside them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix up bench lock clean
+.PHONY: help demo test quick check fix up bench rights lock clean
 
 PYTHON_FILES := autorenew benchmarks monitoring producers schemas simulator tests workers
 BIN := .venv/bin
@@ -35,6 +35,9 @@ fix: .venv/dev ## Format, and mend what can be mended
 bench: .venv/dev ## Measure against peers and against the floor; prints a table, writes JSON
 	@sh scripts/ensure-rabbitmq.sh
 	@$(BIN)/python -m benchmarks
+
+rights: .venv/dev ## Write the rights of the database roles into the documentation anew
+	@$(BIN)/python -m autorenew.rights
 
 lock: ## Resolve the dependencies again
 	@sh scripts/lock.sh

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from autorenew import rights
 from autorenew.local.postgres import PrivatePostgres
 from producers.ledger.dispatching import dispatch
 from schemas import locks
@@ -236,6 +237,16 @@ def migrated(postgres: PrivatePostgres) -> Iterator[Database]:
     postgres.drop_database(name)
 
 
+def test_the_page_lists_the_rights_of_a_database_that_was_just_migrated(
+    migrated: Database,
+) -> None:
+    with migrated.owner.connect() as tx:
+        listed = rights.table_of_rights(tx)
+
+    page = rights.PAGE.read_text()
+    assert page == rights.written(page, listed), "run `make rights`"
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_no_role_stores_large_objects_or_creates_anything(migrated: Database, role: str) -> None:
     for statement in (
@@ -289,7 +300,7 @@ def test_migrating_again_closes_what_was_opened(migrated: Database) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_no_role_says_when_something_happened(database: Database, role: str) -> None:
     told = "INSERT INTO events (subject, name) VALUES (gen_random_uuid(), 'x')"
-    assert refused(database, role, told) is (role == "readonly")
+    assert refused(database, role, told) is (role in ("readonly", "scheduler"))
     dated = "INSERT INTO events (subject, name, at) VALUES (gen_random_uuid(), 'x', '2020-01-01')"
     assert refused(database, role, dated)
 

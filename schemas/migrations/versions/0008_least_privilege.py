@@ -54,9 +54,11 @@ PAUSES = {"lane_pauses": "S(lane, reason) I(lane, reason) U(reason)", "heartbeat
 WORKS = {
     "tasks": "S(name, subject, wanted, state, run_at, attempts, starts, reason, error)"
     " U(batched, run_at, state, attempts, starts, reason, error) D",
-    "batches": "S(id, queue, name, lane, subjects, state, run_at)"
+    "batches": "S(id, queue, name, lane, subjects, state)"
     " U(id, state, dispatches, until, subjects, size) D",
 }
+# Who calls the outside world hands back what there is no room for.
+CALLS = {"batches": WORKS["batches"].replace("state)", "state, run_at)", 1)}
 QUEUES = {
     "orders": "('orders')",
     "billing": "('billing')",
@@ -159,6 +161,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     | TELLS
     | CLAIMS
     | WORKS
+    | CALLS
     | {
         "agreements": "S(customer_id, contract, version)",
         "customers": "S(id, country, vat_number)",
@@ -190,6 +193,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     | TELLS
     | CLAIMS
     | WORKS
+    | CALLS
     | {
         "customers": "S(id, email, language, country, vat_number)",
         "payment_methods": "S(id, expires_on)",
@@ -203,6 +207,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     | TELLS
     | CLAIMS
     | WORKS
+    | CALLS
     | {
         "orders": "S(id, state) U(state, ended_at)",
         "services": f"S({FACTS}, confirmed, confirmed_until, next_step, next_step_at)"
@@ -211,9 +216,9 @@ RIGHTS: dict[str, dict[str, str]] = {
         "operations": "S I(key, service_id, kind, generation, paid_until, state)"
         " U(state, reason, ended_at)",
     },
-    "relay": TELLS
-    | PAUSES
+    "relay": PAUSES
     | {
+        "events": "I(subject, name, task, attempt, detail)",
         "virtual_clock": "S",
         "tasks": "S(name, subject, queue, lane, state, run_at, attempts, starts, reason, error,"
         " batched) U(batched, state, run_at, starts, reason)",
@@ -224,7 +229,6 @@ RIGHTS: dict[str, dict[str, str]] = {
     },
     "scheduler": CATALOGUE
     | STORY
-    | TELLS
     | PAUSES
     | {
         "tasks": "S(name, subject)",

@@ -1,0 +1,262 @@
+"""Each right that a role was granted is used: without it, a statement of its would fail.
+
+A fleet lives for two months while its statements are recorded, each with the role that executes it.
+Then each right is taken away in turn, in a transaction that is rolled back, and PostgreSQL is asked
+to explain the statements: it checks the rights then, and executes nothing.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, TextClause, event, text
+from sqlalchemy.exc import ProgrammingError
+
+from autorenew import rights
+from producers.control import failed, guard, lanes
+from producers.imports import arrivals
+from producers.imports.importing import import_services
+from producers.intake import agreements
+from producers.ledger import claims, dispatching
+from producers.renewals import next_steps
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import SystemClock
+from schemas.tables import ROLES
+from schemas.tables.bulk import Bulk
+from schemas.virtual_clock import VirtualClock
+from tests.conftest import Database
+from tests.integration.test_importing import ndjson, row
+from tests.integration.test_renewals import DECLINE, accepts, declines
+from tests.support.given import body, line, order
+from tests.support.life import Life
+from workers.billing.charges import charge, reconcile
+from workers.billing.charges import renewals as charged_renewals
+from workers.billing.payment_requests import handlers
+from workers.billing.payment_requests import store as requests
+from workers.provisioning import store as operations
+
+Statement = tuple[str, Any]
+
+# What a fleet does once in a while, such as after a crash: the statement is enough.
+RARE: dict[str, list[TextClause | Bulk[Any]]] = {
+    "api": [
+        failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
+        failed._DROP, failed._LIST, lanes._LIST, agreements._raise,
+    ],
+    "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
+    "billing": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
+        handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
+        requests._RELEASE, requests._OFF,
+    ],
+    "reminders": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+    ],
+    "provisioning": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
+    ],
+    "relay": [
+        dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
+        dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT,
+    ],
+    "scheduler": [guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED],
+}  # fmt: skip
+# What is asked for in a race that this life does not run: a service ended while it was paid.
+RARELY_ASKED = {("autorenew_billing", "refund", "billing")}
+# Values of parameters; a list of UUIDs for those that are not here.
+SAMPLES = {
+    "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
+    "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
+    **dict.fromkeys(("more", "limit", "max_starts", "attempt", "size"), 1),
+    **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
+    **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
+    **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
+    "gateways": ["x"], "lanes": ["x"], "queues": ["x"],
+}  # fmt: skip
+
+
+# An import writes past SQLAlchemy, out of temporary tables.
+COPIED = (
+    arrivals.copy_customers, arrivals.copy_methods, arrivals.copy_agreements,
+    arrivals.copy_services,
+)  # fmt: skip
+EXPLAINED = re.compile(r"(\s|--.*\n)*(SELECT|INSERT|UPDATE|DELETE|WITH|LOCK)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A verb on a table or one of its columns, or a function that may be called."""
+
+    role: str
+    verb: str
+    what: str
+    column: str | None = None
+
+    def __str__(self) -> str:
+        column = f" ({self.column})" if self.column else ""
+        return f"{self.role}: {self.verb}{column} on {self.what}"
+
+    @property
+    def revoke(self) -> str:
+        column = f" ({self.column})" if self.column else ""
+        kind = "FUNCTION " if self.verb == "EXECUTE" else ""
+        return f"REVOKE {self.verb}{column} ON {kind}{self.what} FROM {self.role}"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was executed.
+
+    Attributes:
+        statements: role -> each statement once, with its parameters.
+        asked: (role, step, queue) of what was enqueued.
+    """
+
+    statements: dict[str, dict[str, Statement]]
+    asked: set[tuple[str, str, str]]
+
+
+@contextmanager
+def recorded() -> Iterator[Seen]:
+    """What each role executes meanwhile."""
+    seen = Seen({f"autorenew_{role}": {} for role in ROLES}, set())
+
+    def see(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        role = connection.engine.url.username
+        of_role = seen.statements.get(role)
+        if of_role is not None and EXPLAINED.match(statement):
+            of_role.setdefault(statement, (statement, parameters))
+            if "enqueue_tasks" in statement:
+                seen.asked |= {(role, parameters["name"], q) for q in parameters["queues"]}
+
+    event.listen(Engine, "before_cursor_execute", see)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", see)
+
+
+def live(world: Life) -> None:
+    """What customers, operators and time do to a fleet within two months."""
+    # Each process does so for itself when it starts; these share what they know.
+    for role in ROLES:
+        VirtualClock(world.fleet.engine(role)).now()
+        if role not in ("relay", "readonly"):
+            with world.fleet.engine(role).connect() as tx:
+                CatalogueCache().current(tx)
+    faults = world.fleet.simulator.simulator.faults
+    first = world.order(line("site", quantity=2), line("server"), line("vm"), line("phone"))
+    faults.add(DECLINE | {"customer": "bob"})
+    faults.add({"fault": "refuse", "operation": "create", "customer": "carol"})
+    saved = {name: v for name, v in order("k-2").items() if name != "payment_method"}
+    world.send(saved, order("k-3", customer="bob"), order("k-4", customer="carol"))
+    world.fleet.intake.place("shop", "python", [b"nonsense", body(order("k-5", line("gone")))])
+    import_services(
+        world.fleet.engine("api"), CatalogueCache(), SystemClock(),
+        io.BytesIO(ndjson(row(), row(customer="dave", resource_id="r-2"))), "ndjson",
+        lambda reject: None,
+    )  # fmt: skip
+    with world.fleet.engine("api").begin() as tx:
+        waiting = [task.subject for task in failed.list_failed(tx)]
+        failed.retry(tx, waiting)
+    world.fleet.settle(30)
+    with world.fleet.engine("api").begin() as tx:
+        failed.cancel(tx, waiting[0])
+        lanes.pause(tx, "destructive", "x")
+        lanes.resume(tx, "destructive")
+    world.fleet.settle(30)
+    accepts(world)
+
+    one, two, three, *_ = world.services()
+    world.click("stop", one)
+    world.click("resume", one)
+    world.click("mode", two, mode="manual")
+    world.command("payment_method", payment_method="tok-new")
+    world.command("accept", contracts=[{"contract": "terms", "version": 2}])
+    world.renew(two)
+    declines(world)
+    world.pass_until(first, -2)
+    world.click("stop", three)  # while it is on a request
+    world.pass_until(first, 8)
+    accepts(world)
+    world.renew(one)
+    world.pass_until(first, 33)
+    with world.fleet.engine("billing").connect() as tx:
+        books = world.fleet.books().money()
+        reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
+    world.roll_out("ovh")
+
+
+def granted(tx: Connection) -> list[Right]:
+    """What the roles were granted; who only reads reads everything on purpose."""
+    rows = [
+        Right(grant.role, grant.verb, grant.name, grant.column_name)
+        for grant in tx.execute(rights._GRANTS)
+    ]
+    rows += [Right(row.role, "EXECUTE", row.name) for row in tx.execute(rights._FUNCTIONS)]
+    return [right for right in rows if right.role != "autorenew_readonly"]
+
+
+def rare(tx: Connection, role: str) -> list[Statement]:
+    statements = []
+    for one in RARE.get(role, []):
+        clause = text(one.sql) if isinstance(one, Bulk) else one
+        compiled = clause.compile(tx.engine)
+        values = {name: SAMPLES.get(name, [UUID(int=1)]) for name in compiled.params}
+        statements.append((str(compiled), values))
+    return statements
+
+
+def fails(tx: Connection, role: str, statement: Statement) -> bool:
+    """Whether a role lacks a right for it; nothing is executed."""
+    sql, parameters = statement
+    with tx.begin_nested() as savepoint:
+        tx.exec_driver_sql(f"SET LOCAL ROLE {role}")
+        try:
+            tx.exec_driver_sql(sql if "LOCK TABLE" in sql else f"EXPLAIN {sql}", parameters)
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != "42501":
+                raise
+            return True
+        finally:
+            savepoint.rollback()
+    return False
+
+
+def test_every_right_of_a_role_is_used(life: Any, database: Database) -> None:
+    with recorded() as seen:
+        world = life()
+        live(world)
+        world.clean()
+
+    unused = []
+    with database.owner.connect() as tx:
+        for create in (c._create for c in COPIED):
+            tx.exec_driver_sql(create.replace("ON COMMIT DROP", ""))
+            tx.exec_driver_sql("GRANT ALL ON ALL TABLES IN SCHEMA pg_temp TO autorenew_api")
+        statements = {
+            role: [*of_role.values(), *rare(tx, role.removeprefix("autorenew_"))]
+            for role, of_role in seen.statements.items()
+        }
+        statements["autorenew_api"] += [(c._insert, None) for c in COPIED]
+        for role, of_role in statements.items():
+            assert [s for s in of_role if fails(tx, role, s)] == []
+        for right in granted(tx):
+            about = [s for s in statements[right.role] if re.search(rf"\b{right.what}\b", s[0])]
+            with tx.begin_nested() as savepoint:
+                tx.exec_driver_sql(right.revoke)
+                if not any(fails(tx, right.role, statement) for statement in about):
+                    unused.append(str(right))
+                savepoint.rollback()
+        tx.rollback()
+
+    assert unused == []
+    known = database.all("SELECT role, step, queue FROM enqueuers")
+    assert {tuple(row) for row in known} == seen.asked | RARELY_ASKED
