@@ -41,6 +41,7 @@ def migrate() -> None:
     say("the database is up to date")
     if are_large_objects_open(engine):
         say("every role may write large objects: run migrate once as a superuser to close them")
+    engine.dispose()
 
 
 @click.group()

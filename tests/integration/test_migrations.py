@@ -9,9 +9,11 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from click.testing import CliRunner
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from autorenew.cli import main
 from monitoring.audit import audit
 from schemas.database import MIGRATIONS, check_schema, connect, migrate
 from schemas.errors import AutorenewError, ConfigurationError
@@ -228,3 +230,35 @@ def test_database_that_was_not_migrated_is_a_one_line_error(postgres: object) ->
     with pytest.raises(ConfigurationError, match="run `autorenew migrate` first"):
         check_schema(engine)
     engine.dispose()
+
+
+def test_an_owner_who_is_no_superuser_migrates_and_is_told_what_stays_open(
+    postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = connect(postgres.url())
+    at_once = server.execution_options(isolation_level="AUTOCOMMIT")
+    with at_once.connect() as tx:
+        tx.exec_driver_sql("CREATE ROLE plain LOGIN CREATEROLE PASSWORD 'plain'")
+        tx.exec_driver_sql("CREATE DATABASE of_plain OWNER plain")
+    try:
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL", postgres.url("of_plain", "plain", "plain"))
+        result = CliRunner().invoke(main, ["migrate"])
+
+        assert result.exit_code == 0, result.output
+        assert "every role may write large objects" in result.output
+        engine = connect(postgres.url("of_plain", "plain", "plain"))
+        with engine.begin() as tx:
+            tx.exec_driver_sql(
+                "SELECT enqueue_tasks('x', ARRAY[gen_random_uuid()], '{1}', '{q}', '{l}', 0)"
+            )
+            assert tx.exec_driver_sql("SELECT count(*) FROM tasks").scalar_one() == 1
+        engine.dispose()
+        reader = connect(postgres.role_url("of_plain", "readonly"))
+        with pytest.raises(SQLAlchemyError, match="permission denied"), reader.connect() as tx:
+            tx.exec_driver_sql("CREATE TEMPORARY TABLE mine ()")
+        reader.dispose()
+    finally:
+        with at_once.connect() as tx:
+            tx.exec_driver_sql("DROP DATABASE of_plain WITH (FORCE)")
+            tx.exec_driver_sql("DROP ROLE plain")
+        server.dispose()
