@@ -22,7 +22,8 @@ _SHOW = text("""
 _HISTORY = text("SELECT at, name, detail FROM events WHERE subject = :subject ORDER BY at, id")
 _ASSIGN = text("""
     UPDATE customers SET realm = :realm, updated_at = now()
-    WHERE realm IS DISTINCT FROM :realm AND (id = ANY(:ids) OR (:unassigned AND realm IS NULL))
+    WHERE realm IS DISTINCT FROM :realm AND (
+        id = ANY(CAST(:ids AS text[])) OR (:unassigned AND realm IS NULL))
 """)
 
 

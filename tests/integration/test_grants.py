@@ -18,7 +18,8 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
-from producers.control import failed, guard, lanes
+from autorenew.cli import customers
+from producers.control import ending, failed, guard, lanes
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements
@@ -46,7 +47,7 @@ Statement = tuple[str, Any]
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
-        failed._DROP, failed._LIST, lanes._LIST, agreements._raise,
+        failed._DROP, failed._LIST, lanes._LIST, agreements._raise, customers._ASSIGN,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -78,7 +79,7 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
-    "gateways": ["x"], "lanes": ["x"], "queues": ["x"],
+    "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x", "unassigned": True,
 }  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def live(world: Life) -> None:
     import_services(
         world.fleet.engine("api"), CatalogueCache(), SystemClock(),
         io.BytesIO(ndjson(row(), row(customer="dave", resource_id="r-2"))), "ndjson",
-        lambda reject: None,
+        lambda reject: None, realm="shop",
     )  # fmt: skip
     with world.fleet.engine("api").begin() as tx:
         waiting = [task.subject for task in failed.list_failed(tx)]
@@ -179,15 +180,21 @@ def live(world: Life) -> None:
     world.click("resume", one)
     world.click("mode", two, mode="manual")
     world.command("payment_method", payment_method="tok-new")
+    world.fleet.mailbox.refuse("alice@*")
     world.command("accept", contracts=[{"contract": "terms", "version": 2}])
     world.renew(two)
     declines(world)
     world.pass_until(first, -2)
+    world.command("customer", email="alice.new@example.com", country="BE", name="Alice")
     world.click("stop", three)  # while it is on a request
     world.pass_until(first, 8)
     accepts(world)
     world.renew(one)
     world.pass_until(first, 33)
+    with world.fleet.engine("api").begin() as tx:
+        catalogue = CatalogueCache().current(tx)
+        ending.end(tx, [two.id], "test", catalogue, world.fleet.clock.now())
+    world.fleet.settle(30)
     with world.fleet.engine("billing").connect() as tx:
         books = world.fleet.books().money()
         reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())

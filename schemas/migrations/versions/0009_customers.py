@@ -31,7 +31,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE orders ADD COLUMN billed_to JSONB")
     told = "realm, name, company, address"
     op.execute(f"""
-        GRANT SELECT ({told}, updated_at), INSERT ({told}), UPDATE ({told}) ON customers
+        GRANT SELECT ({told}), INSERT ({told}), UPDATE ({told}) ON customers
         TO autorenew_api
     """)
     op.execute("GRANT INSERT (billed_to) ON orders TO autorenew_api")
@@ -39,3 +39,5 @@ def upgrade() -> None:
     for step, queues in ENQUEUES.items():
         for queue in queues:
             op.execute(f"INSERT INTO enqueuers VALUES ('{step}', '{queue}', 'autorenew_api')")
+    # An order changes nothing of a customer any more.
+    op.execute("REVOKE UPDATE (subsidiary) ON customers FROM autorenew_api")
