@@ -174,8 +174,14 @@ def live(world: Life) -> None:
         lanes.resume(tx, "destructive")
     world.fleet.settle(30)
     accepts(world)
+    world.send(order("k-6", *map(line, ("site", "server", "vm", "phone")), customer="erin"))
+    with world.fleet.engine("api").begin() as tx:
+        hers = [s.id for s in world.services() if s.customer_id == "erin"]
+        now = world.fleet.clock.now()
+        assert ending.end(tx, hers, "abuse", CatalogueCache().current(tx), now)
+    world.fleet.settle(30)
 
-    one, two, three, *_ = world.services()
+    one, two, three, *_ = (s for s in world.services() if s.customer_id == "alice")
     world.click("stop", one)
     world.click("resume", one)
     world.click("mode", two, mode="manual")
@@ -185,16 +191,12 @@ def live(world: Life) -> None:
     world.renew(two)
     declines(world)
     world.pass_until(first, -2)
-    world.command("customer", email="alice.new@example.com", country="BE", name="Alice")
     world.click("stop", three)  # while it is on a request
+    world.command("customer", email="alice.new@example.com", country="BE", name="Alice")
     world.pass_until(first, 8)
     accepts(world)
     world.renew(one)
     world.pass_until(first, 33)
-    with world.fleet.engine("api").begin() as tx:
-        catalogue = CatalogueCache().current(tx)
-        ending.end(tx, [two.id], "test", catalogue, world.fleet.clock.now())
-    world.fleet.settle(30)
     with world.fleet.engine("billing").connect() as tx:
         books = world.fleet.books().money()
         reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
