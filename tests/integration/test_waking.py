@@ -110,8 +110,9 @@ def test_a_notification_that_names_no_batch_has_the_relay_look_for_itself(
     waker = Waker(database.engine("relay"))
     waker.ask(now=0.0)
 
-    enqueue(database)
-    database.run("SELECT pg_notify('ledger', :payload)", payload=payload)
+    with database.owner.begin() as tx:  # both arrive together
+        ledger.enqueue(tx, CHARGE, [(uuid.uuid4(), GATEWAY)])
+        tx.execute(text("SELECT pg_notify('ledger', :payload)"), {"payload": payload})
 
     assert select.select([waker.fileno()], [], [], 10)[0]
     assert waker.drain() == []
