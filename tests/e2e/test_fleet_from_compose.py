@@ -220,7 +220,7 @@ def test_the_composed_fleet_delivers_renews_and_drains(
 
     subsidiary = where_it_is_day()
     deployment.run("catalogue", "rollout", "set", "ovh", subsidiary, "2020-01-01")
-    deployment.run("intake", "service", "import", "--upstream", "shop",
+    deployment.run("intake", "service", "import", "--upstream", "upstream",
                    str(old_world(tmp_path, subsidiary)))  # fmt: skip
     wait_until(lambda: mailbox.received > 0, "the customer of what was taken over is told", 30)
     (mail,) = mailbox.messages

@@ -15,8 +15,8 @@ from tests.support.given import line, order, wait_until
 
 
 def want(database: Database, state: str) -> None:
-    """Change the desired state of every service, as a command would."""
-    with database.engine("api").begin() as tx:
+    """Change the desired state of every service, as billing does."""
+    with database.engine("billing").begin() as tx:
         rows = tx.exec_driver_sql(
             f"UPDATE services SET desired = '{state}', generation = generation + 1"
             " RETURNING id, universe, driver"
