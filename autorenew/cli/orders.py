@@ -80,6 +80,12 @@ def _say(number: int, answer: Answer, json_lines: bool) -> None:
             )
 
 
+_BY_KEY = text("""
+    SELECT id, upstream, state, reason, problems FROM orders
+    WHERE key = :key AND (CAST(:upstream AS text) IS NULL OR upstream = :upstream)
+""")
+
+
 @order.command("show")
 @click.argument("key")
 @click.option("--upstream", help="Needed where several upstreams use the same key.")
@@ -87,13 +93,7 @@ def _say(number: int, answer: Answer, json_lines: bool) -> None:
 def show_command(key: str, upstream: str | None, as_json: bool) -> None:
     """Show the timeline of the order with this KEY, across all queues."""
     with database().connect() as tx:
-        found = tx.execute(
-            text(
-                "SELECT id, upstream, state, reason, problems FROM orders WHERE key = :key"
-                " AND (CAST(:upstream AS text) IS NULL OR upstream = :upstream)"
-            ),
-            {"key": key, "upstream": upstream},
-        ).all()
+        found = tx.execute(_BY_KEY, {"key": key, "upstream": upstream}).all()
         if not found:
             raise AutorenewError(f"there is no order with key {key!r}")
         if len(found) > 1:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
-from autorenew.cli import customers
+from autorenew.cli import customers, orders
 from producers.control import ending, failed, guard, lanes
 from producers.imports import arrivals
 from producers.imports.importing import import_services
@@ -48,6 +48,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
         failed._DROP, failed._LIST, lanes._LIST, agreements._raise, customers._ASSIGN,
+        orders._BY_KEY,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -200,6 +201,8 @@ def live(world: Life) -> None:
     with world.fleet.engine("billing").connect() as tx:
         books = world.fleet.books().money()
         reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
+    with world.fleet.engine("api").connect() as tx:
+        assert orders._timeline(tx, one.order_id)
     world.roll_out("ovh")
 
 

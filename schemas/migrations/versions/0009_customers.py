@@ -41,3 +41,9 @@ def upgrade() -> None:
             op.execute(f"INSERT INTO enqueuers VALUES ('{step}', '{queue}', 'autorenew_api')")
     # An order changes nothing of a customer any more.
     op.execute("REVOKE UPDATE (subsidiary) ON customers FROM autorenew_api")
+    # `autorenew order show`, for whoever places orders.
+    op.execute("GRANT SELECT (upstream, reason) ON orders TO autorenew_api")
+    op.execute("""
+        GRANT SELECT (id, at, subject, name, waited, attempt, detail) ON events TO autorenew_api
+    """)
+    op.execute("GRANT SELECT (line, unit) ON services TO autorenew_api")
