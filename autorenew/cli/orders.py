@@ -82,7 +82,8 @@ def _say(number: int, answer: Answer, json_lines: bool) -> None:
 
 _BY_KEY = text("""
     SELECT id, upstream, state, reason, problems FROM orders
-    WHERE key = :key AND (CAST(:upstream AS text) IS NULL OR upstream = :upstream)
+    WHERE key = CAST(:key AS text)
+      AND (CAST(:upstream AS text) IS NULL OR upstream = CAST(:upstream AS text))
 """)
 
 

@@ -99,7 +99,6 @@ def test_provisioning_says_once_from_when_on_a_service_lasts(
         ("scheduler", "UPDATE emails SET begun_at = now()"),
         ("api", "SELECT vat_number FROM orders"),
         ("api", "SELECT body FROM rejected_documents"),
-        ("api", "SELECT at FROM events"),
         ("api", "SELECT net FROM payment_requests"),
         ("api", "INSERT INTO orders (accepted_at) VALUES ('2020-01-01')"),
         ("api", "INSERT INTO agreements (accepted_at) VALUES ('2020-01-01')"),
