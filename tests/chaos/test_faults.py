@@ -63,7 +63,10 @@ def finish(fleet: PrivateFleet, orders: int, simulator: Running) -> None:
     query = "SELECT count(*) FROM orders"
     fleet.wait_until(lambda: fleet.scalar(query) == orders, TIMEOUT_SECONDS, "all are taken in")
     fleet.wait_until_idle(TIMEOUT_SECONDS)
-    assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == orders
+    failed = fleet.scalar(
+        "SELECT json_agg(DISTINCT ARRAY[name, reason, error]) FROM tasks WHERE state = 'failed'"
+    )
+    assert fleet.scalar("SELECT count(*) FROM orders WHERE state = 'delivered'") == orders, failed
     assert_clean(fleet)
 
 
