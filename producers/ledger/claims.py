@@ -36,7 +36,12 @@ _CLAIM = text(f"""
     SELECT t.subject, t.wanted, t.attempts,
            extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited
     FROM held CROSS JOIN LATERAL unnest(held.subjects) AS s(subject)
-    JOIN tasks AS t ON t.name = :name AND t.subject = s.subject
+    -- One by one, by the key: a join was planned as a product of all tasks of the name with the
+    -- batch while the table had no statistics yet.
+    CROSS JOIN LATERAL (
+        SELECT subject, wanted, attempts, run_at FROM tasks
+        WHERE name = :name AND subject = s.subject LIMIT 1
+    ) AS t
     ORDER BY t.subject
 """)
 
