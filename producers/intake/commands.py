@@ -260,7 +260,7 @@ def _why_not(
     if service.price is None:
         message = f"{service.plan.code} has no price for {service.period} any more"
         yield _problem("price_gone", path, message)
-    if service.payment_method_id is None:
+    if service.payment_method_id is None and not view.is_free:
         yield _problem("payment_method_missing", path, "there is no saved payment method")
 
 
