@@ -218,6 +218,8 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     timezone = subsidiary.timezone
     began_on = period.end(row.anchor, row.paid_periods - 1)
     currency = row.currency or subsidiary.currency
+    fixed = None if row.net is None else Money(row.net, currency)
+    price = fixed or plan.renewal(row.subsidiary, period)
     notices = {
         Notice.parse(kind): datetime.fromisoformat(at) if at else None
         for kind, at in (row.notices or {}).items()
@@ -238,7 +240,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         anchor=row.anchor,
         paid_periods=row.paid_periods,
         payment_method_id=row.payment_method_id,
-        fixed=None if row.net is None else Money(row.net, currency),
+        fixed=fixed,
         announced=None if row.announced is None else Money(row.announced, currency),
         request_id=row.request_id,
         requests=row.requests,
@@ -258,6 +260,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             mode_changed_at=row.mode_changed_at,
             suspended_at=row.suspended_at,
             taken_over_at=row.taken_over_at,
+            is_free=price is not None and price.amount == 0,
             cycle=Cycle(
                 notices=notices,
                 refused=refused,

@@ -205,11 +205,13 @@ def _longer(service: Renewable, periods: int) -> Renewable:
     """The service as it is once so many more periods are paid."""
     paid_periods = service.paid_periods + periods
     timezone = service.subsidiary.timezone
+    price = service.plan.renewal(service.subsidiary.code, service.period)
     view = replace(
         service.view,
         desired=ResourceState.ACTIVE,
         began_at=local_midnight(service.end(paid_periods - 1), timezone),
         expires_at=local_midnight(service.end(paid_periods), timezone),
+        is_free=price is not None and price.amount == 0,
         cycle=Cycle(),
     )
     return replace(
