@@ -354,7 +354,13 @@ def _change_method(
         return False
     history.record(tx, (Event(service, "payment_method.changed") for service in changed))
     services = next_steps.load(tx, changed, catalogue)
-    unpaid = [s for s in services if _is_unpaid(s) and not _waits_after_a_rise(s, now)]
+    unpaid = [
+        s
+        for s in services
+        if _is_unpaid(s)
+        and not _waits_after_a_rise(s, now)
+        and not s.view.is_behind(s.plan.policy, now)
+    ]
     _ask(tx, unpaid, catalogue, now)
     retried = {service.id for service in unpaid}
     next_steps.decide(tx, [s for s in services if s.id not in retried], now)

@@ -112,6 +112,19 @@ def test_a_charge_that_was_paused_for_months_waits_for_its_customer(life: Any) -
     world.clean()
 
 
+def test_a_new_payment_method_does_not_pay_for_what_is_behind(life: Any) -> None:
+    world = life()
+    arrives(world, row(anchor=None, expires_on=expired(world, 100)))
+    world.pass_days(2)
+
+    world.command("payment_method", payment_method="tok-new")
+    world.pass_days(3)
+
+    assert charged(world) == []
+    assert world.service().state == "active"
+    world.clean()
+
+
 def test_what_is_behind_comes_off_its_open_request(life: Any) -> None:
     world = life()
     first = world.order()

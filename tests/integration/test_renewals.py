@@ -5,7 +5,7 @@ from typing import Any
 
 from schemas.catalogue import Catalogue, Plan
 from schemas.catalogue.store import save
-from schemas.values import Money, Period
+from schemas.values import Money, Period, derived_id
 from tests.support import given
 from tests.support.given import line
 
@@ -63,6 +63,32 @@ def test_renewals_of_one_customer_and_day_are_one_payment_request(life: Any) -> 
         " FROM payment_requests AS r WHERE order_id IS NULL ORDER BY customer_id"
     )
     assert renewals == [("alice", "paid", 4), ("bob", "paid", 1)]
+    world.clean()
+
+
+def test_a_payment_method_that_was_changed_without_a_retry_is_the_one_that_is_charged(
+    life: Any,
+) -> None:
+    world = life()
+    first = world.order()
+    declines(world)
+    world.pass_until(first, -2.9)
+    accepts(world)
+    # As it is left while its customer has days to object to a higher amount.
+    new = derived_id("payment method", "alice", "tok-new")
+    with world.fleet.owner.begin() as tx:
+        tx.exec_driver_sql(
+            "INSERT INTO payment_methods (id, customer_id, token) VALUES (%s, 'alice', 'tok-new')",
+            (new,),
+        )
+        tx.exec_driver_sql("UPDATE services SET payment_method_id = %s", (new,))
+
+    world.pass_until(first, -0.9)
+
+    paid_with = world.database.all(
+        "SELECT payment_method_id FROM charges WHERE state = 'succeeded' ORDER BY started_at"
+    )
+    assert [row.payment_method_id == new for row in paid_with] == [False, True]
     world.clean()
 
 

@@ -21,14 +21,16 @@ from schemas.values import RequestId, ResourceState, ServiceId
 from workers.billing.payment_requests import store
 
 # As they were left when it was handed over: any change since would have decided anew. But whoever
-# changes a customer holds no service, so that is looked at here.
+# changes a customer holds no service, and whoever changes a payment method sees no request, so that
+# is looked at here.
 # The services are held: nobody decides that one goes while its charge begins.
 _UNDISTURBED = text("""
     WITH held AS MATERIALIZED (
         SELECT l.request_id, s.next_step = 'charge' AND s.next_step_at <= :now
             AND s.next_subject = l.request_id
             AND (r.stands_until IS NULL OR r.stands_until > :now)
-            AND (p.country, p.vat_number) IS NOT DISTINCT FROM (c.country, c.vat_number) AS as_left
+            AND (p.country, p.vat_number, p.payment_method_id) IS NOT DISTINCT FROM
+                (c.country, c.vat_number, s.payment_method_id) AS as_left
         FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
         JOIN payment_requests AS p ON p.id = l.request_id
         JOIN customers AS c ON c.id = p.customer_id
