@@ -504,7 +504,7 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
         unpaid_since = cycle.declined_at or refused_at
         told_behind_at = cycle.given_at(Notice(BEHIND), policy)
         if unpaid_since is not None:
-            at = max(at, unpaid_since + timedelta(days=days - policy.charges[0]))
+            at = max(at, _days_after(unpaid_since, days - policy.charges[0], service.timezone))
         elif told_behind_at is not None:
             at = max(at, told_behind_at + timedelta(days=policy.notice))
         else:
@@ -549,10 +549,16 @@ def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> da
     """
     if service.suspended_at is None:
         return None
-    grace = timedelta(days=policy.terminate - (policy.suspend or 0))
+    grace = policy.terminate - (policy.suspend or 0)
     warned = told_at + timedelta(days=policy.notice)
-    at = max(service.day(policy.terminate), service.suspended_at + grace, warned)
+    after_grace = _days_after(service.suspended_at, grace, service.timezone)
+    at = max(service.day(policy.terminate), after_grace, warned)
     return _day_over(at, service.timezone)
+
+
+def _days_after(moment: datetime, days: int, timezone: str) -> datetime:
+    """The local midnight with which the day so many days later begins."""
+    return local_midnight(local_date(moment, timezone) + timedelta(days=days), timezone)
 
 
 def _day_over(moment: datetime, timezone: str) -> datetime:

@@ -102,8 +102,10 @@ BREAKS = {
         "UPDATE credit_notes SET number = 7",
     ],
     "a series' counter is its last number": ["UPDATE invoice_series SET last_number = 9"],
-    "every paid period of a service is on one invoice line": [
+    "every paid period of a service is on one line of a paid request, and of its invoice": [
         "UPDATE services SET paid_periods = 2 WHERE plan = 'site'",
+        "UPDATE invoice_lines SET period_number = 7 WHERE service_id = (SELECT id FROM services"
+        " WHERE plan = 'site')",
     ],
     "a delivered service expires at its anchor plus its paid periods": [
         "UPDATE services SET expires_at = expires_at + interval '1 hour' WHERE plan = 'site'",

@@ -71,12 +71,12 @@ def test_a_customer_in_another_country_pays_that_countrys_tax(
     assert invoices[1] == ("b", 0, "Reverse charge", "DE136695976")
 
 
-def test_free_order_is_invoiced_and_never_charged(embedded: Any, database: Database) -> None:
+def test_free_order_is_neither_charged_nor_invoiced(embedded: Any, database: Database) -> None:
     fleet = embedded()
     run(fleet, database, order("k-1", line("gift")))
 
     assert database.value("SELECT state FROM orders") == "delivered"
-    assert database.value("SELECT total FROM invoices") == 0
+    assert database.value("SELECT count(*) FROM invoices") == 0
     assert fleet.simulator.simulator.store.book(0, 10) == []
 
 

@@ -22,7 +22,7 @@ def test_who_cannot_be_written_to_keeps_no_unpaid_service(life: Any) -> None:
 
     world.pass_until(first, 4.5)
     assert world.service().state == "active"
-    world.pass_until(first, 6.5)
+    world.pass_until(first, 7.5)
     assert world.service().state == "suspended"
     world.pass_until(first, 33)
     assert world.service().state == "terminated"

@@ -35,7 +35,7 @@ from tests.integration.test_importing import ndjson, row
 from tests.integration.test_renewals import DECLINE, accepts, declines
 from tests.support.given import body, line, order
 from tests.support.life import Life
-from workers.billing.charges import charge, reconcile
+from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
@@ -55,7 +55,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
-        requests._RELEASE, requests._OFF,
+        requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,

@@ -403,9 +403,12 @@ def test_rejected_rows_are_written_beside_the_file_and_can_be_imported_once_mend
 
     first = cli(str(file))
 
-    assert (first.exit_code, first.stdout.strip()) == (
+    assert (first.exit_code, first.stdout.splitlines()[0]) == (
         1,
         f"1 imported, 0 already known, 1 rejected (see {rejects})",
+    )
+    assert first.stdout.splitlines()[-1].split("  ")[0] == (
+        "not charged, and late: renewal is not switched on"
     )
     (found,) = csv.DictReader(rejects.read_text().splitlines())
     assert (found["line"], found["code"]) == ("2", "email_invalid mode_invalid")
@@ -421,6 +424,10 @@ def test_rejected_rows_are_written_beside_the_file_and_can_be_imported_once_mend
     assert second.exit_code == 0
     assert json.loads(second.stdout) == {
         "imported": 1, "known": 1, "rejected": 0, "rejects": None, "dry_run": False,
+        "prospects": [
+            {"decision": "not_rolled_out", "is_late": True, "services": 1,
+             "net": {"amount": 18935, "currency": "EUR"}}
+        ],
     }  # fmt: skip
     assert not rejects.exists()
     assert database.value("SELECT count(*) FROM services") == 2
@@ -433,7 +440,8 @@ def test_standard_input_is_imported_and_its_rejected_rows_are_printed(
 
     said = cli("-", "--format", "ndjson", "--dry-run", stdin=body)
     assert said.exit_code == 1
-    assert said.stdout.strip() == "1 would be imported, 0 already known, 1 would be rejected"
+    first, *_ = said.stdout.splitlines()
+    assert first == "1 would be imported, 0 already known, 1 would be rejected"
     assert '2,mode_invalid,"mode must be' in said.stderr
 
     path = tmp_path / "rejects.csv"

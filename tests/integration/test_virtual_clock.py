@@ -16,7 +16,7 @@ from schemas.clock import SystemClock
 from schemas.errors import ConfigurationError
 from schemas.virtual_clock import ClockBusy, VirtualClock, clock_of
 from tests.conftest import Database
-from tests.support.given import body, line, order
+from tests.support.given import body, order
 
 A_WEEK = timedelta(days=7)
 # Between two looks at the real clock on a busy machine.
@@ -163,7 +163,7 @@ def test_fleet_dates_its_deliveries_by_the_virtual_clock(embedded: Any, database
     fleet = embedded(ahead=timedelta(days=400))
     today = fleet.clock.now().date()
 
-    fleet.intake.place("shop", "python", [body(order("k-1", line("gift")))])
+    fleet.intake.place("shop", "python", [body(order("k-1"))])
     fleet.settle(30)
 
     anchor = database.value("SELECT anchor FROM services")

@@ -427,12 +427,12 @@ class TestEnd:
     def test_suspension_waits_for_8_days_after_the_first_decline(self) -> None:
         told = {notice("before-1"): on(-1, 8), notice("declined-2"): on(6, 8)}
         cycle = declined(on(3, 4), on(6), notices=told)
-        assert what(a_service(cycle=cycle)) == (Step.SUSPEND, on(12))
+        assert what(a_service(cycle=cycle)) == (Step.SUSPEND, on(11))
 
     def test_termination_counts_from_the_real_day_of_suspension(self) -> None:
         cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(13, 8)})
         service = manual(**SUSPENDED, suspended_at=on(12, 9), cycle=cycle)
-        assert what(service) == (Step.TERMINATE, on(38))
+        assert what(service) == (Step.TERMINATE, on(37))
 
     def test_termination_counts_from_the_day_the_suspension_was_told(self) -> None:
         cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(28, 8)})

@@ -102,14 +102,14 @@ def untellable(policy: Policy = DEFAULT_POLICY, refused_at: int = 0, **changes: 
 
 
 def test_who_cannot_be_told_is_not_charged_and_ends_as_if_a_charge_was_declined_then() -> None:
-    assert untellable() == NextStep(Step.SUSPEND, on(9))
+    assert untellable() == NextStep(Step.SUSPEND, on(8))
     assert untellable(mode=RenewalMode.MANUAL) == NextStep(Step.SUSPEND, on(8))
     declined = {"declines": 1, "declined_at": on(-3), "last_declined_at": on(-3)}
     assert untellable(cycle=declined) == NextStep(Step.SUSPEND, on(8))
 
 
 def test_who_asked_for_the_renewal_and_cannot_be_told_has_not_paid() -> None:
-    assert untellable(cycle={"asked_at": on(-1)}) == NextStep(Step.SUSPEND, on(9))
+    assert untellable(cycle={"asked_at": on(-1)}) == NextStep(Step.SUSPEND, on(8))
 
 
 @pytest.mark.parametrize("refused_at", [0, 60])

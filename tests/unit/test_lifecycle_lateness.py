@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.clock import local_midnight
+from schemas.clock import local_date, local_midnight
 from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, Service, Step, due_notices, next_step
 from schemas.rules.notices import End
 from schemas.values import RenewalMode, ResourceState, ServiceState
@@ -118,6 +118,10 @@ class Fleet:
         cycle = replace(self.service.cycle, **facts)  # type: ignore[arg-type]
         self.service = replace(self.service, cycle=cycle)
 
+    def _days(self, since: datetime, now: datetime) -> int:
+        timezone = self.service.timezone
+        return (local_date(now, timezone) - local_date(since, timezone)).days
+
     def _check_notice(self, now: datetime) -> None:
         noticed_at = self.service.cycle.noticed_at(End.UNPAID)
         assert noticed_at is not None
@@ -141,7 +145,7 @@ class Fleet:
             declined_at = self.service.cycle.declined_at
             told_at = self.service.cycle.notices.get(notice("behind"))
             assert declined_at is not None or told_at is not None
-            assert declined_at is None or now - declined_at >= timedelta(days=8)
+            assert declined_at is None or self._days(declined_at, now) >= 8
             assert declined_at or now - told_at >= timedelta(days=self.policy.notice)
 
     def _check_termination(self, now: datetime) -> None:
@@ -155,7 +159,7 @@ class Fleet:
             told_at = notices[notice("suspended")]
             assert service.suspended_at is not None
             assert told_at is not None
-            assert now - service.suspended_at >= timedelta(days=25)
+            assert self._days(service.suspended_at, now) >= 25
             assert now - told_at >= timedelta(days=self.policy.notice)
         elif service.missing_contract is not None:
             told_at = notices[notice(f"contract-{service.missing_contract}")]
