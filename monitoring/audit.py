@@ -211,8 +211,16 @@ CHECKS = {
           AND EXISTS (SELECT FROM notices AS n JOIN services AS s ON s.id = n.service_id
             WHERE n.email_id = e.id AND s.expires_at = n.expires_at AND s.desired <> 'absent')
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'remind' AND t.subject = e.id)""",
+    "what an operator has suspended is to stay so": """
+        SELECT s.id FROM services AS s WHERE s.held_at IS NOT NULL AND s.desired = 'active'""",
+    "what is suspended was not paid, or an operator has it so": """
+        SELECT s.id FROM services AS s
+        WHERE s.state = 'suspended' AND s.desired = 'suspended'
+          AND s.suspended_at IS NULL AND s.held_at IS NULL
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
     "what was suspended or terminated for want of payment was told so before": """
         SELECT s.id FROM services AS s WHERE s.state = 'suspended' AND s.imported_periods = 0
+          AND s.desired = 'suspended' AND (s.held_at IS NULL OR s.suspended_at IS NOT NULL)
           AND NOT EXISTS (SELECT FROM notices AS n JOIN emails AS e ON e.id = n.email_id
             WHERE n.service_id = s.id AND n.expires_at = s.expires_at
               AND (e.sent_at IS NOT NULL OR e.refused_at IS NOT NULL))""",

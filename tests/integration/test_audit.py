@@ -24,6 +24,7 @@ BEGUN = """WITH begun AS (INSERT INTO emails (id, customer_id, day, begun_at)
     INSERT INTO notices (service_id, expires_at, kind, email_id)
     SELECT s.id, s.expires_at, 'before-1', begun.id FROM services AS s, begun
     WHERE s.plan = 'site'"""
+SUSPENDED = "state = 'suspended', desired = 'suspended', confirmed = 'suspended'"
 # A payment method of somebody else.
 BOB = """INSERT INTO customers (id, subsidiary, country, language, email)
         VALUES ('bob', 'FR', 'FR', 'fr', 'bob@example.com');
@@ -150,9 +151,17 @@ BREAKS = {
         " VALUES (gen_random_uuid(), 'alice', now(), now())",
     ],
     "an e-mail that was begun was sent, or is being sent": [BEGUN],
+    "what an operator has suspended is to stay so": [
+        "UPDATE services SET held_at = now() WHERE plan = 'site'",
+    ],
+    "what is suspended was not paid, or an operator has it so": [
+        f"UPDATE services SET {SUSPENDED} WHERE plan = 'site'",
+    ],
     "what was suspended or terminated for want of payment was told so before": [
-        "UPDATE services SET state = 'suspended' WHERE plan = 'site'",
-        f"UPDATE services SET state = 'suspended' WHERE plan = 'site'; {BEGUN}",
+        f"UPDATE services SET {SUSPENDED} WHERE plan = 'site'",
+        f"UPDATE services SET {SUSPENDED} WHERE plan = 'site'; {BEGUN}",
+        f"UPDATE services SET {SUSPENDED}, held_at = now(), suspended_at = now()"
+        " WHERE plan = 'site'",
     ],
     "what was paid for and refused is given back": ["UPDATE request_lines SET refused_at = now()"],
 }

@@ -115,7 +115,8 @@ class ExtendedRow:
     """A service that lasts longer.
 
     Attributes:
-        resumes: generations to go up: 1, if it was suspended.
+        resumes: generations to go up: 1, if it was suspended for want of payment. What an operator
+            suspended stays so.
     """
 
     id: ServiceId
@@ -131,8 +132,10 @@ _extend = Bulk(
     ExtendedRow,
     """
     UPDATE services AS s
-    SET paid_periods = r.paid_periods, expires_at = r.expires_at, desired = 'active',
-        generation = s.generation + r.resumes, next_step = r.next_step,
+    SET paid_periods = r.paid_periods, expires_at = r.expires_at,
+        desired = CASE WHEN s.held_at IS NULL THEN 'active' ELSE 'suspended' END,
+        generation = s.generation + CASE WHEN s.held_at IS NULL THEN r.resumes ELSE 0 END,
+        suspended_at = CASE WHEN s.held_at IS NULL THEN s.suspended_at END, next_step = r.next_step,
         next_step_at = r.next_step_at, next_subject = r.next_subject
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, paid_periods integer,
         expires_at timestamptz, resumes integer, next_step text, next_step_at timestamptz,
