@@ -169,7 +169,7 @@ def test_a_stop_of_a_service_that_an_operator_suspended_is_carried_out(given_lif
 def test_a_suspension_that_was_lifted_before_it_was_done_does_not_come_late(
     given_life: Any,
 ) -> None:
-    world, operator, _ = given_life()
+    world, _, _ = given_life()
     ids = [s.id for s in world.services()]
     with world.database.engine("api").begin() as tx:
         catalogue, now = CatalogueCache().current(tx), world.fleet.clock.now()

@@ -28,3 +28,17 @@ def upgrade() -> None:
         TO autorenew_api
     """)
     op.execute("GRANT UPDATE (suspended_at) ON services TO autorenew_billing")
+    op.execute("INSERT INTO enqueuers VALUES ('request', 'billing', 'autorenew_billing')")
+    _mail()
+
+
+def _mail() -> None:
+    """What nothing can be written about goes into an e-mail of its own."""
+    op.execute("DROP INDEX emails_customer_day")
+    op.execute("CREATE INDEX emails_customer_day ON emails (customer_id, day)")
+    op.execute("""
+        GRANT SELECT (day), INSERT (id, customer_id, day) ON emails TO autorenew_reminders
+    """)
+    op.execute("GRANT UPDATE (email_id) ON notices TO autorenew_reminders")
+    op.execute("GRANT EXECUTE ON FUNCTION enqueue_tasks TO autorenew_reminders")
+    op.execute("INSERT INTO enqueuers VALUES ('remind', 'reminders', 'autorenew_reminders')")
