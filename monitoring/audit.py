@@ -189,8 +189,6 @@ CHECKS = {
         WHERE s.state IN ('active', 'suspended') AND s.desired <> 'absent'
           AND s.next_step_at IS NULL
           AND NOT EXISTS (SELECT FROM recomputations)
-          -- A service that was given up by its policy's last step waits for its customer.
-          AND (s.next_step IS NOT NULL OR s.mode = 'automatic')
           AND NOT EXISTS (SELECT FROM tasks AS t
             WHERE t.subject IN (s.id, s.next_subject) AND t.name <> 'price')
           AND NOT EXISTS (SELECT FROM renewals AS r JOIN tasks AS t ON t.subject = r.request_id
@@ -207,7 +205,8 @@ CHECKS = {
         SELECT e.id FROM emails AS e WHERE e.sent_at IS NOT NULL
           AND NOT EXISTS (SELECT FROM notices AS n WHERE n.email_id = e.id)""",
     "an e-mail that was begun was sent, or is being sent": """
-        SELECT e.id FROM emails AS e WHERE e.begun_at IS NOT NULL AND e.sent_at IS NULL
+        SELECT e.id FROM emails AS e
+        WHERE e.begun_at IS NOT NULL AND e.sent_at IS NULL AND e.given_up_at IS NULL
           AND EXISTS (SELECT FROM notices AS n JOIN services AS s ON s.id = n.service_id
             WHERE n.email_id = e.id AND s.expires_at = n.expires_at AND s.desired <> 'absent')
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'remind' AND t.subject = e.id)""",
@@ -303,7 +302,7 @@ _OUR_MONEY = text("""
     WHERE i.total > 0 AND coalesce(m.gateway, 'default') = ANY(:gateways)
     UNION ALL
     SELECT 'refund', f.key, n.total, n.currency FROM credit_notes AS n
-    JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded'
+    JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded' AND NOT f.by_hand
     JOIN charges AS c ON c.key = f.charge_key
     LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
     WHERE coalesce(m.gateway, 'default') = ANY(:gateways)

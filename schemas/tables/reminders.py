@@ -19,6 +19,8 @@ emails = Table(
     moment("sent_at"),
     # When the mail server first refused it for its recipient.
     moment("refused_at"),
+    # When a person gave it up: its notices count as those that cannot be delivered.
+    moment("given_up_at"),
     Index("emails_customer_day", "customer_id", "day"),
 )
 

@@ -10,6 +10,7 @@ from producers.control import failed
 from tests.conftest import Database
 from tests.integration.test_billing import assert_clean, run
 from tests.support.given import line, order
+from tests.support.operators import give_up
 
 # Renewals that say they are on a payment request; one that is; an e-mail that was begun with a
 # notice in it.
@@ -142,6 +143,10 @@ BREAKS = {
     ],
     "what renews has a next step, or a task that is about it": [
         "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site'",
+        "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site';"
+        " UPDATE services SET mode = 'manual', next_step = NULL, next_step_at = NULL",
+        "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site';"
+        " UPDATE services SET mode = 'stop', next_step = NULL, next_step_at = NULL",
     ],
     "what is not in the rollout was never reminded, charged or ended by itself": [
         "UPDATE services SET next_step = 'remind', next_step_at = now() WHERE plan = 'site'",
@@ -173,7 +178,7 @@ def books(embedded: Any, database: Database) -> Any:
     fleet = embedded([{"fault": "refuse", "operation": "create", "plan": "vm"}])
     run(fleet, database, order("k-1", line("site"), line("vm")))
     with database.engine("api").begin() as tx:
-        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+        give_up(tx, failed.list_failed(tx)[0].subject)
     fleet.wait_until_idle(30)
     assert_clean(fleet, database)
     return fleet

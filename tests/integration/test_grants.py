@@ -35,6 +35,7 @@ from tests.integration.test_importing import ndjson, row
 from tests.integration.test_renewals import DECLINE, accepts, declines
 from tests.support.given import body, line, order
 from tests.support.life import Life
+from tests.support.operators import give_up
 from workers.billing.charges import charge, reconcile
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
@@ -170,7 +171,7 @@ def live(world: Life) -> None:
         failed.retry(tx, waiting)
     world.fleet.settle(30)
     with world.fleet.engine("api").begin() as tx:
-        failed.cancel(tx, waiting[0])
+        give_up(tx, waiting[0])
         lanes.pause(tx, "destructive", "x")
         lanes.resume(tx, "destructive")
     world.fleet.settle(30)

@@ -183,8 +183,15 @@ events = st.tuples(
     mode=RenewalMode.AUTOMATIC,
     months=1,
     happened=[
-        (Walk.go_on, 1), (Walk.write, 1), (Walk.click_mode, 2), (Walk.ask, 0), (Walk.go_on, 0),
-        (Walk.go_on, 0), (Walk.write, 1), (Walk.go_on, 0), (Walk.write, 1),
+        (Walk.go_on, 1),
+        (Walk.write, 1),
+        (Walk.click_mode, 2),
+        (Walk.ask, 0),
+        (Walk.go_on, 0),
+        (Walk.go_on, 0),
+        (Walk.write, 1),
+        (Walk.go_on, 0),
+        (Walk.write, 1),
     ],
 )
 @settings(max_examples=500, deadline=None)
@@ -198,5 +205,3 @@ def test_a_service_that_nobody_has_in_hand_always_has_a_next_step(
             assert walk.step() is None
             return
         assert walk.is_under_way or walk.step() is not None, event.__name__
-
-

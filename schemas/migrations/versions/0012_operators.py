@@ -11,6 +11,9 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
+# Steps that are dropped, once a person has given them up or their cause is gone.
+GIVEN_UP = "'price', 'remind', 'request', 'withdraw', 'suspend', 'terminate'"
+# Roles that decide what is next for a service.
 DECIDE = ("api", "billing", "provisioning", "reminders", "scheduler")
 
 
@@ -30,6 +33,7 @@ def upgrade() -> None:
     op.execute("GRANT UPDATE (suspended_at) ON services TO autorenew_billing")
     op.execute("INSERT INTO enqueuers VALUES ('request', 'billing', 'autorenew_billing')")
     _mail()
+    _given_up()
 
 
 def _mail() -> None:
@@ -42,3 +46,19 @@ def _mail() -> None:
     op.execute("GRANT UPDATE (email_id) ON notices TO autorenew_reminders")
     op.execute("GRANT EXECUTE ON FUNCTION enqueue_tasks TO autorenew_reminders")
     op.execute("INSERT INTO enqueuers VALUES ('remind', 'reminders', 'autorenew_reminders')")
+
+
+def _given_up() -> None:
+    """What has failed is given up, or settled by hand."""
+    op.execute("ALTER TABLE emails ADD COLUMN given_up_at TIMESTAMP WITH TIME ZONE")
+    op.execute(
+        "GRANT SELECT (begun_at), UPDATE (refused_at, given_up_at) ON emails TO autorenew_api"
+    )
+    op.execute("GRANT DELETE ON notices TO autorenew_api")
+    op.execute("ALTER TABLE payment_requests ADD COLUMN given_up_at TIMESTAMP WITH TIME ZONE")
+    op.execute("GRANT UPDATE (given_up_at) ON payment_requests TO autorenew_api, autorenew_billing")
+    op.execute("ALTER TABLE refunds ADD COLUMN by_hand BOOLEAN NOT NULL DEFAULT false")
+    op.execute("GRANT UPDATE (by_hand) ON refunds TO autorenew_billing")
+    op.execute(f"""
+        ALTER POLICY tasks_api_delete ON tasks USING (state = 'failed' AND name IN ({GIVEN_UP}))
+    """)

@@ -98,6 +98,13 @@ _DECLINED = text("""
 """)
 
 
+# What a person gave up was one attempt: the next one is charged again.
+_NEXT_ATTEMPT = text("""
+    UPDATE payment_requests SET given_up_at = NULL
+    WHERE id = ANY(:ids) AND given_up_at IS NOT NULL
+""")
+
+
 def decline(
     tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
 ) -> None:
@@ -107,6 +114,7 @@ def decline(
     }
     next_steps.lock(tx, ids)
     tx.execute(_DECLINED, {"ids": list(request_ids), "now": now})
+    tx.execute(_NEXT_ATTEMPT, {"ids": list(request_ids)})
     next_steps.decide_again(tx, ids, catalogue, now, charges=True)
 
 
