@@ -24,7 +24,7 @@ from producers.control import failed
 from producers.intake import Verdict
 from producers.steps import CONVERGE
 from schemas.catalogue import Catalogue
-from schemas.catalogue.store import save
+from schemas.catalogue.store import CatalogueCache, save
 from schemas.values import Money
 
 BATCH = 250
@@ -218,9 +218,10 @@ def _work(console: Console, fleet: Embedded, catalogue: Catalogue, count: int, s
 def _give_up_what_failed(fleet: Embedded) -> int:
     """As a person would with `autorenew failed cancel`."""
     with fleet.engine("api").begin() as tx:
+        catalogue, now = CatalogueCache().current(tx), fleet.clock.now()
         tasks = [task for task in failed.list_failed(tx) if task.name == CONVERGE]
         for task in tasks:
-            failed.cancel(tx, task.subject)
+            failed.cancel(tx, task.subject, catalogue, now)
     return len(tasks)
 
 

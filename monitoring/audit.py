@@ -193,8 +193,6 @@ CHECKS = {
         WHERE s.state IN ('active', 'suspended') AND s.desired <> 'absent'
           AND s.next_step_at IS NULL
           AND NOT EXISTS (SELECT FROM recomputations)
-          -- A service that was given up by its policy's last step waits for its customer.
-          AND (s.next_step IS NOT NULL OR s.mode = 'automatic')
           AND NOT EXISTS (SELECT FROM tasks AS t
             WHERE t.subject IN (s.id, s.next_subject) AND t.name <> 'price')
           AND NOT EXISTS (SELECT FROM renewals AS r JOIN tasks AS t ON t.subject = r.request_id
@@ -211,12 +209,21 @@ CHECKS = {
         SELECT e.id FROM emails AS e WHERE e.sent_at IS NOT NULL
           AND NOT EXISTS (SELECT FROM notices AS n WHERE n.email_id = e.id)""",
     "an e-mail that was begun was sent, or is being sent": """
-        SELECT e.id FROM emails AS e WHERE e.begun_at IS NOT NULL AND e.sent_at IS NULL
+        SELECT e.id FROM emails AS e
+        WHERE e.begun_at IS NOT NULL AND e.sent_at IS NULL AND e.given_up_at IS NULL
           AND EXISTS (SELECT FROM notices AS n JOIN services AS s ON s.id = n.service_id
             WHERE n.email_id = e.id AND s.expires_at = n.expires_at AND s.desired <> 'absent')
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'remind' AND t.subject = e.id)""",
+    "what an operator has suspended is to stay so": """
+        SELECT s.id FROM services AS s WHERE s.held_at IS NOT NULL AND s.desired = 'active'""",
+    "what is suspended was not paid, or an operator has it so": """
+        SELECT s.id FROM services AS s
+        WHERE s.state = 'suspended' AND s.desired = 'suspended'
+          AND s.suspended_at IS NULL AND s.held_at IS NULL
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
     "what was suspended or terminated for want of payment was told so before": """
         SELECT s.id FROM services AS s WHERE s.state = 'suspended' AND s.imported_periods = 0
+          AND s.desired = 'suspended' AND (s.held_at IS NULL OR s.suspended_at IS NOT NULL)
           AND NOT EXISTS (SELECT FROM notices AS n JOIN emails AS e ON e.id = n.email_id
             WHERE n.service_id = s.id AND n.expires_at = s.expires_at
               AND (e.sent_at IS NOT NULL OR e.refused_at IS NOT NULL))""",
@@ -299,7 +306,7 @@ _OUR_MONEY = text("""
     WHERE i.total > 0 AND coalesce(m.gateway, 'default') = ANY(:gateways)
     UNION ALL
     SELECT 'refund', f.key, n.total, n.currency FROM credit_notes AS n
-    JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded'
+    JOIN refunds AS f ON f.credit_note_id = n.id AND f.state = 'succeeded' AND NOT f.by_hand
     JOIN charges AS c ON c.key = f.charge_key
     LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
     WHERE coalesce(m.gateway, 'default') = ANY(:gateways)

@@ -47,6 +47,7 @@ class Row:
         start: first day of the day, week or month; None: past their expiry and still unpaid.
         net: of one more period of each, in minor units; as their customers were told, or by the
             catalogue. What has no price counts with nothing.
+        held: how many of them an operator has suspended; they renew and end like the others.
     """
 
     start: date | None
@@ -54,6 +55,7 @@ class Row:
     currency: str
     services: int
     net: int
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ def forecast(
     _hurry(tx)
     selection = _selection(tx, today, until, universe, brand)
     rows = tx.execute(_FORECAST, selection | {"by": by.value, "detailed": False})
-    found = [Row(r.start, Decision(r.decision), r.currency, r.services, r.net) for r in rows]
+    found = [
+        Row(r.start, Decision(r.decision), r.currency, r.services, r.net, r.held) for r in rows
+    ]
     order = {decision: number for number, decision in enumerate(Decision)}
     return sorted(found, key=lambda r: (r.start or date.min, r.currency, order[r.decision]))
 

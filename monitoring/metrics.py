@@ -68,6 +68,11 @@ dispatched = Counter("autorenew_relay_tasks_total", "Tasks handed to the broker.
 messages = Counter("autorenew_relay_messages_total", "Messages handed to the broker.", ["queue"])
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
 rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
+left_out = Counter(
+    "autorenew_left_out_services_total",
+    "Services that were left out of an e-mail, because nothing can be written about them.",
+    ["reason"],
+)
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
 loop_failures = Counter(
     "autorenew_loop_failures_total",

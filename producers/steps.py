@@ -42,8 +42,17 @@ class Cancellation(StrEnum):
     """What a person gives up who cancels a failed task."""
 
     ORDER = "order"  # before it was priced
-    PAYMENT = "payment"  # an order that is not paid yet
+    PAYMENT = "payment"  # an order that is not paid yet, or one attempt to charge a renewal
     SERVICE = "service"  # before it was delivered; its money goes back
+    EMAIL = "email"  # as one that cannot be delivered
+    DECISION = "decision"  # what is next is decided anew; only if this is not
+
+
+class ByHand(StrEnum):
+    """What a person may do instead of a step, and then tell."""
+
+    DONE = "done"  # at the infrastructure
+    SETTLED = "settle"  # at the gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class StepKind:
             at once; a step inside the database works in larger sets.
         scheduled: the scheduler hands it over when it falls due.
         cancels: what cancelling it gives up; None: the customer is owed it.
+        by_hand: what a person may do in its stead; None: nothing.
     """
 
     task: str
@@ -66,6 +76,7 @@ class StepKind:
     outside: bool = False
     scheduled: bool = False
     cancels: Cancellation | None = None
+    by_hand: ByHand | None = None
 
     @property
     def is_guarded(self) -> bool:
@@ -85,18 +96,29 @@ STEPS = {
     step.task: step
     for step in (
         StepKind(PRICE, (ORDERS,), ORDERS, cancels=Cancellation.ORDER),
-        StepKind(REQUEST, (BILLING,), RENEWAL_LANE, scheduled=True),
-        StepKind(WITHDRAW, (BILLING,), RENEWAL_LANE, scheduled=True),
         StepKind(
-            CHARGE, (BILLING,), GATEWAY_LANE,
-            outside=True, scheduled=True, cancels=Cancellation.PAYMENT,
+            REQUEST, (BILLING,), RENEWAL_LANE, scheduled=True, cancels=Cancellation.DECISION
         ),
-        StepKind(SUSPEND, (BILLING,), DESTRUCTIVE_LANE, scheduled=True),
-        StepKind(TERMINATE, (BILLING,), DESTRUCTIVE_LANE, scheduled=True),
-        StepKind(REFUND, (BILLING,), GATEWAY_LANE, outside=True),
-        StepKind(CONVERGE, UNIVERSES, None, outside=True, cancels=Cancellation.SERVICE),
+        StepKind(
+            WITHDRAW, (BILLING,), RENEWAL_LANE, scheduled=True, cancels=Cancellation.DECISION
+        ),
+        StepKind(
+            CHARGE, (BILLING,), GATEWAY_LANE, outside=True, scheduled=True,
+            cancels=Cancellation.PAYMENT, by_hand=ByHand.SETTLED,
+        ),
+        StepKind(
+            SUSPEND, (BILLING,), DESTRUCTIVE_LANE, scheduled=True, cancels=Cancellation.DECISION
+        ),
+        StepKind(
+            TERMINATE, (BILLING,), DESTRUCTIVE_LANE, scheduled=True, cancels=Cancellation.DECISION
+        ),
+        StepKind(REFUND, (BILLING,), GATEWAY_LANE, outside=True, by_hand=ByHand.SETTLED),
+        StepKind(
+            CONVERGE, UNIVERSES, None, outside=True,
+            cancels=Cancellation.SERVICE, by_hand=ByHand.DONE,
+        ),
         # Its notices are claimed by the scheduler itself.
-        StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True),
+        StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
     )
 }  # fmt: skip
 

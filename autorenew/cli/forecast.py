@@ -128,8 +128,8 @@ def _check_brand(tx: Connection, brand: str | None) -> None:
 
 def _show_forecast(title: str, by: By, rows: list[Row], as_json: bool, as_csv: bool) -> None:
     if as_json or as_csv:
-        names = ("start", "decision", "currency", "services", "net")
-        plain = [(r.start, r.decision, r.currency, r.services, _decimal(r)) for r in rows]
+        names = ("start", "decision", "currency", "services", "net", "suspended_by_operator")
+        plain = [(r.start, r.decision, r.currency, r.services, _decimal(r), r.held) for r in rows]
         _print_plain(names, plain, as_csv)
         return
     decisions = [decision for decision in Decision if any(r.decision is decision for r in rows)]
@@ -144,6 +144,8 @@ def _show_forecast(title: str, by: By, rows: list[Row], as_json: bool, as_csv: b
         for currency in sorted({r.currency for r in rows})
     ]
     show(title, (by.value, *decisions, "all"), lines, json_lines=False)
+    if held := sum(r.held for r in rows):
+        say(f"{held:,} of them are suspended by an operator: see `service list --suspended`")
 
 
 def _show_review(month: str, rows: list[ReviewRow], as_json: bool, as_csv: bool) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -12,13 +12,14 @@ from sqlalchemy import Connection, Engine, text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.importing import import_services
-from producers.control import ending
+from producers.control import ending, suspending
+from producers.control.suspending import Verdict as Became
 from producers.intake import Answer, Intake, Verdict
 from producers.intake.links import Links
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue.store import CatalogueCache
-from schemas.errors import AutorenewError
+from schemas.errors import AutorenewError, DataError
 from schemas.settings import load_settings
 from schemas.values import RenewalMode
 
@@ -34,21 +35,43 @@ _services = click.argument("services", nargs=-1, required=True, type=click.UUID)
 _customer = click.argument("customer")
 
 
+def _not_blank(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("it says nothing")
+    return value.strip()
+
+
+_because = click.option(
+    "--reason",
+    required=True,
+    callback=_not_blank,
+    help="Kept in the history, for those who ask later.",
+)
+
+# An operator's suspensions are few: they have an index of their own.
+_LIST = text("""
+    SELECT id, plan, 'P' || period_months || 'M' AS period, state, mode, expires_at, next_step,
+           next_step_at, resource_id, held_because
+    FROM services
+    WHERE (CAST(:customer AS text) IS NULL OR customer_id = :customer)
+      AND (NOT :held OR held_at IS NOT NULL)
+    ORDER BY expires_at, id
+""")
+
+
 @service.command("list")
-@click.option("--customer", required=True)
+@click.option("--customer")
+@click.option("--suspended", is_flag=True, help="Only those that an operator has suspended.")
 @as_json
-def list_services(customer: str, as_json: bool) -> None:
-    """List the services of a customer, with the next step of each."""
+def list_services(customer: str | None, suspended: bool, as_json: bool) -> None:
+    """List services of a customer, or those that an operator has suspended, and what is next."""
+    if customer is None and not suspended:
+        raise click.UsageError("name a --customer, or --suspended")
     with database().connect() as tx:
-        rows = tx.execute(
-            text("""SELECT id, plan, 'P' || period_months || 'M' AS period, state, mode,
-                    expires_at, next_step, next_step_at, resource_id
-                 FROM services WHERE customer_id = :customer ORDER BY expires_at, id"""),
-            {"customer": customer},
-        ).all()
+        rows = tx.execute(_LIST, {"customer": customer, "held": suspended}).all()
     columns = (
         "service", "plan", "period", "state", "mode", "expires_at", "next_step", "next_step_at",
-        "resource",
+        "resource", "suspended_because",
     )  # fmt: skip
     show("services", columns, rows, json_lines=as_json)
 
@@ -66,12 +89,16 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
             raise AutorenewError(f"there is no delivered service {service_id}")
         held = found[0]
         view, next_ = held.view, held.next_step(now)
+        row = tx.execute(_SUSPENDED, {"id": service_id}).one()
         facts = {
             "service": str(held.id),
             "customer": held.customer_id,
             "plan": held.plan.code,
             "period": str(held.period),
-            "state": view.state,
+            "state": row.state,
+            "suspended_by_operator": row.held_at,
+            "suspended_because": row.held_because,
+            "suspended_unpaid": row.suspended_at,
             "mode": view.mode,
             "expires_on": view.expires_on,
             "renewal_switched_on": view.starts_at,
@@ -97,13 +124,19 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
     show("history", ("at", "event", "attempt", "detail"), rows, json_lines=False)
 
 
+_SUSPENDED = text("""
+    SELECT state, held_at, held_because, suspended_at FROM services WHERE id = :id
+""")
 _CUSTOMER = text("SELECT country, vat_number FROM customers WHERE id = :id")
 
 
 def _quote(tx: Connection, held: Renewable, now: datetime) -> str | None:
     """What paying now buys, as a customer is shown beforehand."""
     customer = tx.execute(_CUSTOMER, {"id": held.customer_id}).one()
-    quote = held.quote(customer.country, customer.vat_number, now)
+    try:
+        quote = held.quote(customer.country, customer.vat_number, now)
+    except DataError as error:
+        return f"not possible: {error.code}: {error}"
     if quote is None:
         return None
     buys = f"{quote.periods} x {held.period} for {quote.net} net, until {quote.paid_until}"
@@ -178,7 +211,7 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
 
 @service.command()
 @_services
-@click.option("--reason", required=True, help="Kept in the history, for those who ask later.")
+@_because
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def end(services: Sequence[uuid.UUID], reason: str, yes: bool) -> None:
     """End SERVICES now, as an operator: whatever was paid, told or failed. It cannot be undone."""
@@ -189,6 +222,51 @@ def end(services: Sequence[uuid.UUID], reason: str, yes: bool) -> None:
         ended = ending.end(tx, services, reason, CatalogueCache().current(tx), clock(engine).now())
     say(f"{len(ended)} of {len(set(services))} services are ending")
     sys.exit(0 if len(ended) == len(set(services)) else 1)
+
+
+@service.command()
+@_services
+@_because
+@as_json
+def suspend(services: Sequence[uuid.UUID], reason: str, as_json: bool) -> None:
+    """Suspend SERVICES, as an operator, until `unsuspend`: for abuse, or a dispute.
+
+    A payment does not lift it. Paid time, reminders, charges and ends go on. Exit code 1 if one of
+    them was not changed.
+    """
+    engine = database()
+    with engine.begin() as tx:
+        catalogue = CatalogueCache().current(tx)
+        became = suspending.suspend(tx, services, reason, catalogue, clock(engine).now())
+    _tell(became, "are being suspended", as_json)
+
+
+@service.command()
+@_services
+@as_json
+def unsuspend(services: Sequence[uuid.UUID], as_json: bool) -> None:
+    """Lift the suspension of SERVICES by an operator; what is unpaid stays suspended.
+
+    Exit code 1 if one of them was not changed.
+    """
+    engine = database()
+    with engine.begin() as tx:
+        catalogue = CatalogueCache().current(tx)
+        became = suspending.unsuspend(tx, services, catalogue, clock(engine).now())
+    _tell(became, "are not suspended by an operator any more", as_json)
+
+
+def _tell(became: Mapping[uuid.UUID, Became], what: str, as_json: bool) -> None:
+    """Say what became of services, and exit."""
+    changed = [service for service, verdict in became.items() if verdict is Became.CHANGED]
+    if as_json:
+        show("", ("service", "verdict"), list(became.items()), json_lines=True)
+    else:
+        say(f"{len(changed)} of {len(became)} services {what}")
+    for service, verdict in () if as_json else became.items():
+        if verdict is not Became.CHANGED:
+            say(f"{service}: {verdict}", err=True)
+    sys.exit(0 if len(changed) == len(became) else 1)
 
 
 @service.command("payment-method")

@@ -34,7 +34,10 @@ WITH upcoming AS (
            count(*) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
                THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END) AS former_services,
            coalesce(sum(r.net) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
-               THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END), 0) AS former_net
+               THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END), 0) AS former_net,
+           count(s.held_at) AS held,
+           count(s.held_at) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
+               THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END) AS former_held
     FROM services AS s
     LEFT JOIN prices AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
         AND p.period_months = s.period_months
@@ -79,7 +82,10 @@ WITH upcoming AS (
            count(*) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
                THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END) AS former_services,
            coalesce(sum(r.net) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
-               THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END), 0) AS former_net
+               THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END), 0) AS former_net,
+           count(s.held_at) AS held,
+           count(s.held_at) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
+               THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END) AS former_held
     FROM services AS s
     LEFT JOIN prices AS p ON p.plan = s.plan AND p.subsidiary = s.subsidiary
         AND p.period_months = s.period_months
@@ -95,18 +101,20 @@ WITH upcoming AS (
         unaccepted, unpayable, behind
 ), due AS (
     SELECT e.expires_at, e.subsidiary, e.brand, e.universe, e.mode, e.unaccepted, e.unpayable,
-           e.behind, x.currency, x.services, x.net,
+           e.behind, x.currency, x.services, x.net, x.held,
            CAST(e.expires_at AT TIME ZONE (u.definition->>'timezone') AS date) AS due_on
     FROM (SELECT * FROM upcoming UNION ALL SELECT * FROM overdue) AS e
     JOIN subsidiaries AS u ON u.code = e.subsidiary
     CROSS JOIN LATERAL (VALUES
-        (u.definition->>'currency', e.services - e.former_services, e.net - e.former_net),
-        (e.former_currency, e.former_services, e.former_net)
-    ) AS x(currency, services, net)
+        (u.definition->>'currency', e.services - e.former_services, e.net - e.former_net,
+         e.held - e.former_held),
+        (e.former_currency, e.former_services, e.former_net, e.former_held)
+    ) AS x(currency, services, net, held)
     WHERE x.services > 0
 ), decided AS (
     -- In the order of schemas.rules.outlook, which a property test holds it against.
     SELECT d.due_on, d.universe, d.brand, d.currency, d.services, d.net,
+           d.held,
            CASE WHEN o.starts_on IS NULL OR o.starts_on > greatest(d.due_on, :today)
                     THEN 'not_rolled_out'
                 WHEN d.mode = 'stop' THEN 'will_stop'
@@ -122,6 +130,7 @@ WITH upcoming AS (
 SELECT CASE WHEN due_on >= :today
             THEN CAST(date_trunc(:by, CAST(due_on AS timestamp)) AS date) END AS start,
        universe, CASE WHEN :detailed THEN brand END AS brand, decision, currency,
-       CAST(sum(services) AS bigint) AS services, CAST(sum(net) AS bigint) AS net
+       CAST(sum(services) AS bigint) AS services, CAST(sum(net) AS bigint) AS net,
+       CAST(sum(held) AS bigint) AS held
 FROM decided
 GROUP BY 1, 2, 3, 4, 5

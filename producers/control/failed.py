@@ -1,16 +1,23 @@
-"""What waits for a person: failed tasks, and the two things to do about them."""
+"""What waits for a person: failed tasks, and what may be done about each.
+
+Every one may be tried again. Most may be given up (:func:`cancel`); what was done by hand, at the
+infrastructure or at the gateway, is told with ``workers.by_hand``.
+"""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from producers import history, ledger
 from producers.history import Event
-from producers.steps import PRICE, STEPS, Cancellation
+from producers.renewals import next_steps
+from producers.steps import CONVERGE, STEPS, ByHand, Cancellation
+from schemas.catalogue import Catalogue
 from schemas.errors import AutorenewError
+from schemas.values import ResourceState, ServiceState
 
 
 class CannotCancel(AutorenewError):
@@ -28,11 +35,34 @@ class FailedTask:
     since: datetime
     order_key: str | None
     plan: str | None
+    state: str | None
+    desired: str | None
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What a person can do about it: the commands of ``autorenew failed``."""
+        return ("retry", *possible(self.name, self.state, self.desired))
+
+
+def possible(name: str, state: str | None, desired: str | None) -> tuple[str, ...]:
+    """What can be done about a failed task beside trying it again.
+
+    Args:
+        state, desired: of the service it is about, if it is about one.
+    """
+    step = STEPS.get(name)
+    if step is None:
+        return ()
+    is_owed = state == ServiceState.DELIVERING and desired != ResourceState.ABSENT
+    may_cancel = step.cancels is not None and (name != CONVERGE or is_owed)
+    by_hand = None if name == CONVERGE and is_owed else step.by_hand
+    return (*(["cancel"] if may_cancel else ()), *([by_hand.value] if by_hand else ()))
 
 
 _LIST = text("""
     SELECT t.name, t.subject, t.queue, t.reason, coalesce(t.error, ''), t.attempts, t.run_at,
-           coalesce(o.key, so.key, ro.key) AS order_key, s.plan
+           coalesce(o.key, so.key, ro.key) AS order_key, s.plan, s.state,
+           s.desired
     FROM tasks AS t
     LEFT JOIN services AS s ON s.id = t.subject
     LEFT JOIN orders AS so ON so.id = s.order_id
@@ -59,6 +89,11 @@ _FAILED = text("""
     WHERE state = 'failed' AND subject = ANY(:subjects)
     ORDER BY name, subject
 """)
+
+
+def names_of(tx: Connection, subject: uuid.UUID) -> list[str]:
+    """The failed tasks of a subject."""
+    return [task.name for task in tx.execute(_FAILED, {"subjects": [subject]})]
 
 
 def retry(tx: Connection, subjects: Sequence[uuid.UUID]) -> int:
@@ -88,6 +123,10 @@ _GIVE_UP_ORDER = text("""
     UPDATE orders AS o SET reason = 'given_up' FROM payment_requests AS r
     WHERE r.id = :id AND o.id = r.order_id AND o.state = 'priced' RETURNING o.id
 """)
+# Likewise: once nothing may have been taken, this attempt counts as declined.
+_GIVE_UP_CHARGE = text("""
+    UPDATE payment_requests SET given_up_at = now() WHERE id = :id AND order_id IS NULL RETURNING id
+""")
 
 _STILL_FAILED = text("""
     SELECT 1 FROM tasks WHERE name = :name AND subject = :id AND state = 'failed' FOR UPDATE
@@ -95,38 +134,137 @@ _STILL_FAILED = text("""
 
 _DROP = text("DELETE FROM tasks WHERE name = :name AND subject = :id")
 
-# What to change first, and why it may not be possible. Subjects are locked before their tasks.
-_CANCELLING = {
-    Cancellation.SERVICE: (_GIVE_UP_SERVICE, "is not a service that waits for its delivery"),
-    Cancellation.ORDER: (_CANCEL_ORDER, "is not an order that waits for its price"),
-    Cancellation.PAYMENT: (
-        _GIVE_UP_ORDER,
-        "is not a payment request of an order that waits to be paid",
-    ),
+_INSTEAD = {
+    ByHand.DONE: "retry it; or do it at the infrastructure, and then `autorenew failed done`",
+    ByHand.SETTLED: "retry it; or pay it back otherwise, and then `autorenew failed settle`",
 }
 
 
-def cancel(tx: Connection, subject: uuid.UUID) -> None:
+def cancel(tx: Connection, subject: uuid.UUID, catalogue: Catalogue, now: datetime) -> None:
     """Give a failed subject up; what was paid for it is credited and refunded.
 
     Raises:
-        CannotCancel: it has not failed, it goes on by now, or the customer is owed it.
+        CannotCancel: it has not failed, it goes on by now, or the customer is owed it; it says
+            what can be done instead.
     """
     tasks = tx.execute(_FAILED, {"subjects": [subject]}).all()
     if not tasks:
         raise CannotCancel(f"{subject} has no failed task; see `autorenew failed list`")
     for name, _ in tasks:
-        gives_up = STEPS[name].cancels if name in STEPS else None
-        if gives_up is None:
-            raise CannotCancel(f"the customer is owed the {name} of {subject}: retry it")
-        change, otherwise = _CANCELLING[gives_up]
-        if tx.execute(change, {"id": subject}).first() is None:
-            raise CannotCancel(f"{subject} {otherwise}")
-        if tx.execute(_STILL_FAILED, {"name": name, "id": subject}).first() is None:
-            raise CannotCancel(f"{subject} was tried again meanwhile")
-        if name == PRICE:
-            tx.execute(_DROP, {"name": name, "id": subject})
-            history.record(tx, [Event(subject, "order.cancelled", {"reason": "given_up"})])
-        else:
-            ledger.retry(tx, name, [subject])
+        step = STEPS.get(name)
+        if step is None or step.cancels is None:
+            instead = _INSTEAD[step.by_hand] if step and step.by_hand else "retry it"
+            raise CannotCancel(f"the customer is owed the {name} of {subject}: {instead}")
+        _CANCELLING[step.cancels](tx, name, subject, catalogue, now)
     history.record(tx, [Event(subject, "task.cancelled", {"task": task.name}) for task in tasks])
+
+
+def _hold(tx: Connection, name: str, subject: uuid.UUID) -> None:
+    """Hold its task. Subjects are locked before their tasks."""
+    if tx.execute(_STILL_FAILED, {"name": name, "id": subject}).first() is None:
+        raise CannotCancel(f"{subject} was tried again meanwhile")
+
+
+def _drop(tx: Connection, name: str, subject: uuid.UUID) -> None:
+    tx.execute(_DROP, {"name": name, "id": subject})
+
+
+def _change(tx: Connection, changes: Sequence[TextClause], subject: uuid.UUID, what: str) -> None:
+    """Make the first change that applies."""
+    if all(tx.execute(change, {"id": subject}).first() is None for change in changes):
+        raise CannotCancel(f"{subject} is not {what}")
+
+
+def _cancel_order(tx: Connection, name: str, subject: uuid.UUID, *_: object) -> None:
+    _change(tx, [_CANCEL_ORDER], subject, "an order that waits for its price")
+    _hold(tx, name, subject)
+    _drop(tx, name, subject)
+    history.record(tx, [Event(subject, "order.cancelled", {"reason": "given_up"})])
+
+
+def _give_up_payment(tx: Connection, name: str, subject: uuid.UUID, *_: object) -> None:
+    changes = [_GIVE_UP_ORDER, _GIVE_UP_CHARGE]
+    _change(tx, changes, subject, "a payment request of a renewal, or of an order that is not paid")
+    _hold(tx, name, subject)
+    ledger.retry(tx, name, [subject])
+
+
+def _give_up_service(tx: Connection, name: str, subject: uuid.UUID, *_: object) -> None:
+    if tx.execute(_GIVE_UP_SERVICE, {"id": subject}).first() is None:
+        raise CannotCancel(
+            f"{subject} is not a service that waits for its delivery: {_INSTEAD[ByHand.DONE]}"
+        )
+    _hold(tx, name, subject)
+    ledger.retry(tx, name, [subject])
+
+
+_TOLD = text("SELECT service_id, kind FROM notices WHERE email_id = :id ORDER BY service_id, kind")
+_EMAIL = text("SELECT begun_at FROM emails WHERE id = :id AND sent_at IS NULL FOR NO KEY UPDATE")
+_GIVE_UP_EMAIL = text("""
+    UPDATE emails SET refused_at = coalesce(refused_at, :now), given_up_at = :now WHERE id = :id
+""")
+_RELEASE = text("DELETE FROM notices WHERE email_id = :id")
+
+
+def _give_up_email(
+    tx: Connection, name: str, subject: uuid.UUID, catalogue: Catalogue, now: datetime
+) -> None:
+    """An e-mail that was tried counts as one that cannot be delivered. One that could never be
+    written counts for nothing: what is due of it is claimed anew."""
+    told: dict[uuid.UUID, list[str]] = {}
+    for row in tx.execute(_TOLD, {"id": subject}):
+        told.setdefault(row.service_id, []).append(row.kind)
+    next_steps.lock(tx, told)
+    email = tx.execute(_EMAIL, {"id": subject}).first()
+    if email is None:
+        raise CannotCancel(f"{subject} is not an e-mail that waits to be sent")
+    _hold(tx, name, subject)
+    if email.begun_at is None:
+        happened = "notice.released"
+        tx.execute(_RELEASE, {"id": subject})
+    else:
+        happened = "notice.refused"
+        tx.execute(_GIVE_UP_EMAIL, {"id": subject, "now": now})
+    _drop(tx, name, subject)
+    next_steps.decide_again(tx, told, catalogue, now)
+    history.record(
+        tx,
+        (
+            Event(service, happened, {"kinds": kinds, "reason": "given_up"})
+            for service, kinds in told.items()
+        ),
+    )
+
+
+_CONCERNED = text("SELECT id FROM services WHERE id = :id OR next_subject = :id ORDER BY id")
+
+
+def _decide_anew(
+    tx: Connection, name: str, subject: uuid.UUID, catalogue: Catalogue, now: datetime
+) -> None:
+    """Drop what its services do not need any more."""
+    ids = list(tx.execute(_CONCERNED, {"id": subject}).scalars())
+    next_steps.lock(tx, ids)
+    services = next_steps.load(tx, ids, catalogue)
+    for service in services:
+        next_ = service.next_step(now)
+        is_due = next_ is not None and next_.step == name and next_.at <= now
+        if is_due or (service.view.desired is ResourceState.ABSENT and service.request_id):
+            raise CannotCancel(
+                f"the {name} of {service.id} is due: retry it, or change what makes it due, such as"
+                " with `autorenew service stop`, `mode` or `end`"
+            )
+    _hold(tx, name, subject)
+    _drop(tx, name, subject)
+    next_steps.decide(tx, services, now)
+
+
+_CANCELLING: dict[
+    Cancellation, Callable[[Connection, str, uuid.UUID, Catalogue, datetime], None]
+] = {
+    Cancellation.ORDER: _cancel_order,
+    Cancellation.PAYMENT: _give_up_payment,
+    Cancellation.SERVICE: _give_up_service,
+    Cancellation.EMAIL: _give_up_email,
+    Cancellation.DECISION: _decide_anew,
+}

@@ -129,8 +129,8 @@ def lock(tx: Connection, ids: Collection[uuid.UUID]) -> None:
 _LOAD = text("""
     SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
            s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
-           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
-           s.agreed_version,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.held_at,
+           s.taken_over_at, s.agreed_version,
            s.payment_method_id, s.generation, s.next_subject,
            r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
            coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
@@ -164,7 +164,8 @@ _LOAD_REQUESTS = text("""
 _LOAD_BARE = text("""
     SELECT s.id, s.order_id, s.customer_id, s.subsidiary, s.plan, s.brand, s.universe, s.driver,
            s.configuration, s.resource_id, s.period_months, s.anchor, s.paid_periods, s.expires_at,
-           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.taken_over_at,
+           s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.held_at,
+           s.taken_over_at,
            s.agreed_version, s.payment_method_id, s.generation, s.next_subject,
            NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
            NULL AS raised_at, NULL AS stands_until, 0 AS dearer, NULL AS dearer_at,
@@ -211,6 +212,16 @@ def load_bare(tx: Connection, ids: Collection[uuid.UUID], catalogue: Catalogue) 
     return [_renewable(row, catalogue) for row in tx.execute(_LOAD_BARE, {"ids": list(ids)})]
 
 
+def _without_hold(row: Any) -> tuple[ServiceState, ResourceState]:
+    """What a service would be, and should be, if no operator had suspended it: its life cycle goes
+    on by that."""
+    if row.held_at is None or row.desired == ResourceState.ABSENT:
+        return ServiceState(row.state), ResourceState(row.desired)
+    if row.suspended_at is None:
+        return ServiceState.ACTIVE, ResourceState.ACTIVE
+    return ServiceState.SUSPENDED, ResourceState.SUSPENDED
+
+
 def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     plan, subsidiary = catalogue.known_plan(row.plan), catalogue.subsidiary(row.subsidiary)
     period = Period(row.period_months)
@@ -227,6 +238,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     refused = {
         Notice.parse(kind): datetime.fromisoformat(at) for kind, at in (row.refused or {}).items()
     }
+    state, desired = _without_hold(row)
     return Renewable(
         id=row.id,
         order_id=row.order_id,
@@ -247,8 +259,8 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         generation=row.generation,
         next_subject=row.next_subject,
         view=lifecycle.Service(
-            state=ServiceState(row.state),
-            desired=ResourceState(row.desired),
+            state=state,
+            desired=desired,
             mode=RenewalMode(row.mode),
             subsidiary=row.subsidiary,
             timezone=timezone,

@@ -351,15 +351,17 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
     """Notices that are not claimed, with their moment; reminders in the order of theirs."""
     cycle = service.cycle
     claimed = cycle.notices
-    if service.mode is RenewalMode.STOP:
-        if Notice(STOP) not in claimed:
-            at = _morning(service, -policy.stop_reminder)
-            yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
-        return
-    if cycle.dearer_at is not None and cycle.is_to_be_told_more:
+    stopped = service.mode is RenewalMode.STOP
+    if stopped and Notice(STOP) not in claimed:
+        at = _morning(service, -policy.stop_reminder)
+        yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
+    asked = service.is_asked or not stopped
+    if cycle.dearer_at is not None and cycle.is_to_be_told_more and asked:
         dearer = Notice(DEARER, cycle.dearer)
         if dearer not in claimed:
             yield _morning_after(cycle.dearer_at, service.timezone), dearer
+    if stopped:
+        return
     contract = Notice(CONTRACT, service.missing_contract)
     untold = service.missing_contract is not None and contract not in claimed
     if service.is_suspended:

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Date,
     ForeignKey,
@@ -66,6 +67,9 @@ payment_requests = Table(
     moment("closed_at"),
     # Of an order: when its tax may be another one; NULL: no such day is known.
     moment("stands_until"),
+    # A renewal's: a person gave up the charge that has failed; it counts as declined once none of
+    # its attempts may have taken money.
+    moment("given_up_at"),
     own_payment_method(),
     **CHANGING,
 )
@@ -186,6 +190,8 @@ refunds = Table(
     Column("reason", Text),
     moment("started_at", nullable=False, server_default=func.now()),
     moment("decided_at"),
+    # The gateway knows nothing of it: a person paid it back, and says so.
+    Column("by_hand", Boolean, nullable=False, server_default="false"),
     UniqueConstraint("credit_note_id", "attempt"),
     Index(
         "refunds_succeeded", "credit_note_id", unique=True, postgresql_where="state = 'succeeded'"

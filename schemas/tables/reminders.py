@@ -5,7 +5,8 @@ from sqlalchemy.sql import func
 
 from schemas.tables.base import metadata, moment
 
-# One e-mail per customer and local day; its id is its Message-ID.
+# One e-mail per customer and local day, whose id follows from them, and one for what had to be left
+# out of it; its id is its Message-ID.
 emails = Table(
     "emails",
     metadata,
@@ -18,7 +19,9 @@ emails = Table(
     moment("sent_at"),
     # When the mail server first refused it for its recipient.
     moment("refused_at"),
-    Index("emails_customer_day", "customer_id", "day", unique=True),
+    # When a person gave it up: its notices count as those that cannot be delivered.
+    moment("given_up_at"),
+    Index("emails_customer_day", "customer_id", "day"),
 )
 
 # One notice per (service, expiry, kind), inserted before the e-mail is composed.

@@ -52,7 +52,11 @@ services = Table(
     state("confirmed", ResourceState, server_default=ResourceState.ABSENT),
     Column("confirmed_until", Date),
     Column("resource_id", Text),
+    # Since when it is suspended for want of payment.
     moment("suspended_at"),
+    # Since when an operator has it suspended, and why: whatever is paid, or is not.
+    moment("held_at"),
+    Column("held_because", Text),
     moment("taken_over_at"),
     # What it was before its customer stopped it, so that this can be undone.
     Column("mode_before", Text, is_one_of("mode_before", RenewalMode)),
@@ -78,6 +82,7 @@ services = Table(
         postgresql_include=["next_subject"],
         postgresql_where="next_step_at IS NOT NULL",
     ),
+    Index("services_held", "held_at", postgresql_where="held_at IS NOT NULL"),
     Index("services_group", "next_subject", postgresql_where="next_step = 'request'"),
     **CHANGING,
 )

@@ -10,6 +10,7 @@ from producers.control import failed
 from tests.conftest import Database
 from tests.integration.test_billing import assert_clean, run
 from tests.support.given import line, order
+from tests.support.operators import give_up
 
 # Renewals that say they are on a payment request; one that is; an e-mail that was begun with a
 # notice in it.
@@ -24,6 +25,7 @@ BEGUN = """WITH begun AS (INSERT INTO emails (id, customer_id, day, begun_at)
     INSERT INTO notices (service_id, expires_at, kind, email_id)
     SELECT s.id, s.expires_at, 'before-1', begun.id FROM services AS s, begun
     WHERE s.plan = 'site'"""
+SUSPENDED = "state = 'suspended', desired = 'suspended', confirmed = 'suspended'"
 # A payment method of somebody else.
 BOB = """INSERT INTO customers (id, subsidiary, country, language, email)
         VALUES ('bob', 'FR', 'FR', 'fr', 'bob@example.com');
@@ -143,6 +145,10 @@ BREAKS = {
     ],
     "what renews has a next step, or a task that is about it": [
         "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site'",
+        "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site';"
+        " UPDATE services SET mode = 'manual', next_step = NULL, next_step_at = NULL",
+        "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site';"
+        " UPDATE services SET mode = 'stop', next_step = NULL, next_step_at = NULL",
     ],
     "what is not in the rollout was never reminded, charged or ended by itself": [
         "UPDATE services SET next_step = 'remind', next_step_at = now() WHERE plan = 'site'",
@@ -152,9 +158,17 @@ BREAKS = {
         " VALUES (gen_random_uuid(), 'alice', now(), now())",
     ],
     "an e-mail that was begun was sent, or is being sent": [BEGUN],
+    "what an operator has suspended is to stay so": [
+        "UPDATE services SET held_at = now() WHERE plan = 'site'",
+    ],
+    "what is suspended was not paid, or an operator has it so": [
+        f"UPDATE services SET {SUSPENDED} WHERE plan = 'site'",
+    ],
     "what was suspended or terminated for want of payment was told so before": [
-        "UPDATE services SET state = 'suspended' WHERE plan = 'site'",
-        f"UPDATE services SET state = 'suspended' WHERE plan = 'site'; {BEGUN}",
+        f"UPDATE services SET {SUSPENDED} WHERE plan = 'site'",
+        f"UPDATE services SET {SUSPENDED} WHERE plan = 'site'; {BEGUN}",
+        f"UPDATE services SET {SUSPENDED}, held_at = now(), suspended_at = now()"
+        " WHERE plan = 'site'",
     ],
     "what was paid for and refused is given back": ["UPDATE request_lines SET refused_at = now()"],
 }
@@ -166,7 +180,7 @@ def books(embedded: Any, database: Database) -> Any:
     fleet = embedded([{"fault": "refuse", "operation": "create", "plan": "vm"}])
     run(fleet, database, order("k-1", line("site"), line("vm")))
     with database.engine("api").begin() as tx:
-        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+        give_up(tx, failed.list_failed(tx)[0].subject)
     fleet.wait_until_idle(30)
     assert_clean(fleet, database)
     return fleet

@@ -15,6 +15,7 @@ from producers.control import failed
 from producers.steps import GATEWAY, REFUND
 from tests.conftest import Database
 from tests.support.given import line, order, wait_until
+from tests.support.operators import give_up
 from workers.billing.charges.numbering import take_numbers
 
 
@@ -131,7 +132,7 @@ def test_undeliverable_line_is_refunded_alone(embedded: Any, database: Database)
 
     with database.engine("api").begin() as tx:
         for task in failed.list_failed(tx):
-            failed.cancel(tx, task.subject)
+            give_up(tx, task.subject)
     fleet.wait_until_idle(30)
 
     assert_clean(fleet, database)
@@ -153,7 +154,7 @@ def test_credit_notes_of_parts_add_up_to_the_invoice(embedded: Any, database: Da
     run(fleet, database, order("k-1", line("site", quantity=3)))
     with database.engine("api").begin() as tx:
         for task in failed.list_failed(tx):
-            failed.cancel(tx, task.subject)
+            give_up(tx, task.subject)
     fleet.wait_until_idle(30)
 
     assert_clean(fleet, database)
@@ -173,7 +174,7 @@ def test_refund_in_doubt_is_made_once(embedded: Any, database: Database, fault: 
     )
     run(fleet, database, order("k-1"))
     with database.engine("api").begin() as tx:
-        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+        give_up(tx, failed.list_failed(tx)[0].subject)
     fleet.wait_until_idle(30)
 
     assert_clean(fleet, database)
@@ -210,7 +211,7 @@ def test_an_order_whose_charge_never_arrived_can_be_given_up(
     with database.engine("api").begin() as tx:
         (found,) = failed.list_failed(tx)
         assert found.order_key == "k-1"
-        failed.cancel(tx, found.subject)
+        give_up(tx, found.subject)
     fleet.wait_until_idle(30)
 
     assert database.all("SELECT state, reason FROM orders") == [("cancelled", "given_up")]
@@ -244,7 +245,7 @@ def test_late_charge_of_a_cancelled_order_is_refunded(embedded: Any, database: D
     database.run("UPDATE tasks SET state = 'failed', batched = false WHERE name = 'charge'")
 
     with database.engine("api").begin() as tx:
-        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+        give_up(tx, failed.list_failed(tx)[0].subject)
     database.run("DELETE FROM lane_pauses")
     fleet.wait_until_idle(30)
 

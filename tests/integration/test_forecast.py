@@ -470,9 +470,10 @@ class TestCommand:
 
         assert documents[0] == {
             "start": due.isoformat(), "decision": "will_renew", "currency": "EUR", "services": 1,
-            "net": "37.87",
+            "net": "37.87", "suspended_by_operator": 0,
         }  # fmt: skip
-        assert [{**row, "services": int(row["services"])} for row in rows] == documents
+        counts = ("services", "suspended_by_operator")
+        assert [row | {name: int(row[name]) for name in counts} for row in rows] == documents
 
     def test_a_snapshot_is_taken_once_and_reviewed(self, cli: Any, due: date) -> None:
         assert "2 rows" in cli("--snapshot").stdout

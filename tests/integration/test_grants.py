@@ -19,11 +19,11 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers, orders
-from producers.control import ending, failed, guard, lanes
+from producers.control import ending, failed, guard, lanes, suspending
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements
-from producers.ledger import claims, dispatching
+from producers.ledger import claims, dispatching, tasks
 from producers.renewals import next_steps
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import SystemClock
@@ -35,11 +35,14 @@ from tests.integration.test_importing import ndjson, row
 from tests.integration.test_renewals import DECLINE, accepts, declines
 from tests.support.given import body, line, order
 from tests.support.life import Life
+from tests.support.operators import give_up
+from workers import by_hand
 from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
 from workers.provisioning import store as operations
+from workers.reminders import remind
 
 Statement = tuple[str, Any]
 
@@ -47,6 +50,7 @@ Statement = tuple[str, Any]
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
+        failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
         failed._DROP, failed._LIST, lanes._LIST, agreements._raise, customers._ASSIGN,
         orders._BY_KEY,
     ],
@@ -56,9 +60,11 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
+        handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        remind._leave_out, tasks._ENQUEUE,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -70,8 +76,13 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "scheduler": [guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED],
 }  # fmt: skip
-# What is asked for in a race that this life does not run: a service ended while it was paid.
-RARELY_ASKED = {("autorenew_billing", "refund", "billing")}
+# What is asked for in cases that this life does not have: a service ended while it was paid, one
+# that cannot be quoted, one that cannot be written about.
+RARELY_ASKED = {
+    ("autorenew_billing", "refund", "billing"),
+    ("autorenew_billing", "request", "billing"),
+    ("autorenew_reminders", "remind", "reminders"),
+}
 # Values of parameters; a list of UUIDs for those that are not here.
 SAMPLES = {
     "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
@@ -81,6 +92,7 @@ SAMPLES = {
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x", "unassigned": True,
+    "places": [1],
 }  # fmt: skip
 
 
@@ -170,7 +182,7 @@ def live(world: Life) -> None:
         failed.retry(tx, waiting)
     world.fleet.settle(30)
     with world.fleet.engine("api").begin() as tx:
-        failed.cancel(tx, waiting[0])
+        give_up(tx, waiting[0])
         lanes.pause(tx, "destructive", "x")
         lanes.resume(tx, "destructive")
     world.fleet.settle(30)
@@ -179,6 +191,8 @@ def live(world: Life) -> None:
     with world.fleet.engine("api").begin() as tx:
         hers = [s.id for s in world.services() if s.customer_id == "erin"]
         now = world.fleet.clock.now()
+        assert suspending.suspend(tx, hers, "abuse", CatalogueCache().current(tx), now)
+        assert suspending.unsuspend(tx, hers, CatalogueCache().current(tx), now)
         assert ending.end(tx, hers, "abuse", CatalogueCache().current(tx), now)
     world.fleet.settle(30)
 

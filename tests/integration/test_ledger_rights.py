@@ -29,8 +29,11 @@ ASKS = {
     "api": {("price", "orders"), ("withdraw", "billing"), ("remind", "reminders")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "orders": {("charge", "billing")},
-    "billing": {("charge", "billing"), ("refund", "billing")}
+    # A renewal that cannot be quoted is asked for alone.
+    "billing": {("charge", "billing"), ("refund", "billing"), ("request", "billing")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
+    # What cannot be written goes into an e-mail of its own.
+    "reminders": {("remind", "reminders")},
     "provisioning": {("refund", "billing")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
@@ -171,7 +174,8 @@ class TestApi:
         full.run("DELETE FROM batches")
 
         assert is_refused(lambda: run(full, "api", "UPDATE tasks SET attempts = 0"))
-        assert run(full, "api", "DELETE FROM tasks") == 1  # an order that is not priced
+        # An order that is not priced, an e-mail, and four kinds of decision.
+        assert run(full, "api", "DELETE FROM tasks") == 6
         with full.engine("api").begin() as tx:
             assert failed.retry(tx, [subject]) == 1
 

@@ -12,6 +12,7 @@ from tests.conftest import Database
 from tests.integration.test_billing import assert_clean, run
 from tests.support.far_side import FarSide, answers
 from tests.support.given import line, order, wait_until
+from tests.support.operators import give_up
 
 
 def want(database: Database, state: str) -> None:
@@ -97,7 +98,7 @@ def test_failed_service_cannot_be_cancelled_after_it_was_retried(
     fleet.wait_until_idle(30)
 
     with pytest.raises(failed.CannotCancel), database.engine("api").begin() as tx:
-        failed.cancel(tx, task.subject)
+        give_up(tx, task.subject)
 
 
 def test_cancelled_service_whose_create_was_in_doubt_leaves_no_resource(
@@ -111,7 +112,7 @@ def test_cancelled_service_whose_create_was_in_doubt_leaves_no_resource(
     database.run("UPDATE tasks SET state = 'failed', batched = false WHERE name = 'converge'")
 
     with database.engine("api").begin() as tx:
-        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+        give_up(tx, failed.list_failed(tx)[0].subject)
     fleet.wait_until_idle(30)
 
     assert live(fleet) == []

@@ -332,4 +332,4 @@ class TestFailed:
     def test_cancelling_asks_for_confirmation(self) -> None:
         result = CliRunner().invoke(main, ["failed", "cancel", SUBJECT], input="n\n")
         assert result.exit_code == 1
-        assert "refund what was paid?" in result.output
+        assert "refund what was paid for them?" in result.output

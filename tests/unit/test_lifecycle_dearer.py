@@ -66,6 +66,13 @@ def test_of_what_is_stopped_nobody_is_told_a_price() -> None:
     assert due == [notice("stop")]
 
 
+def test_of_what_is_stopped_and_asked_for_all_the_same_they_are_told() -> None:
+    stop = {**REMINDED["notices"], notice("stop"): on(-7, 8)}
+    service = stopped(cycle=dearer(asked_at=on(-1), notices=stop))
+    assert due_notices(service, DEFAULT_POLICY, on(1)) == [notice("dearer-1")]
+    assert next_step(service, DEFAULT_POLICY, LATER) == NextStep(Step.REMIND, on(0, 8))
+
+
 def test_once_told_it_is_charged_after_the_days_of_a_notice() -> None:
     found = payment(told(on(0, 8)))
     assert found == NextStep(Step.REQUEST, on(7, 8))

@@ -6,6 +6,7 @@ again when they run. What follows is the infrastructure's, through the provision
 
 import uuid
 from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -22,7 +23,10 @@ from schemas.values import ResourceState, ServiceId
 from workers.billing.payment_requests import store
 
 _WANT = text("""
-    UPDATE services SET desired = :desired, generation = generation + 1
+    UPDATE services SET desired = :desired, generation = generation + 1,
+        -- Else it is when the infrastructure has confirmed it.
+        suspended_at = CASE WHEN held_at IS NOT NULL AND :desired = 'suspended'
+            THEN CAST(:now AS timestamptz) ELSE suspended_at END
     WHERE id = ANY(:ids) RETURNING id, universe, driver
 """)
 
@@ -39,7 +43,7 @@ class SuspendHandler:
         next_steps.lock(tx, claim.subjects)
         services = next_steps.load(tx, claim.subjects, catalogue, charges=True)
         due = {s.id: "unpaid" for s in services if s.is_due(Step.SUSPEND, now)}
-        _want(tx, due, ResourceState.SUSPENDED)
+        _want(tx, due, ResourceState.SUSPENDED, now)
         next_steps.decide_again(tx, claim.subjects, catalogue, now, charges=True)
         _tell(tx, claim, SUSPEND, "service.suspending", due)
         return Outcome(done=claim.subjects)
@@ -62,7 +66,7 @@ class TerminateHandler:
         }
         # From here on a renewal is refused: nothing of them can be charged any more.
         moved = store.take_off(tx, due, held)
-        _want(tx, due, ResourceState.ABSENT)
+        _want(tx, due, ResourceState.ABSENT, now)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
         _tell(tx, claim, TERMINATE, "service.ending", due)
         return Outcome(done=claim.subjects)
@@ -82,8 +86,10 @@ def _tell(
     )
 
 
-def _want(tx: Connection, ids: Collection[uuid.UUID], desired: ResourceState) -> None:
+def _want(
+    tx: Connection, ids: Collection[uuid.UUID], desired: ResourceState, now: datetime
+) -> None:
     if ids:
-        rows = tx.execute(_WANT, {"ids": sorted(ids), "desired": desired})
+        rows = tx.execute(_WANT, {"ids": sorted(ids), "desired": desired, "now": now})
         places = [(row.id, driver_place(row.universe, row.driver)) for row in rows]
         ledger.enqueue(tx, CONVERGE, places)

@@ -151,7 +151,8 @@ CONFIRM = Bulk(
         -- What was given up while it was being created is not delivered.
         state = CASE WHEN s.desired = 'absent' AND r.state <> 'terminated' THEN s.state
             ELSE coalesce(r.state, s.state) END,
-        suspended_at = CASE r.state WHEN 'suspended' THEN r.at WHEN 'active' THEN NULL
+        suspended_at = CASE r.state WHEN 'active' THEN NULL
+            WHEN 'suspended' THEN CASE WHEN s.held_at IS NULL THEN r.at ELSE s.suspended_at END
             ELSE s.suspended_at END,
         next_step = CASE WHEN r.state = 'terminated' THEN NULL ELSE s.next_step END,
         next_step_at = CASE WHEN r.state = 'terminated' THEN NULL ELSE s.next_step_at END,

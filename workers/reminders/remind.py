@@ -2,6 +2,9 @@
 
 Its notices were claimed by a scheduler. Once it has begun nothing is added to it; a crash sends it
 again under the same Message-ID. What it says is what is true when it is sent.
+
+What cannot be written about one service, such as an amount without a tax rate, holds up no other:
+it goes into an e-mail of its own, whose task fails. It is not sent, so its notices end nothing.
 """
 
 import uuid
@@ -12,20 +15,21 @@ from email.message import EmailMessage
 
 from sqlalchemy import Connection, text
 
-from producers import history
+from monitoring import metrics
+from producers import history, ledger
 from producers.history import by_task
 from producers.intake.links import Links
 from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
-from producers.steps import REMIND
+from producers.steps import MAIL, REMIND
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.errors import DataError
+from schemas.errors import DataError, first_line
 from schemas.rules.notices import Notice
 from schemas.rules.payable import PaymentMethod
 from schemas.tables.bulk import Bulk
-from schemas.values import Money, ResourceState, ServiceId
+from schemas.values import Money, ResourceState, ServiceId, derived_id
 from workers.outside.attempts import DONE, Meaning, settle
 from workers.reminders.items import Payer, item_of
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
@@ -68,6 +72,34 @@ _announce = Bulk(
     FROM json_to_recordset(CAST(:rows AS json)) AS a(
         service_id uuid, period_number integer, announced bigint, currency text)
     WHERE r.service_id = a.service_id AND r.period_number = a.period_number
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A service that moves from an e-mail into another of the same customer and day."""
+
+    email_id: uuid.UUID
+    service_id: uuid.UUID
+    moves_to: uuid.UUID
+
+
+_leave_out = Bulk(
+    LeftOut,
+    """
+    WITH left_out AS (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
+            email_id uuid, service_id uuid, moves_to uuid)
+    ), opened AS (
+        INSERT INTO emails (id, customer_id, day)
+        SELECT DISTINCT l.moves_to, e.customer_id, e.day
+        FROM left_out AS l JOIN emails AS e ON e.id = l.email_id
+        RETURNING id
+    )
+    UPDATE notices AS n SET email_id = o.id
+    FROM left_out AS l JOIN opened AS o ON o.id = l.moves_to
+    WHERE n.email_id = l.email_id AND n.service_id = l.service_id
     """,
 )
 _SENT = text("UPDATE emails SET sent_at = :now WHERE id = ANY(:ids) AND sent_at IS NULL")
@@ -119,7 +151,6 @@ class RemindHandler:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
         emails = tx.execute(_EMAILS, {"ids": claim.subjects}).all()
         ids = [email.id for email in emails]
-        tx.execute(_BEGIN, {"ids": ids, "now": now})
         claimed: dict[uuid.UUID, dict[uuid.UUID, list[Notice]]] = {i: {} for i in ids}
         for row in tx.execute(_NOTICES, {"ids": ids}):
             of_email = claimed[row.email_id]
@@ -129,22 +160,23 @@ class RemindHandler:
             s.id: s for s in next_steps.load(tx, services, catalogue)
         }
         methods = _methods(tx, held.values())
-        calls = []
+        calls, failures = [], []
+        left_out: dict[uuid.UUID, dict[uuid.UUID, DataError]] = {}
         for email in emails:
             notices = claimed[email.id]
             told = [held[s] for s in notices if held[s].view.desired is not ResourceState.ABSENT]
-            items = [
-                item_of(
-                    service,
-                    notices[service.id],
-                    Payer(email.country, email.vat_number, methods.get(service.id)),
-                    self._links if len(told) <= MOST_ITEMS else None,
-                    catalogue,
-                    now,
-                    begun_at=email.begun_at,
-                )
-                for service in told
-            ]
+            links = self._links if len(told) <= MOST_ITEMS else None
+            items: dict[uuid.UUID, Item] = {}
+            unwritten: dict[uuid.UUID, DataError] = {}
+            for service in told:
+                payer = Payer(email.country, email.vat_number, methods.get(service.id))
+                try:
+                    items[service.id] = item_of(
+                        service, notices[service.id], payer, links, catalogue, now,
+                        begun_at=email.begun_at,
+                    )  # fmt: skip
+                except DataError as error:
+                    unwritten[service.id] = error
             if items:
                 mail = Mail(
                     id=email.id,
@@ -152,14 +184,27 @@ class RemindHandler:
                     language=email.language,
                     customer=email.customer_id,
                     brand=told[0].subsidiary.entity,
-                    items=items,
+                    items=list(items.values()),
                     all_services=self._all_services,
                 )
                 message = self._compose(mail, now)
-                calls.append((email.id, Letter(message, notices, _amounts(told, items))))
-        to_send = {subject for subject, _ in calls}
+                said = {s: kinds for s, kinds in notices.items() if s not in unwritten}
+                written = [service for service in told if service.id in items]
+                amounts = _amounts(written, mail.items)
+                calls.append((email.id, Letter(message, said, amounts)))
+                if unwritten:
+                    left_out[email.id] = unwritten
+            elif unwritten:
+                failures.append(_unwritable(email.id, unwritten))
+        failed = {failure.subject for failure in failures}
+        # One that cannot be written has not begun: what else is due on its day may still join it.
+        tx.execute(_BEGIN, {"ids": [i for i in ids if i not in failed], "now": now})
+        if left_out:
+            _set_apart(tx, claim, left_out, claimed)
+        undone = failed.union(subject for subject, _ in calls)
         # What it was to say is not true any more, or it was sent.
-        return calls, Outcome(done=[s for s in claim.subjects if s not in to_send])
+        done = [subject for subject in claim.subjects if subject not in undone]
+        return calls, Outcome(done=done, failures=failures)
 
     def _compose(self, mail: Mail, now: datetime) -> EmailMessage | MailAnswer:
         try:
@@ -224,6 +269,53 @@ class RemindHandler:
                 ),
             )  # fmt: skip
         return outcome
+
+
+def _unwritable(email_id: uuid.UUID, unwritten: Mapping[uuid.UUID, DataError]) -> Failure:
+    """Nothing can be said in an e-mail; its task names the services, and why."""
+    code = next(iter(unwritten.values())).code
+    reasons = (f"service {service}: {first_line(error)}" for service, error in unwritten.items())
+    return Failure(email_id, code, "; ".join(reasons))
+
+
+def _set_apart(
+    tx: Connection,
+    claim: Claim,
+    left_out: Mapping[uuid.UUID, Mapping[uuid.UUID, DataError]],
+    claimed: Mapping[uuid.UUID, Mapping[uuid.UUID, Sequence[Notice]]],
+) -> None:
+    """Move what cannot be written out of e-mails that can be sent, into one of its own for each.
+
+    Args:
+        left_out: e-mail -> service -> why nothing can be written about it.
+        claimed: e-mail -> service -> what was to be said.
+    """
+    rows = [
+        LeftOut(email, service, derived_id("left out", email, *sorted(unwritten)))
+        for email, unwritten in left_out.items()
+        for service in unwritten
+    ]
+    _leave_out(tx, rows)
+    ledger.enqueue(tx, REMIND, [(email, MAIL) for email in {row.moves_to for row in rows}])
+    for unwritten in left_out.values():
+        for error in unwritten.values():
+            metrics.left_out.labels(error.code).inc()
+    tasks = {task.subject: task for task in claim.tasks}
+    history.record(
+        tx,
+        (
+            by_task(
+                tasks[email], REMIND, service, "notice.left_out",
+                {
+                    "kinds": list(map(str, claimed[email][service])),
+                    "reason": error.code,
+                    "error": first_line(error),
+                },
+            )
+            for email, unwritten in left_out.items()
+            for service, error in unwritten.items()
+        ),
+    )  # fmt: skip
 
 
 def _amounts(services: Sequence[Renewable], items: Sequence[Item]) -> list[Announced]:

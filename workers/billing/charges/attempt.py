@@ -21,7 +21,8 @@ class Attempt:
         order_id: None: it is of a renewal.
         number: counts the charges of a request, from 1; a new one only after a decline.
         in_doubt: it was begun before, and how it ended is not known.
-        given_up: a person cancelled the order: nothing more is tried, but what was is asked about.
+        given_up: a person cancelled the order, or this attempt to charge a renewal: nothing more is
+            tried, but what was is asked about.
         gateway: where its payment method is charged.
         cannot_pay: why its payment method cannot be charged today, if it cannot.
     """
@@ -109,7 +110,7 @@ def last_word(
 ) -> GatewayAnswer:
     """The answer that counts.
 
-    A person gave the order up, and the gateway has not heard of its charge however often it was
+    A person gave it up, and the gateway has not heard of its charge however often it was
     asked: no money will come. Should it come after all, the audit tells.
     """
     asked_enough = policy.calls.is_exhausted(task)

@@ -8,6 +8,7 @@ asked about, by its key, before anything is tried again; a new key only after a 
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -16,6 +17,7 @@ from producers.history import Event, by_task
 from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
 from producers.steps import CHARGE, CONVERGE, driver_place
+from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.rules.payable import PaymentMethod, obstacle
@@ -71,7 +73,7 @@ _READ = text("""
     SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total,
            r.country, r.vat_number, r.stands_until, m.id AS method_id, m.token, m.expires_on,
            m.gateway, c.key, c.attempt, c.state, c.amount,
-           o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
+           o.reason IS NOT DISTINCT FROM 'given_up' OR r.given_up_at IS NOT NULL AS given_up
     FROM (
         SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
         ORDER BY id FOR NO KEY UPDATE
@@ -179,8 +181,7 @@ class ChargeHandler:
             method = PaymentMethod(row.method_id, row.expires_on) if row.method_id else None
             open_attempts.append(next_attempt(row, obstacle(method, today)))
         settled = [a for a in open_attempts if a.given_up and not a.in_doubt]
-        if settled:
-            _void(tx, settled)
+        _give_up(tx, settled, catalogue, now)
         attempts = [a for a in open_attempts if not a.given_up or a.in_doubt]
         lost = [a for a in attempts if a.answer_without_call is None and not self._has_gateway(a)]
         attempts = [a for a in attempts if a not in lost]
@@ -329,6 +330,21 @@ def _lock_renewals(
     if renewals:
         on = store.periods_on(tx, renewals)
         next_steps.lock(tx, {service for services in on.values() for service in services})
+
+
+def _give_up(
+    tx: Connection, settled: Sequence[Attempt], catalogue: Catalogue, now: datetime
+) -> None:
+    """A person gave these up, and none of their charges may have taken money."""
+    orders = [attempt for attempt in settled if attempt.order_id is not None]
+    if orders:
+        _void(tx, orders)
+    requests = [attempt.request_id for attempt in settled if attempt.order_id is None]
+    if requests:
+        renewals.decline(tx, requests, catalogue, now)
+        history.record(
+            tx, [Event(request, "charge.declined", {"reason": "given_up"}) for request in requests]
+        )
 
 
 def _void(tx: Connection, refused: Sequence[Attempt]) -> None:

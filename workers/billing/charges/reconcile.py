@@ -66,7 +66,7 @@ _OURS = text("""
     SELECT 'refund', f.key, f.state, f.amount, f.currency, NULL, f.attempt
     FROM refunds AS f JOIN charges AS c ON c.key = f.charge_key
     LEFT JOIN payment_methods AS m ON m.id = c.payment_method_id
-    WHERE coalesce(m.gateway, 'default') = ANY(:gateways)
+    WHERE coalesce(m.gateway, 'default') = ANY(:gateways) AND NOT f.by_hand
 """)
 _OPEN = text("""
     SELECT r.id, r.total, r.currency, coalesce(max(c.attempt), 0) AS attempts

@@ -100,6 +100,13 @@ _DECLINED = text("""
 """)
 
 
+# What a person gave up was one attempt: the next one is charged again.
+_NEXT_ATTEMPT = text("""
+    UPDATE payment_requests SET given_up_at = NULL
+    WHERE id = ANY(:ids) AND given_up_at IS NOT NULL
+""")
+
+
 def decline(
     tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
 ) -> None:
@@ -109,6 +116,7 @@ def decline(
     }
     next_steps.lock(tx, ids)
     tx.execute(_DECLINED, {"ids": list(request_ids), "now": now})
+    tx.execute(_NEXT_ATTEMPT, {"ids": list(request_ids)})
     next_steps.decide_again(tx, ids, catalogue, now, charges=True)
 
 
@@ -117,7 +125,8 @@ class ExtendedRow:
     """A service that lasts longer.
 
     Attributes:
-        resumes: generations to go up: 1, if it was suspended.
+        resumes: generations to go up: 1, if it was suspended for want of payment. What an operator
+            suspended stays so.
     """
 
     id: ServiceId
@@ -133,8 +142,10 @@ _extend = Bulk(
     ExtendedRow,
     """
     UPDATE services AS s
-    SET paid_periods = r.paid_periods, expires_at = r.expires_at, desired = 'active',
-        generation = s.generation + r.resumes, next_step = r.next_step,
+    SET paid_periods = r.paid_periods, expires_at = r.expires_at,
+        desired = CASE WHEN s.held_at IS NULL THEN 'active' ELSE 'suspended' END,
+        generation = s.generation + CASE WHEN s.held_at IS NULL THEN r.resumes ELSE 0 END,
+        suspended_at = CASE WHEN s.held_at IS NULL THEN s.suspended_at END, next_step = r.next_step,
         next_step_at = r.next_step_at, next_subject = r.next_subject
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, paid_periods integer,
         expires_at timestamptz, resumes integer, next_step text, next_step_at timestamptz,

@@ -13,9 +13,10 @@ from producers.history import by_task
 from producers.ledger import Claim, Outcome
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
-from producers.steps import CHARGE, GATEWAY, REQUEST, WITHDRAW
+from producers.steps import CHARGE, GATEWAY, RENEWAL, REQUEST, WITHDRAW
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
+from schemas.errors import DataError
 from schemas.rules.lifecycle import Step
 from schemas.rules.quote import Quote
 from schemas.tables.bulk import Bulk
@@ -112,16 +113,13 @@ class RequestHandler:
         now: datetime,
     ) -> None:
         customers = store.customers(tx, (group[0] for group in groups.values()))
-        quotes = {
-            s.id: quote_of(s, customers[s.customer_id], now)
-            for services in groups.values()
-            for s in services
-        }
+        quotes, unquoted = _quotes(groups, customers, now)
         dearer = {id_ for id_, q in quotes.items() if q.is_dearer_than(held[id_].announced)}
+        left = dearer | unquoted
         payable = [
             part
             for services in groups.values()
-            for part in parts_of((s for s in services if s.id not in dearer), quotes)
+            for part in parts_of((s for s in services if s.id not in left), quotes)
         ]
         on_open = {s.request_id for s in held.values() if s.request_id is not None}
         on_it = store.lines_on(tx, on_open) if on_open else {}
@@ -150,6 +148,7 @@ class RequestHandler:
             _set_aside(tx, claim, dearer, held, quotes, now)
         rest = {*moved, *dearer} - {s.id for group in anew for s in group}
         next_steps.decide_again(tx, rest, self._catalogue.current(tx), now, charges=True)
+        _set_apart(tx, unquoted)
 
     @staticmethod
     def _tell(tx: Connection, claim: Claim, drafts: Sequence[Draft]) -> None:
@@ -166,6 +165,40 @@ class RequestHandler:
                 if s.next_subject in tasks
             ),
         )  # fmt: skip
+
+
+def _quotes(
+    groups: Mapping[uuid.UUID, Sequence[Renewable]],
+    customers: Mapping[str, Customer],
+    now: datetime,
+) -> tuple[dict[ServiceId, Quote], set[ServiceId]]:
+    """What services cost now, and those of which that is not known: they hold up no other.
+
+    Raises:
+        DataError: of a service that is asked for alone already: its task fails.
+    """
+    quotes, unquoted = {}, set()
+    for subject, services in groups.items():
+        for service in services:
+            try:
+                quotes[service.id] = quote_of(service, customers[service.customer_id], now)
+            except DataError:
+                if subject == service.id:
+                    raise
+                unquoted.add(service.id)
+    return quotes, unquoted
+
+
+_ALONE = text(
+    "UPDATE services SET next_subject = id WHERE id = ANY(:ids) AND next_step = 'request'"
+)
+
+
+def _set_apart(tx: Connection, services: Collection[ServiceId]) -> None:
+    """Have each of these asked for alone: what fails then is its own task, by its own id."""
+    if services:
+        tx.execute(_ALONE, {"ids": sorted(services)})
+        ledger.enqueue(tx, REQUEST, [(service, RENEWAL) for service in services])
 
 
 def _is_as_asked_for(
