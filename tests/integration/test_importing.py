@@ -130,6 +130,8 @@ def test_service_is_imported_with_its_customer_contract_and_payment_method(
         "confirmed_until": date(2026, 6, 30),
         "resource_id": "r-1",
         "suspended_at": None,
+        "held_at": None,
+        "held_because": None,
         "taken_over_at": NOW,
         "mode_before": None,
         "mode_changed_at": None,

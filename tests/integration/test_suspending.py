@@ -267,3 +267,46 @@ def test_the_forecast_counts_what_an_operator_has_suspended(given_life: Any) -> 
         (row,) = forecast(tx, today=today, until=today.replace(year=today.year + 1), by=By.MONTH)
 
     assert (row.decision, row.services, row.held) == ("will_renew", 2, 1)
+
+
+def test_what_is_paid_while_it_is_being_resumed_is_not_unpaid_when_an_operator_suspends_it(
+    given_life: Any,
+) -> None:
+    world, operator, first = given_life()
+    declines(world)
+    world.pass_until(first, 8)
+    accepts(world)
+    world.fleet.simulator.simulator.faults.add(
+        {"fault": "refuse", "operation": "resume", "times": 10_000}
+    )
+    world.renew()
+    resuming = world.service()
+    assert (resuming.state, resuming.desired) == ("suspended", "active")
+
+    operator.suspend()
+    assert world.service().suspended_at is None
+    accepts(world)
+    operator.unsuspend()
+
+    assert world.service().state == "active"
+    world.clean()
+
+
+def test_an_operator_suspends_what_is_being_suspended_for_want_of_payment(given_life: Any) -> None:
+    world, operator, first = given_life()
+    declines(world)
+    world.fleet.simulator.simulator.faults.add(
+        {"fault": "refuse", "operation": "suspend", "times": 10_000}
+    )
+    world.pass_until(first, 6)
+    suspending_ = world.service()
+    assert (suspending_.state, suspending_.desired) == ("active", "suspended")
+
+    operator.suspend()
+    assert world.service().suspended_at is not None
+    accepts(world)
+    operator.unsuspend()
+
+    assert world.service().desired == "suspended"
+    world.renew()
+    assert world.service().desired == "active"
