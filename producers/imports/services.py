@@ -369,6 +369,7 @@ def _service(
         anchor=anchor,
         paid_periods=paid,
         payment_method_id=method_id,
+        noticed_under=view.expires_at,
         fixed=None,
         announced=None,
         request_id=None,

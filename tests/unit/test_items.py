@@ -43,6 +43,7 @@ def renewable(view: lifecycle.Service, **changes: Any) -> Renewable:
         "anchor": Period(1).end(EXPIRY, -1),
         "paid_periods": 1,
         "payment_method_id": CARD.id,
+        "noticed_under": view.expires_at,
         "fixed": None,
         "announced": None,
         "request_id": None,
