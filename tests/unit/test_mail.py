@@ -158,8 +158,8 @@ class TestBody:
         body = part(composed(of(*items)), "plain")
         # Then
         assert re.findall(r"(?m)^\* (.+?) \(", body) == [
-            "suspended", "declined", "method", "accept", "dearer", "a", "b", "pay", "A later",
-            "renews", "stops",
+            "suspended", "declined", "method", "accept", "dearer", "converted", "a", "b", "pay",
+            "A later", "renews", "stops",
         ]  # fmt: skip
 
     def test_the_subject_names_the_most_urgent_and_counts_the_others(self) -> None:
