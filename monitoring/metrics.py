@@ -69,6 +69,11 @@ messages = Counter("autorenew_relay_messages_total", "Messages handed to the bro
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])
 rescued = Counter("autorenew_rescued_tasks_total", "Tasks made ready again.", ["state"])
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
+carried_over = Counter(
+    "autorenew_carried_over_services_total",
+    "Services that a change of their subsidiary was carried over to.",
+    ["subsidiary"],
+)
 loop_failures = Counter(
     "autorenew_loop_failures_total",
     "Rounds of a background loop that failed.",
@@ -83,6 +88,15 @@ guard_trips = Counter(
 def lanes_paused() -> Gauge:
     """Created in a scheduler only, so that no other process shows it."""
     return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
+
+
+@cache
+def changes_overdue() -> Gauge:
+    """Created in a scheduler only, so that no other process shows it."""
+    return Gauge(
+        "autorenew_subsidiary_changes_overdue",
+        "Changes of a subsidiary whose day has come and that cannot be put in force yet.",
+    )
 
 
 @cache
