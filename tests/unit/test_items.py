@@ -120,6 +120,18 @@ def test_what_got_dearer_is_said_with_the_day_after_the_days_of_a_notice() -> No
     assert set(item.links) == {"renew", "stop"}
 
 
+@pytest.mark.parametrize("amount", [1, 999_900])
+def test_what_was_announced_in_another_currency_is_said_so_whatever_it_is_worth(
+    amount: int,
+) -> None:
+    service = replace(dearer(), announced=Money(amount, "CZK"))
+    item = said(service, Notice(DEARER, 1), now=on(0, 8))
+
+    assert (item.situation, item.amount) == (Situation.CONVERTED, Money(4544, "EUR"))
+    assert item.on == EXPIRY + timedelta(days=7)
+    assert set(item.links) == {"renew", "stop"}
+
+
 def test_what_is_not_dearer_any_more_when_its_e_mail_is_sent_renews() -> None:
     told_since = replace(dearer(), announced=Money(4544, "EUR"))
     item = said(told_since, Notice(DEARER, 1), now=on(0, 8))

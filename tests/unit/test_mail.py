@@ -191,6 +191,7 @@ class TestBody:
             (Situation.METHOD, DAY, "Payment due on: 4 December 2026"),
             (Situation.RENEWS, DAY, "Will be charged on: 4 December 2026"),
             (Situation.DEARER, DAY, "Will be charged on: 4 December 2026"),
+            (Situation.CONVERTED, DAY, "Will be charged on: 4 December 2026"),
             (Situation.ACCEPT, None, "Ends on: 1 January 2027"),
             (Situation.ACCEPT, DAY, "Ends on: 4 December 2026"),
             (Situation.STOPS, None, "Ends on: 1 January 2027"),
