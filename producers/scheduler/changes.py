@@ -51,33 +51,32 @@ class Changes:
             return 0
         if time.monotonic() < self._not_before:
             return 0
-        why = {change.id: self._apply(change.id) for change in due}
+        waiting: dict[int, str] = {}
         for change in due:
-            self._tell(change.id, change.subsidiary, why[change.id])
-        waiting = {id_: reason for id_, reason in why.items() if reason is not None}
+            why = self._apply(change)
+            if why is None:
+                continue
+            waiting[change.id] = why
+            if self._told.get(change.id) != why:
+                log.warning("subsidiary %s cannot be changed yet: %s", change.subsidiary, why)
         metrics.changes_overdue().set(len(waiting))
         self._told = waiting
         self._not_before = time.monotonic() + RETRY_SECONDS if waiting else 0.0
         return len(due) - len(waiting)
 
-    def _apply(self, change_id: int) -> str | None:
-        """Returns why it cannot be put in force now; None: it is."""
+    def _apply(self, change: Any) -> str | None:
+        """Returns why it cannot be put in force now; None: it is, or was withdrawn."""
         try:
             with self._engine.begin() as tx:
-                changes.apply(tx, change_id)
+                changes.apply(tx, change.id)
         except CannotApply as error:
-            return str(error)
+            return None if error.code == "not_planned" else str(error)
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
                 raise
             return "a transaction that has read the catalogue does not end, such as a backup"
+        log.info("the change of subsidiary %s is in force; its services follow", change.subsidiary)
         return None
-
-    def _tell(self, change_id: int, subsidiary: str, why: str | None) -> None:
-        if why is None:
-            log.info("the change of subsidiary %s is in force; its services follow", subsidiary)
-        elif self._told.get(change_id) != why:
-            log.warning("the change of subsidiary %s cannot be put in force: %s", subsidiary, why)
 
 
 _CARRY_OVER = text("SELECT * FROM carry_over(:change, :ids, :now)")

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from producers.control import failed
 from producers.renewals import next_steps
 from producers.scheduler import scheduler as scheduler_module
+from producers.scheduler.changes import Changes
 from schemas.catalogue import changes
 from schemas.catalogue.changes import CannotApply
 from schemas.catalogue.store import CatalogueCache, save
@@ -370,8 +371,8 @@ def test_a_reader_that_does_not_end_puts_a_change_off_and_stops_nobody_for_long(
         world.fleet.scheduler.round()
         world.fleet.scheduler.round()
         assert 1.9 < time.monotonic() - started < 4
-    assert [r.message for r in caplog.records if "cannot be put in force" in r.message] == [
-        "the change of subsidiary FR cannot be put in force:"
+    assert [r.message for r in caplog.records if "cannot be changed yet" in r.message] == [
+        "subsidiary FR cannot be changed yet:"
         " a transaction that has read the catalogue does not end, such as a backup"
     ]
     world.fleet.scheduler._changes._not_before = 0.0
@@ -558,3 +559,28 @@ def test_what_a_change_concerns_is_counted(life: Any) -> None:
         touched = changes.plan(tx, to_francs(day), world.fleet.clock.now())
 
     assert touched == changes.Touched(services=2, orders_not_priced=1, open_requests=1, announced=2)
+
+
+def test_of_two_schedulers_one_puts_a_change_in_force_and_both_go_on(
+    life: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = life()
+    first = world.order()
+    world.pass_until(first, -12)
+    plan(world, CURRENCY, now=False)
+    with world.fleet.owner.connect() as tx:
+        due = changes.due(tx, world.fleet.clock.now())
+    one, other = (Changes(world.fleet.engine("scheduler")) for _ in range(2))
+    threads = [threading.Thread(target=c.put_in_force, args=(due,)) for c in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    world.fleet.settle(30)
+
+    assert not [r for r in caplog.records if "cannot be changed" in r.message]
+    assert world.database.value("SELECT version FROM catalogue_version") > 1
+    assert world.database.value("SELECT count(*) FROM recomputations") == 0
+    assert len(world.happened("renewal.converted")) == 1
+    world.clean()
