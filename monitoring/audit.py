@@ -80,7 +80,8 @@ CHECKS = {
         WHERE (r.state = 'paid') <> (c.key IS NOT NULL) OR c.amount <> r.total""",
     "every paid request has its invoice, of the same amount": """
         SELECT r.id FROM payment_requests AS r LEFT JOIN invoices AS i ON i.request_id = r.id
-        WHERE (r.state = 'paid') <> (i.id IS NOT NULL)
+        -- What cost nothing takes no number; in an earlier release it took one.
+        WHERE (r.state = 'paid' AND (r.total > 0 OR i.id IS NOT NULL)) <> (i.id IS NOT NULL)
            OR (i.net, i.tax, i.total, i.currency) <> (r.net, r.tax, r.total, r.currency)""",
     "an invoice is the sum of its lines": """
         SELECT i.id FROM invoices AS i JOIN (
@@ -120,12 +121,15 @@ CHECKS = {
         WHERE s.last_number <> (SELECT count(*) FROM (
             SELECT series FROM invoices UNION ALL SELECT series FROM credit_notes) AS d
             WHERE d.series = s.code)""",
-    "every paid period of a service is on one invoice line": """
+    "every paid period of a service is on one line of a paid request, and of its invoice": """
         SELECT s.id FROM services AS s
-        WHERE s.paid_periods - s.imported_periods <> (SELECT count(*) FROM invoice_lines AS l
-            JOIN invoices AS i ON i.id = l.invoice_id
-            JOIN request_lines AS q ON q.request_id = i.request_id AND q.number = l.number
-            WHERE l.service_id = s.id AND l.period_number > 0 AND q.refused_at IS NULL)""",
+        WHERE s.paid_periods - s.imported_periods <> (SELECT count(*) FROM request_lines AS q
+            JOIN payment_requests AS r ON r.id = q.request_id AND r.state = 'paid'
+            LEFT JOIN invoices AS i ON i.request_id = r.id
+            LEFT JOIN invoice_lines AS l ON l.invoice_id = i.id AND l.number = q.number
+                AND (l.service_id, l.period_number) = (q.service_id, q.period_number)
+            WHERE q.service_id = s.id AND q.period_number > 0 AND q.refused_at IS NULL
+              AND (l.invoice_id IS NOT NULL OR r.total = 0))""",
     "a delivered service expires at its anchor plus its paid periods": """
         SELECT s.id FROM services AS s
         JOIN subsidiaries AS u ON u.code = s.subsidiary

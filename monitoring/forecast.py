@@ -170,6 +170,7 @@ def _selection(
         "universe": universe,
         "brand": brand,
         "first_charge": first_charge,
+        "catch_up": DEFAULT_POLICY.catch_up,
         # A method may expire between the last expiry and the charge that comes after it.
         "latest_charge": max(0, first_charge, given.latest_charge or 0),
         "plans": given.plans,
@@ -186,12 +187,13 @@ def _hurry(tx: Connection) -> None:
     tx.execute(text("SET LOCAL enable_sort = off"))
 
 
-# The current version of each plan's contract, and its first day of charging; the currency of each
-# subsidiary. Given to the statement below as values: each join over all services took 5 to 10 % of
-# its time.
+# The current version of each plan's contract, its first day of charging and how many periods are
+# charged together at most; the currency of each subsidiary. Given to the statement below as values:
+# each join over all services took 5 to 10 % of its time.
 _GIVEN = text("""
     SELECT CAST(coalesce(json_object_agg(l.code, json_build_object(
-               'version', k.version, 'first_charge', y.definition->'charges'->0)), '{}') AS text)
+               'version', k.version, 'first_charge', y.definition->'charges'->0,
+               'catch_up', y.definition->'catch_up')), '{}') AS text)
                AS plans,
            max(CAST(y.definition->'charges'->>0 AS integer)) AS latest_charge,
            (SELECT CAST(coalesce(json_object_agg(code, definition->>'currency'), '{}') AS text)

@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     )
     mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
     link_base_url: Url | None = Field(None, description="where the links in e-mails lead")
+    account_url: Url | None = Field(
+        None, description="where customers see all their services; by default the base of the links"
+    )
     link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
     link_secret_previous: SecretStr | None = Field(
         None, description="what signed them before; its links are still opened"
@@ -235,7 +238,7 @@ class Settings(BaseSettings):
             if urlsplit(url).username and (host := in_the_clear(url, internal)):
                 yield "SMTP_URL", host, "smtps:// or smtp+starttls://"
         # Links are a customer's to open, and payment methods are sent to a gateway without a token.
-        for field in ("link_base_url", "gateway_url"):
+        for field in ("link_base_url", "account_url", "gateway_url"):
             url = getattr(self, field)
             if url and (host := in_the_clear(url, internal)):
                 yield field.upper(), host, "https://"

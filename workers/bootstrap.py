@@ -95,6 +95,7 @@ def _remind(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Hand
         _links(settings),
         catalogue,
         clock,
+        all_services=settings.account_url or settings.need("link_base_url"),
         policy=policy_for("mail", settings),
     )
 

@@ -4,19 +4,23 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 import click
 from rich.progress import Progress
 
-from autorenew.cli.common import as_json, clock, database, realms, say
+from autorenew.cli.common import as_json, clock, database, realms, say, show
+from monitoring.forecast import Decision
 from producers.imports.importing import Reject
 from producers.imports.importing import import_services as import_rows
+from producers.imports.prospects import Prospect
 from producers.imports.rows import Form
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
 from schemas.shown import for_csv
+from schemas.values import Money
 
 
 @click.command("import")
@@ -66,6 +70,10 @@ def import_services(
 
     Rejected rows are written to a file, with line, codes and reasons, payment methods redacted.
     Exit code 1 if a row was rejected. Importing the file again changes nothing.
+
+    Then comes what becomes of the imported services, with the money; see it with --dry-run before
+    anything is charged. Nobody is charged before having been told, and what takes more periods than
+    the policy's catch_up to reach the future waits for its customer.
     """
     form = form or _form_of(file)
     is_stdin = str(file) == "-"
@@ -102,6 +110,15 @@ def import_services(
             "rejected": counts.rejected,
             "rejects": where,
             "dry_run": dry_run,
+            "prospects": [
+                {
+                    "decision": prospect.decision,
+                    "is_late": prospect.is_late,
+                    "services": prospect.services,
+                    "net": {"amount": prospect.net, "currency": prospect.currency},
+                }
+                for prospect in counts.prospects
+            ],
         }
         click.echo(json.dumps(summary))
     else:
@@ -110,7 +127,42 @@ def import_services(
             f"{counts.imported} {would}imported, {counts.known} already known,"
             f" {counts.rejected} {would}rejected" + (f" (see {where})" if where else "")
         )
+        _show_prospects(counts.prospects)
     sys.exit(1 if counts.rejected else 0)
+
+
+# What becomes of a service, and of one whose first day of charging has passed.
+_PROSPECTS = {
+    (Decision.WILL_RENEW, False): "charged on their days",
+    (Decision.WILL_RENEW, True): "charged as soon as their customers were told",
+    (Decision.UNDECIDED_BEHIND, True): "expired too long ago to be charged by themselves",
+    (Decision.NOT_ROLLED_OUT, False): "not charged: renewal is not switched on",
+    (Decision.NOT_ROLLED_OUT, True): "not charged, and late: renewal is not switched on",
+}
+
+
+def _show_prospects(prospects: Sequence[Prospect]) -> None:
+    if not prospects:
+        return
+    say("")
+    show(
+        "what becomes of them:",
+        ("what", "services", "net_to_be_paid"),
+        [
+            (
+                _PROSPECTS.get((p.decision, p.is_late)) or _phrase(p),
+                f"{p.services:,}",
+                str(Money(p.net, p.currency)),
+            )
+            for p in prospects
+        ],
+        json_lines=False,
+    )
+
+
+def _phrase(prospect: Prospect) -> str:
+    words = prospect.decision.replace("undecided_", "undecided: ").replace("_", " ")
+    return f"{words}, and late" if prospect.is_late else words
 
 
 def _form_of(file: Path) -> Form:

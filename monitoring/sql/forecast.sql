@@ -20,13 +20,14 @@ WITH upcoming AS (
                 ELSE coalesce(coalesce(s.agreed_version, 0)
                     < CAST(CAST(:plans AS jsonb)->s.plan->>'version' AS integer), false)
                 END AS unaccepted,
-           CASE WHEN s.payment_method_id IS NULL THEN true
+           CASE WHEN coalesce(r.net, p.renewal) = 0 THEN false
+                WHEN s.payment_method_id IS NULL THEN true
                 WHEN m.expires_on IS NULL THEN false
                 ELSE m.expires_on < greatest(CAST(:today AS date),
                     CAST(s.expires_at + interval '13 hours' AS date)
                     + coalesce(CAST(CAST(:plans AS jsonb)->s.plan->>'first_charge' AS integer),
                         :first_charge))
-                END AS unpayable,
+                END AS unpayable, false AS behind,
            count(*) AS services, sum(coalesce(r.net, p.renewal, 0)) AS net,
            max(r.currency) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
                THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END) AS former_currency,
@@ -59,13 +60,19 @@ WITH upcoming AS (
                 ELSE coalesce(coalesce(s.agreed_version, 0)
                     < CAST(CAST(:plans AS jsonb)->s.plan->>'version' AS integer), false)
                 END AS unaccepted,
-           CASE WHEN s.payment_method_id IS NULL THEN true
+           CASE WHEN coalesce(r.net, p.renewal) = 0 THEN false
+                WHEN s.payment_method_id IS NULL THEN true
                 WHEN m.expires_on IS NULL THEN false
                 ELSE m.expires_on < greatest(CAST(:today AS date),
                     CAST(s.expires_at + interval '13 hours' AS date)
                     + coalesce(CAST(CAST(:plans AS jsonb)->s.plan->>'first_charge' AS integer),
                         :first_charge))
                 END AS unpayable,
+           coalesce(r.net, p.renewal, 1) > 0
+               AND CAST(s.expires_at + interval '13 hours' AS date) + make_interval(
+                   months => s.period_months * coalesce(
+                       CAST(CAST(:plans AS jsonb)->s.plan->>'catch_up' AS integer), :catch_up)
+                   ) <= CAST(:today AS timestamp) AS behind,
            count(*) AS services, sum(coalesce(r.net, p.renewal, 0)) AS net,
            max(r.currency) FILTER (WHERE CASE WHEN r.currency IS NOT NULL
                THEN r.currency <> CAST(:currencies AS jsonb)->>s.subsidiary END) AS former_currency,
@@ -85,10 +92,10 @@ WITH upcoming AS (
       AND (CAST(:universe AS text) IS NULL OR s.universe = :universe)
       AND (CAST(:brand AS text) IS NULL OR s.brand = :brand)
     GROUP BY s.expires_at, s.subsidiary, s.brand, CASE WHEN :detailed THEN s.universe END, s.mode,
-        unaccepted, unpayable
+        unaccepted, unpayable, behind
 ), due AS (
     SELECT e.expires_at, e.subsidiary, e.brand, e.universe, e.mode, e.unaccepted, e.unpayable,
-           x.currency, x.services, x.net,
+           e.behind, x.currency, x.services, x.net,
            CAST(e.expires_at AT TIME ZONE (u.definition->>'timezone') AS date) AS due_on
     FROM (SELECT * FROM upcoming UNION ALL SELECT * FROM overdue) AS e
     JOIN subsidiaries AS u ON u.code = e.subsidiary
@@ -105,6 +112,7 @@ WITH upcoming AS (
                 WHEN d.mode = 'stop' THEN 'will_stop'
                 WHEN d.unaccepted THEN 'undecided_contract'
                 WHEN d.mode = 'manual' THEN 'undecided_manual'
+                WHEN d.behind THEN 'undecided_behind'
                 WHEN d.unpayable THEN 'undecided_payment'
                 ELSE 'will_renew' END AS decision
     FROM due AS d

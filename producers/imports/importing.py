@@ -9,7 +9,7 @@ import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
@@ -23,6 +23,7 @@ from producers.imports.arrivals import (
     copy_methods,
     copy_services,
 )
+from producers.imports.prospects import Prospect
 from producers.imports.rows import CsvRows, Form, NdjsonRows, Row, RowFormat, lines, parse
 from producers.imports.services import Books, Customer, Judge
 from producers.intake.agreements import method_id
@@ -57,9 +58,15 @@ class Reject(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
+    """
+    Attributes:
+        prospects: what becomes of the imported ones.
+    """
+
     imported: int = 0
     known: int = 0
     rejected: int = 0
+    prospects: list[Prospect] = field(default_factory=list, compare=False)
 
 
 def import_services(
@@ -124,6 +131,7 @@ def import_services(
             progress(len(batch))
         if writing is not None:
             writing.result()
+    counts.prospects = judge.prospects.counted()
     return counts
 
 

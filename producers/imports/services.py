@@ -16,6 +16,7 @@ from producers.imports.arrivals import (
     MethodRow,
     ServiceRow,
 )
+from producers.imports.prospects import Look, Prospects
 from producers.imports.rows import Row
 from producers.intake import agreements
 from producers.intake.realms import may_touch
@@ -26,6 +27,7 @@ from schemas.clock import local_date, local_midnight
 from schemas.messages import Problem
 from schemas.rules import lifecycle, sellable
 from schemas.rules.lifecycle import NextStep
+from schemas.rules.payable import PaymentMethod
 from schemas.settings import DEFAULT_GATEWAY
 from schemas.values import (
     CustomerId,
@@ -75,6 +77,7 @@ class Judge:
         self._now = now
         self._realm = realm
         self._keep = keep
+        self.prospects = Prospects()
         # Service -> the line that brought it first, and a hash of that row.
         self._seen: dict[UUID, tuple[int, int]] = {}
         self._books = Books()
@@ -188,18 +191,24 @@ class Judge:
             service.customer,
             service.plan,
         )
-        arrivals.services.append(
-            _service(
-                row,
-                service_id,
-                plan,
-                catalogue.subsidiary(customer.subsidiary),
-                method_id,
-                agreed,
-                self._views,
-                self._now,
-            )
+        subsidiary = catalogue.subsidiary(customer.subsidiary)
+        arrival = _arrival(
+            row, service_id, plan, subsidiary, method_id, agreed, self._views, self._now
         )
+        self._foresee(arrival, row)
+        arrivals.services.append(_service(row, arrival, method_id, agreed, self._now))
+
+    def _foresee(self, arrival: "_Arrival", row: Row) -> None:
+        price = arrival.price
+        if price is None:
+            return
+        method = None
+        if arrival.payment_method_id is not None:
+            # The last day of a method that was known before is not read here.
+            method = PaymentMethod(arrival.payment_method_id, row.pays_until)
+        periods = arrival.periods_to_reach(self._now) if arrival.look.is_late else 1
+        is_free = arrival.view.is_free
+        self.prospects.add(arrival.look, method, price, periods, is_free=is_free)
 
 
 def _problems(row: Row, books: Books, catalogue: Catalogue, now: datetime) -> Iterator[Problem]:
@@ -282,6 +291,7 @@ class _Arrival(Renewable):
     """A service that arrives, with what was decided about all that look like it."""
 
     decided: NextStep | None
+    look: Look
 
     def next_step(self, now: datetime) -> NextStep | None:
         return self.decided
@@ -299,7 +309,7 @@ class _Views:
     def __init__(self, catalogue: Catalogue, now: datetime) -> None:
         self.catalogue = catalogue
         self._now = now
-        self._known: dict[tuple[Any, ...], tuple[lifecycle.Service, NextStep | None]] = {}
+        self._known: dict[tuple[Any, ...], tuple[lifecycle.Service, NextStep | None, Look]] = {}
 
     def of(
         self,
@@ -308,13 +318,15 @@ class _Views:
         subsidiary: Subsidiary,
         began_on: date,
         agreed: int | None,
-    ) -> tuple[lifecycle.Service, NextStep | None]:
+    ) -> tuple[lifecycle.Service, NextStep | None, Look]:
         service = row.service
         starts_on = self.catalogue.rollouts.get((plan.brand, subsidiary.code))
         missing = sellable.missing_contract(plan, agreed, self.catalogue)
+        price = plan.renewal(subsidiary.code, row.period)
+        is_free = price is not None and price.amount == 0
         key = (
             plan.policy.code, subsidiary.code, starts_on, row.period.months, service.expires_on,
-            began_on, service.mode, service.state, missing,
+            began_on, service.mode, service.state, missing, is_free,
         )  # fmt: skip
         found = self._known.get(key)
         if found is None:
@@ -332,15 +344,17 @@ class _Views:
                 missing_contract=missing,
                 taken_over_at=self._now,
                 suspended_at=self._now if service.state == "suspended" else None,
+                is_free=is_free,
             )
-            found = view, lifecycle.next_step(view, plan.policy, self._now)
+            next_ = lifecycle.next_step(view, plan.policy, self._now)
+            found = view, next_, Look.of(view, plan.policy, self._now)
             if len(self._known) >= self.LIMIT:
                 self._known.clear()
             self._known[key] = found
         return found
 
 
-def _service(
+def _arrival(
     row: Row,
     service_id: UUID,
     plan: Plan,
@@ -349,14 +363,13 @@ def _service(
     agreed: int | None,
     views: _Views,
     now: datetime,
-) -> ServiceRow:
-    """A row of ``services``, its next step decided."""
+) -> _Arrival:
     service, period = row.service, row.period
     anchor = row.anchor or row.expires_on
     paid = _periods_between(anchor, row.expires_on, period)
     # Without an anchor too its last period began one period before the expiry.
-    view, decided = views.of(row, plan, subsidiary, period.end(anchor, paid - 1), agreed)
-    arrival = _Arrival(
+    view, decided, look = views.of(row, plan, subsidiary, period.end(anchor, paid - 1), agreed)
+    return _Arrival(
         id=ServiceId(service_id),
         order_id=None,
         customer_id=CustomerId(service.customer),
@@ -378,21 +391,29 @@ def _service(
         next_subject=None,
         view=view,
         decided=decided,
+        look=look,
     )
+
+
+def _service(
+    row: Row, arrival: _Arrival, method_id: UUID | None, agreed: int | None, now: datetime
+) -> ServiceRow:
+    """A row of ``services``, its next step decided."""
+    service, plan, paid, view = row.service, arrival.plan, arrival.paid_periods, arrival.view
     step = next_steps.step_of(arrival, now)
     return ServiceRow(
         id=step.id,
         customer_id=service.customer,
-        subsidiary=subsidiary.code,
+        subsidiary=arrival.subsidiary.code,
         plan=plan.code,
         universe=plan.universe,
         brand=plan.brand,
         driver=plan.driver,
         configuration=service.configuration,
-        period_months=period.months,
+        period_months=arrival.period.months,
         mode=service.mode,
         state=service.state,
-        anchor=anchor,
+        anchor=arrival.anchor,
         paid_periods=paid,
         imported_periods=paid,
         expires_at=view.expires_at,

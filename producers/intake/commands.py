@@ -260,7 +260,7 @@ def _why_not(
     if service.price is None:
         message = f"{service.plan.code} has no price for {service.period} any more"
         yield _problem("price_gone", path, message)
-    if service.payment_method_id is None:
+    if service.payment_method_id is None and not view.is_free:
         yield _problem("payment_method_missing", path, "there is no saved payment method")
 
 
@@ -354,7 +354,13 @@ def _change_method(
         return False
     history.record(tx, (Event(service, "payment_method.changed") for service in changed))
     services = next_steps.load(tx, changed, catalogue)
-    unpaid = [s for s in services if _is_unpaid(s) and not _waits_after_a_rise(s, now)]
+    unpaid = [
+        s
+        for s in services
+        if _is_unpaid(s)
+        and not _waits_after_a_rise(s, now)
+        and not s.view.is_behind(s.plan.policy, now)
+    ]
     _ask(tx, unpaid, catalogue, now)
     retried = {service.id for service in unpaid}
     next_steps.decide(tx, [s for s in services if s.id not in retried], now)

@@ -6,7 +6,7 @@ with another body is rejected as ``key_reused``.
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,12 +21,13 @@ from producers.intake.realms import may_touch, not_yours
 from producers.intake.validation import KnownCustomer, problems_of
 from producers.steps import PRICE, PRICING
 from schemas.catalogue import Catalogue
+from schemas.catalogue.models import Price
 from schemas.fields import is_identifier
-from schemas.messages import OrderDocument, Problem, last_day
+from schemas.messages import LineDocument, OrderDocument, Problem, last_day
 from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import customers, order_lines
 from schemas.tables.bulk import Bulk, insert
-from schemas.values import CustomerId, OrderId, OrderState, Period, derived_id
+from schemas.values import CustomerId, Money, OrderId, OrderState, Period, derived_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class _Candidate:
         order: None if the shape of the document is not valid.
         problems: why it is refused; empty if it is accepted.
         method: the payment method the order names.
-        method_id: the payment method it is paid with: its own, or the one its customer saved.
+        method_id: the payment method it is paid with: its own, or the one its customer saved;
+            None: there is nothing to pay.
     """
 
     id: OrderId
@@ -145,7 +147,7 @@ def _candidate(batch: _Batch, document: Document) -> _Candidate | None:
             method_id = method.id
         elif known is not None and known.payment_method_id is not None:
             method_id = known.payment_method_id
-        else:
+        elif problems or not _is_free(order, batch.catalogue):
             problems.append(_NO_METHOD)
     return _Candidate(
         id=OrderId(derived_id("order", batch.upstream, key)),
@@ -249,6 +251,9 @@ class _LineRow:
     period_months: int
     quantity: int
     configuration: dict[str, str]
+    setup: Money
+    renewal: Money
+    currency: str
 
 
 # The first order says who a customer is; a later one changes nothing of that. The method of the
@@ -307,7 +312,9 @@ def _write(tx: Connection, batch: _Batch, candidates: Sequence[_Candidate]) -> s
             for agreement in order.contracts
         ]
         agree(tx, agreed, batch.catalogue, batch.now)
-        _INSERT_LINES(tx, [row for c, order in accepted for row in _line_rows(c.id, order)])
+        _INSERT_LINES(
+            tx, [row for c, order in accepted for row in _line_rows(c.id, order, batch.catalogue)]
+        )
         ledger.enqueue(tx, PRICE, [(c.id, PRICING) for c, _ in accepted])
     history.record(tx, [_event(batch.upstream, c) for c in written])
     return new
@@ -356,18 +363,35 @@ def _order_row(upstream: str, candidate: _Candidate) -> _OrderRow:
     )
 
 
-def _line_rows(order_id: OrderId, order: OrderDocument) -> list[_LineRow]:
-    return [
-        _LineRow(
+def _line_rows(order_id: OrderId, order: OrderDocument, catalogue: Catalogue) -> Iterator[_LineRow]:
+    for number, line in enumerate(order.lines, 1):
+        price = _price(order, line, catalogue)
+        yield _LineRow(
             order_id=order_id,
             number=number,
             plan=line.plan,
             period_months=Period.parse(line.period).months,
             quantity=line.quantity,
             configuration=line.configuration,
+            setup=price.setup,
+            renewal=price.renewal,
+            currency=price.renewal.currency,
         )
-        for number, line in enumerate(order.lines, 1)
-    ]
+
+
+def _price(order: OrderDocument, line: LineDocument, catalogue: Catalogue) -> Price:
+    """What each unit of a line costs that was found to be sold."""
+    plan = catalogue.plan(line.plan)
+    price = plan.price(order.customer.subsidiary, Period.parse(line.period)) if plan else None
+    if price is None:
+        raise ValueError(f"{line.plan} is not sold")
+    return price
+
+
+def _is_free(order: OrderDocument, catalogue: Catalogue) -> bool:
+    """Whether nothing has to be paid for an order without problems."""
+    prices = (_price(order, line, catalogue) for line in order.lines)
+    return all(price.setup.amount == price.renewal.amount == 0 for price in prices)
 
 
 def _event(upstream: str, candidate: _Candidate) -> Event:

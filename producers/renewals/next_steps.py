@@ -224,6 +224,8 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     starts_on = catalogue.rollouts.get((row.brand, row.subsidiary))
     timezone = subsidiary.timezone
     began_on = period.end(row.anchor, row.paid_periods - 1)
+    fixed = Money(row.net, row.currency) if row.currency == subsidiary.currency else None
+    price = fixed or plan.renewal(row.subsidiary, period)
     notices = {
         Notice.parse(kind): datetime.fromisoformat(at) if at else None
         for kind, at in (row.notices or {}).items()
@@ -245,7 +247,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         paid_periods=row.paid_periods,
         payment_method_id=row.payment_method_id,
         noticed_under=row.expires_at,
-        fixed=Money(row.net, row.currency) if row.currency == subsidiary.currency else None,
+        fixed=fixed,
         announced=Money(row.announced, row.announced_currency) if row.announced_currency else None,
         request_id=row.request_id,
         requests=row.requests,
@@ -266,6 +268,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             mode_changed_at=row.mode_changed_at,
             suspended_at=row.suspended_at,
             taken_over_at=row.taken_over_at,
+            is_free=price is not None and price.amount == 0,
             cycle=Cycle(
                 notices=notices,
                 refused=refused,

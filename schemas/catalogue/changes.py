@@ -55,8 +55,8 @@ class Touched:
 
     Attributes:
         services: of the subsidiary, that have not ended.
-        orders_not_priced: accepted, and not yet priced; while there are any, neither the currency
-            nor the country is changed.
+        orders_not_priced: accepted by the release before, without a price, and not yet priced;
+            while there are any, neither the currency nor the country is changed.
         open_requests: payment requests of renewals; they are withdrawn and made anew.
         announced: renewals whose customers were told an amount.
     """
@@ -144,10 +144,14 @@ _PLANNED = text("""
     SELECT id, since FROM subsidiary_changes WHERE subsidiary = :code AND applied_at IS NULL
 """)
 _RENEWED = text("""
-    SELECT DISTINCT p.plan, p.period_months
+    SELECT p.plan, p.period_months
     FROM services AS s JOIN prices AS p ON (p.plan, p.subsidiary, p.period_months)
         = (s.plan, s.subsidiary, s.period_months)
     WHERE s.subsidiary = :code AND s.state NOT IN ('terminated', 'cancelled')
+    UNION
+    SELECT l.plan, l.period_months
+    FROM tasks AS t JOIN orders AS o ON o.id = t.subject JOIN order_lines AS l ON l.order_id = o.id
+    WHERE t.name = 'price' AND o.state = 'accepted' AND o.subsidiary = :code
 """)
 _CUSTOMERS = text("""
     SELECT country, vat_number FROM customers WHERE id IN (
@@ -158,9 +162,10 @@ _TOUCHED = text("""
     SELECT
         (SELECT count(*) FROM services
          WHERE subsidiary = :code AND state NOT IN ('terminated', 'cancelled')) AS services,
-        (SELECT count(*) FROM tasks AS t JOIN orders AS o ON o.id = t.subject
-         WHERE t.name = 'price' AND o.state = 'accepted' AND o.subsidiary = :code)
-            AS orders_not_priced,
+        (SELECT count(DISTINCT o.id) FROM tasks AS t JOIN orders AS o ON o.id = t.subject
+         JOIN order_lines AS l ON l.order_id = o.id
+         WHERE t.name = 'price' AND o.state = 'accepted' AND o.subsidiary = :code
+           AND l.currency IS NULL) AS orders_not_priced,
         (SELECT count(*) FROM payment_requests
          WHERE subsidiary = :code AND state = 'open' AND order_id IS NULL) AS open_requests,
         (SELECT count(*) FROM services AS s JOIN renewals AS r

@@ -77,6 +77,7 @@ class _Policy(_Entry):
     stop_reminder: Days = DEFAULT.stop_reminder
     notice: Annotated[int, Field(ge=0, le=90)] = DEFAULT.notice
     undeliverable: Annotated[int, Field(ge=1, le=90)] = DEFAULT.undeliverable
+    catch_up: Annotated[int, Field(ge=1, le=120)] = DEFAULT.catch_up
     source: Text | None = None
 
 
@@ -247,6 +248,7 @@ def _policy(
         stop_reminder=entry.stop_reminder,
         notice=entry.notice,
         undeliverable=entry.undeliverable,
+        catch_up=entry.catch_up,
         source=entry.source,
     )
 

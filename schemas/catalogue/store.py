@@ -294,8 +294,9 @@ def _policy_definition(policy: Policy) -> dict[str, Any]:
     # Processes of the release before know no such fields.
     if policy.source is None:
         del definition["source"]
-    if policy.undeliverable == DEFAULT_POLICY.undeliverable:
-        del definition["undeliverable"]
+    for name in ("undeliverable", "catch_up"):
+        if definition[name] == getattr(DEFAULT_POLICY, name):
+            del definition[name]
     return definition
 
 

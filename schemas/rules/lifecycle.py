@@ -5,7 +5,7 @@ stop) and asks this function again. Being late destroys nothing: what was missed
 its newest, and an end counts from when the step before it really happened.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from schemas.clock import local_date, local_midnight, zone
 from schemas.rules.notices import (
     BEFORE,
+    BEHIND,
     CONTRACT,
     DEARER,
     DECLINED,
@@ -91,6 +92,8 @@ class Policy:
             notice, unless the customer asked for it.
         undeliverable: days after which a notice that was refused for its recipient, and not sent
             since, counts as given.
+        catch_up: periods that are charged together at most, by itself, where one would not reach
+            the future; beyond that the customer decides.
         source: the law or the decision that these numbers follow; None: our own choice.
     """
 
@@ -103,6 +106,7 @@ class Policy:
     stop_reminder: int = 7
     notice: int = 7
     undeliverable: int = 14
+    catch_up: int = 2
     source: str | None = None
 
     def reminder_days(self, subsidiary: str, period: Period, expires_on: date) -> tuple[int, ...]:
@@ -211,6 +215,7 @@ class Service:
         missing_contract: the version its customer has still to accept; None: nothing is missing.
         taken_over_at: when it came from another system.
         quiet_until: its customer was written to today; the next e-mail is not before this.
+        is_free: its renewal costs nothing.
     """
 
     state: ServiceState
@@ -227,6 +232,7 @@ class Service:
     suspended_at: datetime | None = None
     taken_over_at: datetime | None = None
     quiet_until: datetime | None = None
+    is_free: bool = False
     cycle: Cycle = NOTHING_YET
 
     @property
@@ -246,6 +252,18 @@ class Service:
     def day(self, days: int) -> datetime:
         """The local midnight so many days after the expiry."""
         return local_midnight(self.expires_on + timedelta(days=days), self.timezone)
+
+    def behind_at(self, policy: Policy) -> datetime | None:
+        """From when on it takes more periods to reach the future than are charged by itself; None:
+        never. Counted from its expiry, which is never later than counted from its anchor."""
+        if self.is_free:
+            return None
+        return _periods_after(self.expires_on, self.period, policy.catch_up, self.timezone)
+
+    def is_behind(self, policy: Policy, now: datetime) -> bool:
+        """Renewed automatically otherwise, but so late that its customer has to decide."""
+        behind_at = self.behind_at(policy)
+        return self.mode is RenewalMode.AUTOMATIC and behind_at is not None and now >= behind_at
 
 
 class NextStep(NamedTuple):
@@ -287,9 +305,14 @@ def due_notices(service: Service, policy: Policy, now: datetime) -> list[Notice]
     return [notice for notice in due if notice not in missed]
 
 
-def next_payment(service: Service, policy: Policy) -> NextStep | None:
+def next_payment(service: Service, policy: Policy, now: datetime) -> NextStep | None:
     """When its renewal is charged next by itself, if it is."""
-    return next(_payment(service, policy, service.began_at), None)
+    return next(_payment(service, policy, now), None)
+
+
+def next_end(service: Service, policy: Policy) -> NextStep | None:
+    """When it is suspended or terminated, if nothing is paid until then."""
+    return next(_end(service, policy), None)
 
 
 def charge_day(service: Service, policy: Policy, today: date) -> date:
@@ -352,6 +375,10 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
         declined = Notice(DECLINED, cycle.declines)
         if declined not in claimed:
             yield _morning_after(cycle.last_declined_at, service.timezone), declined
+    behind_at = service.behind_at(policy)
+    by_itself = service.mode is RenewalMode.AUTOMATIC and not service.is_asked
+    if by_itself and behind_at is not None and Notice(BEHIND) not in claimed:
+        yield _morning_after(behind_at, service.timezone), Notice(BEHIND)
     # Nobody is reminded on the day on which the period begins.
     settled = service.began_at + timedelta(days=1)
     earliest = _morning_after(settled, service.timezone)
@@ -371,6 +398,7 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
 def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextStep]:
     cycle = service.cycle
     by_itself = service.mode is RenewalMode.AUTOMATIC and service.missing_contract is None
+    behind_at = service.behind_at(policy)
     if cycle.charging:
         return
     wanted = service.is_asked or by_itself
@@ -379,14 +407,23 @@ def _payment(service: Service, policy: Policy, now: datetime) -> Iterator[NextSt
     elif not cycle.is_to_be_told_more:
         if cycle.asked_at is not None and service.is_asked:
             yield NextStep(Step.REQUEST, after_a_rise(cycle, policy, cycle.asked_at))
-        elif cycle.requested and cycle.method_changed:
-            yield NextStep(Step.REQUEST, after_a_rise(cycle, policy, service.began_at))
         elif by_itself:
-            yield from _charge(service, policy, now)
+            yield from _unless_behind(_charge(service, policy, now), behind_at, now)
+    if cycle.requested and by_itself and behind_at is not None and not service.is_asked:
+        yield NextStep(Step.WITHDRAW, behind_at)
+
+
+def _unless_behind(
+    steps: Iterable[NextStep], behind_at: datetime | None, now: datetime
+) -> Iterator[NextStep]:
+    return (step for step in steps if behind_at is None or max(step.at, now) < behind_at)
 
 
 def _charge(service: Service, policy: Policy, now: datetime) -> Iterator[NextStep]:
     cycle = service.cycle
+    if cycle.requested and cycle.method_changed:
+        yield NextStep(Step.REQUEST, after_a_rise(cycle, policy, service.began_at))
+        return
     last = cycle.last_declined_at
     moments = (service.day(days) for days in _charges(policy))
     at = next((moment for moment in moments if last is None or moment > last), None)
@@ -427,7 +464,8 @@ def _charges(policy: Policy) -> Iterator[int]:
 
 def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
     """Suspension and termination: never without a notice that was sent, or that cannot be delivered
-    for the days that the policy says; never while money may be on its way."""
+    for the days that the policy says; never while money may be on its way; never within a day that
+    the customer was told of."""
     cycle = service.cycle
     stopped = service.mode is RenewalMode.STOP
     noticed_at = cycle.noticed_at(End.STOPPED if stopped else End.UNPAID, policy)
@@ -441,7 +479,8 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
         told_at = cycle.noticed_at(End.SUSPENDED, policy)
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
         if at_ is not None:
-            yield NextStep(Step.TERMINATE, _after_a_refusal(cycle, policy, at_))
+            at_ = _after_a_refusal(cycle, policy, at_)
+            yield NextStep(Step.TERMINATE, _day_over(at_, service.timezone))
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
@@ -464,13 +503,17 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
         if cycle.is_to_be_told_more and refused_at is None:
             return
         unpaid_since = cycle.declined_at or refused_at
-        if unpaid_since is None:
+        told_behind_at = cycle.given_at(Notice(BEHIND), policy)
+        if unpaid_since is not None:
+            at = max(at, unpaid_since + timedelta(days=days - policy.charges[0]))
+        elif told_behind_at is not None:
+            at = max(at, told_behind_at + timedelta(days=policy.notice))
+        else:
             return
-        at = max(at, unpaid_since + timedelta(days=days - policy.charges[0]))
         # Not before the charge that a higher amount was announced for; it comes first.
         at = after_a_rise(cycle, policy, at)
     step = Step.TERMINATE if policy.suspend is None else Step.SUSPEND
-    yield NextStep(step, _after_a_refusal(cycle, policy, at))
+    yield NextStep(step, _day_over(_after_a_refusal(cycle, policy, at), service.timezone))
 
 
 def _after_a_refusal(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
@@ -490,12 +533,13 @@ def end_of_stopped(service: Service, told_at: datetime) -> datetime:
         at = service.mode_changed_at + UNDO
     if told_at > service.expires_at:  # told late: time to resume it, or to save its data
         told_at += UNDO
-    return max(at, told_at)
+    return _day_over(max(at, told_at), service.timezone)
 
 
 def end_without_contract(service: Service, policy: Policy, told_at: datetime) -> datetime:
     """When what misses a contract is terminated, if nobody accepts it; ``told_at`` as above."""
-    return max(service.expires_at, told_at + timedelta(days=policy.notice))
+    at = max(service.expires_at, told_at + timedelta(days=policy.notice))
+    return _day_over(at, service.timezone)
 
 
 def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:
@@ -508,7 +552,15 @@ def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> da
         return None
     grace = timedelta(days=policy.terminate - (policy.suspend or 0))
     warned = told_at + timedelta(days=policy.notice)
-    return max(service.day(policy.terminate), service.suspended_at + grace, warned)
+    at = max(service.day(policy.terminate), service.suspended_at + grace, warned)
+    return _day_over(at, service.timezone)
+
+
+def _day_over(moment: datetime, timezone: str) -> datetime:
+    """The first local midnight at or after ``moment``: what ends, ends with a full day."""
+    day = local_date(moment, timezone)
+    midnight = local_midnight(day, timezone)
+    return midnight if midnight >= moment else local_midnight(day + timedelta(days=1), timezone)
 
 
 def _morning(service: Service, days: int) -> datetime:
@@ -526,6 +578,11 @@ def _morning_after(moment: datetime, timezone: str) -> datetime:
 def _day_of(expires_at: datetime, timezone: str) -> date:
     """Services expire at few moments, and each is asked for its day many times."""
     return local_date(expires_at, timezone)
+
+
+@lru_cache(maxsize=16_384)
+def _periods_after(day: date, period: Period, periods: int, timezone: str) -> datetime:
+    return local_midnight(period.end(day, periods), timezone)
 
 
 @lru_cache(maxsize=16_384)

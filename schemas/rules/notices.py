@@ -24,6 +24,7 @@ class Situation(StrEnum):
     """What a mail says about a service; the most urgent first."""
 
     SUSPENDED = "suspended"  # suspended, will be deleted `on`; a payment resumes it
+    BEHIND = "behind"  # expired so long ago that it is not charged by itself
     DECLINED = "declined"  # a charge failed; retried `on` (None: not retried)
     METHOD = "method"  # the payment method is missing or expired, so nothing can be charged
     ACCEPT = "accept"  # ends `on` unless the customer accepts a contract
@@ -55,13 +56,14 @@ _ANY = frozenset({End.UNPAID, End.STOPPED})
 
 BEFORE = Kind("before", _ANY, collapses=True)  # -N: N days before the expiry
 CONTRACT = Kind("contract", _ANY | {End.CONTRACT})  # -V: of the version that is to be accepted
+BEHIND = Kind("behind", _ANY)  # more periods are unpaid than are charged by itself
 DECLINED = Kind("declined", _ANY)  # -N: of the N-th declined charge
 SUSPENDED = Kind("suspended", _ANY | {End.SUSPENDED})
 # -N: it was found for the N-th time to cost more than was announced. It ends nothing.
 DEARER = Kind("dearer", situation=Situation.DEARER)
 STOP = Kind("stop", frozenset({End.STOPPED}))
 
-KINDS = {kind.name: kind for kind in (BEFORE, CONTRACT, DECLINED, SUSPENDED, DEARER, STOP)}
+KINDS = {kind.name: kind for kind in (BEFORE, BEHIND, CONTRACT, DECLINED, SUSPENDED, DEARER, STOP)}
 
 
 class Notice(NamedTuple):

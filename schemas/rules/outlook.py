@@ -7,7 +7,7 @@ is held against this rule by a property test.
 from datetime import date
 from enum import StrEnum
 
-from schemas.clock import local_date
+from schemas.clock import local_date, local_midnight
 from schemas.rules import lifecycle
 from schemas.rules.lifecycle import Policy, Service
 from schemas.rules.payable import PaymentMethod, obstacle
@@ -20,6 +20,7 @@ class Decision(StrEnum):
     WILL_RENEW = "will_renew"
     WILL_STOP = "will_stop"
     UNDECIDED_MANUAL = "undecided_manual"
+    UNDECIDED_BEHIND = "undecided_behind"  # too many periods are unpaid to charge them by itself
     UNDECIDED_CONTRACT = "undecided_contract"
     UNDECIDED_PAYMENT = "undecided_payment"
     NOT_ROLLED_OUT = "not_rolled_out"  # never charged, whatever its customer wants
@@ -50,6 +51,10 @@ def decision(
         return Decision.UNDECIDED_CONTRACT
     if service.mode is RenewalMode.MANUAL:
         return Decision.UNDECIDED_MANUAL
+    if service.is_behind(policy, local_midnight(today, service.timezone)):
+        return Decision.UNDECIDED_BEHIND
+    if service.is_free:
+        return Decision.WILL_RENEW
     if obstacle(method, lifecycle.charge_day(service, policy, today)) is not None:
         return Decision.UNDECIDED_PAYMENT
     return Decision.WILL_RENEW

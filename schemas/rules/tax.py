@@ -6,7 +6,7 @@ The table is tax.toml beside this module; a combination that is not in it is ref
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from stdnum.eu import vat
 
 from schemas.catalogue.models import Subsidiary
+from schemas.clock import local_midnight
 from schemas.errors import DataError
 from schemas.values import round_half_up
 
@@ -41,6 +42,10 @@ class Treatment:
     rate: Decimal
     mention: str
     until: date | None = None
+
+    def changes_at(self, timezone: str) -> datetime | None:
+        """The first moment of that day."""
+        return None if self.until is None else local_midnight(self.until, timezone)
 
 
 @cache

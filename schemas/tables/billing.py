@@ -64,6 +64,8 @@ payment_requests = Table(
     state("state", RequestState, server_default=RequestState.OPEN),
     moment("created_at", nullable=False, server_default=func.now()),
     moment("closed_at"),
+    # Of an order: when its tax may be another one; NULL: no such day is known.
+    moment("stands_until"),
     own_payment_method(),
     **CHANGING,
 )

@@ -1,6 +1,7 @@
 """Orders and their lines, and documents that were rejected."""
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ForeignKey,
     Integer,
@@ -52,6 +53,10 @@ order_lines = Table(
     Column("period_months", SmallInteger, nullable=False),
     Column("quantity", SmallInteger, nullable=False),
     Column("configuration", JSONB, nullable=False),
+    # Net of each unit as it was accepted; NULL: the release before accepted it.
+    Column("setup", BigInteger),
+    Column("renewal", BigInteger),
+    Column("currency", Text),
     PrimaryKeyConstraint("order_id", "number"),
 )
 

@@ -102,7 +102,7 @@ BREAKS = {
         "UPDATE credit_notes SET number = 7",
     ],
     "a series' counter is its last number": ["UPDATE invoice_series SET last_number = 9"],
-    "every paid period of a service is on one invoice line": [
+    "every paid period of a service is on one line of a paid request, and of its invoice": [
         "UPDATE services SET paid_periods = 2 WHERE plan = 'site'",
     ],
     "a delivered service expires at its anchor plus its paid periods": [

@@ -411,12 +411,52 @@ def load_the_old_one(world: Any) -> None:
         save(tx, CATALOGUE)
 
 
-def test_a_change_waits_for_orders_that_are_accepted_and_not_priced(life: Any) -> None:
+def accepted(world: Any, key: str = "k-2", *lines: Any) -> None:
+    """An order that is accepted, and not priced while its lane is paused."""
+    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('orders', 'test')")
+    (answer,) = world.fleet.intake.place("shop", "python", [body(order(key, *lines))])
+    assert answer.verdict == "accepted"
+
+
+def by_the_release_before(world: Any) -> None:
+    """As if orders that are accepted had been by processes that keep no price with a line."""
+    world.database.run("UPDATE order_lines SET setup = NULL, renewal = NULL, currency = NULL")
+
+
+def test_an_order_is_charged_in_the_currency_it_was_accepted_in(life: Any) -> None:
     world = life()
     world.order()
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('orders', 'test')")
-    (answer,) = world.fleet.intake.place("shop", "python", [body_of("k-2")])
-    assert answer.verdict == "accepted"
+    accepted(world)
+
+    plan(world, CURRENCY)
+    world.database.run("DELETE FROM lane_pauses")
+    world.fleet.settle(30)
+
+    paid = world.database.all("SELECT total, currency FROM invoices")
+    assert paid == [(4544, "EUR"), (4544, "EUR")]
+    later = max(s.expires_at for s in world.services())
+    world.fleet.pass_time(later - world.fleet.clock.now())
+    assert charged(world) == ["9600 CHF"]
+    world.clean()
+
+
+def test_what_an_accepted_order_will_be_renewed_by_needs_a_price_too(life: Any) -> None:
+    world = life()
+    world.order()
+    accepted(world, "k-2", line("vm"))
+    day = world.fleet.clock.now().date() + timedelta(days=2)
+    kept = {k: v for k, v in to_francs(day).prices.items() if k[0] == "site"}
+    change = changes.Change("FR", day, CURRENCY, kept)
+
+    with world.fleet.owner.begin() as tx, pytest.raises(CatalogueError, match="plan vm: no price"):
+        changes.plan(tx, change, world.fleet.clock.now())
+
+
+def test_a_change_waits_for_orders_that_are_accepted_without_a_price(life: Any) -> None:
+    world = life()
+    world.order()
+    accepted(world)
+    by_the_release_before(world)
 
     with pytest.raises(AutorenewError) as refused:
         plan(world, CURRENCY)
@@ -436,15 +476,11 @@ def test_a_change_waits_for_orders_that_are_accepted_and_not_priced(life: Any) -
     world.clean()
 
 
-def body_of(key: str) -> bytes:
-    return body(order(key))
-
-
 def test_an_order_that_is_priced_is_charged_in_its_currency(life: Any) -> None:
     world = life()
     world.order()
     world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('gateway', 'test')")
-    world.fleet.intake.place("shop", "python", [body_of("k-2")])
+    world.fleet.intake.place("shop", "python", [body(order("k-2"))])
     wait_until(lambda: len(world.services()) == 2, "priced")
     plan(world, CURRENCY)
     world.database.run("DELETE FROM lane_pauses")
@@ -509,7 +545,7 @@ class TestWhatIsRefused:
         prices = {k: v for k, v in to_francs(today).prices.items() if k[0] == "site"}
         with world.fleet.owner.begin() as tx:
             changes.plan(tx, changes.Change("FR", today, CURRENCY, prices), world.fleet.clock.now())
-        world.send(order("k-2", line("vm")))
+        accepted(world, "k-2", line("vm"))
 
         id_ = world.database.value("SELECT id FROM subsidiary_changes")
         with world.fleet.owner.begin() as tx, pytest.raises(CannotApply) as waiting:
@@ -551,8 +587,8 @@ def test_what_a_change_concerns_is_counted(life: Any) -> None:
     first = world.order(line(quantity=2))
     declines(world)
     world.pass_until(first, -2.5)
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('orders', 'test')")
-    world.fleet.intake.place("shop", "python", [body_of("k-2")])
+    accepted(world)
+    by_the_release_before(world)
 
     with world.fleet.owner.begin() as tx:
         day = world.fleet.clock.now().date() + timedelta(days=3)

@@ -31,11 +31,13 @@ POLICIES = {
     "early": replace(DEFAULT_POLICY, code="early", charges=(-20, -2)),
     "late": replace(DEFAULT_POLICY, code="late", charges=(2, 4), suspend=10),
     "free": replace(DEFAULT_POLICY, code="no-grace", charges=(-1, 0), suspend=None),
+    "patient": replace(DEFAULT_POLICY, code="patient", catch_up=3),
 }
 PLANS = {
     code: changed(SITE, code=code, policy=policy, contract=None if code == "free" else TERMS.code)
     for code, policy in POLICIES.items()
 }
+PLANS["gift"] = changed(CATALOGUE.plans["gift"], contract=None)
 SUBSIDIARIES = {subsidiary.code: subsidiary for subsidiary in (FR, IE, CA)}
 
 
@@ -50,6 +52,7 @@ class Facts:
     agreed_version: int | None
     has_method: bool
     card_ends_in: int | None
+    months: int = 1
 
     @property
     def due_on(self) -> date:
@@ -64,11 +67,12 @@ facts = st.builds(
     Facts,
     subsidiary=st.sampled_from(sorted(SUBSIDIARIES)),
     plan=st.sampled_from(sorted(PLANS)),
-    expires_in=st.integers(-25, 100),
+    expires_in=st.integers(-100, 100),
     mode=st.sampled_from(RenewalMode),
     agreed_version=st.sampled_from([None, TERMS.version - 1, TERMS.version]),
     has_method=st.booleans(),
     card_ends_in=st.none() | st.integers(-30, 110),
+    months=st.sampled_from([1, 12]),
 )
 rollouts = st.dictionaries(
     st.sampled_from(sorted(SUBSIDIARIES)), st.integers(-40, 110).map(lambda d: date.fromordinal(
@@ -120,6 +124,8 @@ def by_the_rule(facts: Facts, starts: dict[str, date]) -> Decision:
     timezone = SUBSIDIARIES[facts.subsidiary].timezone
     plan = PLANS[facts.plan]
     starts_on = starts.get(facts.subsidiary)
+    period = Period(facts.months)
+    price = plan.renewal(facts.subsidiary, period)
     missing = plan.contract is not None and (facts.agreed_version or 0) < TERMS.version
     service = lifecycle.Service(
         state=ServiceState.ACTIVE,
@@ -127,11 +133,12 @@ def by_the_rule(facts: Facts, starts: dict[str, date]) -> Decision:
         mode=facts.mode,
         subsidiary=facts.subsidiary,
         timezone=timezone,
-        period=Period(1),
+        period=period,
         expires_at=local_midnight(facts.due_on, timezone),
-        began_at=local_midnight(Period(1).end(facts.due_on, -1), timezone),
+        began_at=local_midnight(period.end(facts.due_on, -1), timezone),
         starts_at=local_midnight(starts_on, timezone) if starts_on else None,
         missing_contract=TERMS.version if missing else None,
+        is_free=price is not None and price.amount == 0,
     )
     method = PaymentMethod(uuid.uuid4(), facts.card_until) if facts.has_method else None
     return outlook.forecast(service, plan.policy, method, TODAY)
@@ -168,11 +175,12 @@ def given_in_the_database(
             "INSERT INTO services (id, customer_id, subsidiary, plan, universe, brand, driver,"
             " configuration, period_months, mode, state, desired, paid_periods, expires_at,"
             " payment_method_id, agreed_version) VALUES (gen_random_uuid(), 'alice', %s, %s,"
-            " 'web', 'ovh', 'web', '{}', 1, %s, 'active', 'active', 3, %s, %s, %s)",
+            " 'web', 'ovh', 'web', '{}', %s, %s, 'active', 'active', 3, %s, %s, %s)",
             [
                 (
                     s.subsidiary,
                     s.plan,
+                    s.months,
                     s.mode,
                     local_midnight(s.due_on, SUBSIDIARIES[s.subsidiary].timezone),
                     method,

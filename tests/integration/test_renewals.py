@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
+from monitoring.forecast import By, forecast
 from schemas.catalogue import Catalogue, Plan
 from schemas.catalogue.store import save
-from schemas.values import Money, Period
+from schemas.values import Money, Period, derived_id
 from tests.support import given
 from tests.support.given import line
 
@@ -64,6 +65,60 @@ def test_renewals_of_one_customer_and_day_are_one_payment_request(life: Any) -> 
     )
     assert renewals == [("alice", "paid", 4), ("bob", "paid", 1)]
     world.clean()
+
+
+def test_a_payment_method_that_was_changed_without_a_retry_is_the_one_that_is_charged(
+    life: Any,
+) -> None:
+    world = life()
+    first = world.order()
+    declines(world)
+    world.pass_until(first, -2.9)
+    accepts(world)
+    # As it is left while its customer has days to object to a higher amount.
+    new = derived_id("payment method", "alice", "tok-new")
+    with world.fleet.owner.begin() as tx:
+        tx.exec_driver_sql(
+            "INSERT INTO payment_methods (id, customer_id, token) VALUES (%s, 'alice', 'tok-new')",
+            (new,),
+        )
+        tx.exec_driver_sql("UPDATE services SET payment_method_id = %s", (new,))
+
+    world.pass_until(first, -0.9)
+
+    paid_with = world.database.all(
+        "SELECT payment_method_id FROM charges WHERE state = 'succeeded' ORDER BY started_at"
+    )
+    assert [row.payment_method_id == new for row in paid_with] == [False, True]
+    world.clean()
+
+
+def test_a_card_that_is_refreshed_under_its_old_token_is_announced_forecast_and_charged(
+    life: Any,
+) -> None:
+    world = life()
+    soon = (world.fleet.clock.now() + timedelta(days=5)).strftime("%Y-%m")
+    world.order(payment_method_expires=soon)
+    first = world.service()
+    assert outlook_of(world) == {"undecided_payment"}
+
+    renewed = given.order("k-2", line("vm"), payment_method_expires="2099-12")
+    assert world.send(renewed)[0].verdict == "accepted"
+    assert outlook_of(world) == {"will_renew"}
+    world.pass_until(first, -2.9)
+
+    subjects = [str(mail["Subject"]) for mail in world.mails()]
+    assert subjects
+    assert not [subject for subject in subjects if "moyen de paiement" in subject]
+    assert {service.paid_periods for service in world.services()} == {2}
+    world.clean()
+
+
+def outlook_of(world: Any) -> set[str]:
+    today = world.fleet.clock.now().date()
+    with world.fleet.engine("readonly").connect() as tx:
+        rows = forecast(tx, today=today, until=today + timedelta(days=90), by=By.MONTH)
+    return {str(row.decision) for row in rows}
 
 
 def test_unpaid_service_is_reminded_retried_suspended_and_terminated(life: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from producers.intake.links import Links
 from producers.renewals.next_steps import Renewable
-from schemas.clock import local_date
+from schemas.clock import local_midnight
 from schemas.messages import moment_text
 from schemas.rules import lifecycle
 from schemas.rules import notices as kinds
@@ -144,33 +144,33 @@ def test_what_is_not_dearer_any_more_when_its_e_mail_is_sent_renews() -> None:
     [
         (stopped(), Notice(STOP), on(-7, 8), 0),
         # Told late: a day to undo it, from the e-mail or from the click.
-        (stopped(), Notice(STOP), on(3, 8), 4),
-        (stopped(mode_changed_at=on(5, 9)), Notice(STOP), on(6, 8), 7),
+        (stopped(), Notice(STOP), on(3, 8), 5),
+        (stopped(mode_changed_at=on(5, 9)), Notice(STOP), on(6, 8), 8),
         (stopped(cycle=Cycle(notices={Notice(BEFORE, 7): on(-7, 8)}), mode_changed_at=on(5, 9)),
-            Notice(STOP), on(6, 7), 6),
-        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(-7, 8), 0),
+            Notice(STOP), on(6, 7), 7),
+        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(-7, 8), 1),
         # A version that came late, and one whose e-mail did.
-        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(-2, 8), 5),
-        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(2, 8), 9),
+        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(-2, 8), 6),
+        (a_service(missing_contract=3), Notice(CONTRACT, 3), on(2, 8), 10),
         # The days count from the first e-mail that named the version.
         (a_service(missing_contract=3, cycle=Cycle(notices={Notice(CONTRACT, 3): on(-2, 8)})),
-            Notice(BEFORE, 1), on(1, 8), 5),
+            Notice(BEFORE, 1), on(1, 8), 6),
         (manual(**SUSPENDED, suspended_at=on(5),
                 cycle=Cycle(notices={Notice(kinds.SUSPENDED): on(26, 8)})),
-            Notice(CONTRACT, 3), on(28, 8), 33),
+            Notice(CONTRACT, 3), on(28, 8), 34),
     ],
 )  # fmt: skip
-def test_an_end_is_named_by_the_day_on_which_it_comes(
+def test_an_end_is_named_by_the_last_full_day_before_it(
     view: lifecycle.Service, notice: Notice, now: datetime, day: int
 ) -> None:
     item = said(renewable(view), notice, now=now)
-    assert item.on == EXPIRY + timedelta(days=day)
+    assert item.on == EXPIRY + timedelta(days=day - 1)
 
     told = replace(view, cycle=replace(view.cycle, notices={notice: now, **view.cycle.notices}))
     end = lifecycle.next_step(told, DEFAULT_POLICY, on(99), reminders=False)
     assert end is not None
     assert end.step is Step.TERMINATE
-    assert item.on == local_date(end.at, view.timezone)
+    assert end.at == local_midnight(item.on + timedelta(days=1), view.timezone)
 
 
 def test_something_more_urgent_is_said_instead_with_the_new_amount() -> None:

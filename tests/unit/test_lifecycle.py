@@ -354,7 +354,7 @@ class TestStop:
         assert due_notices(service, DEFAULT_POLICY, on(-2)) == [notice("stop")]
 
     @pytest.mark.parametrize(
-        ("clicked", "ends"), [(on(0), on(0)), (on(0, 0, 1), on(1, 0, 1)), (on(3, 14), on(4, 14))]
+        ("clicked", "ends"), [(on(0), on(0)), (on(0, 0, 1), on(2)), (on(3, 14), on(5))]
     )
     def test_stop_clicked_after_the_expiry_ends_the_service_a_day_later(
         self, clicked: datetime, ends: datetime
@@ -375,7 +375,7 @@ class TestStop:
         # Given a stop that was told, undone on the day of expiry, and only then a reminder.
         notices = {notice("stop"): on(-7, 8), notice("before-1"): on(0, 12)}
         service = manual(mode_changed_at=on(0, 12), cycle=Cycle(notices=notices))
-        assert what(service) == (Step.SUSPEND, on(7, 12))
+        assert what(service) == (Step.SUSPEND, on(8))
         # And without any, it waits for one.
         told = {notice("before-1"): None, notice("stop"): on(-7, 8)}
         assert what(replace(service, cycle=Cycle(notices=told))) is None
@@ -420,24 +420,24 @@ class TestEnd:
 
     def test_suspension_waits_for_the_notice_period_after_the_first_notice_sent(self) -> None:
         cycle = Cycle(notices={notice("before-3"): None, notice("before-1"): on(2, 9)})
-        assert what(manual(cycle=cycle)) == (Step.SUSPEND, on(9, 9))
+        assert what(manual(cycle=cycle)) == (Step.SUSPEND, on(10))
         unsent = Cycle(notices={notice("before-1"): None})
         assert what(manual(cycle=unsent)) is None
 
     def test_suspension_waits_for_8_days_after_the_first_decline(self) -> None:
         told = {notice("before-1"): on(-1, 8), notice("declined-2"): on(6, 8)}
         cycle = declined(on(3, 4), on(6), notices=told)
-        assert what(a_service(cycle=cycle)) == (Step.SUSPEND, on(11, 4))
+        assert what(a_service(cycle=cycle)) == (Step.SUSPEND, on(12))
 
     def test_termination_counts_from_the_real_day_of_suspension(self) -> None:
         cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(13, 8)})
         service = manual(**SUSPENDED, suspended_at=on(12, 9), cycle=cycle)
-        assert what(service) == (Step.TERMINATE, on(37, 9))
+        assert what(service) == (Step.TERMINATE, on(38))
 
     def test_termination_counts_from_the_day_the_suspension_was_told(self) -> None:
         cycle = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): on(28, 8)})
         service = manual(**SUSPENDED, suspended_at=on(5), cycle=cycle)
-        assert what(service) == (Step.TERMINATE, on(35, 8))
+        assert what(service) == (Step.TERMINATE, on(36))
         untold = Cycle(notices={notice("before-1"): on(-1, 8), notice("suspended"): None})
         assert what(replace(service, cycle=untold)) is None
 
@@ -456,7 +456,7 @@ class TestEnd:
             notice("contract-4"): on(-2, 8),
         }
         service = a_service(missing_contract=4, cycle=Cycle(notices=notices))
-        assert what(service) == (Step.TERMINATE, on(5, 8))
+        assert what(service) == (Step.TERMINATE, on(6))
         assert due_notices(replace(service, missing_contract=5), DEFAULT_POLICY, on(-1)) == [
             notice("contract-5")
         ]
@@ -509,13 +509,13 @@ class TestRest:
     ) -> None:
         claimed = Cycle(notices={notice("before-7"): None})
         untold = a_service(cycle=claimed, **late)
-        assert next_step(untold, DEFAULT_POLICY, on(90), reminders=False) is None
+        assert next_step(untold, DEFAULT_POLICY, on(40), reminders=False) is None
 
         if refused:
             told = replace(claimed, refused={notice("before-7"): on(2, 8)})
         else:
             told = Cycle(notices={notice("before-7"): on(2, 8), notice("before-3"): on(4, 8)})
-        next_ = next_step(a_service(cycle=told, **late), DEFAULT_POLICY, on(90), reminders=False)
+        next_ = next_step(a_service(cycle=told, **late), DEFAULT_POLICY, on(40), reminders=False)
         assert next_ == NextStep(Step.REQUEST, on(9, 8))
 
     @pytest.mark.parametrize("starts_at", [None, on(10)])

@@ -20,7 +20,7 @@ from schemas.rules.lifecycle import (
 from schemas.values import RenewalMode
 from tests.unit.test_lifecycle import PAYS, SUSPENDED, a_service, manual, notice, on, stopped
 
-LATER = on(200)
+LATER = on(40)
 REMINDED: dict[str, Any] = {"notices": {notice("before-1"): on(-1, 8)}, "announced_at": on(-1, 8)}
 
 
@@ -102,26 +102,26 @@ def untellable(policy: Policy = DEFAULT_POLICY, refused_at: int = 0, **changes: 
 
 
 def test_who_cannot_be_told_is_not_charged_and_ends_as_if_a_charge_was_declined_then() -> None:
-    assert untellable() == NextStep(Step.SUSPEND, on(8, 8))
-    assert untellable(mode=RenewalMode.MANUAL) == NextStep(Step.SUSPEND, on(7, 8))
+    assert untellable() == NextStep(Step.SUSPEND, on(9))
+    assert untellable(mode=RenewalMode.MANUAL) == NextStep(Step.SUSPEND, on(8))
     declined = {"declines": 1, "declined_at": on(-3), "last_declined_at": on(-3)}
-    assert untellable(cycle=declined) == NextStep(Step.SUSPEND, on(7, 8))
+    assert untellable(cycle=declined) == NextStep(Step.SUSPEND, on(8))
 
 
 def test_who_asked_for_the_renewal_and_cannot_be_told_has_not_paid() -> None:
-    assert untellable(cycle={"asked_at": on(-1)}) == NextStep(Step.SUSPEND, on(8, 8))
+    assert untellable(cycle={"asked_at": on(-1)}) == NextStep(Step.SUSPEND, on(9))
 
 
 @pytest.mark.parametrize("refused_at", [0, 60])
 def test_nothing_ends_within_the_days_of_a_notice_after_the_refusal(refused_at: int) -> None:
     without_grace = replace(DEFAULT_POLICY, charges=(-5, -2, 0), suspend=None)
     end = untellable(without_grace, refused_at)
-    assert end == NextStep(Step.TERMINATE, on(refused_at + 7, 8))
+    assert end == NextStep(Step.TERMINATE, on(refused_at + 8))
 
     told = {"notices": {**REMINDED["notices"], notice("suspended"): on(6, 8)}, "asked_at": on(-1)}
     suspended = {**SUSPENDED, "suspended_at": on(5)}
     end = untellable(refused_at=refused_at, cycle=told, **suspended)
-    assert end == NextStep(Step.TERMINATE, max(on(30), on(refused_at + 7, 8)))
+    assert end == NextStep(Step.TERMINATE, max(on(30), on(refused_at + 8)))
 
 
 def test_a_refused_e_mail_that_was_sent_after_all_counts_as_any_other() -> None:
@@ -181,4 +181,4 @@ def test_what_is_unpaid_does_not_end_before_the_charge_that_was_announced() -> N
     assert charge == NextStep(Step.REQUEST, on(5, 8))
     again = replace(told_at, last_declined_at=on(5, 8), declines=2)
     end = next_step(a_service(cycle=again), without_grace, LATER, reminders=False)
-    assert end == NextStep(Step.TERMINATE, on(5, 8))
+    assert end == NextStep(Step.TERMINATE, on(6))

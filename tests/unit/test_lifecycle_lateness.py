@@ -139,8 +139,10 @@ class Fleet:
         self._check_notice(now)
         if self.service.mode is RenewalMode.AUTOMATIC:
             declined_at = self.service.cycle.declined_at
-            assert declined_at is not None
-            assert now - declined_at >= timedelta(days=8)
+            told_at = self.service.cycle.notices.get(notice("behind"))
+            assert declined_at is not None or told_at is not None
+            assert declined_at is None or now - declined_at >= timedelta(days=8)
+            assert declined_at or now - told_at >= timedelta(days=self.policy.notice)
 
     def _check_termination(self, now: datetime) -> None:
         service, notices = self.service, self.service.cycle.notices

@@ -30,14 +30,14 @@ def test_an_unpaid_service_ends_although_its_customer_cannot_be_written_to() -> 
 
 def test_it_has_the_days_of_a_notice_after_those() -> None:
     # 14 days of trying from the day before the expiry on, then 7 days of notice.
-    assert refused("before-1", on(-1, 8)) == NextStep(Step.SUSPEND, on(20, 8))
+    assert refused("before-1", on(-1, 8)) == NextStep(Step.SUSPEND, on(21))
 
 
 def test_the_policy_says_how_many_days() -> None:
     cycle = Cycle(notices={notice("before-1"): None}, refused={notice("before-1"): on(-1, 8)})
     service = a_service(RenewalMode.MANUAL, cycle=cycle)
     soon = replace(DEFAULT_POLICY, undeliverable=3)
-    assert next_step(service, soon, LATER, reminders=False) == NextStep(Step.SUSPEND, on(9, 8))
+    assert next_step(service, soon, LATER, reminders=False) == NextStep(Step.SUSPEND, on(10))
 
 
 def test_a_notice_that_was_neither_sent_nor_refused_ends_nothing() -> None:
@@ -60,7 +60,7 @@ def test_what_was_suspended_is_terminated_although_nobody_could_be_told() -> Non
     assert step == NextStep(Step.TERMINATE, on(30))
 
 
-@pytest.mark.parametrize(("at", "end"), [(on(-7, 8), on(8, 8)), (on(-30, 8), on(0))])
+@pytest.mark.parametrize(("at", "end"), [(on(-7, 8), on(9)), (on(-30, 8), on(0))])
 def test_what_its_customer_stopped_ends(at: datetime, end: datetime) -> None:
     assert refused("stop", at, RenewalMode.STOP) == NextStep(Step.TERMINATE, end)
 

@@ -30,7 +30,7 @@ PAY = Item(
     Situation.PAY,
     name="Web Hosting",
     detail="example.org",
-    expires_on=DAY,
+    last_day=DAY,
     amount=Money(4544, "EUR"),
     periods=1,
     on=None,
@@ -43,6 +43,7 @@ MAIL = Mail(
     customer="alice-ovh",
     brand="Kimsufi",
     items=[PAY],
+    all_services="https://my.example.com",
 )
 
 
@@ -132,7 +133,7 @@ class TestBody:
     def test_an_item_is_shown_like_this(self) -> None:
         assert (
             "\n* Web Hosting (example.org)\n"
-            "  Expiry date: 4 December 2026\n"
+            "  Paid for until the end of: 4 December 2026\n"
             "  Amount to pay: €45.44\n"
             "  Renew now\n"
             "  https://my.example.com/do/abc\n"
@@ -152,56 +153,57 @@ class TestBody:
             replace(PAY, situation=situation, name=situation.value)
             for situation in sorted(Situation)
         ]
-        later = replace(PAY, name="A later", expires_on=DAY + timedelta(1))
+        later = replace(PAY, name="A later", last_day=DAY + timedelta(1))
         items += [later, replace(PAY, name="b"), replace(PAY, name="a")]
         # When they are all in one mail.
         body = part(composed(of(*items)), "plain")
         # Then
         assert re.findall(r"(?m)^\* (.+?) \(", body) == [
-            "suspended", "declined", "method", "accept", "dearer", "converted", "a", "b", "pay",
+            "suspended", "behind", "declined", "method", "accept", "dearer", "converted", "a", "b",
+            "pay",
             "A later", "renews", "stops",
         ]  # fmt: skip
 
     def test_the_subject_names_the_most_urgent_and_counts_the_others(self) -> None:
         suspended = replace(PAY, situation=Situation.SUSPENDED, on=DAY)
         assert composed(of(PAY, PAY, PAY))["Subject"] == "3 services to renew by 4 December 2026"
-        assert (
-            composed(of(PAY, PAY, suspended))["Subject"]
-            == "1 suspended service will be deleted on 4 December 2026 (and 2 more)"
+        assert composed(of(PAY, PAY, suspended))["Subject"] == (
+            "1 suspended service will be deleted unless it is paid for by 4 December 2026"
+            " (and 2 more)"
         )
 
     def test_the_subject_of_an_end_names_its_day_not_the_expiry(self) -> None:
-        ended = {"expires_on": DAY - timedelta(3), "on": DAY}
+        ended = {"last_day": DAY - timedelta(3), "on": DAY}
         stops = composed(of(replace(PAY, situation=Situation.STOPS, **ended)))
         assert stops["Subject"] == "1 service will end on 4 December 2026"
         accept = composed(of(replace(PAY, situation=Situation.ACCEPT, **ended)))
         assert accept["Subject"] == "1 service with a contract to accept by 4 December 2026"
 
     def test_the_subject_names_the_earliest_day(self) -> None:
-        later = replace(PAY, expires_on=DAY + timedelta(30))
+        later = replace(PAY, last_day=DAY + timedelta(30))
         assert composed(of(later, PAY))["Subject"] == "2 services to renew by 4 December 2026"
 
     @pytest.mark.parametrize(
         ("situation", "on", "sentence"),
         [
-            (Situation.SUSPENDED, DAY, "Will be deleted on: 4 December 2026"),
+            (Situation.SUSPENDED, DAY, "Kept until the end of: 4 December 2026"),
             (Situation.SUSPENDED, None, "1 service is suspended"),
             (Situation.DECLINED, DAY, "Next payment attempt: 4 December 2026"),
             (Situation.DECLINED, None, "We will not try this payment again by ourselves."),
-            (Situation.METHOD, DAY, "Payment due on: 4 December 2026"),
+            (Situation.METHOD, DAY, "To be paid by: 4 December 2026"),
             (Situation.RENEWS, DAY, "Will be charged on: 4 December 2026"),
             (Situation.DEARER, DAY, "Will be charged on: 4 December 2026"),
             (Situation.CONVERTED, DAY, "Will be charged on: 4 December 2026"),
-            (Situation.ACCEPT, None, "Ends on: 1 January 2027"),
-            (Situation.ACCEPT, DAY, "Ends on: 4 December 2026"),
-            (Situation.STOPS, None, "Ends on: 1 January 2027"),
-            (Situation.STOPS, DAY, "Ends on: 4 December 2026"),
+            (Situation.ACCEPT, None, "Last day: 1 January 2027"),
+            (Situation.ACCEPT, DAY, "Last day: 4 December 2026"),
+            (Situation.STOPS, None, "Last day: 1 January 2027"),
+            (Situation.STOPS, DAY, "Last day: 4 December 2026"),
         ],
     )
     def test_each_situation_says_what_will_happen(
         self, situation: Situation, on: date | None, sentence: str
     ) -> None:
-        item = replace(PAY, situation=situation, on=on, expires_on=date(2027, 1, 1))
+        item = replace(PAY, situation=situation, on=on, last_day=date(2027, 1, 1))
         assert sentence in part(composed(of(item)), "plain")
 
     def test_only_known_links_are_shown(self) -> None:
@@ -215,22 +217,51 @@ class TestBody:
         assert not re.search(r"<img|<link|<script|<style|@import|url\(|src=|http-equiv", body)
         assert not re.search(r"color:|background|#[0-9a-fA-F]{3,6}\b", body)
 
-    def test_three_hundred_services_are_one_mail_and_soon_written(self) -> None:
+    def test_fifty_services_are_named_one_by_one_within_what_mail_programs_show(self) -> None:
         items = [
             replace(
                 PAY,
                 situation=list(Situation)[i % len(Situation)],
                 detail=f"{i}.example.org",
                 on=DAY,
+                links=dict.fromkeys(LINKS[2:], f"https://my.example.com/do/{'x' * 400}"),
             )
-            for i in range(300)
+            for i in range(50)
         ]
+        message = composed(of(*items))
+        assert len(re.findall(r"(?m)^\* ", part(message, "plain"))) == 50
+        assert part(message, "html").count("<li ") == 50
+        assert len(part(message, "html").encode()) < 102 * 1024
+
+    def test_more_services_are_summed_up_by_plan_and_day_with_one_link_to_all(self) -> None:
+        soon = [replace(PAY, detail=f"{i}.example.org") for i in range(4000)]
+        later = [replace(item, last_day=DAY + timedelta(1)) for item in soon[:2000]]
         compose(of(PAY), SENDER)  # templates and texts are loaded once
         started = time.monotonic()
-        message = composed(of(*items))
+        message = composed(of(*soon, *later))
         assert time.monotonic() - started < 2
-        assert len(re.findall(r"(?m)^\* ", part(message, "plain"))) == 300
-        assert part(message, "html").count("<li ") == 300
+        assert message["Subject"] == "6000 services to renew by 4 December 2026"
+        body = part(message, "plain")
+        assert (
+            "\n* Web Hosting (4000 services)\n"
+            "  Paid for until the end of: 4 December 2026\n"
+            "  Amount to pay: €181,760.00\n"
+        ) in body
+        assert "\n* Web Hosting (2000 services)\n" in body
+        assert re.findall("https://.+", body) == ["https://my.example.com"]
+        assert part(message, "html").count("href=") == 1
+
+    def test_amounts_of_different_currencies_are_not_summed_up(self) -> None:
+        other = replace(PAY, amount=Money(100, "CZK"))
+        body = part(composed(of(*[PAY] * 50, other)), "plain")
+        assert "Amount to pay: €2,272.00\n" in body
+        assert "Amount to pay: CZK" in body
+
+    def test_not_more_lines_are_shown_than_services_that_are_not_summed_up(self) -> None:
+        items = [replace(PAY, last_day=DAY + timedelta(i)) for i in range(60)]
+        body = part(composed(of(*items)), "plain")
+        assert len(re.findall(r"(?m)^\* ", body)) == 50
+        assert "And 10 more." in body
 
 
 class TestLanguages:
@@ -238,7 +269,7 @@ class TestLanguages:
         ("language", "subject", "amount"),
         [
             ("en", "2 services to renew by 4 December 2026", "€1,234.56"),
-            ("fr", "2 services à renouveler avant le 4 décembre 2026", "1\u202f234,56\xa0€"),
+            ("fr", "2 services à renouveler au plus tard le 4 décembre 2026", "1\u202f234,56\xa0€"),
             ("cs", "2 služby k\xa0prodloužení do 4. prosince 2026", "1\xa0234,56\xa0€"),
         ],
     )
@@ -274,9 +305,9 @@ class TestLanguages:
         assert message["Subject"].startswith(f"{subject} do ")
 
     def test_the_first_of_a_month_is_premier_in_french(self) -> None:
-        items = [replace(PAY, expires_on=date(2026, 5, day)) for day in (1, 11, 21)]
+        items = [replace(PAY, last_day=date(2026, 5, day)) for day in (1, 11, 21)]
         body = part(composed(of(*items, language="fr")), "plain")
-        assert re.findall(r"Échéance\xa0: (.+)", body) == [
+        assert re.findall(r"Payé jusqu.au (.+) inclus", body) == [
             "1er mai 2026", "11 mai 2026", "21 mai 2026"
         ]  # fmt: skip
 

@@ -60,6 +60,7 @@ def test_explicit_settings_override_the_environment(
         ("smtp_url", "AUTORENEW_SMTP_URL"),
         ("mail_from", "AUTORENEW_MAIL_FROM"),
         ("link_base_url", "AUTORENEW_LINK_BASE_URL"),
+        ("account_url", "AUTORENEW_ACCOUNT_URL"),
         ("link_secret", "AUTORENEW_LINK_SECRET"),
     ],
 )
@@ -312,7 +313,7 @@ SECRET_SETTINGS = [
     name
     for name, field in Settings.model_fields.items()
     if "Secret" in str(field.annotation) or name.endswith(("_url", "_urls"))
-    if name != "link_base_url"  # is in every e-mail
+    if name not in ("link_base_url", "account_url")  # are in e-mails
 ]
 
 

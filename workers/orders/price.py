@@ -12,6 +12,7 @@ from producers import history, ledger
 from producers.history import by_task
 from producers.ledger import Claim, Outcome
 from producers.steps import CHARGE, GATEWAY, PRICE
+from schemas.catalogue.models import Price
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date
 from schemas.tables import services
@@ -23,7 +24,8 @@ from workers.orders.pricing import Order, OrderLine, PricedOrder, price
 
 _READ = text("""
     SELECT o.id, o.customer_id, o.subsidiary, o.country, o.vat_number, o.payment_method_id,
-           l.number, l.plan, l.period_months, l.quantity, l.configuration
+           l.number, l.plan, l.period_months, l.quantity, l.configuration,
+           l.setup, l.renewal, l.currency
     FROM (
         SELECT id, customer_id, subsidiary, country, vat_number, payment_method_id
         FROM orders WHERE id = ANY(:ids) AND state = 'accepted'
@@ -50,7 +52,7 @@ class ServiceRow:
     driver: str
     configuration: dict[str, Any]
     period_months: int
-    payment_method_id: uuid.UUID
+    payment_method_id: uuid.UUID | None
 
 
 _insert_services = insert(ServiceRow, services)
@@ -120,12 +122,19 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                         period=Period(line.period_months),
                         quantity=line.quantity,
                         configuration=line.configuration,
+                        price=_accepted_price(line),
                     )
                     for line in lines
                 ],
             )
         )
     return read
+
+
+def _accepted_price(line: Any) -> Price | None:
+    if line.currency is None:
+        return None
+    return Price(Money(line.setup, line.currency), Money(line.renewal, line.currency))
 
 
 def _write(tx: Connection, priced: list[PricedOrder]) -> None:
@@ -169,6 +178,7 @@ def _request(priced: PricedOrder) -> RequestRow:
         net=Money(net, priced.currency),
         tax=Money(tax, priced.currency),
         total=Money(net + tax, priced.currency),
+        stands_until=priced.stands_until,
     )
 
 

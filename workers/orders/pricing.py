@@ -3,10 +3,11 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from schemas.catalogue import Catalogue, Plan
+from schemas.catalogue.models import Price
 from schemas.errors import DataError
 from schemas.rules import tax
 from schemas.values import CustomerId, OrderId, Period, RequestId, ServiceId, derived_id
@@ -14,11 +15,17 @@ from schemas.values import CustomerId, OrderId, Period, RequestId, ServiceId, de
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
+    """
+    Attributes:
+        price: of each unit, as it was accepted; None: the release before accepted it.
+    """
+
     number: int
     plan: str
     period: Period
     quantity: int
     configuration: dict[str, Any]
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class Order:
     subsidiary: str
     country: str
     vat_number: str | None
-    payment_method_id: uuid.UUID
+    payment_method_id: uuid.UUID | None
     lines: Sequence[OrderLine]
 
 
@@ -53,12 +60,18 @@ class NewService:
 
 @dataclass(frozen=True, slots=True)
 class PricedOrder:
+    """
+    Attributes:
+        stands_until: from when on its tax may be another one; None: no such day is known.
+    """
+
     order: Order
     request_id: RequestId
     currency: str
     treatment: tax.Treatment
     services: list[NewService]
     lines: list[PricedLine]
+    stands_until: datetime | None
 
     @property
     def net(self) -> int:
@@ -70,31 +83,28 @@ class PricedOrder:
 
 
 def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
-    """Price an accepted order by the catalogue in force.
+    """Price an accepted order, at the prices that it was accepted at.
 
     A line of quantity n becomes n services, each with its own request lines, so that each can be
     delivered, cancelled and refunded alone. Tax is rounded once, for the whole (EN 16931).
 
     Raises:
-        DataError: the catalogue no longer sells a line, or the tax table has no rate for it.
+        DataError: the catalogue no longer sells a line that has no price of its own, or the tax
+            table has no rate for it.
     """
+    subsidiary = catalogue.subsidiary(order.subsidiary)
     treatment = tax.determine(
-        subsidiary=catalogue.subsidiary(order.subsidiary),
+        subsidiary=subsidiary,
         customer_country=order.country,
         vat_number=order.vat_number,
         on=today,
     )
     services: list[NewService] = []
     due: list[tuple[ServiceId, int, str, int]] = []
+    currency = subsidiary.currency
     for line in order.lines:
-        plan = catalogue.plan(line.plan)
-        offered = plan.price(order.subsidiary, line.period) if plan else None
-        if plan is None or offered is None:
-            raise DataError(
-                f"line {line.number}: {line.plan} is not sold in {order.subsidiary}"
-                f" for {line.period} any more",
-                code="plan_gone",
-            )
+        plan, offered = _offer(order, line, catalogue)
+        currency = offered.renewal.currency
         fees = [(1, f"{plan.name}, {line.period}", offered.renewal.amount)]
         if offered.setup.amount:
             fees.insert(0, (0, f"{plan.name}, setup", offered.setup.amount))
@@ -108,8 +118,24 @@ def price(order: Order, catalogue: Catalogue, today: date) -> PricedOrder:
     return PricedOrder(
         order=order,
         request_id=RequestId(derived_id("request", order.id)),
-        currency=catalogue.subsidiary(order.subsidiary).currency,
+        currency=currency,
         treatment=treatment,
         services=services,
         lines=[PricedLine(*fee, part) for fee, part in zip(due, taxes, strict=True)],
+        stands_until=treatment.changes_at(subsidiary.timezone),
     )
+
+
+def _offer(order: Order, line: OrderLine, catalogue: Catalogue) -> tuple[Plan, Price]:
+    """The plan of a line, and what each unit of it costs."""
+    if line.price is not None:
+        return catalogue.known_plan(line.plan), line.price
+    plan = catalogue.plan(line.plan)
+    price = plan.price(order.subsidiary, line.period) if plan else None
+    if plan is None or price is None:
+        raise DataError(
+            f"line {line.number}: {line.plan} is not sold in {order.subsidiary}"
+            f" for {line.period} any more",
+            code="plan_gone",
+        )
+    return plan, price

@@ -5,7 +5,7 @@ Facts and a moment in, an item out; nothing is read or sent here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from producers.intake.links import Links, Purpose
 from producers.renewals.next_steps import Renewable
@@ -18,6 +18,8 @@ from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
 from schemas.rules.quote import Quote
 from workers.reminders.mail import Item, Situation
+
+ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def item_of(
     service: Renewable,
     notices: Sequence[Notice],
     payer: Payer,
-    links: Links,
+    links: Links | None,
     catalogue: Catalogue,
     now: datetime,
     *,
@@ -43,6 +45,7 @@ def item_of(
 
     Args:
         notices: what was due to be said about it.
+        links: makes its links; None: it is to have none.
         begun_at: when the mail was first begun, if it was; one that is sent again says the same.
 
     Raises:
@@ -63,11 +66,13 @@ def item_of(
         situation=situation,
         name=service.plan.name,
         detail=service.detail,
-        expires_on=service.view.expires_on,
+        last_day=service.view.expires_on - ONE_DAY,
         amount=None if quote is None or situation is Situation.STOPS else quote.gross,
         periods=quote.periods if quote is not None else service.periods_to_reach(now),
         on=_on(service, situation, quote, now),
-        links=_links(service, situation, links, catalogue, _seen_at(service, begun_at or now)),
+        links=_links(service, situation, links, catalogue, _seen_at(service, begun_at or now))
+        if links is not None
+        else {},
     )
 
 
@@ -88,6 +93,8 @@ def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime
         return Situation.SUSPENDED
     if decision is Decision.UNDECIDED_CONTRACT:
         return Situation.ACCEPT
+    if decision is Decision.UNDECIDED_BEHIND:
+        return Situation.BEHIND
     if view.cycle.last_declined_at is not None:
         return Situation.DECLINED
     if decision is Decision.UNDECIDED_MANUAL:
@@ -120,30 +127,37 @@ def _charged_at(service: Renewable, told: Quote | None, now: datetime) -> dateti
     cycle = replace(cycle, notices=said, announced_at=now)
     if told is not None and told.is_dearer_than(service.announced):
         cycle = replace(cycle, raised_at=now)
-    payment = lifecycle.next_payment(replace(service.view, cycle=cycle), service.plan.policy)
+    payment = lifecycle.next_payment(replace(service.view, cycle=cycle), service.plan.policy, now)
     return None if payment is None else max(payment.at, now)
 
 
 def _on(
     service: Renewable, situation: Situation, quote: Quote | None, now: datetime
 ) -> date | None:
-    """When what the situation announces will be done."""
+    """The day on which what the situation announces will be done; of an end, the last full day
+    before it."""
     view, policy = service.view, service.plan.policy
     cycle = view.cycle
+    today = local_date(now, view.timezone)
+    end: datetime | None = None
     match situation:
         case Situation.RENEWS | Situation.DECLINED | Situation.DEARER | Situation.CONVERTED:
             at = _charged_at(service, quote, now)
+            return None if at is None else local_date(at, view.timezone)
         case Situation.SUSPENDED:
             told_at = cycle.noticed_at(End.SUSPENDED)
-            at = lifecycle.end_of_suspension(view, policy, told_at or now)
+            end = lifecycle.end_of_suspension(view, policy, told_at or now)
         case Situation.ACCEPT:
             told_at = cycle.notices.get(Notice(CONTRACT, view.missing_contract))
-            at = lifecycle.end_without_contract(view, policy, told_at or now)
+            end = lifecycle.end_without_contract(view, policy, told_at or now)
         case Situation.STOPS:
-            at = lifecycle.end_of_stopped(view, cycle.noticed_at(End.STOPPED) or now)
-        case _:
-            return None
-    return None if at is None else local_date(max(at, now), view.timezone)
+            end = lifecycle.end_of_stopped(view, cycle.noticed_at(End.STOPPED) or now)
+        case Situation.PAY | Situation.METHOD | Situation.BEHIND:
+            if today < view.expires_on:
+                return None  # by the last day that is paid for
+            next_end = lifecycle.next_end(view, policy)
+            end = next_end.at if next_end is not None else now
+    return None if end is None else max(local_date(end, view.timezone) - ONE_DAY, today)
 
 
 def _seen_at(service: Renewable, begun_at: datetime) -> datetime:

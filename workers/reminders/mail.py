@@ -5,16 +5,16 @@ The sentences are in ``texts/LANGUAGE.toml``, the layout in ``templates/``.
 
 import tomllib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ LOCALES = {"en": "en_GB", "fr": "fr", "cs": "cs"}
 LINKS = ("accept", "resume", "renew", "stop")
 """The actions a link may have, in the order they are shown."""
 
+# A mail of more services sums them up by plan and day. Mail programs cut what is longer than 100 KB
+# (Gmail: 102), and so many with their links take about 75.
+MOST_ITEMS = 50
+
 # Names that customers choose are cut to this many characters.
 _LONGEST = 200
 
@@ -50,16 +54,17 @@ class Item:
     Attributes:
         name: of the plan.
         detail: tells it from others of the plan, e.g. a domain; may be empty.
+        last_day: the last full day that is paid for.
         amount: gross price to be paid to renew it.
         periods: how many periods that buys; a late payment may buy more than one.
-        on: the day of what the situation announces.
+        on: the day of what the situation announces; of an end the last full day before it.
         links: action, one of ``LINKS`` -> absolute URL.
     """
 
     situation: Situation
     name: str
     detail: str
-    expires_on: date
+    last_day: date
     amount: Money | None
     periods: int
     on: date | None
@@ -76,6 +81,7 @@ class Mail:
         language: one of ``LOCALES``, with or without a country; any other means English.
         customer: the customer's account, as shown to the customer.
         brand: the name the mail is sent under.
+        all_services: where the customer sees all services.
     """
 
     id: uuid.UUID
@@ -84,6 +90,7 @@ class Mail:
     customer: str
     brand: str
     items: Sequence[Item]
+    all_services: str
 
 
 def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMessage:
@@ -183,12 +190,13 @@ def _template(name: str) -> Template:
 def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
     """The values for both templates: finished sentences only."""
     ordered = sorted(
-        mail.items, key=lambda i: (_URGENCY[i.situation], i.expires_on, i.name, i.detail)
+        mail.items, key=lambda i: (_URGENCY[i.situation], i.last_day, i.name, i.detail)
     )
     groups = [
         (situation, list(items)) for situation, items in groupby(ordered, lambda i: i.situation)
     ]
     subject = _headline(*groups[0], wording)
+    sum_up = len(ordered) > MOST_ITEMS
     others = len(ordered) - len(groups[0][1])
     if others:
         subject = wording.say("subject_more", subject=subject, count=others)
@@ -200,10 +208,11 @@ def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
             {
                 "heading": _headline(situation, items, wording),
                 "explanation": wording.say("explanation", situation, count=len(items)),
-                "items": [_item(item, wording) for item in items],
+                **_listed(items, wording, sum_up=sum_up),
             }
             for situation, items in groups
         ],
+        "all_services": (wording.say("all_services"), mail.all_services) if sum_up else None,
         "closing": wording.say("closing", brand=_line(mail.brand)),
         "account": wording.say("account", customer=_line(mail.customer)),
         "automatic": wording.say("automatic"),
@@ -218,18 +227,52 @@ def _headline(situation: Situation, items: Sequence[Item], wording: Wording) -> 
             days = [item.on for item in items if item.on]
             if not days:
                 return wording.say("headline", "suspended_undated", count=count)
-        case Situation.DECLINED | Situation.PAY:
-            days = [item.expires_on for item in items]
+        case Situation.DECLINED:
+            days = [item.last_day for item in items]
         case _:
-            days = [item.on or item.expires_on for item in items]
+            days = [item.on or item.last_day for item in items]
     return wording.say("headline", situation, count=count, date=wording.date(min(days)))
+
+
+def _listed(items: Sequence[Item], wording: Wording, *, sum_up: bool) -> dict[str, Any]:
+    """The services of a situation, one by one or summed up."""
+    shown = _summed_up(items, wording) if sum_up else items
+    rest = len(shown) - MOST_ITEMS
+    return {
+        "items": [_item(item, wording) for item in shown[:MOST_ITEMS]],
+        "more": wording.say("more", count=rest) if rest > 0 else "",
+    }
+
+
+def _summed_up(items: Sequence[Item], wording: Wording) -> list[Item]:
+    """One item for all services of a plan and day, with what they cost together."""
+    alike: dict[tuple[object, ...], list[Item]] = {}
+    for item in items:
+        currency = item.amount and item.amount.currency
+        key = (item.name, item.last_day, item.on, item.periods, currency)
+        alike.setdefault(key, []).append(item)
+    return [
+        replace(
+            theirs[0],
+            detail=wording.say("services", count=len(theirs)),
+            amount=_total(theirs),
+            links={},
+        )
+        for theirs in alike.values()
+    ]
+
+
+def _total(items: Iterable[Item]) -> Money | None:
+    """What services of one currency cost together; None: nothing is to be paid."""
+    amounts = [item.amount for item in items if item.amount is not None]
+    return reduce(Money.__add__, amounts) if amounts else None
 
 
 def _item(item: Item, wording: Wording) -> dict[str, Any]:
     name, detail = _line(item.name), _line(item.detail)
     ends = item.situation in (Situation.STOPS, Situation.ACCEPT)
-    day = (item.on or item.expires_on) if ends else item.expires_on
-    facts = [wording.say("ends" if ends else "expires", date=wording.date(day))]
+    day = (item.on or item.last_day) if ends else item.last_day
+    facts = [wording.say("ends" if ends else "paid_until", date=wording.date(day))]
     if item.on is not None:
         planned = wording.sentences["planned"]
         if item.situation in planned:

@@ -28,7 +28,7 @@ from schemas.tables.bulk import Bulk
 from schemas.values import Money, ResourceState, ServiceId
 from workers.outside.attempts import DONE, Meaning, settle
 from workers.reminders.items import Payer, item_of
-from workers.reminders.mail import Item, Mail, compose
+from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState
 from workers.runtime.retries import RetryPolicy
 
@@ -109,6 +109,7 @@ class RemindHandler:
         catalogue: CatalogueCache,
         clock: Clock,
         *,
+        all_services: str,
         policy: RetryPolicy,
     ) -> None:
         self.immediate = mailer.immediate
@@ -116,6 +117,7 @@ class RemindHandler:
         self._mailer = mailer
         self._sender = sender
         self._links = links
+        self._all_services = all_services
         self._catalogue = catalogue
         self._clock = clock
         self._policy = policy
@@ -143,7 +145,7 @@ class RemindHandler:
                     service,
                     notices[service.id],
                     Payer(email.country, email.vat_number, methods.get(service.id)),
-                    self._links,
+                    self._links if len(told) <= MOST_ITEMS else None,
                     catalogue,
                     now,
                     begun_at=email.begun_at,
@@ -158,6 +160,7 @@ class RemindHandler:
                     customer=email.customer_id,
                     brand=told[0].subsidiary.entity,
                     items=items,
+                    all_services=self._all_services,
                 )
                 message = self._compose(mail, now)
                 calls.append((email.id, Letter(message, notices, _amounts(told, items))))

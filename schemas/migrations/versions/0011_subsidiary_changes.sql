@@ -17,10 +17,13 @@ BEGIN
         RETURN 'not_planned';
     END IF;
 
-    -- An order is charged what it was accepted for. What is accepted has a task until it is priced.
+    -- An order is charged what it was accepted for. Those that the release before accepted have no
+    -- price until a task has priced them by the catalogue.
     IF change.definition ?| ARRAY['currency', 'country'] AND EXISTS (
         SELECT FROM tasks AS t JOIN orders AS o ON o.id = t.subject
+        JOIN order_lines AS l ON l.order_id = o.id
         WHERE t.name = 'price' AND o.state = 'accepted' AND o.subsidiary = change.subsidiary
+          AND l.currency IS NULL
     ) THEN
         RETURN 'orders_not_priced';
     END IF;
@@ -31,11 +34,17 @@ BEGIN
             WHERE p.subsidiary = change.subsidiary AND NOT EXISTS (
                 SELECT FROM jsonb_to_recordset(change.prices) AS n(plan text, period_months smallint)
                 WHERE n.plan = p.plan AND n.period_months = p.period_months)
-            AND EXISTS (
+            AND (EXISTS (
                 SELECT FROM services AS s
                 WHERE (s.subsidiary, s.plan, s.period_months)
                         = (p.subsidiary, p.plan, p.period_months)
                     AND s.state NOT IN ('terminated', 'cancelled'))
+              OR EXISTS (
+                SELECT FROM tasks AS t JOIN orders AS o ON o.id = t.subject
+                JOIN order_lines AS l ON l.order_id = o.id
+                WHERE t.name = 'price' AND o.state = 'accepted'
+                  AND (o.subsidiary, l.plan, l.period_months)
+                        = (p.subsidiary, p.plan, p.period_months)))
         ) THEN
             RETURN 'prices_missing';
         END IF;

@@ -22,7 +22,7 @@ from schemas.rules.payable import PaymentMethod, obstacle
 from schemas.tables import charges
 from schemas.tables.bulk import Bulk, insert
 from schemas.values import ChargeState, Money, RequestId
-from workers.billing.charges import renewals
+from workers.billing.charges import renewals, tax_of_day
 from workers.billing.charges.attempt import (
     Attempt,
     ChargePolicy,
@@ -32,6 +32,7 @@ from workers.billing.charges.attempt import (
     next_attempt,
 )
 from workers.billing.charges.invoices import issue_invoices
+from workers.billing.charges.numbering import Number
 from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState
 from workers.billing.payment_requests import store
 from workers.outside.attempts import DONE, Meaning, attempt, settle
@@ -68,8 +69,9 @@ class DecidedRow:
 # The subject in a statement after the claim, locked in order.
 _READ = text("""
     SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total,
-           m.id AS method_id, m.token, m.expires_on, m.gateway, c.key, c.attempt, c.state,
-           c.amount, o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
+           r.country, r.vat_number, r.stands_until, m.id AS method_id, m.token, m.expires_on,
+           m.gateway, c.key, c.attempt, c.state, c.amount,
+           o.reason IS NOT DISTINCT FROM 'given_up' AS given_up
     FROM (
         SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
         ORDER BY id FOR NO KEY UPDATE
@@ -166,8 +168,11 @@ class ChargeHandler:
     def begin(
         self, tx: Connection, claim: Claim
     ) -> tuple[list[tuple[uuid.UUID, Attempt]], Outcome]:
-        rows = tx.execute(_READ, {"ids": claim.subjects}).all()
         catalogue, now = self._catalogue.current(tx), self._clock.now()
+        rows = tx.execute(_READ, {"ids": claim.subjects}).all()
+        if retaxed := tax_of_day.apply(tx, rows, catalogue, now):
+            again = {row.id: row for row in tx.execute(_READ, {"ids": retaxed})}
+            rows = [again.get(row.id, row) for row in rows]
         open_attempts = []
         for row in rows:
             today = local_date(now, catalogue.subsidiary(row.subsidiary).timezone)
@@ -270,7 +275,7 @@ class ChargeHandler:
             a.request_id: task for task, a in paid if a.order_id is None
         }
         happened = renewals.settle(tx, renewed, catalogue, now) if renewed else []
-        # Its counters are locked last.
+        # Its counters are locked last. What cost nothing takes no number.
         numbers = issue_invoices(
             tx,
             [
@@ -280,6 +285,7 @@ class ChargeHandler:
                     local_date(now, catalogue.subsidiary(a.subsidiary).timezone),
                 )
                 for _, a in paid
+                if a.charge.amount.amount > 0
             ],
         )
         history.record(
@@ -293,7 +299,7 @@ class ChargeHandler:
                     {
                         "amount": str(attempt.charge.amount),
                         "charge": attempt.number,
-                        "invoice": str(numbers[attempt.request_id]),
+                        **_invoice(numbers, attempt.request_id),
                     },
                 )
                 for task, attempt in paid
@@ -303,10 +309,15 @@ class ChargeHandler:
         history.record(
             tx,
             (
-                replace(event, detail={**(event.detail or {}), "invoice": str(numbers[request_id])})
+                replace(event, detail={**(event.detail or {}), **_invoice(numbers, request_id)})
                 for request_id, event in happened
             ),
         )
+
+
+def _invoice(numbers: Mapping[uuid.UUID, Number], request_id: uuid.UUID) -> dict[str, str]:
+    number = numbers.get(request_id)
+    return {} if number is None else {"invoice": str(number)}
 
 
 def _lock_renewals(

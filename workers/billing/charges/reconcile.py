@@ -28,7 +28,7 @@ from workers.billing.charges.attempt import Attempt, charge_key
 from workers.billing.charges.charge import ChargeHandler
 from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState
 from workers.billing.payment_requests import store
-from workers.billing.payment_requests.draft import Draft, draft
+from workers.billing.payment_requests.draft import Customer, Draft, draft, parts_of, quote_of
 
 # So many attempts of a request may have been forgotten.
 FORGOTTEN_ATTEMPTS = 12
@@ -132,14 +132,20 @@ def _keys_of_drafts(
     customers = store.customers(tx, services)
     keys: NextKeys = {}
     for group in _groups(services, now):
-        try:
-            drawn = draft(group, customers[group[0].customer_id], now)
-        except DataError:
-            continue  # it cannot be asked for now; its neighbours can
-        amount = Money(sum(line.net + line.tax for line in drawn.lines), drawn.currency)
-        for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
-            keys[str(charge_key(drawn.id, amount, attempt))] = drawn.id, attempt, drawn
+        for drawn in _drafts(group, customers[group[0].customer_id], now):
+            amount = drawn.net + drawn.tax
+            for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
+                keys[str(charge_key(drawn.id, amount, attempt))] = drawn.id, attempt, drawn
     return keys
+
+
+def _drafts(group: Sequence[Renewable], customer: Customer, now: datetime) -> list[Draft]:
+    """The requests that services get which are asked for together."""
+    try:
+        quotes = {service.id: quote_of(service, customer, now) for service in group}
+    except DataError:
+        return []  # it cannot be asked for now; its neighbours can
+    return [draft(part, customer, now) for part in parts_of(group, quotes)]
 
 
 def _groups(services: Sequence[Renewable], now: datetime) -> Iterator[list[Renewable]]:
@@ -150,7 +156,8 @@ def _groups(services: Sequence[Renewable], now: datetime) -> Iterator[list[Renew
     for service in services:
         whose = service.customer_id, service.subsidiary.code, service.payment_method_id
         by_customer.setdefault(whose, []).append(service)
-        payment = lifecycle.next_payment(service.view, service.plan.policy)
+        view = service.view
+        payment = lifecycle.next_payment(view, service.plan.policy, view.began_at)
         if payment is not None and payment.step is Step.REQUEST and payment.at <= now:
             due.setdefault(next_steps.subject_of(service, payment), []).append(service)
     yield from due.values()

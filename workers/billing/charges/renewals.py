@@ -21,14 +21,16 @@ from schemas.values import RequestId, ResourceState, ServiceId
 from workers.billing.payment_requests import store
 
 # As they were left when it was handed over: any change since would have decided anew. But whoever
-# changes a customer or a subsidiary holds no service, so that is looked at here.
+# changes a customer or a subsidiary holds no service, and whoever changes a payment method sees no
+# request, so that is looked at here.
 # The services are held: nobody decides that one goes while its charge begins.
 _UNDISTURBED = text("""
     WITH held AS MATERIALIZED (
         SELECT l.request_id, s.next_step = 'charge' AND s.next_step_at <= :now
             AND s.next_subject = l.request_id
             AND (r.stands_until IS NULL OR r.stands_until > :now)
-            AND (p.country, p.vat_number) IS NOT DISTINCT FROM (c.country, c.vat_number)
+            AND (p.country, p.vat_number, p.payment_method_id) IS NOT DISTINCT FROM
+                (c.country, c.vat_number, s.payment_method_id)
             AND (u.changed_at IS NULL OR u.changed_at <= p.created_at) AS as_left
         FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
         JOIN payment_requests AS p ON p.id = l.request_id
@@ -208,11 +210,13 @@ def _longer(service: Renewable, periods: int) -> Renewable:
     paid_periods = service.paid_periods + periods
     timezone = service.subsidiary.timezone
     expires_at = local_midnight(service.end(paid_periods), timezone)
+    price = service.plan.renewal(service.subsidiary.code, service.period)
     view = replace(
         service.view,
         desired=ResourceState.ACTIVE,
         began_at=local_midnight(service.end(paid_periods - 1), timezone),
         expires_at=expires_at,
+        is_free=price is not None and price.amount == 0,
         cycle=Cycle(),
     )
     return replace(

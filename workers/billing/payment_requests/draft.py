@@ -1,7 +1,8 @@
 """What a payment request asks for: drafted from quotes, without any database."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +12,10 @@ from schemas.errors import DataError
 from schemas.rules import tax
 from schemas.rules.quote import Quote
 from schemas.values import CustomerId, Money, RequestId, ServiceId, derived_id
+
+MOST_LINES = 500
+"""Lines of a payment request, and so of its invoice; our own choice. What is more is asked for by
+further requests of the same day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,28 @@ class Draft:
     @property
     def tax(self) -> Money:
         return Money(sum(line.tax for line in self.lines), self.currency)
+
+
+def parts_of(
+    services: Iterable[Renewable], quotes: Mapping[ServiceId, Quote]
+) -> Iterator[list[Renewable]]:
+    """Services that could share one payment request, as the requests that they get: of at most
+    :data:`MOST_LINES` lines each. What costs nothing stands apart: it waits for nobody's payment.
+
+    Args:
+        quotes: of each of the services.
+    """
+    parts: dict[bool, list[Renewable]] = {}
+    lines: Counter[bool] = Counter()
+    for service in sorted(services, key=lambda service: service.id):
+        quote = quotes[service.id]
+        is_free = quote.gross.amount == 0
+        if lines[is_free] + quote.periods > MOST_LINES and is_free in parts:
+            yield parts.pop(is_free)
+            lines[is_free] = 0
+        parts.setdefault(is_free, []).append(service)
+        lines[is_free] += quote.periods
+    yield from parts.values()
 
 
 def draft(services: Sequence[Renewable], customer: Customer, now: datetime) -> Draft:

@@ -21,7 +21,7 @@ from schemas.rules.quote import Quote
 from schemas.tables.bulk import Bulk
 from schemas.values import RequestId, ResourceState, ServiceId
 from workers.billing.payment_requests import store
-from workers.billing.payment_requests.draft import Customer, Draft, Line, draft, quote_of
+from workers.billing.payment_requests.draft import Customer, Draft, Line, draft, parts_of, quote_of
 
 # Everything of a group that is due, whether or not a scheduler has come by it already: so no two
 # schedulers and no end of a chunk can make two halves of it.
@@ -118,12 +118,16 @@ class RequestHandler:
             for s in services
         }
         dearer = {id_ for id_, q in quotes.items() if q.is_dearer_than(held[id_].announced)}
-        payable = [[s for s in services if s.id not in dearer] for services in groups.values()]
+        payable = [
+            part
+            for services in groups.values()
+            for part in parts_of((s for s in services if s.id not in dearer), quotes)
+        ]
         on_open = {s.request_id for s in held.values() if s.request_id is not None}
         on_it = store.lines_on(tx, on_open) if on_open else {}
         again: dict[RequestId, list[Renewable]] = {}
         anew: list[list[Renewable]] = []
-        for services in filter(None, payable):
+        for services in payable:
             request_id = services[0].request_id
             asked_for = on_it.get(request_id) if request_id is not None else None
             customer = customers[services[0].customer_id]

@@ -100,6 +100,8 @@ class RequestRow:
     """
     Attributes:
         order_id: None: it is of renewals.
+        stands_until: of an order: from when on its tax may be another one; of renewals each of
+            its services knows.
     """
 
     id: RequestId
@@ -114,6 +116,7 @@ class RequestRow:
     net: Money
     tax: Money
     total: Money
+    stands_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

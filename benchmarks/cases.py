@@ -1,0 +1,242 @@
+"""What is measured, case by case."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from rich.progress import Progress
+from sqlalchemy import Engine, text
+
+from autorenew.local.fleet import PrivateFleet
+from benchmarks import (
+    floor,
+    history,
+    importing,
+    latency,
+    many_services,
+    orders,
+    ours,
+    outside,
+    renewals,
+)
+from benchmarks.bench import BATCH, Bench
+from benchmarks.peers import celery_peer, dramatiq_peer
+from benchmarks.reporting import (
+    ALONE,
+    AMONG_MANY,
+    DUE,
+    FEW_SERVICES,
+    MANY_SERVICES,
+    ONE_EACH,
+    OUTSIDE,
+)
+from monitoring.audit import audit
+from schemas.database import connect
+from schemas.values import Universe
+
+MANY_PLANS = 1000
+SNAPSHOT_SECONDS = 60.0
+RENEWALS = 100_000
+IMPORTED = 200_000
+PEERS = {"celery": celery_peer, "dramatiq": dramatiq_peer}
+
+
+def run_ours(
+    bench: Bench,
+    case: str = "fleet",
+    plans: int = 1,
+    universes: Sequence[Universe] = (Universe.WEB,),
+) -> None:
+    with bench.fleet(plans, universes) as fleet:
+        bench.note(case, bench.orders, bench.drain(fleet, case, plans))
+        bench.results.worker_mb += [round(size, 1) for size in ours.worker_memory(fleet)]
+        _check(fleet.owner)
+
+
+def run_many_plans(bench: Bench) -> None:
+    run_ours(bench, f"fleet, {MANY_PLANS} plans", MANY_PLANS)
+
+
+def run_universes(bench: Bench) -> None:
+    """Four queues instead of one: their batches are smaller."""
+    run_ours(bench, f"{MANY_PLANS} plans in 4 universes", MANY_PLANS, list(Universe))
+
+
+def run_snapshot(bench: Bench) -> None:
+    """Work for a minute under one snapshot that is older than all of it."""
+    case = f"fleet, a snapshot open {SNAPSHOT_SECONDS:.0f} s"
+    with bench.fleet(1) as fleet, fleet.owner.connect() as old:
+        old.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        old.execute(text("SET idle_in_transaction_session_timeout = 0"))
+        old.execute(text("SELECT count(*) FROM tasks"))
+        opened, seconds, rounds = time.monotonic(), 0.0, 0
+        while time.monotonic() - opened < SNAPSHOT_SECONDS:
+            seconds += bench.drain(fleet, case, 1)
+            rounds += 1
+        bench.note(case, rounds * bench.orders, seconds)
+        old.rollback()
+
+
+def run_floor(bench: Bench) -> None:
+    with bench.database() as (url, engine):
+        ids = orders.place(engine, bench.orders)
+        bench.note("floor", bench.orders, floor.run(url, ids, BATCH))
+        with engine.begin() as tx:
+            tx.execute(text("DELETE FROM tasks"))
+        _check(engine)
+
+
+def run_peer(bench: Bench, name: str) -> None:
+    peer = PEERS[name]
+    vhost = f"{name}_{uuid.uuid4().hex[:8]}"
+    bench.rabbitmq.add_vhost(vhost)
+    broker_url = bench.rabbitmq.url(vhost=vhost)
+    with bench.database() as (url, engine):
+        ids = orders.place(engine, bench.orders)
+        with engine.begin() as tx:
+            tx.execute(text("DELETE FROM tasks"))
+        workers = peer.start(url, broker_url)
+        try:
+            with Progress(console=bench.console, transient=True) as progress:
+                bar = progress.add_task(name, total=bench.orders)
+                started = time.perf_counter()
+                peer.enqueue(url, broker_url, ids)
+                while (done := orders.delivered(engine)) < bench.orders:
+                    progress.update(bar, completed=done)
+                    time.sleep(0.1)
+                elapsed = time.perf_counter() - started
+        finally:
+            peer.stop(workers)
+        bench.note(name, bench.orders, elapsed)
+        _check(engine)
+    bench.rabbitmq.delete_vhost(vhost)
+
+
+def run_latency(bench: Bench) -> None:
+    with bench.fleet(1) as fleet:
+        fleet.start_intake()
+        fleet.wait_for_consumers()
+        bench.results.latency_ms += latency.run(fleet)
+        _check(fleet.owner)
+    bench.console.print("  one order at a time: measured")
+
+
+def run_outside(bench: Bench) -> None:
+    """A gateway that takes 0.3 s and an infrastructure that takes 0.5 s, a process for each."""
+    with outside.far_side(0.0, 0.0) as url:
+        bench.note(ALONE, 6000, 6000 / outside.served(url), "calls")
+    with (
+        outside.far_side(outside.CHARGE_SECONDS, outside.OPERATE_SECONDS) as url,
+        bench.calling_fleet(url) as fleet,
+    ):
+        bench.note(OUTSIDE, bench.orders, bench.drain(fleet, OUTSIDE, 1))
+        _check(fleet.owner)
+    with (
+        outside.far_side(outside.LONG_SECONDS, 0.0) as url,
+        bench.calling_fleet(url, calls_at_once="1000", call_seconds="29") as fleet,
+    ):
+        orders.place(fleet.owner, 1000)
+        outside.wait_for_charges(fleet, 1000)
+        bench.results.calling_mb.append(round(outside.memory(fleet, "worker-billing"), 1))
+        fleet.wait_until_idle(60)
+        _check(fleet.owner)
+
+
+def run_renewals(bench: Bench) -> None:
+    """Services that fall due on one day, a few to a customer; and one to a customer."""
+    _renew(bench, "renewals", RENEWALS // 4)
+    _renew(bench, ONE_EACH, RENEWALS)
+
+
+def run_history(bench: Bench) -> None:
+    """The same among ten times as many services, each with a year of history."""
+    _renew(bench, ONE_EACH, RENEWALS)
+    _renew(bench, AMONG_MANY, RENEWALS, others=9 * RENEWALS)
+
+
+def _renew(bench: Bench, case: str, customers: int, *, others: int = 0) -> None:
+    billed = 12 if others else 0
+    fleet = PrivateFleet(
+        bench.folder / "fleet",
+        bench.postgres,
+        bench.rabbitmq,
+        database=f"bench_{uuid.uuid4().hex[:8]}",
+        **ours.settings(BATCH),
+    )
+    fleet.prepare(orders.catalogue(1))
+    try:
+        renewals.fill(fleet.owner, RENEWALS, customers, billed=billed)
+        if others:
+            history.add_others(fleet.owner, others)
+            history.write(fleet.owner)
+        renewals.start(fleet)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(case, total=RENEWALS)
+            seconds = renewals.run(
+                fleet, RENEWALS, lambda done: progress.update(bar, completed=done), billed=billed
+            )
+        bench.note(case, RENEWALS, seconds, "services")
+        fleet.wait_until_idle(60)
+        _check(fleet.owner)
+    finally:
+        fleet.close()
+
+
+def run_many(bench: Bench) -> None:
+    """The cost of a sweep, and of a forecast, when there are millions."""
+    for count in (FEW_SERVICES, MANY_SERVICES):
+        with (
+            bench.empty_database() as (_, engine),
+            Progress(console=bench.console, transient=True) as progress,
+        ):
+            bar = progress.add_task(f"writing {count:,} services", total=count)
+            today = datetime.now(UTC).date()
+            many_services.fill(
+                engine, count, today=today,
+                watch=lambda done, b=bar: progress.update(b, completed=done),
+            )  # fmt: skip
+            for _ in range(3):
+                bench.note_seconds(
+                    f"a sweep of {DUE:,} among {count:,}", many_services.sweep(engine, DUE)
+                )
+            if count == MANY_SERVICES:
+                for _ in range(3):
+                    seconds = many_services.forecast(engine, today)
+                    bench.note_seconds(f"a forecast over {count:,} services", seconds)
+
+
+def run_import(bench: Bench) -> None:
+    with bench.empty_database() as (name, engine):
+        importing.prepare(engine)
+        api = connect(bench.postgres.role_url(name, "api"))
+        seconds = importing.run(api, IMPORTED)
+        api.dispose()
+        bench.note("import", IMPORTED, seconds, "rows")
+
+
+def _check(engine: Engine) -> None:
+    """A fast run whose books do not agree is worth nothing."""
+    with engine.connect() as tx:
+        broken = [finding.invariant for finding in audit(tx) if finding.broken]
+    if broken:
+        raise RuntimeError(f"the audit is not clean: {broken}")
+
+
+CASES: dict[str, Callable[[Bench], None]] = {
+    "fleet": run_ours,
+    "floor": run_floor,
+    "plans": run_many_plans,
+    "universes": run_universes,
+    "snapshot": run_snapshot,
+    "celery": lambda bench: run_peer(bench, "celery"),
+    "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
+    "latency": run_latency,
+    "outside": run_outside,
+    "renewals": run_renewals,
+    "history": run_history,
+    "import": run_import,
+    "many": run_many,
+}
+ONCE = ("many", "history")
+"""Measured in the first run only: their databases take minutes to write."""
