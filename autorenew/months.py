@@ -21,7 +21,7 @@ from autorenew.local.embedded import Embedded
 from producers.control import failed, lanes
 from producers.renewals.next_steps import load
 from producers.steps import CONVERGE
-from schemas.catalogue import Catalogue
+from schemas.catalogue import Catalogue, Price, changes
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.values import Money
 from workers.billing.charges import reconcile
@@ -33,6 +33,9 @@ FIRST_BRANDS = ("kimsufi", "soyoustart")
 LATER = ("CA", "AU", "US")
 LATER_MONTH = 3
 NEW_CONTRACT_MONTH = 4
+CURRENCY_MONTH = 6
+CHANGED, CURRENCY, RATE = "CZ", "EUR", 25  # of the former currency for one of the new
+PLANNED_DAYS = 19
 OUTAGE_MONTH = 7
 OUTAGE = timedelta(days=10)
 FAILING_MONTH = 9
@@ -90,6 +93,10 @@ class Months:
         if month == NEW_CONTRACT_MONTH:
             self._publish("web")
             yield "a new version of the web contract"
+        if month == CURRENCY_MONTH:
+            self._plan_currency()
+        if month == CURRENCY_MONTH + 1:
+            yield self._changed_currency()
         self._click("stop", self._some(_LIVE, 0.01))
         for mode in ("manual", "automatic"):
             self._click("mode", self._some(_LIVE, 0.01), mode=mode)
@@ -141,6 +148,28 @@ class Months:
         )
         with self.fleet.owner.begin() as tx:
             save(tx, self.catalogue)
+
+    def _plan_currency(self) -> None:
+        """As an operator would with `autorenew subsidiary change`; the scheduler does it."""
+        # The table of months tells it.
+        logging.getLogger("producers.scheduler.changes").setLevel(logging.WARNING)
+        subsidiary = self.catalogue.subsidiary(CHANGED)
+        self.catalogue = _in_another_currency(self.catalogue, CHANGED, CURRENCY, RATE)
+        change = changes.Change(
+            CHANGED,
+            self._today() + timedelta(days=PLANNED_DAYS),
+            changes.differences(subsidiary, {"currency": CURRENCY}),
+            changes.prices_of(self.catalogue, CHANGED),
+        )
+        with self.fleet.owner.begin() as tx:
+            changes.plan(tx, change, self.fleet.clock.now(), self.catalogue)
+
+    def _changed_currency(self) -> str:
+        (row,) = self._rows(_CHANGED_CURRENCY, subsidiary=CHANGED, currency=CURRENCY)
+        return (
+            f"{CHANGED} pays in {CURRENCY}: {row.services} services, {row.told} renewals told"
+            f" anew, {row.voided} requests withdrawn, {row.paid} renewed in {CURRENCY} since"
+        )
 
     def _some(self, query: TextClause, share: float) -> list[tuple[str, uuid.UUID]]:
         """(customer, service) of a random share of the services a query finds."""
@@ -280,6 +309,54 @@ _NOT_AGREED = text("""
       AND coalesce(s.agreed_version, 0) < :version
     ORDER BY s.customer_id
 """)
+
+_CHANGED_CURRENCY = text("""
+    SELECT
+        (SELECT count(*) FROM services
+         WHERE subsidiary = :subsidiary AND state IN ('active', 'suspended')) AS services,
+        (SELECT count(*) FROM events WHERE name = 'renewal.converted'
+            AND detail->>'announced' IS NOT NULL) AS told,
+        (SELECT count(*) FROM payment_requests
+         WHERE subsidiary = :subsidiary AND state = 'voided' AND currency <> :currency
+            AND order_id IS NULL AND closed_at > (SELECT applied_at FROM subsidiary_changes
+                WHERE subsidiary = :subsidiary)) AS voided,
+        (SELECT count(DISTINCT l.service_id) FROM invoices AS i
+         JOIN invoice_lines AS l ON l.invoice_id = i.id AND l.period_number > 1
+         WHERE i.subsidiary = :subsidiary AND i.currency = :currency) AS paid
+""")
+
+
+def _in_another_currency(
+    catalogue: Catalogue, subsidiary: str, currency: str, rate: int
+) -> Catalogue:
+    """A catalogue whose subsidiary has another currency.
+
+    Args:
+        rate: how much of the former one makes one of the new, which has as many digits.
+    """
+
+    def price(before: Price) -> Price:
+        return Price(
+            Money(round(before.setup.amount / rate), currency),
+            Money(round(before.renewal.amount / rate), currency),
+        )
+
+    plans = [
+        replace(
+            plan,
+            prices={
+                (code, period): price(before) if code == subsidiary else before
+                for (code, period), before in plan.prices.items()
+            },
+        )
+        for plan in catalogue.plans.values()
+    ]
+    subsidiaries = [
+        replace(s, currency=currency) if s.code == subsidiary else s
+        for s in catalogue.subsidiaries.values()
+    ]
+    return Catalogue(subsidiaries, catalogue.contracts.values(), plans)
+
 
 _COLUMNS = ("month", "active", "suspended", "renewed", "ended", "e-mails", "declined")
 _COUNTED = ("renewed", "ended", "mails", "declined")

@@ -111,8 +111,8 @@ _INVOICE_LINES = text("""
     SELECT invoice_id, 1, service_id, period_number, 'Plan 0, P1M', 999, 20, 200 FROM past
 """)
 _RENEWALS = text("""
-    INSERT INTO renewals (service_id, period_number, expires_on, net, requests)
-    SELECT service_id, period_number, day, 999, 1 FROM past
+    INSERT INTO renewals (service_id, period_number, expires_on, net, currency, requests)
+    SELECT service_id, period_number, day, 999, 'EUR', 1 FROM past
 """)
 _OPERATIONS = text("""
     INSERT INTO operations (key, service_id, kind, generation, state, paid_until, started_at,

@@ -183,8 +183,8 @@ _SERVICES = text("""
 """)
 
 _RENEWALS = text("""
-    INSERT INTO renewals (service_id, period_number, expires_on, net)
-    SELECT s.id, s.paid_periods + 1, s.confirmed_until, p.renewal
+    INSERT INTO renewals (service_id, period_number, expires_on, net, currency)
+    SELECT s.id, s.paid_periods + 1, s.confirmed_until, p.renewal, p.currency
     FROM services AS s JOIN prices AS p
       ON (p.plan, p.subsidiary, p.period_months) = (s.plan, s.subsidiary, s.period_months)
     WHERE s.state <> 'terminated' AND s.confirmed_until < CAST(:today AS date) + :days

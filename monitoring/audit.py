@@ -134,7 +134,9 @@ CHECKS = {
         SELECT s.id FROM services AS s
         JOIN subsidiaries AS u ON u.code = s.subsidiary
         WHERE s.anchor IS NOT NULL AND (s.expires_at AT TIME ZONE (u.definition->>'timezone'))
-            <> (s.anchor + make_interval(months => s.period_months * s.paid_periods))::timestamp""",
+            <> (s.anchor + make_interval(months => s.period_months * s.paid_periods))::timestamp
+          AND NOT EXISTS (SELECT FROM recomputations AS w WHERE w.change_id IS NOT NULL
+            AND w.subsidiary = s.subsidiary AND (w.after IS NULL OR w.after < s.id))""",
     "what should be is what was confirmed, or is being worked on": """
         SELECT s.id FROM services AS s
         WHERE (s.desired <> s.confirmed OR s.state = 'delivering'
@@ -188,6 +190,23 @@ CHECKS = {
         JOIN services AS s ON s.id = r.service_id AND r.period_number = s.paid_periods + 1
         JOIN payment_requests AS p ON p.id = r.request_id
         WHERE p.state <> 'open'""",
+    # What was told is being told anew if it was found since that the amount is another one.
+    "a renewal is asked for, priced and announced in its subsidiary's currency": """
+        SELECT s.id FROM services AS s
+        JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
+        JOIN subsidiaries AS u ON u.code = s.subsidiary
+        LEFT JOIN payment_requests AS p ON p.id = r.request_id
+        WHERE s.state IN ('active', 'suspended') AND s.desired <> 'absent'
+          AND (r.currency <> u.definition->>'currency'
+            OR (p.state = 'open' AND p.currency <> u.definition->>'currency')
+            OR (r.announced_currency <> u.definition->>'currency'
+              AND (r.dearer_at IS NULL OR r.dearer_at < r.announced_at)))
+          AND s.next_step IS DISTINCT FROM 'withdraw'
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'withdraw' AND t.subject = s.id)
+          AND NOT EXISTS (SELECT FROM recomputations AS w WHERE w.change_id IS NOT NULL
+            AND w.subsidiary = s.subsidiary AND (w.after IS NULL OR w.after < s.id))
+          AND NOT EXISTS (SELECT FROM charges AS c
+            WHERE c.request_id = p.id AND c.state IN ('started', 'unknown'))""",
     "what renews has a next step, or a task that is about it": """
         SELECT s.id FROM services AS s JOIN rollouts USING (brand, subsidiary)
         WHERE s.state IN ('active', 'suspended') AND s.desired <> 'absent'

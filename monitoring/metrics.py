@@ -74,6 +74,11 @@ left_out = Counter(
     ["reason"],
 )
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
+carried_over = Counter(
+    "autorenew_carried_over_services_total",
+    "Services that a change of their subsidiary was carried over to.",
+    ["subsidiary"],
+)
 loop_failures = Counter(
     "autorenew_loop_failures_total",
     "Rounds of a background loop that failed.",
@@ -88,6 +93,15 @@ guard_trips = Counter(
 def lanes_paused() -> Gauge:
     """Created in a scheduler only, so that no other process shows it."""
     return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
+
+
+@cache
+def changes_overdue() -> Gauge:
+    """Created in a scheduler only, so that no other process shows it."""
+    return Gauge(
+        "autorenew_subsidiary_changes_overdue",
+        "Changes of a subsidiary whose day has come and that cannot be put in force yet.",
+    )
 
 
 @cache

@@ -18,6 +18,7 @@ COMMANDS = {
     "migrate": "admin",
     "broker": "admin",
     "catalogue": "admin",
+    "subsidiary": "subsidiaries",
     "order": "orders",
     "rejected": "orders",
     "failed": "orders",

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, say, show
 from producers import topology
-from schemas.catalogue import Catalogue, load
+from schemas.catalogue import Catalogue, changes, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
 from schemas.catalogue.store import read, save, set_rollout
 from schemas.database import are_large_objects_open, connect
@@ -183,7 +183,10 @@ def _read(paths: tuple[Path, ...], use_bundled: bool) -> Catalogue:
 def _put_in_force(found: Catalogue) -> None:
     with database().begin() as tx:
         version = save(tx, found)
+        unpriced = list(changes.sold_without(tx))
     say(f"catalogue {version}: {len(found.plans)} plans in force")
+    for warning in unpriced:
+        say(f"warning: {warning}", err=True)
     _warn_of_unsellable(found)
 
 

@@ -382,6 +382,7 @@ def _arrival(
         anchor=anchor,
         paid_periods=paid,
         payment_method_id=method_id,
+        noticed_under=view.expires_at,
         fixed=None,
         announced=None,
         request_id=None,

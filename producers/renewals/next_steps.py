@@ -38,7 +38,10 @@ class Renewable:
     """A service with all that decides about its renewal.
 
     Attributes:
-        fixed: net of one period, as its first reminder fixed it; None: not fixed yet.
+        noticed_under: the expiry that its notices name. While a change of its subsidiary's time
+            zone is carried over to it, that is another moment than the one at which it expires.
+        fixed: net of one period, as its first reminder fixed it; None: not fixed yet, or in another
+            currency than its subsidiary's by now: such a price is given up.
         announced: what its customer was last told to pay, with tax; None: nothing yet.
         request_id: the open payment request its renewal is on.
         requests: how many payment requests its renewal has been on.
@@ -56,6 +59,7 @@ class Renewable:
     anchor: date
     paid_periods: int
     payment_method_id: uuid.UUID | None
+    noticed_under: datetime
     fixed: Money | None
     announced: Money | None
     request_id: RequestId | None
@@ -92,7 +96,7 @@ class Renewable:
 
     @property
     def currency(self) -> str:
-        """What it is paid in: a price that was fixed keeps its currency."""
+        """What it is paid in."""
         return self.price.currency if self.price else self.subsidiary.currency
 
     def quote(self, country: str, vat_number: str | None, now: datetime) -> Quote | None:
@@ -132,7 +136,8 @@ _LOAD = text("""
            s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.held_at,
            s.taken_over_at, s.agreed_version,
            s.payment_method_id, s.generation, s.next_subject,
-           r.net, r.currency, r.announced, r.announced_at, r.raised_at, r.stands_until,
+           r.net, r.currency, r.announced, r.announced_currency, r.announced_at, r.raised_at,
+           r.stands_until,
            coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id,
            coalesce(r.requests, 0) AS requests, r.asked_at,
            coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at, n.notices,
@@ -152,12 +157,14 @@ _LOAD = text("""
 # What of an open payment request decides about the next step, too: for billing alone.
 _LOAD_REQUESTS = text("""
     SELECT p.id, p.payment_method_id,
-           (p.country, p.vat_number) IS DISTINCT FROM (c.country, c.vat_number) AS basis_changed,
+           (p.country, p.vat_number) IS DISTINCT FROM (c.country, c.vat_number)
+               OR coalesce(p.created_at < u.changed_at, false) AS basis_changed,
            EXISTS (
                SELECT FROM charges AS g
                WHERE g.request_id = p.id AND g.state IN ('started', 'unknown')
            ) AS charging
     FROM payment_requests AS p JOIN customers AS c ON c.id = p.customer_id
+    JOIN subsidiaries AS u ON u.code = p.subsidiary
     WHERE p.id = ANY(:ids)
 """)
 # Without what has happened about a renewal: for those whose next one is all new.
@@ -167,10 +174,10 @@ _LOAD_BARE = text("""
            s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.held_at,
            s.taken_over_at,
            s.agreed_version, s.payment_method_id, s.generation, s.next_subject,
-           NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_at,
-           NULL AS raised_at, NULL AS stands_until, 0 AS dearer, NULL AS dearer_at,
-           NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines, NULL AS declined_at,
-           NULL AS last_declined_at, NULL AS notices, NULL AS refused
+           NULL AS net, NULL AS currency, NULL AS announced, NULL AS announced_currency,
+           NULL AS announced_at, NULL AS raised_at, NULL AS stands_until, 0 AS dearer,
+           NULL AS dearer_at, NULL AS request_id, 0 AS requests, NULL AS asked_at, 0 AS declines,
+           NULL AS declined_at, NULL AS last_declined_at, NULL AS notices, NULL AS refused
     FROM services AS s WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL ORDER BY s.id
 """)
 
@@ -228,8 +235,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
     starts_on = catalogue.rollouts.get((row.brand, row.subsidiary))
     timezone = subsidiary.timezone
     began_on = period.end(row.anchor, row.paid_periods - 1)
-    currency = row.currency or subsidiary.currency
-    fixed = None if row.net is None else Money(row.net, currency)
+    fixed = Money(row.net, row.currency) if row.currency == subsidiary.currency else None
     price = fixed or plan.renewal(row.subsidiary, period)
     notices = {
         Notice.parse(kind): datetime.fromisoformat(at) if at else None
@@ -252,8 +258,9 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         anchor=row.anchor,
         paid_periods=row.paid_periods,
         payment_method_id=row.payment_method_id,
+        noticed_under=row.expires_at,
         fixed=fixed,
-        announced=None if row.announced is None else Money(row.announced, currency),
+        announced=Money(row.announced, row.announced_currency) if row.announced_currency else None,
         request_id=row.request_id,
         requests=row.requests,
         generation=row.generation,
@@ -265,7 +272,8 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
             subsidiary=row.subsidiary,
             timezone=timezone,
             period=period,
-            expires_at=row.expires_at,
+            # Not as stored: that is carried over later when its time zone becomes another one.
+            expires_at=local_midnight(period.end(row.anchor, row.paid_periods), timezone),
             began_at=local_midnight(began_on, timezone),
             starts_at=local_midnight(starts_on, timezone) if starts_on else None,
             missing_contract=sellable.missing_contract(plan, row.agreed_version, catalogue),

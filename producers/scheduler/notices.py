@@ -90,7 +90,7 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
             decided.append(next_steps.step_of(replace(service, view=later), now))
             continue
         claimed += [
-            NoticeRow(service.id, service.view.expires_at, str(notice), email_id) for notice in due
+            NoticeRow(service.id, service.noticed_under, str(notice), email_id) for notice in due
         ]
         known = {**service.view.cycle.notices, **dict.fromkeys(due)}
         told.append(service)

@@ -20,9 +20,11 @@ from producers.control import guard
 from producers.failpoints import failpoint
 from producers.loop import Loop
 from producers.renewals import next_steps
+from producers.scheduler.changes import Changes, carry_over
 from producers.scheduler.notices import claim_notices
 from producers.steps import DESTRUCTIVE, STEPS
 from schemas import locks
+from schemas.catalogue import changes
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.locks import Lock
@@ -53,6 +55,7 @@ class Scheduler:
         self._clock = clock
         self._settings = settings
         self._loop = Loop("scheduler", self._round)
+        self._changes = Changes(engine)
         self._snapshot_on: date | None = None
         self._paused: set[str] = set()
 
@@ -81,10 +84,11 @@ class Scheduler:
         with self._engine.begin() as tx:
             guard.beat(tx, self._clock, self._settings)
             now = self._clock.now()
+            due_changes = changes.due(tx, now)
             due = set(tx.execute(_DUE_STEPS, {"steps": list(Step), "now": now}).scalars())
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
             paused = set(tx.execute(_PAUSED).scalars())
-        found = 0
+        found = self._changes.put_in_force(due_changes)
         for step in STEPS.values():
             if step.scheduled and step.task in due:
                 found += self._drain(CHUNK, partial(self._sweep, step=step.task, now=now))
@@ -155,7 +159,8 @@ class Scheduler:
         return len(ids)
 
     def _recompute(self, tx: Connection, now: datetime) -> int:
-        """Decide anew about one page of the services that a change of catalogue or rollout touches.
+        """Decide anew about one page of the services that a change of catalogue, rollout or
+        subsidiary touches; that of a subsidiary is carried over to them first.
 
         Returns:
             How many services; at least 1 while there are pages left.
@@ -169,15 +174,19 @@ class Scheduler:
             "plans": wanted.plans,
             "brand": wanted.brand,
             "subsidiary": wanted.subsidiary,
+            "ended": wanted.change_id is not None,
             "limit": RECOMPUTE_CHUNK,
         }
         last, touched = tx.execute(_PAGE, parameters).one()
         if last is None:
             tx.execute(_RECOMPUTED, {"id": wanted.id})
-            return 0
+            return 1  # there may be others
         ids = touched or []
         next_steps.lock(tx, ids)
-        next_steps.decide_again(tx, ids, catalogue, now)
+        if wanted.change_id is None:
+            next_steps.decide_again(tx, ids, catalogue, now)
+        else:
+            carry_over(tx, wanted.change_id, ids, catalogue, now)
         tx.execute(_TURN_PAGE, {"id": wanted.id, "after": last})
         return max(len(ids), 1)
 
@@ -232,7 +241,7 @@ _TURN_PAGE = text("UPDATE recomputations SET after = :after WHERE id = :id")
 # Pages by id, so that it can continue where it stopped; there is no index by plan.
 _PAGE = text("""
     SELECT (array_agg(id ORDER BY id DESC))[1], array_agg(id) FILTER (
-        WHERE state IN ('active', 'suspended')
+        WHERE (state IN ('active', 'suspended') OR :ended)
           AND (CAST(:plans AS text[]) IS NULL OR plan = ANY(:plans))
           AND (CAST(:brand AS text) IS NULL OR brand = :brand)
           AND (CAST(:subsidiary AS text) IS NULL OR subsidiary = :subsidiary))

@@ -204,7 +204,10 @@ def _refused(
     orders = tx.execute(_ORDERS, where).scalar_one()
     if services or orders:
         for change in changes:
-            yield f"{what}: {change}, and {services:,} services and {orders:,} orders depend on it"
+            yield (
+                f"{what}: {change}, and {services:,} services and {orders:,} orders depend on it"
+                + (f": see `autorenew subsidiary change {subsidiary}`" if subsidiary else "")
+            )
 
 
 def set_rollout(tx: Connection, brand: str, subsidiary: str, starts_on: date | None) -> int:

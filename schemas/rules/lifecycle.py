@@ -131,7 +131,8 @@ class Cycle:
         requested: there is an open payment request for it.
         charging: a charge of that has begun and is not decided.
         method_changed: that is to be paid with another method than its customer's by now.
-        basis_changed: that is taxed by another country or VAT number than its customer's by now.
+        basis_changed: that is taxed by another country or VAT number than its customer's by now,
+            or was made before its subsidiary got another currency, time zone or country.
         declines: charges that were declined.
         stands_until: from when on the open payment request asks for the wrong amount, because
             more periods are needed or the tax rate is another one; None: it always stands.

@@ -29,6 +29,7 @@ class Situation(StrEnum):
     METHOD = "method"  # the payment method is missing or expired, so nothing can be charged
     ACCEPT = "accept"  # ends `on` unless the customer accepts a contract
     DEARER = "dearer"  # costs more than was announced; charged `on`
+    CONVERTED = "converted"  # is paid in another currency than was announced; charged `on`
     PAY = "pay"  # manual: the customer has to pay before it expires
     RENEWS = "renews"  # automatic: charged `on`, nothing to do
     STOPS = "stops"  # ends `on`, as the customer asked

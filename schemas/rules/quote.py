@@ -57,7 +57,11 @@ class Quote:
         """
         if announced is None:
             return False
-        return announced.currency != self.currency or self.gross.amount > announced.amount
+        another_currency = self.is_in_another_currency_than(announced)
+        return another_currency or self.gross.amount > announced.amount
+
+    def is_in_another_currency_than(self, announced: Money | None) -> bool:
+        return announced is not None and announced.currency != self.currency
 
 
 def quote(

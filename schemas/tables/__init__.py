@@ -21,6 +21,7 @@ from schemas.tables.catalogue import (
     recomputations,
     rollouts,
     subsidiaries,
+    subsidiary_changes,
 )
 from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock
@@ -37,5 +38,5 @@ __all__ = [
     "lane_pauses", "metadata", "notices", "operations", "order_lines", "orders", "payment_methods",
     "payment_requests", "plans", "policies", "prices", "recomputations", "refunds",
     "rejected_documents", "renewals", "request_lines", "rollouts", "routes", "rows_from_json",
-    "services", "sleeping_relays", "subsidiaries", "tasks", "virtual_clock",
+    "services", "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock",
 ]  # fmt: skip

@@ -135,22 +135,27 @@ def plain_type(hint: Any) -> type:
 
 
 def _encoder(row: type[R]) -> Any:
-    """How rows become JSON. Where there is money, its currency has to be the row's own."""
+    """How rows become JSON. Where there is money, its currency has to be that beside it: the field
+    ``NAME_currency`` for ``NAME``, or else ``currency`` for all amounts of the row."""
     hints = get_type_hints(row)
     names = [field.name for field in fields(row)]  # type: ignore[arg-type]
-    amounts = [name for name in names if plain_type(hints[name]) is Money]
-    if amounts and "currency" not in names:
+    amounts = {
+        name: f"{name}_currency" if f"{name}_currency" in names else "currency"
+        for name in names
+        if plain_type(hints[name]) is Money
+    }
+    if not set(names).issuperset(amounts.values()):
         raise TypeError(f"{row.__name__} has an amount and no currency")
     values = attrgetter(*names)
 
     def plain(one: R) -> dict[str, Any]:
         shown = dict(zip(names, values(one), strict=True))
-        for name in amounts:
+        for name, beside in amounts.items():
             money = shown[name]
             if money is None:
                 continue
-            if money.currency != shown["currency"]:
-                raise ValueError(f"{row.__name__}.{name}: {money} beside {shown['currency']}")
+            if money.currency != shown[beside]:
+                raise ValueError(f"{row.__name__}.{name}: {money} beside {shown[beside]}")
             shown[name] = money.amount
         return shown
 

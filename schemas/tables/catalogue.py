@@ -8,6 +8,7 @@ from sqlalchemy import (
     Date,
     ForeignKey,
     Identity,
+    Index,
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -26,6 +27,32 @@ subsidiaries = Table(
     metadata,
     Column("code", Text, primary_key=True),
     Column("definition", JSONB, nullable=False),
+    # When its currency, time zone or country was last changed: what was asked for before is not
+    # charged any more.
+    moment("changed_at"),
+)
+
+# Changes of a subsidiary that services depend on: planned, and then applied on their day.
+subsidiary_changes = Table(
+    "subsidiary_changes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("subsidiary", Text, ForeignKey("subsidiaries.code"), nullable=False),
+    # The local day that it holds from.
+    Column("since", Date, nullable=False),
+    # The fields that become others; with a currency, what everything costs in it.
+    Column("definition", JSONB, nullable=False),
+    Column("prices", JSONB, nullable=False, server_default="[]"),
+    moment("planned_at", nullable=False, server_default=func.now()),
+    moment("applied_at"),
+    # What those fields were.
+    Column("former", JSONB),
+    Index(
+        "subsidiary_changes_planned",
+        "subsidiary",
+        unique=True,
+        postgresql_where="applied_at IS NULL",
+    ),
 )
 
 contracts = Table(
@@ -89,6 +116,8 @@ recomputations = Table(
     Column("plans", ARRAY(Text)),
     Column("brand", Text),
     Column("subsidiary", Text),
+    # The change of their subsidiary that is carried over to them.
+    Column("change_id", BigInteger, ForeignKey("subsidiary_changes.id")),
     # Services are recomputed in the order of their ids, and are done up to this one.
     Column("after", Uuid),
     moment("wanted_at", nullable=False, server_default=func.now()),

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     Date,
     ForeignKey,
@@ -95,13 +96,13 @@ renewals = Table(
     # The first of the periods it buys.
     Column("period_number", Integer, nullable=False),
     Column("expires_on", Date, nullable=False),
-    # Of one period; fixed by the first reminder, with its currency (None: the subsidiary's, of the
-    # release before).
+    # Of one period; fixed by the first reminder, with its currency.
     Column("net", BigInteger, nullable=False),
-    Column("currency", Text),
-    # What e-mails told its customer to pay, with tax: last, and when; when one told more than the
-    # one before.
+    Column("currency", Text, nullable=False),
+    # What e-mails told its customer to pay, with tax: last, in what currency, and when; when one
+    # told more than the one before, or in another currency.
     Column("announced", BigInteger),
+    Column("announced_currency", Text),
     moment("announced_at"),
     moment("raised_at"),
     # How often it was found to cost more than that, and when last.
@@ -118,6 +119,9 @@ renewals = Table(
     moment("declined_at"),
     moment("last_declined_at"),
     PrimaryKeyConstraint("service_id", "period_number"),
+    CheckConstraint(
+        "(announced IS NULL) = (announced_currency IS NULL)", name="announced_currency"
+    ),
     Index("renewals_expires_on", "expires_on"),
     **CHANGING,
 )

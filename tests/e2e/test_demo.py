@@ -50,6 +50,7 @@ def test_demo_reports_and_ends_with_0(folder: Path) -> None:
         "Renewed by period",
         "Ended by reason",
         "10 days without a scheduler",
+        "CZ pays in EUR",
         "audit: clean",
     ):
         assert part in done.stdout

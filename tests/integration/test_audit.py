@@ -14,8 +14,8 @@ from tests.support.operators import give_up
 
 # Renewals that say they are on a payment request; one that is; an e-mail that was begun with a
 # notice in it.
-ASKED = """INSERT INTO renewals (service_id, period_number, expires_on, net, request_id)
-    SELECT s.id, s.paid_periods + 1, now(), 0, p.id
+ASKED = """INSERT INTO renewals (service_id, period_number, expires_on, net, currency, request_id)
+    SELECT s.id, s.paid_periods + 1, now(), 0, 'EUR', p.id
     FROM services AS s CROSS JOIN payment_requests AS p"""
 REQUESTED = f"""UPDATE payment_requests SET order_id = NULL, state = 'open'; {ASKED};
     DELETE FROM request_lines
@@ -142,6 +142,12 @@ BREAKS = {
         ASKED,  # which is paid
         f"{REQUESTED}; UPDATE services SET desired = 'absent' WHERE plan = 'site'",
         f"{REQUESTED}; UPDATE request_lines SET released_at = now()",
+    ],
+    "a renewal is asked for, priced and announced in its subsidiary's currency": [
+        f"{REQUESTED}; UPDATE payment_requests SET currency = 'CHF'",
+        f"{REQUESTED}; UPDATE renewals SET currency = 'CHF'",
+        f"{REQUESTED}; UPDATE renewals SET announced = 1, announced_currency = 'CHF',"
+        " announced_at = now()",
     ],
     "what renews has a next step, or a task that is about it": [
         "INSERT INTO rollouts SELECT brand, subsidiary, now() FROM services WHERE plan = 'site'",

@@ -33,6 +33,7 @@ from schemas.virtual_clock import VirtualClock
 from tests.conftest import Database
 from tests.integration.test_importing import ndjson, row
 from tests.integration.test_renewals import DECLINE, accepts, declines
+from tests.support import moving
 from tests.support.given import body, line, order
 from tests.support.life import Life
 from tests.support.operators import give_up
@@ -217,6 +218,8 @@ def live(world: Life) -> None:
         reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
     with world.fleet.engine("api").connect() as tx:
         assert orders._timeline(tx, one.order_id)
+    moving.plan(world, {"currency": "CHF"}, now=False)
+    world.fleet.settle(30)
     world.roll_out("ovh")
 
 

@@ -96,6 +96,30 @@ def test_amount_beside_another_currency_is_an_error() -> None:
         Bulk(Priced, PRICE)(Sent(), [Priced(uuid.uuid4(), Money(1, "EUR"), "CZK")])  # type: ignore[arg-type]
 
 
+def test_each_amount_stands_beside_its_own_currency() -> None:
+    @dataclass(frozen=True)
+    class Told:
+        net: Money
+        currency: str
+        announced: Money | None
+        announced_currency: str | None
+
+    told = Bulk(
+        Told,
+        "SELECT 1 FROM json_to_recordset(CAST(:rows AS json)) AS"
+        " r(net bigint, currency text, announced bigint, announced_currency text)",
+    )
+    sent = Sent()
+    told(sent, [Told(Money(1, "EUR"), "EUR", Money(25, "CZK"), "CZK")])  # type: ignore[arg-type]
+    assert sent.parameters == {
+        "rows": '[{"net":1,"currency":"EUR","announced":25,"announced_currency":"CZK"}]'
+    }
+    with pytest.raises(ValueError, match=r"Told\.announced: 0\.25 CZK beside EUR"):
+        told(sent, [Told(Money(1, "EUR"), "EUR", Money(25, "CZK"), "EUR")])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Told\.net: 0\.01 EUR beside CZK"):
+        told(sent, [Told(Money(1, "EUR"), "CZK", None, None)])  # type: ignore[arg-type]
+
+
 def test_amount_without_a_currency_is_refused() -> None:
     @dataclass(frozen=True)
     class Bare:

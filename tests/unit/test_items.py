@@ -43,6 +43,7 @@ def renewable(view: lifecycle.Service, **changes: Any) -> Renewable:
         "anchor": Period(1).end(EXPIRY, -1),
         "paid_periods": 1,
         "payment_method_id": CARD.id,
+        "noticed_under": view.expires_at,
         "fixed": None,
         "announced": None,
         "request_id": None,
@@ -115,6 +116,18 @@ def test_what_got_dearer_is_said_with_the_day_after_the_days_of_a_notice() -> No
 
     assert item.situation is Situation.DEARER
     assert item.amount == Money(4544, "EUR")
+    assert item.on == EXPIRY + timedelta(days=7)
+    assert set(item.links) == {"renew", "stop"}
+
+
+@pytest.mark.parametrize("amount", [1, 999_900])
+def test_what_was_announced_in_another_currency_is_said_so_whatever_it_is_worth(
+    amount: int,
+) -> None:
+    service = replace(dearer(), announced=Money(amount, "CZK"))
+    item = said(service, Notice(DEARER, 1), now=on(0, 8))
+
+    assert (item.situation, item.amount) == (Situation.CONVERTED, Money(4544, "EUR"))
     assert item.on == EXPIRY + timedelta(days=7)
     assert set(item.links) == {"renew", "stop"}
 

@@ -159,7 +159,8 @@ class TestBody:
         body = part(composed(of(*items)), "plain")
         # Then
         assert re.findall(r"(?m)^\* (.+?) \(", body) == [
-            "suspended", "behind", "declined", "method", "accept", "dearer", "a", "b", "pay",
+            "suspended", "behind", "declined", "method", "accept", "dearer", "converted", "a", "b",
+            "pay",
             "A later", "renews", "stops",
         ]  # fmt: skip
 
@@ -192,6 +193,7 @@ class TestBody:
             (Situation.METHOD, DAY, "To be paid by: 4 December 2026"),
             (Situation.RENEWS, DAY, "Will be charged on: 4 December 2026"),
             (Situation.DEARER, DAY, "Will be charged on: 4 December 2026"),
+            (Situation.CONVERTED, DAY, "Will be charged on: 4 December 2026"),
             (Situation.ACCEPT, None, "Last day: 1 January 2027"),
             (Situation.ACCEPT, DAY, "Last day: 4 December 2026"),
             (Situation.STOPS, None, "Last day: 1 January 2027"),

@@ -65,7 +65,7 @@ class TerminateHandler:
             if service.id in claim.subjects and service.is_due(Step.TERMINATE, now)
         }
         # From here on a renewal is refused: nothing of them can be charged any more.
-        moved = store.take_off(tx, due, held)
+        moved = store.take_off(tx, due, held, now)
         _want(tx, due, ResourceState.ABSENT, now)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
         _tell(tx, claim, TERMINATE, "service.ending", due)

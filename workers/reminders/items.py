@@ -56,6 +56,12 @@ def item_of(
     is_dearer = quote is not None and quote.is_dearer_than(service.announced)
     said = [notice for notice in notices if notice.kind is not DEARER or is_dearer]
     situation = notices_rule.situation(said, situation_of(service, payer.method, now))
+    if (
+        situation is Situation.DEARER
+        and quote is not None
+        and quote.is_in_another_currency_than(service.announced)
+    ):
+        situation = Situation.CONVERTED
     return Item(
         situation=situation,
         name=service.plan.name,
@@ -135,7 +141,7 @@ def _on(
     today = local_date(now, view.timezone)
     end: datetime | None = None
     match situation:
-        case Situation.RENEWS | Situation.DECLINED | Situation.DEARER:
+        case Situation.RENEWS | Situation.DECLINED | Situation.DEARER | Situation.CONVERTED:
             at = _charged_at(service, quote, now)
             return None if at is None else local_date(at, view.timezone)
         case Situation.SUSPENDED:

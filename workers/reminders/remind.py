@@ -60,17 +60,24 @@ class Announced:
     service_id: ServiceId
     period_number: int
     announced: Money
-    currency: str
+    announced_currency: str
 
 
 _announce = Bulk(
     Announced,
     """
-    UPDATE renewals AS r SET announced = a.announced, currency = a.currency, announced_at = :now,
-        raised_at = CASE WHEN a.announced > r.announced OR a.currency <> r.currency
-            THEN CAST(:now AS timestamptz) ELSE r.raised_at END
+    UPDATE renewals AS r SET announced = a.announced, announced_currency = a.announced_currency,
+        announced_at = :now,
+        raised_at = CASE
+            WHEN a.announced > r.announced OR a.announced_currency <> r.announced_currency
+            THEN CAST(:now AS timestamptz) ELSE r.raised_at END,
+        -- Its subsidiary got another currency while the e-mail was on its way: told again.
+        dearer = r.dearer + CAST(a.announced_currency <> u.definition->>'currency' AS integer),
+        dearer_at = CASE WHEN a.announced_currency <> u.definition->>'currency'
+            THEN CAST(:now AS timestamptz) ELSE r.dearer_at END
     FROM json_to_recordset(CAST(:rows AS json)) AS a(
-        service_id uuid, period_number integer, announced bigint, currency text)
+        service_id uuid, period_number integer, announced bigint, announced_currency text)
+    JOIN services AS s ON s.id = a.service_id JOIN subsidiaries AS u ON u.code = s.subsidiary
     WHERE r.service_id = a.service_id AND r.period_number = a.period_number
     """,
 )

@@ -21,8 +21,8 @@ from schemas.values import RequestId, ResourceState, ServiceId
 from workers.billing.payment_requests import store
 
 # As they were left when it was handed over: any change since would have decided anew. But whoever
-# changes a customer holds no service, and whoever changes a payment method sees no request, so that
-# is looked at here.
+# changes a customer or a subsidiary holds no service, and whoever changes a payment method sees no
+# request, so that is looked at here.
 # The services are held: nobody decides that one goes while its charge begins.
 _UNDISTURBED = text("""
     WITH held AS MATERIALIZED (
@@ -30,10 +30,12 @@ _UNDISTURBED = text("""
             AND s.next_subject = l.request_id
             AND (r.stands_until IS NULL OR r.stands_until > :now)
             AND (p.country, p.vat_number, p.payment_method_id) IS NOT DISTINCT FROM
-                (c.country, c.vat_number, s.payment_method_id) AS as_left
+                (c.country, c.vat_number, s.payment_method_id)
+            AND (u.changed_at IS NULL OR u.changed_at <= p.created_at) AS as_left
         FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
         JOIN payment_requests AS p ON p.id = l.request_id
         JOIN customers AS c ON c.id = p.customer_id
+        JOIN subsidiaries AS u ON u.code = p.subsidiary
         LEFT JOIN renewals AS r ON r.service_id = s.id AND r.request_id = l.request_id
         WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
         ORDER BY s.id FOR NO KEY UPDATE OF s
@@ -218,18 +220,20 @@ def _longer(service: Renewable, periods: int) -> Renewable:
     """The service as it is once so many more periods are paid."""
     paid_periods = service.paid_periods + periods
     timezone = service.subsidiary.timezone
+    expires_at = local_midnight(service.end(paid_periods), timezone)
     price = service.plan.renewal(service.subsidiary.code, service.period)
     view = replace(
         service.view,
         desired=ResourceState.ACTIVE,
         began_at=local_midnight(service.end(paid_periods - 1), timezone),
-        expires_at=local_midnight(service.end(paid_periods), timezone),
+        expires_at=expires_at,
         is_free=price is not None and price.amount == 0,
         cycle=Cycle(),
     )
     return replace(
         service,
         paid_periods=paid_periods,
+        noticed_under=expires_at,
         fixed=None,
         announced=None,
         request_id=None,

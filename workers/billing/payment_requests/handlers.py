@@ -133,7 +133,8 @@ class RequestHandler:
                 again[request_id] = services  # it is charged once more
             else:
                 anew.append(services)
-        moved = store.take_off(tx, {s.id for group in anew for s in group} | dearer, held)
+        off = {s.id for group in anew for s in group} | dearer
+        moved = store.take_off(tx, off, held, now)
         drafts = [draft(group, customers[group[0].customer_id], now) for group in anew]
         if drafts:
             store.write(tx, drafts)
@@ -235,8 +236,8 @@ def _set_aside(
 
 
 class WithdrawHandler:
-    """Subject: a service on an open request, that was stopped or ended, misses a contract or is
-    taxed otherwise by now."""
+    """Subject: a service on an open request, that was stopped or ended, misses a contract, is taxed
+    otherwise by now, or was asked for before its subsidiary was changed."""
 
     name = WITHDRAW
 
@@ -252,7 +253,7 @@ class WithdrawHandler:
             for s in held.values()
             if s.is_due(Step.WITHDRAW, now) or s.view.desired is ResourceState.ABSENT
         }
-        moved = store.take_off(tx, due, held)
+        moved = store.take_off(tx, due, held, now)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
         tasks = {task.subject: task for task in claim.tasks}
         history.record(

@@ -161,8 +161,7 @@ _on_request = insert(
     RequestedRow,
     renewals,
     "ON CONFLICT (service_id, period_number) DO UPDATE SET request_id = excluded.request_id,"
-    " requests = excluded.requests, stands_until = excluded.stands_until,"
-    " currency = excluded.currency",
+    " requests = excluded.requests, stands_until = excluded.stands_until",
 )
 
 
@@ -249,13 +248,28 @@ _OFF = text("""
 """)
 
 
+# Whose amount was announced in a former currency of their subsidiary: told first, once.
+_TO_BE_TOLD = text("""
+    UPDATE renewals AS r SET dearer = r.dearer + 1, dearer_at = :now
+    FROM services AS s JOIN subsidiaries AS u ON u.code = s.subsidiary
+    WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
+      AND r.announced_currency <> u.definition->>'currency'
+      AND (r.dearer_at IS NULL OR r.dearer_at < r.announced_at)
+""")
+
+
 def take_off(
-    tx: Connection, chosen: Collection[uuid.UUID], held: Mapping[uuid.UUID, Renewable]
+    tx: Connection,
+    chosen: Collection[uuid.UUID],
+    held: Mapping[uuid.UUID, Renewable],
+    now: datetime,
 ) -> list[uuid.UUID]:
     """Take services off the open requests they are on; what is left there is asked for anew.
 
-    A request of which nothing is left is voided, one of which something is left is split. None of
-    them may have a charge under way.
+    A request of which nothing is left is voided, one of which something is left is split. One in a
+    former currency of its subsidiary is voided: nothing is asked for in it any more, and customers
+    who were told of an amount in it are to be told of the new one. None of them may have a charge
+    under way.
 
     Args:
         chosen: services to take off.
@@ -272,16 +286,23 @@ def take_off(
     lines: dict[uuid.UUID, list[Any]] = {request_id: [] for request_id in ids}
     for line in tx.execute(_OPEN_LINES, {"ids": ids}):
         lines[line.request_id].append(line)
-    closed, drafts, moved = [], [], []
+    closed, drafts, moved, converted = [], [], [], []
     for request in requests:
+        on_it = sorted({line.service_id for line in lines[request.id]})
+        moved += on_it
+        if any(held[service].subsidiary.currency != request.currency for service in on_it):
+            closed.append(ClosedRow(request.id, RequestState.VOIDED))
+            converted += on_it
+            continue
         left = [line for line in lines[request.id] if line.service_id not in chosen]
-        moved += sorted({line.service_id for line in lines[request.id]})
         closed.append(ClosedRow(request.id, RequestState.SPLIT if left else RequestState.VOIDED))
         if left:
             drafts.append(_rest(request, left, held))
     _close(tx, closed)
     tx.execute(_RELEASE, {"ids": ids})
     tx.execute(_OFF, {"ids": ids})
+    if converted:
+        tx.execute(_TO_BE_TOLD, {"ids": converted, "now": now})
     if drafts:
         write(tx, drafts)
     return moved
