@@ -16,6 +16,7 @@ from producers.intake import Verdict
 from schemas.catalogue.store import save
 from tests.conftest import Database
 from tests.integration.test_billing import assert_clean
+from tests.support import operators
 
 FAULTS = ("decline", "refuse", "error", "hang_before", "hang_after", "late", "slow", "duplicate")
 UNSETTLED = ("accepted", "priced", "paid")
@@ -37,7 +38,7 @@ def a_world(draw: random.Random) -> list[dict[str, Any]]:
 
 def give_up(tx: Connection, subjects: Sequence[uuid.UUID]) -> None:
     for subject in subjects:
-        failed.cancel(tx, subject)
+        operators.give_up(tx, subject)
 
 
 def decide(fleet: Any, database: Database, decision: Callable[..., object]) -> None:
