@@ -22,6 +22,7 @@ from tests.integration.test_reminders import kinds, letters, plain
 from tests.integration.test_renewals import accepts, declines
 from tests.support.given import CATALOGUE, body, line, order, wait_until
 from tests.support.moving import IN_FRANCS, in_francs, plan, to_francs
+from tests.support.operators import give_up
 from workers.reminders.remind import Announced, _announce
 
 CURRENCY = {"currency": "CHF"}
@@ -498,7 +499,7 @@ def test_a_refund_of_an_old_charge_is_in_the_currency_of_that_charge(life: Any) 
     world.send(order("k-1", line("site"), line("vm")))
     francs(world)
     with world.fleet.engine("api").begin() as tx:
-        failed.cancel(tx, failed.list_failed(tx)[0].subject)
+        give_up(tx, failed.list_failed(tx)[0].subject, world.fleet.clock)
     world.fleet.settle(30)
 
     refunded = world.database.all("SELECT amount, currency, state FROM refunds")

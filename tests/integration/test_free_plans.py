@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.support.given import line, order
+from tests.support.operators import give_up
 
 
 def free(key: str = "k-1", *lines: Any, **changes: Any) -> dict[str, Any]:
@@ -80,10 +81,9 @@ def test_a_free_service_that_cannot_be_delivered_is_cancelled_and_nothing_is_cre
     world.fleet.simulator.simulator.faults.add({"fault": "refuse", "operation": "create"})
     world.send(free())
     (task,) = world.database.all("SELECT subject FROM tasks WHERE state = 'failed'")
-    from producers.control import failed
 
     with world.fleet.engine("api").begin() as tx:
-        failed.cancel(tx, task.subject)
+        give_up(tx, task.subject, world.fleet.clock)
     world.fleet.settle(30)
 
     assert world.service().state == "cancelled"
