@@ -1,8 +1,9 @@
 """The second part of the demo: thirteen months of renewals.
 
-Customers stop services, change their minds, let cards expire and ignore new contracts. The
-scheduler is down for ten days, the infrastructure fails for a week, renewal is switched on step by
-step. Decisions of operators are made here as an operator would make them.
+Customers stop services, change their minds, move, let cards expire and ignore new contracts. An
+e-mail address bounces, and a subsidiary changes its currency. The scheduler is down for ten days,
+the infrastructure fails for a week, renewal is switched on step by step. Decisions of operators are
+made here as an operator would make them.
 """
 
 import json
@@ -32,7 +33,12 @@ DAY = timedelta(days=1)
 FIRST_BRANDS = ("kimsufi", "soyoustart")
 LATER = ("CA", "AU", "US")
 LATER_MONTH = 3
+MOVING_MONTH = 2
+MOVING = 3  # customers
+FROM, TO = "FR", "BE"
 NEW_CONTRACT_MONTH = 4
+BOUNCING_MONTH = 5
+BOUNCING_DAYS = (2, 26)  # from and until
 CURRENCY_MONTH = 6
 CHANGED, CURRENCY, RATE = "CZ", "EUR", 25  # of the former currency for one of the new
 PLANNED_DAYS = 19
@@ -56,6 +62,8 @@ class Months:
     rules: Sequence[dict[str, Any]]
     """How the outside world misbehaves all the time."""
     draw: random.Random = field(init=False)
+    bouncing: Any = field(init=False, default=None)
+    """The customer whose address bounces."""
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
@@ -80,9 +88,11 @@ class Months:
             after["active"], after["suspended"], *(after[k] - before[k] for k in _COUNTED),
         ]  # fmt: skip
         line = f"{start:%Y-%m}".rjust(10) + "".join(f"{cell:>10,}" for cell in cells)
-        self.console.print(line + "".join(f"  {happening}" for happening in story[:1]))
+        self.console.print(
+            line + "".join(f"  {happening}" for happening in story[:1]), soft_wrap=True
+        )
         for happening in story[1:]:
-            self.console.print(" " * len(line) + f"  {happening}")
+            self.console.print(" " * len(line) + f"  {happening}", soft_wrap=True)
 
     def _begin(self, month: int) -> Iterator[str]:
         """What happens on the first day of a month."""
@@ -93,6 +103,8 @@ class Months:
         if month == NEW_CONTRACT_MONTH:
             self._publish("web")
             yield "a new version of the web contract"
+        if month == MOVING_MONTH:
+            yield self._move()
         if month == CURRENCY_MONTH:
             self._plan_currency()
         if month == CURRENCY_MONTH + 1:
@@ -110,6 +122,8 @@ class Months:
             self._renew_cards()
         if month in (NEW_CONTRACT_MONTH, NEW_CONTRACT_MONTH + 1) and day in (5, 20):
             self._accept("web")
+        if month == BOUNCING_MONTH and day in BOUNCING_DAYS:
+            yield self._bounce() if day == BOUNCING_DAYS[0] else self._mend_address()
         if month == OUTAGE_MONTH and day == 12:
             yield self._outage()
         if month == FAILING_MONTH and day == 8:
@@ -189,6 +203,31 @@ class Months:
         bodies = [json.dumps(document).encode() for document in documents]
         if bodies:
             self.fleet.intake.place("demo", "python", bodies)
+
+    def _move(self) -> str:
+        """Customers move to another country; what they renew is taxed there from now on."""
+        movers = self._rows(_CONSUMERS, country=FROM)[:MOVING]
+        self._send(
+            [
+                {"command": "customer", "customer": row.id, "country": TO,
+                 "address": {"lines": ["Rue Neuve 1"], "postal_code": "1000", "city": "Bruxelles"}}
+                for row in movers
+            ]
+        )  # fmt: skip
+        return f"{len(movers)} customers move from {FROM} to {TO}: their renewals are taxed there"
+
+    def _bounce(self) -> str:
+        self.bouncing = self._rows(_DUE_SOON)[0]
+        self.fleet.mailbox.refuse(self.bouncing.email)
+        return f"the address of {self.bouncing.id} bounces"
+
+    def _mend_address(self) -> str:
+        (refused,) = self._rows(_REFUSED, customer=self.bouncing.id)
+        email = f"new-{self.bouncing.email}"
+        self._send([{"command": "customer", "customer": self.bouncing.id, "email": email}])
+        return (
+            f"{self.bouncing.id} has a new address: {refused.count} refused e-mails are sent again"
+        )
 
     def _change_minds(self) -> None:
         self._click("resume", self._some(_STOPPED, 0.4))
@@ -280,6 +319,23 @@ class Months:
             return counts(tx)
 
 
+_CONSUMERS = text("""
+    SELECT c.id FROM customers AS c
+    WHERE c.country = :country AND c.vat_number IS NULL AND EXISTS (
+        SELECT FROM services AS s WHERE s.customer_id = c.id AND s.state = 'active'
+          AND s.mode = 'automatic' AND s.period_months = 1)
+    ORDER BY c.id
+""")
+_DUE_SOON = text("""
+    SELECT c.id, c.email FROM customers AS c JOIN services AS s ON s.customer_id = c.id
+    WHERE s.state = 'active' AND s.mode = 'automatic' AND s.period_months = 1
+      AND s.expires_at > (SELECT now() + ahead FROM virtual_clock) + interval '16 days'
+    ORDER BY s.expires_at, c.id LIMIT 1
+""")
+_REFUSED = text("""
+    SELECT count(*) AS count FROM emails
+    WHERE customer_id = :customer AND refused_at IS NOT NULL AND sent_at IS NULL
+""")
 _LIVE = text("""
     SELECT customer_id, id FROM services
     WHERE state IN ('active', 'suspended') AND desired <> 'absent' ORDER BY id

@@ -37,7 +37,7 @@ def test_demo_reports_and_ends_with_0(folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=400,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,6 +50,8 @@ def test_demo_reports_and_ends_with_0(folder: Path) -> None:
         "Renewed by period",
         "Ended by reason",
         "10 days without a scheduler",
+        "customers move from FR to BE",
+        "refused e-mails are sent again",
         "CZ pays in EUR",
         "audit: clean",
     ):
