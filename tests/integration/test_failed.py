@@ -355,7 +355,7 @@ class TestRemind:
         refused, given_up = world.database.all("SELECT refused_at, given_up_at FROM emails")[0]
         assert refused <= given_up
         world.clean()
-        world.pass_until(first, 6.5)
+        world.pass_until(first, 7.5)
         assert world.service().state == "suspended"
 
     def test_one_that_could_not_be_written_ends_nothing_and_is_claimed_anew(
