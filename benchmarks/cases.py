@@ -37,6 +37,8 @@ from schemas.values import Universe
 
 MANY_PLANS = 1000
 SNAPSHOT_SECONDS = 60.0
+STALLED_SECONDS = 60.0
+"""Without a delivery: a peer whose steps fail is not waited for."""
 RENEWALS = 100_000
 IMPORTED = 200_000
 PEERS = {"celery": celery_peer, "dramatiq": dramatiq_peer}
@@ -102,9 +104,14 @@ def run_peer(bench: Bench, name: str) -> None:
                 bar = progress.add_task(name, total=bench.orders)
                 started = time.perf_counter()
                 peer.enqueue(url, broker_url, ids)
-                while (done := orders.delivered(engine)) < bench.orders:
-                    progress.update(bar, completed=done)
+                done, seen_at = 0, started
+                while done < bench.orders:
                     time.sleep(0.1)
+                    before, done = done, orders.delivered(engine)
+                    progress.update(bar, completed=done)
+                    seen_at = time.perf_counter() if done > before else seen_at
+                    if time.perf_counter() - seen_at > STALLED_SECONDS:
+                        raise RuntimeError(f"{name} has stopped at {done} of {bench.orders}")
                 elapsed = time.perf_counter() - started
         finally:
             peer.stop(workers)

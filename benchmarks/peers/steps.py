@@ -43,7 +43,9 @@ from schemas.values import (
 from workers.billing.charges.numbering import Number, series_code
 from workers.billing.gateways.instant import InstantGateway
 from workers.billing.gateways.port import Charge, GatewayState
+from workers.orders.price import accepted_price
 from workers.orders.pricing import Order, OrderLine, price
+from workers.outside.calls import run_now
 from workers.provisioning.drivers.instant import InstantDriver
 from workers.provisioning.drivers.port import DriverState, Operation, OperationKind
 
@@ -150,6 +152,7 @@ def price_order(session: Session, order_id: uuid.UUID) -> uuid.UUID:
                 period=Period(line.period_months),
                 quantity=line.quantity,
                 configuration=line.configuration,
+                price=accepted_price(line),
             )
             for line in lines
         ],
@@ -227,7 +230,8 @@ def charge_order(session: Session, request_id: uuid.UUID) -> list[uuid.UUID]:
         return paid
     amount = Money(request.total, request.currency)
     key = derived_id("charge", request_id, amount, 1)
-    answer = _gateway.charge(Charge(str(key), amount, request.token, request.customer_id))
+    charge = Charge(str(key), amount, request.token, request.customer_id)
+    answer = run_now(_gateway.perform(charge))
     if answer.state is not GatewayState.SUCCEEDED:
         raise StepFailed(f"charge {key}: {answer.state}")
     session.execute(
@@ -261,18 +265,17 @@ def provision_service(session: Session, service_id: uuid.UUID) -> None:
     until = Period(service.period_months).end(anchor, service.paid_periods)
     kind = OperationKind.CREATE
     key = derived_id("operation", service.id, service.generation, kind, until)
-    answer = _driver.create(
-        Operation(
-            kind=kind,
-            key=str(key),
-            generation=service.generation,
-            service_id=service.id,
-            customer=service.customer_id,
-            plan=service.plan,
-            configuration=service.configuration,
-            paid_until=until,
-        )
+    operation = Operation(
+        kind=kind,
+        key=str(key),
+        generation=service.generation,
+        service_id=service.id,
+        customer=service.customer_id,
+        plan=service.plan,
+        configuration=service.configuration,
+        paid_until=until,
     )
+    answer = run_now(_driver.perform(operation))
     if answer.state is not DriverState.DONE or answer.resource is None:
         raise StepFailed(f"operation {key}: {answer.state}")
     session.execute(

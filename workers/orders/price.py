@@ -122,7 +122,7 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
                         period=Period(line.period_months),
                         quantity=line.quantity,
                         configuration=line.configuration,
-                        price=_accepted_price(line),
+                        price=accepted_price(line),
                     )
                     for line in lines
                 ],
@@ -131,7 +131,8 @@ def _read(tx: Connection, claim: Claim) -> list[Order]:
     return read
 
 
-def _accepted_price(line: Any) -> Price | None:
+def accepted_price(line: Any) -> Price | None:
+    """Of each unit of a row of ``order_lines``; None: the release before accepted it."""
     if line.currency is None:
         return None
     return Price(Money(line.setup, line.currency), Money(line.renewal, line.currency))
