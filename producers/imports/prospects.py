@@ -1,7 +1,7 @@
 """What becomes of imported services as things are: what an import would charge, before it does."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -48,8 +48,11 @@ class Look:
     def of(cls, service: Service, policy: Policy, now: datetime) -> "Look":
         today = local_date(now, service.timezone)
         day = lifecycle.charge_day(service, policy, today)
-        decision = outlook.forecast(service, policy, _ANY_METHOD, today)
-        return cls(decision, day == today, day)
+        is_late = day == today
+        if is_late:  # its customer has the days of a notice first
+            day += timedelta(days=policy.notice)
+        decision = outlook.forecast(service, policy, _ANY_METHOD, day if is_late else today)
+        return cls(decision, is_late, day)
 
 
 class Prospects:

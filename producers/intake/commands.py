@@ -363,7 +363,13 @@ def _change_method(
     ]
     _ask(tx, unpaid, catalogue, now)
     retried = {service.id for service in unpaid}
-    next_steps.decide(tx, [s for s in services if s.id not in retried], now)
+    # Its request, which is not read here, asks for another method from now on.
+    rest = (
+        s.with_cycle(method_changed=s.request_id is not None)
+        for s in services
+        if s.id not in retried
+    )
+    next_steps.decide(tx, rest, now)
     return True
 
 

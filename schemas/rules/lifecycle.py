@@ -307,7 +307,8 @@ def due_notices(service: Service, policy: Policy, now: datetime) -> list[Notice]
 
 def next_payment(service: Service, policy: Policy, now: datetime) -> NextStep | None:
     """When its renewal is charged next by itself, if it is."""
-    return next(_payment(service, policy, now), None)
+    payments = (step for step in _payment(service, policy, now) if step.step is not Step.WITHDRAW)
+    return next(payments, None)
 
 
 def next_end(service: Service, policy: Policy) -> NextStep | None:

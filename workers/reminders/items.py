@@ -93,13 +93,23 @@ def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime
         return Situation.SUSPENDED
     if decision is Decision.UNDECIDED_CONTRACT:
         return Situation.ACCEPT
-    if decision is Decision.UNDECIDED_BEHIND:
+    if decision is Decision.UNDECIDED_BEHIND or _will_be_behind(service, decision, now):
         return Situation.BEHIND
     if view.cycle.last_declined_at is not None:
         return Situation.DECLINED
     if decision is Decision.UNDECIDED_MANUAL:
         return Situation.PAY
     return Situation.METHOD if decision is Decision.UNDECIDED_PAYMENT else Situation.RENEWS
+
+
+def _will_be_behind(service: Renewable, decision: Decision, now: datetime) -> bool:
+    """Whether it is behind by the first moment at which it may be charged by itself."""
+    cycle, policy = service.view.cycle, service.plan.policy
+    if decision is not Decision.WILL_RENEW or cycle.last_declined_at is not None:
+        return False
+    if service.view.behind_at(policy) is None or service.view.is_asked or cycle.is_to_be_told_more:
+        return False
+    return _charged_at(service, None, now) is None
 
 
 def _announcement(service: Renewable, payer: Payer, now: datetime) -> Quote | None:
@@ -156,7 +166,8 @@ def _on(
             if today < view.expires_on:
                 return None  # by the last day that is paid for
             next_end = lifecycle.next_end(view, policy)
-            end = next_end.at if next_end is not None else now
+            warned = max(view.behind_at(policy) or now, now) + timedelta(days=policy.notice)
+            end = next_end.at if next_end is not None else warned
     return None if end is None else max(local_date(end, view.timezone) - ONE_DAY, today)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -23,6 +24,7 @@ from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
 from producers.steps import MAIL, REMIND
+from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import DataError, first_line
@@ -173,24 +175,17 @@ class RemindHandler:
             notices = claimed[email.id]
             told = [held[s] for s in notices if held[s].view.desired is not ResourceState.ABSENT]
             links = self._links if len(told) <= MOST_ITEMS else None
-            items: dict[uuid.UUID, Item] = {}
-            unwritten: dict[uuid.UUID, DataError] = {}
-            for service in told:
-                payer = Payer(email.country, email.vat_number, methods.get(service.id))
-                try:
-                    items[service.id] = item_of(
-                        service, notices[service.id], payer, links, catalogue, now,
-                        begun_at=email.begun_at,
-                    )  # fmt: skip
-                except DataError as error:
-                    unwritten[service.id] = error
+            items, unwritten = _items(email, told, notices, methods, links, catalogue, now)
+            if links is None and 0 < len(items) <= MOST_ITEMS:  # few enough to be named after all
+                told = [service for service in told if service.id in items]
+                items, _ = _items(email, told, notices, methods, self._links, catalogue, now)
             if items:
                 mail = Mail(
                     id=email.id,
                     to=email.email,
                     language=email.language,
                     customer=email.customer_id,
-                    brand=told[0].subsidiary.entity,
+                    brand=held[next(iter(items))].subsidiary.entity,
                     items=list(items.values()),
                     all_services=self._all_services,
                 )
@@ -323,6 +318,34 @@ def _set_apart(
             for service, error in unwritten.items()
         ),
     )  # fmt: skip
+
+
+def _items(
+    email: Any,
+    told: Iterable[Renewable],
+    notices: Mapping[uuid.UUID, Sequence[Notice]],
+    methods: Mapping[uuid.UUID, PaymentMethod],
+    links: Links | None,
+    catalogue: Catalogue,
+    now: datetime,
+) -> tuple[dict[uuid.UUID, Item], dict[uuid.UUID, DataError]]:
+    """What an e-mail says about each service, and why it can say nothing about the others.
+
+    Args:
+        links: makes their links; None: they are to have none.
+    """
+    items: dict[uuid.UUID, Item] = {}
+    unwritten: dict[uuid.UUID, DataError] = {}
+    for service in told:
+        payer = Payer(email.country, email.vat_number, methods.get(service.id))
+        try:
+            items[service.id] = item_of(
+                service, notices[service.id], payer, links, catalogue, now,
+                begun_at=email.begun_at,
+            )  # fmt: skip
+        except DataError as error:
+            unwritten[service.id] = error
+    return items, unwritten
 
 
 def _amounts(services: Sequence[Renewable], items: Sequence[Item]) -> list[Announced]:

@@ -73,11 +73,13 @@ _READ = text("""
     SELECT r.id, r.order_id, r.customer_id, r.subsidiary, r.currency, r.total,
            r.country, r.vat_number, r.stands_until, m.id AS method_id, m.token, m.expires_on,
            m.gateway, c.key, c.attempt, c.state, c.amount,
+           r.order_id IS NOT NULL AND u.changed_at > r.created_at AS is_before_change,
            o.reason IS NOT DISTINCT FROM 'given_up' OR r.given_up_at IS NOT NULL AS given_up
     FROM (
         SELECT * FROM payment_requests WHERE id = ANY(:ids) AND state = 'open'
         ORDER BY id FOR NO KEY UPDATE
     ) AS r
+    JOIN subsidiaries AS u ON u.code = r.subsidiary
     LEFT JOIN orders AS o ON o.id = r.order_id
     LEFT JOIN LATERAL (
         SELECT * FROM charges AS c WHERE c.request_id = r.id ORDER BY c.attempt DESC LIMIT 1

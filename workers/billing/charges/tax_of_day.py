@@ -67,7 +67,8 @@ _tax_lines = Bulk(
 def apply(
     tx: Connection, requests: Iterable[Any], catalogue: Catalogue, now: datetime
 ) -> list[RequestId]:
-    """Tax open payment requests of orders anew whose tax may be another one by now.
+    """Tax open payment requests of orders anew whose tax may be another one by now: the rate has
+    changed, or the subsidiary.
 
     One with a charge that is not decided stays as it is: that is asked about in the same words.
 
@@ -83,8 +84,7 @@ def apply(
     outdated = [
         row
         for row in requests
-        if row.stands_until is not None
-        and row.stands_until <= now
+        if (row.is_before_change or (row.stands_until is not None and row.stands_until <= now))
         and row.state not in (ChargeState.STARTED, ChargeState.UNKNOWN)
     ]
     if not outdated:

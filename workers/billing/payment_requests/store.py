@@ -248,12 +248,14 @@ _OFF = text("""
 """)
 
 
-# Whose amount was announced in a former currency of their subsidiary: told first, once.
+# Whose amount was announced in a former currency of their subsidiary: told first, once. So is who
+# asked for the renewal before an e-mail named an amount, and has to ask again.
 _TO_BE_TOLD = text("""
-    UPDATE renewals AS r SET dearer = r.dearer + 1, dearer_at = :now
+    UPDATE renewals AS r SET dearer = r.dearer + 1, dearer_at = :now,
+        asked_at = CASE WHEN r.announced IS NOT NULL THEN r.asked_at END
     FROM services AS s JOIN subsidiaries AS u ON u.code = s.subsidiary
     WHERE s.id = ANY(:ids) AND r.service_id = s.id AND r.period_number = s.paid_periods + 1
-      AND r.announced_currency <> u.definition->>'currency'
+      AND (r.announced_currency <> u.definition->>'currency' OR r.announced IS NULL)
       AND (r.dearer_at IS NULL OR r.dearer_at < r.announced_at)
 """)
 
