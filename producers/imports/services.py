@@ -390,6 +390,7 @@ def _arrival(
         generation=1,
         next_subject=None,
         view=view,
+        is_held=False,
         decided=decided,
         look=look,
     )

@@ -45,6 +45,7 @@ class Renewable:
         announced: what its customer was last told to pay, with tax; None: nothing yet.
         request_id: the open payment request its renewal is on.
         requests: how many payment requests its renewal has been on.
+        is_held: an operator has suspended it; nothing of that is in the view.
     """
 
     id: ServiceId
@@ -67,6 +68,7 @@ class Renewable:
     generation: int
     next_subject: uuid.UUID | None
     view: lifecycle.Service
+    is_held: bool
 
     def next_step(self, now: datetime) -> NextStep | None:
         return lifecycle.next_step(self.view, self.plan.policy, now)
@@ -265,6 +267,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         requests=row.requests,
         generation=row.generation,
         next_subject=row.next_subject,
+        is_held=row.held_at is not None,
         view=lifecycle.Service(
             state=state,
             desired=desired,

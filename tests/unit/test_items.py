@@ -50,6 +50,7 @@ def renewable(view: lifecycle.Service, **changes: Any) -> Renewable:
         "requests": 0,
         "generation": 1,
         "next_subject": None,
+        "is_held": False,
         "view": view,
     }
     return Renewable(**(facts | changes))

@@ -142,6 +142,12 @@ class TestBody:
     def test_item_without_a_detail_has_no_empty_parentheses(self) -> None:
         assert "* Web Hosting\n" in part(composed(of(replace(PAY, detail=""))), "plain")
 
+    def test_what_an_operator_has_suspended_says_that_no_payment_lifts_it(self) -> None:
+        suspended = replace(PAY, situation=Situation.SUSPENDED, on=DAY)
+        assert "A payment does not lift that" not in part(composed(of(suspended)), "plain")
+        body = part(composed(of(replace(suspended, is_held=True))), "plain")
+        assert "A payment does not lift that: please contact us." in body
+
     def test_several_periods_are_announced_before_they_are_paid(self) -> None:
         body = part(composed(of(replace(PAY, periods=2))), "plain")
         assert "This pays for 2 periods, including the time that has already passed." in body

@@ -67,6 +67,7 @@ def item_of(
         name=service.plan.name,
         detail=service.detail,
         last_day=service.view.expires_on - ONE_DAY,
+        is_held=service.is_held,
         amount=None if quote is None or situation is Situation.STOPS else quote.gross,
         periods=quote.periods if quote is not None else service.periods_to_reach(now),
         on=_on(service, situation, quote, now),

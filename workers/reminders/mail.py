@@ -59,6 +59,7 @@ class Item:
         periods: how many periods that buys; a late payment may buy more than one.
         on: the day of what the situation announces; of an end the last full day before it.
         links: action, one of ``LINKS`` -> absolute URL.
+        is_held: we have suspended it, and no payment lifts that.
     """
 
     situation: Situation
@@ -69,6 +70,7 @@ class Item:
     periods: int
     on: date | None
     links: Mapping[str, str]
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ def _summed_up(items: Sequence[Item], wording: Wording) -> list[Item]:
     alike: dict[tuple[object, ...], list[Item]] = {}
     for item in items:
         currency = item.amount and item.amount.currency
-        key = (item.name, item.last_day, item.on, item.periods, currency)
+        key = (item.name, item.last_day, item.on, item.periods, item.is_held, currency)
         alike.setdefault(key, []).append(item)
     return [
         replace(
@@ -279,6 +281,8 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
             facts.append(wording.say("planned", item.situation, date=wording.date(item.on)))
     elif item.situation is Situation.DECLINED:
         facts.append(wording.say("not_again"))
+    if item.is_held:
+        facts.append(wording.say("held"))
     if item.amount is not None:
         amount = wording.money(item.amount)
         facts.append(wording.say("amount", amount=amount))
