@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 import click
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import OperationalError
 
 from autorenew.cli.common import as_json, clock, database, say, show
 from schemas.catalogue import Subsidiary, changes, load
-from schemas.catalogue.changes import Change, Touched
+from schemas.catalogue.changes import LOCK_NOT_AVAILABLE, Change, Touched
 from schemas.catalogue.store import read
 from schemas.clock import local_date
 from schemas.errors import AutorenewError
@@ -118,10 +119,19 @@ def change(
     if not dry_run:
         if not yes:
             click.confirm("Go on?", abort=True, err=as_json)
-        with engine.begin() as tx:
-            changes.plan(tx, planned, now, files)
-            if is_now:
-                changes.apply_planned(tx, code)
+        try:
+            with engine.begin() as tx:
+                changes.plan(tx, planned, now, files)
+                if is_now:
+                    changes.apply_planned(tx, code)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            raise AutorenewError(
+                "a transaction that has read the catalogue does not end, such as a backup:"
+                " nothing was changed or planned; try again once it has ended",
+                code="catalogue_busy",
+            ) from None
     outcome = "checked" if dry_run else "in force" if is_now else "planned"
     if as_json:
         document = {

@@ -16,14 +16,13 @@ from producers.history import Event
 from producers.renewals import next_steps
 from producers.steps import RENEWAL, WITHDRAW
 from schemas.catalogue import Catalogue, changes
-from schemas.catalogue.changes import CannotApply
+from schemas.catalogue.changes import LOCK_NOT_AVAILABLE, CannotApply
 from schemas.values import Money, ServiceState
 
 log = logging.getLogger(__name__)
 
 # Putting one in force stops everybody for a moment, so what cannot be is not tried all the time.
 RETRY_SECONDS = 5.0
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Changes:
@@ -72,7 +71,7 @@ class Changes:
         except CannotApply as error:
             return None if error.code == "not_planned" else str(error)
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                 raise
             return "a transaction that has read the catalogue does not end, such as a backup"
         log.info("the change of subsidiary %s is in force; its services follow", change.subsidiary)

@@ -23,6 +23,8 @@ from schemas.tables.bulk import insert
 from schemas.values import Period
 
 FIELDS = ("currency", "timezone", "country")
+LOCK_NOT_AVAILABLE = "55P03"
+"""Of PostgreSQL: somebody reads the catalogue for longer than a change waits."""
 """What of a subsidiary no load of a catalogue changes while services depend on it."""
 
 Priced = tuple[str, Period]

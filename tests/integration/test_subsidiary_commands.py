@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.conftest import Database
 from tests.integration.test_cli import cli, rows
@@ -114,6 +115,18 @@ def test_a_planned_change_is_listed_and_withdrawn(cli: Any, sold: Any, francs: s
     assert withdrawn.stdout == "the change of subsidiary FR on 2099-01-01 is withdrawn\n"
     assert cli("subsidiary", "withdraw", "FR").exit_code == 2
     assert "none" in cli("subsidiary", "planned").stdout
+
+
+def test_a_reader_that_does_not_end_is_named_and_nothing_is_changed_or_planned(
+    cli: Any, sold: Any, database: Database
+) -> None:
+    with database.owner.connect() as reader:
+        reader.execute(text("SELECT version FROM catalogue_version"))
+        said = cli("subsidiary", "change", "FR", "--timezone", "Europe/London", "--yes")
+
+    assert said.exit_code == 2
+    assert "such as a backup: nothing was changed or planned" in said.stderr
+    assert database.value("SELECT count(*) FROM subsidiary_changes") == 0
 
 
 def test_a_time_zone_needs_no_files(cli: Any, sold: Any, database: Database) -> None:
