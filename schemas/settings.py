@@ -186,6 +186,11 @@ class Settings(BaseSettings):
         """Compose and systemd pass a variable that is not set as an empty one."""
         return value if value is not None and value.get_secret_value() else None
 
+    @field_validator("account_url", mode="before")
+    @classmethod
+    def _no_account_page(cls, value: Any) -> Any:
+        return value or None  # empty, as above
+
     @field_validator("smtp_url", mode="after")
     @classmethod
     def _smtp_scheme(cls, value: SecretStr | None) -> SecretStr | None:

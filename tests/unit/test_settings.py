@@ -298,6 +298,11 @@ def test_defaults_are_the_real_clock_and_few_ends_in_a_window() -> None:
     assert settings.sweep_seconds < settings.silence_seconds
 
 
+def test_an_empty_account_page_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTORENEW_ACCOUNT_URL", "")
+    assert load_settings().account_url is None
+
+
 def test_settings_do_not_change_while_a_process_runs() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().batch = 1
