@@ -15,6 +15,7 @@ from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
 from benchmarks import orders, ours, outside
 from benchmarks.reporting import Results
+from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
 from schemas.database import connect, migrate
 from schemas.values import Universe
@@ -36,16 +37,26 @@ class Bench:
         self, plans: int, universes: Sequence[Universe] = (Universe.WEB,)
     ) -> Iterator[PrivateFleet]:
         """A fleet that is up and waits for work."""
+        with self.prepared(orders.catalogue(plans, universes)) as fleet:
+            ours.start(fleet)
+            yield fleet
+
+    @contextmanager
+    def prepared(self, catalogue: Catalogue, **settings: str) -> Iterator[PrivateFleet]:
+        """A fleet with a catalogue, of which no process runs yet.
+
+        Args:
+            settings: those of our fleet unless said.
+        """
         fleet = PrivateFleet(
             self.folder / "fleet",
             self.postgres,
             self.rabbitmq,
             database=f"bench_{uuid.uuid4().hex[:8]}",
-            **ours.settings(BATCH),
+            **(settings or ours.settings(BATCH)),
         )
-        fleet.prepare(orders.catalogue(plans, universes))
+        fleet.prepare(catalogue)
         try:
-            ours.start(fleet)
             yield fleet
         finally:
             fleet.close()
@@ -53,19 +64,9 @@ class Bench:
     @contextmanager
     def calling_fleet(self, url: str, **settings: str) -> Iterator[PrivateFleet]:
         """A fleet that calls the far side at ``url``, up and waiting for work."""
-        fleet = PrivateFleet(
-            self.folder / "fleet",
-            self.postgres,
-            self.rabbitmq,
-            database=f"bench_{uuid.uuid4().hex[:8]}",
-            **(outside.settings(url) | settings),
-        )
-        fleet.prepare(orders.catalogue(1))
-        try:
+        with self.prepared(orders.catalogue(1), **(outside.settings(url) | settings)) as fleet:
             outside.start(fleet)
             yield fleet
-        finally:
-            fleet.close()
 
     @contextmanager
     def database(self) -> Iterator[tuple[str, Engine]]:

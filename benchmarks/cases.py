@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from rich.progress import Progress
 from sqlalchemy import Engine, text
 
-from autorenew.local.fleet import PrivateFleet
 from benchmarks import (
     floor,
     history,
@@ -164,15 +163,7 @@ def run_history(bench: Bench) -> None:
 
 def _renew(bench: Bench, case: str, customers: int, *, others: int = 0) -> None:
     billed = 12 if others else 0
-    fleet = PrivateFleet(
-        bench.folder / "fleet",
-        bench.postgres,
-        bench.rabbitmq,
-        database=f"bench_{uuid.uuid4().hex[:8]}",
-        **ours.settings(BATCH),
-    )
-    fleet.prepare(orders.catalogue(1))
-    try:
+    with bench.prepared(orders.catalogue(1)) as fleet:
         renewals.fill(fleet.owner, RENEWALS, customers, billed=billed)
         if others:
             history.add_others(fleet.owner, others)
@@ -186,8 +177,6 @@ def _renew(bench: Bench, case: str, customers: int, *, others: int = 0) -> None:
         bench.note(case, RENEWALS, seconds, "services")
         fleet.wait_until_idle(60)
         _check(fleet.owner)
-    finally:
-        fleet.close()
 
 
 def run_many(bench: Bench) -> None:
