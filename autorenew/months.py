@@ -29,6 +29,9 @@ from workers.billing.charges import reconcile
 
 MONTHS = 13
 DAY = timedelta(days=1)
+# E-mails go out from 08:00 local on: at 10:00 and 22:00 UTC every place is past that once a day.
+HALF_A_DAY = DAY / 2
+FIRST_HOUR = 10
 # Renewal is switched on here from the start, and elsewhere later.
 FIRST_BRANDS = ("kimsufi", "soyoustart")
 LATER = ("CA", "AU", "US")
@@ -70,6 +73,9 @@ class Months:
 
     def run(self, months: int) -> None:
         self._behave()
+        now = self.fleet.clock.now()
+        start = now.replace(hour=FIRST_HOUR, minute=0, second=0, microsecond=0)
+        self.fleet.pass_time((start - now) % DAY, TIMEOUT_SECONDS)
         self._roll_out(lambda brand, subsidiary: brand in FIRST_BRANDS or subsidiary not in LATER)
         self.console.print("".join(f"{c:>10}" for c in _COLUMNS) + "  what happens")
         for month in range(1, months + 1):
@@ -82,7 +88,7 @@ class Months:
         for day in range(30):
             for happening in self._day(month, day):
                 story.append(happening)
-            self.fleet.pass_time(DAY, TIMEOUT_SECONDS, hop=DAY)
+            self.fleet.pass_time(DAY, TIMEOUT_SECONDS, hop=HALF_A_DAY)
         after = self._counts()
         cells = [
             after["active"], after["suspended"], *(after[k] - before[k] for k in _COUNTED),
