@@ -16,7 +16,6 @@ from schemas.virtual_clock import clock_of
 from workers.bootstrap import add_actors, handlers
 from workers.broker import ReadOnlyBroker
 from workers.garbage import collect_seldom
-from workers.launcher import die_with_parent
 from workers.outside.calls import RECORDERS
 from workers.runtime.runtime import Runtime
 
@@ -55,6 +54,5 @@ def build() -> ReadOnlyBroker:
 
 # Dramatiq logs a lost connection in one line; pika would add five tracebacks.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
-die_with_parent(signal.SIGKILL)
 broker = build()
 collect_seldom()
