@@ -84,6 +84,11 @@ loop_failures = Counter(
     "Rounds of a background loop that failed.",
     ["loop", "cause"],
 )
+clock_ahead = Gauge(
+    "autorenew_clock_ahead_seconds",
+    "By how much this host's clock is ahead of the database's; negative: behind.",
+    multiprocess_mode="livemostrecent",
+)
 guard_trips = Counter(
     "autorenew_guard_trips_total", "Times the guard paused a lane.", ["lane", "reason"]
 )

@@ -44,10 +44,10 @@ def build() -> ReadOnlyBroker:
         pool_size=threads + 1 + RECORDERS,
         application=f"autorenew worker {','.join(queues)}",
     )
-    # The launcher starts the group again.
-    runtime = Runtime(engine, settings, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    broker.add_middleware(Drain(runtime))
     clock = clock_of(engine, virtual=settings.clock == "virtual")
+    # The launcher starts the group again, once its host's clock is right.
+    runtime = Runtime(engine, settings, clock, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    broker.add_middleware(Drain(runtime))
     add_actors(broker, handlers(settings, queues, clock), lambda _queue: runtime)
     return broker
 

@@ -12,4 +12,4 @@ from workers.parent import children_end_with_their_parent
 
 if __name__ == "__main__":
     children_end_with_their_parent()
-    sys.exit(main())
+    sys.exit(main())  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from monitoring import metrics
@@ -30,12 +30,23 @@ class WorkerGroupEnded(Exception):
 
 
 class Launcher:
-    """Keeps one group of worker processes running until stopped."""
+    """Keeps one group of worker processes running until stopped.
+
+    Args:
+        check: called before a group is started; what it raises puts that off.
+    """
 
     def __init__(
-        self, settings: Settings, queues: Sequence[str], *, processes: int, threads: int
+        self,
+        settings: Settings,
+        queues: Sequence[str],
+        *,
+        processes: int,
+        threads: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._check = check
         self._queues = queues
         self._processes = processes
         self._threads = threads
@@ -72,6 +83,7 @@ class Launcher:
         Raises:
             WorkerGroupEnded: it ended by itself.
         """
+        self._check()
         self._group = self._start()
         if self._loop.is_stopping:  # stop() came while the group was being started
             self._group.send_signal(signal.SIGTERM)

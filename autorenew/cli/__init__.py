@@ -27,6 +27,7 @@ COMMANDS = {
     "service": "services",
     "customer": "customers",
     "rollout": "admin",
+    "far-side": "far_sides",
     "forecast": "forecast",
     "reconcile": "reconcile",
     "intake": "processes",
@@ -45,7 +46,7 @@ class _Lazy(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"autorenew.cli.{COMMANDS[name]}")
-        command = getattr(module, name)
+        command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from monitoring import forecast, metrics
 from producers import ledger
-from producers.control import guard
+from producers.control import guard, own_clock
 from producers.failpoints import failpoint
 from producers.loop import Loop
 from producers.renewals import next_steps
@@ -80,7 +80,11 @@ class Scheduler:
 
         Returns:
             How many services were found.
+
+        Raises:
+            WrongClock: this host's clock is wrong; nothing was done.
         """
+        own_clock.check(self._clock, self._settings)
         with self._engine.begin() as tx:
             guard.beat(tx, self._clock, self._settings)
             now = self._clock.now()

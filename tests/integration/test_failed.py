@@ -382,7 +382,6 @@ class TestRemind:
         assert kinds == [["before-7"]]
         world.clean()
 
-
     def test_only_a_failed_one_can_be_given_up(self, life: Any) -> None:
         world = life()
         first = world.order()
@@ -390,7 +389,7 @@ class TestRemind:
         world.pass_until(first, -14.1)
         world.fleet.mailbox.refuse("*")
         world.pass_until(first, -6.1)
-        sent, refused = world.database.all("SELECT id, begun_at FROM emails ORDER BY day")
+        _, refused = world.database.all("SELECT id, begun_at FROM emails ORDER BY day")
         (task,) = failures(world)
         assert task.subject == refused.id
 
