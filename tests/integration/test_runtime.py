@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from producers import ledger
 from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry, dispatching
-from schemas.errors import DataError
 from schemas.clock import SystemClock
+from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
 from tests.support.given import wait_until

@@ -28,7 +28,8 @@ def upgrade() -> None:
     )
     for role, kind in CALLS.items():
         op.execute(f"""
-            GRANT SELECT, INSERT (kind, name, identity) ON far_sides TO autorenew_{role}
+            GRANT SELECT (kind, name, identity), INSERT (kind, name, identity) ON far_sides
+                TO autorenew_{role}
         """)
         op.execute(f"""
             CREATE POLICY far_sides_{role}_all ON far_sides TO autorenew_{role}
