@@ -148,10 +148,11 @@ class Scheduler:
             return 0
         # And the other due notices of the same customers, so that they go into the same e-mail.
         customers = sorted({row.customer_id for row in first})
-        rest = tx.execute(_DUE_OF, {**parameters, "customers": customers}).scalars().all()
+        rest = tx.execute(_DUE_OF, {**parameters, "customers": customers}).all()
         catalogue = self._catalogue.current(tx)
-        services = next_steps.load(tx, {row.id for row in first} | set(rest), catalogue)
-        claim_notices(tx, services, now)
+        due_since = {row.id: row.next_step_at for row in (*first, *rest)}
+        services = next_steps.load(tx, due_since, catalogue)
+        claim_notices(tx, services, due_since, now)
         metrics.swept.labels(Step.REMIND.value).inc(len(services))
         return len(first)
 
@@ -231,11 +232,12 @@ _SWEEP = text("""
     GROUP BY next_subject
 """)
 _DUE = text("""
-    SELECT id, customer_id FROM services WHERE next_step = :step AND next_step_at <= :now
+    SELECT id, customer_id, next_step_at FROM services
+    WHERE next_step = :step AND next_step_at <= :now
     ORDER BY next_step_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 _DUE_OF = text("""
-    SELECT id FROM services
+    SELECT id, next_step_at FROM services
     WHERE customer_id = ANY(:customers) AND next_step = :step AND next_step_at <= :now
     FOR NO KEY UPDATE SKIP LOCKED
 """)
