@@ -73,6 +73,7 @@ left_out = Counter(
     "Services that were left out of an e-mail, because nothing can be written about them.",
     ["reason"],
 )
+sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
 carried_over = Counter(
     "autorenew_carried_over_services_total",

@@ -22,6 +22,7 @@ from producers.loop import Loop
 from producers.renewals import next_steps
 from producers.scheduler.changes import Changes, carry_over
 from producers.scheduler.notices import claim_notices
+from producers.scheduler.sealing import Sealer
 from producers.steps import DESTRUCTIVE, STEPS
 from schemas import locks
 from schemas.catalogue import changes
@@ -56,6 +57,7 @@ class Scheduler:
         self._settings = settings
         self._loop = Loop("scheduler", self._round)
         self._changes = Changes(engine)
+        self._sealer = Sealer(engine)
         self._snapshot_on: date | None = None
         self._paused: set[str] = set()
 
@@ -103,6 +105,7 @@ class Scheduler:
         if recompute:
             found += self._in_chunk(lambda tx: self._recompute(tx, now))
         self._take_snapshot(now)
+        self._sealer.seal()
         self._show(paused)
         return found
 

@@ -26,7 +26,7 @@ from schemas.tables.catalogue import (
 from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
 from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock
-from schemas.tables.history import events
+from schemas.tables.history import events, sealing, seals
 from schemas.tables.ledger import batches, enqueuers, lane_pauses, routes, sleeping_relays, tasks
 from schemas.tables.orders import order_lines, orders, rejected_documents
 from schemas.tables.reminders import emails, notices
@@ -39,5 +39,6 @@ __all__ = [
     "lane_pauses", "metadata", "notices", "operations", "order_lines", "orders", "payment_methods",
     "payment_requests", "plans", "policies", "prices", "recomputations", "refunds",
     "rejected_documents", "renewals", "request_lines", "rollouts", "routes", "rows_from_json",
-    "services", "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock",
+    "sealing", "seals", "services", "sleeping_relays", "subsidiaries", "subsidiary_changes",
+    "tasks", "virtual_clock",
 ]  # fmt: skip

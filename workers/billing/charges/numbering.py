@@ -32,7 +32,8 @@ _LOCK_ALL = text("""
     ORDER BY code FOR UPDATE
 """)
 _OPEN = text("""
-    INSERT INTO invoice_series (code, last_number, last_date) VALUES (:code, 0, :day)
+    INSERT INTO invoice_series (code, last_number, last_date, last_hash)
+    VALUES (:code, 0, :day, chain_start(:code))
     ON CONFLICT DO NOTHING
 """)
 _LOCK = text("SELECT FROM invoice_series WHERE code = :code FOR UPDATE")
