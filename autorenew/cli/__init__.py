@@ -24,6 +24,7 @@ COMMANDS = {
     "failed": "orders",
     "lanes": "orders",
     "audit": "orders",
+    "seals": "seals",
     "service": "services",
     "customer": "customers",
     "rollout": "admin",

@@ -4,13 +4,16 @@ import hashlib
 import itertools
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
+from autorenew.cli import main
 from monitoring import seals
 from monitoring.seals import Head, broken_blocks, broken_documents, heads, missing
 from producers import history
@@ -224,6 +227,7 @@ class TestSealing:
 
     def test_by_many_at_once_under_load_leaves_no_gap(self, database: Database) -> None:
         stop = threading.Event()
+        database.engine("scheduler")  # before threads ask for it
 
         def write(seed: int) -> None:
             for n in itertools.count():
@@ -287,6 +291,33 @@ class TestHeads:
         head = Head("FR-1999", 3, "00")
         with database.owner.connect() as tx:
             assert missing(tx, [head]) == [head]
+
+
+class TestCommands:
+    def test_heads_that_are_kept_are_checked_later(
+        self, sold: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL", sold.url)
+        kept = tmp_path / "heads"
+        kept.write_text(CliRunner().invoke(main, ["seals", "heads", "--json"]).stdout)
+        check = ["seals", "check", str(kept)]
+
+        good = CliRunner().invoke(main, check)
+        assert (good.exit_code, good.stdout) == (0, "2 of 2 heads are in the chains\n")
+        kept.write_text(kept.read_text().replace('"hash": "', '"hash": "00'))
+        bad = CliRunner().invoke(main, check)
+        assert bad.exit_code == 1
+        assert "events" in bad.stderr
+
+    @pytest.mark.parametrize("content", ["", "{}", "[1]", "x", '{"chain": "a"}'])
+    def test_what_is_no_head_is_refused(
+        self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+    ) -> None:
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL", database.url)
+        (tmp_path / "heads").write_text(content)
+        result = CliRunner().invoke(main, ["seals", "check", str(tmp_path / "heads")])
+        assert result.exit_code == 2
+        assert "head" in result.stderr
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
