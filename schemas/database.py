@@ -1,46 +1,160 @@
-"""The one way to reach PostgreSQL."""
+"""The one way to reach PostgreSQL: a server, or the primary among several, directly or through a
+pooler in transaction mode.
 
+Nothing of ours lives in a session. What every session needs is set for the database and its roles
+by ``migrate`` (``migrations/settings.sql``).
+"""
+
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.array import ListDumper
 from pydantic_core import to_json
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy import Connection as Transaction
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
+from schemas.connections import GRACE_SECONDS, Connection
 from schemas.errors import AutorenewError, ConfigurationError, first_line
+from schemas.urls import split_database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Whoever waits for a table makes everybody who comes later wait, too: not for longer than this.
 MIGRATION_LOCK_TIMEOUT = "5s"
+# For an answer where the server sets no ``statement_timeout``: a statement of an owner.
+ANSWER_SECONDS = 25.0
+# For a statement of a command whose user waits and can interrupt it, and for a few of the fleet.
+PATIENT_SECONDS = 6 * 3600.0
+
+_TARGET = {
+    "connect_timeout": 5,
+    # A server that is gone is noticed within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "client_encoding": "UTF8",
+}
 
 
-def connect(url: str, *, pool_size: int = 5, application: str = "autorenew") -> Engine:
-    """An engine for ``postgresql://…``; nothing is opened before it is used."""
+def connect(
+    url: str, *, pool_size: int = 5, application: str = "autorenew", patient: bool = False
+) -> Engine:
+    """An engine for ``postgresql://…``; nothing is opened before it is used.
+
+    Of several hosts the one that takes writes is used, unless the URL's ``target_session_attrs``
+    says otherwise. A connection to a server that does not take writes any more counts as lost,
+    and with it all of the pool: the next ones go to the new primary.
+
+    Args:
+        patient: a statement may take :data:`PATIENT_SECONDS`, whatever is set for its role.
+
+    Raises:
+        ConfigurationError: it is not such a URL.
+    """
     try:
-        parsed = make_url(url).set(drivername="postgresql+psycopg")
-    except SQLAlchemyError as error:
-        raise ConfigurationError(f"AUTORENEW_DATABASE_URL is not a URL: {error}") from None
-    engine = create_engine(
-        parsed,
-        pool_size=pool_size,
-        max_overflow=10,
-        connect_args={
-            "application_name": application,
-            "connect_timeout": 5,
-            # Either side notices within half a minute that the other is gone.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-            "options": "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s",
-        },
-    )
-    event.listen(engine, "connect", _adapt)
+        split_database(url)
+        _, _, rest = url.partition("://")
+        given = conninfo_to_dict(f"postgresql://{rest}")
+    except (ValueError, psycopg.Error):  # libpq's message could repeat a part of a password
+        raise ConfigurationError("AUTORENEW_DATABASE_URL is not a URL of PostgreSQL") from None
+    target: dict[str, Any] = {"target_session_attrs": "read-write", **_TARGET, **given}
+    target |= {"application_name": application, "client_encoding": "UTF8"}
+    conninfo = make_conninfo(**target)
+    engine = create_engine(_shown(given), pool_size=pool_size, max_overflow=10)
+
+    @event.listens_for(engine, "do_connect")
+    def open_one(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+        try:
+            return Connection.connect(conninfo, context=options.get("context"))
+        except psycopg.OperationalError as error:
+            raise psycopg.OperationalError(_in_one_line(error)) from None
+
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "handle_error", _note_lost_primary)
+    event.listen(engine, "reset", _end_patience)
+    if patient:
+        event.listen(engine, "begin", be_patient)
     return engine
+
+
+def _shown(given: dict[str, Any]) -> URL:
+    """The URL of an engine, from which nothing is connected: its first host stands for all."""
+    host, _, _ = str(given.pop("host", "")).partition(",")
+    port, _, _ = str(given.pop("port", "")).partition(",")
+    named = {
+        "username": given.pop("user", None),
+        "password": given.pop("password", None),
+        "database": given.pop("dbname", None),
+    }
+    rest = {name: str(value) for name, value in given.items()}
+    url = URL.create("postgresql+psycopg", host=host or None, query=rest, **named)
+    return url.set(port=int(port)) if port else url
+
+
+_ATTEMPT = re.compile("- host: .*, hostaddr: (?:'[^']*'|None): (.+)")
+
+
+def _in_one_line(error: psycopg.Error) -> str:
+    """Why no connection was opened: each reason once, where several hosts or addresses failed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    attempts = [found[1] for line in lines if (found := _ATTEMPT.match(line))]
+    return "; ".join(dict.fromkeys(attempts or lines)) or repr(error)
+
+
+# The backend's id as the protocol told it: a pooler makes one up.
+_SESSION = """
+    SELECT pg_backend_pid(), current_setting('TimeZone') IN ('UTC', 'Etc/UTC'),
+        extract(epoch FROM current_setting('statement_timeout')::interval)::float8
+"""
+
+
+def _prepare(connection: Connection, _record: object) -> None:
+    """Make a new connection ready.
+
+    Through a pooler statements are not prepared: it hands each transaction to another session.
+    """
+    connection.adapters.register_dumper(list, _Lists)
+    connection.autocommit = True
+    found = connection.execute(_SESSION, prepare=False).fetchone()
+    assert found is not None
+    backend, is_utc, seconds = found
+    connection.is_direct = backend == connection.info.backend_pid
+    if not connection.is_direct:
+        connection.prepare_threshold = None
+    if not is_utc:  # before the first migrate; PgBouncer keeps it for this client
+        connection.execute("SET TIME ZONE 'UTC'", prepare=False)
+    connection.usual_seconds = connection.seconds = (seconds or ANSWER_SECONDS) + GRACE_SECONDS
+    connection.autocommit = False
+
+
+def be_patient(tx: Transaction) -> None:
+    """Let the statements of this transaction take long, such as a forecast over all services."""
+    connection = tx.connection.driver_connection
+    assert isinstance(connection, Connection)
+    connection.execute(_BE_PATIENT)  # not by ``tx``, which may be about to begin
+    connection.seconds = PATIENT_SECONDS + GRACE_SECONDS
+
+
+# Not a query: the isolation level can still be set after it.
+_BE_PATIENT = f"SET LOCAL statement_timeout = '{PATIENT_SECONDS:.0f}s'"
+
+
+def _end_patience(connection: Connection, _record: object, _state: object) -> None:
+    connection.seconds = connection.usual_seconds
+
+
+def _note_lost_primary(context: ExceptionContext) -> None:
+    """A server that takes no writes any more was the primary: look for the new one."""
+    state = getattr(context.original_exception, "sqlstate", None)
+    if state == "25006":  # read_only_sql_transaction
+        context.is_disconnect = True
 
 
 class _Lists(ListDumper):
@@ -51,10 +165,6 @@ class _Lists(ListDumper):
         if obj and type(obj[0]) is uuid.UUID:
             return b"{" + to_json(obj)[1:-1] + b"}"
         return super().dump(obj)
-
-
-def _adapt(connection: psycopg.Connection[Any], _record: object) -> None:
-    connection.adapters.register_dumper(list, _Lists)
 
 
 def is_data_error(error: BaseException) -> bool:
@@ -75,15 +185,25 @@ def is_circumstance(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     state = _sqlstate(error)
-    # SQLSTATE: 08 connection, 25P03 idle too long, 40 rollback, 53 resources, 55 prerequisites,
-    # 57 intervention, 58 system. A connection that could not be opened or was cut has none.
+    # SQLSTATE: 08 connection, 25006 no primary any more, 25P03 idle too long, 40 rollback,
+    # 53 resources, 55 prerequisites, 57 intervention, 58 system. A connection that could not be
+    # opened or was cut has none.
     without_state = not state and isinstance(error.orig, psycopg.OperationalError)
-    return without_state or state == "25P03" or state[:2] in ("08", "40", "53", "55", "57", "58")
+    return (
+        without_state
+        or state in ("25006", "25P03")
+        or state[:2] in ("08", "40", "53", "55", "57", "58")
+    )
 
 
 def is_conflict(error: BaseException) -> bool:
     """Whether it conflicted with another transaction and may be retried at once (class 40)."""
     return _sqlstate(error)[:2] == "40"
+
+
+def is_too_slow(error: BaseException) -> bool:
+    """Whether a statement was cancelled, most likely by its ``statement_timeout``."""
+    return _sqlstate(error) == "57014"
 
 
 def _sqlstate(error: BaseException) -> str:
@@ -119,13 +239,16 @@ def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
+        _check_encoding(connection)
+        be_patient(connection)
         connection.execute(
             text("SELECT set_config('lock_timeout', :timeout, true)"),
             {"timeout": MIGRATION_LOCK_TIMEOUT},
         )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        connection.exec_driver_sql((MIGRATIONS / "close.sql").read_text().replace("%", "%%"))
+        for name in ("close.sql", "settings.sql"):
+            connection.exec_driver_sql((MIGRATIONS / name).read_text().replace("%", "%%"))
         for role, password in passwords.items():
             literal = connection.execute(
                 text(
@@ -144,16 +267,41 @@ def are_large_objects_open(engine: Engine) -> bool:
         return bool(connection.execute(text(closed)).scalar_one())
 
 
+_IN_ORDER = text("""
+    SELECT to_regclass('alembic_version') IS NOT NULL AS is_migrated, current_user AS role,
+        current_setting('TimeZone') IN ('UTC', 'Etc/UTC')
+        AND (current_user NOT LIKE 'autorenew\\_%' OR (
+            current_setting('statement_timeout') <> '0'
+            AND current_setting('idle_in_transaction_session_timeout') <> '0')) AS is_set
+""")
+
+
 def check_schema(engine: Engine) -> None:
     """Check that the database can be used.
 
     Raises:
-        ConfigurationError: it cannot be reached, or was not migrated.
+        ConfigurationError: it cannot be reached, was not migrated, or its sessions lack settings.
     """
     try:
         with engine.connect() as connection:
-            found = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
+            _check_encoding(connection)
+            found = connection.execute(_IN_ORDER).one()
     except SQLAlchemyError as error:
         raise ConfigurationError(f"cannot use the database: {first_line(error)}") from None
-    if found is None:
+    if not found.is_migrated:
         raise ConfigurationError("the database is empty: run `autorenew migrate` first")
+    if not found.is_set:
+        raise ConfigurationError(
+            f"sessions of {found.role} in this database have another TimeZone than UTC, or no"
+            " statement_timeout or idle_in_transaction_session_timeout: run `autorenew migrate`,"
+            " and have a pooler open its connections anew"
+        )
+
+
+def _check_encoding(connection: Transaction) -> None:
+    found = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if found != "UTF8":
+        raise ConfigurationError(
+            f"the database has the encoding {found}, and must have UTF8:"
+            " create it with ENCODING 'UTF8' TEMPLATE template0"
+        )

@@ -27,7 +27,7 @@ from schemas.urls import (
     check_web,
     in_the_clear,
     password_in_the_clear,
-    split,
+    split_database,
     split_with_host,
 )
 
@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, SettingsFromFiles(settings_cls)
 
-    database_url: SecretStr | None = Field(None, description="postgresql://user:pw@host/database")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://user:pw@host/database, or @host,host:5433/database"
+    )
     broker_url: SecretStr | None = Field(None, description="amqp://user:pw@host:5672/vhost")
     broker_management_url: SecretStr | None = Field(
         None, description="http://admin:pw@host:15672, used by `broker setup` to create users"
@@ -175,7 +177,7 @@ class Settings(BaseSettings):
     @classmethod
     def _database_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:  # its host may be in a query, or a local socket
-            split(value.get_secret_value(), "postgresql", "postgresql+psycopg", "postgres")
+            split_database(value.get_secret_value())
         return value
 
     @field_validator("broker_url", mode="after")
@@ -293,7 +295,11 @@ class Settings(BaseSettings):
 
     def _made_elsewhere(self) -> Iterator[tuple[str, str]]:
         """Secrets that a server or a far side knows: it may have chosen a short one."""
-        for field in ("database_url", "broker_url", "broker_management_url", "smtp_url"):
+        if self.database_url is not None:
+            known = split_database(self.database_url.get_secret_value()).password
+            if known is not None:
+                yield "the password in AUTORENEW_DATABASE_URL", known
+        for field in ("broker_url", "broker_management_url", "smtp_url"):
             url = getattr(self, field)
             password = None if url is None else urlsplit(url.get_secret_value()).password
             if password is not None:

@@ -4,7 +4,9 @@ No message repeats a part of one that may be a password.
 """
 
 import ipaddress
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 _ENCRYPTED_SSLMODES = ("require", "verify-ca", "verify-full")
@@ -73,16 +75,61 @@ def in_the_clear(url: str, internal: Collection[str]) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """What is said of a database by its URL, in libpq's form: it may name several hosts.
+
+    Attributes:
+        hosts: names, addresses, or paths of local sockets; none: this machine's socket.
+    """
+
+    hosts: tuple[str, ...]
+    password: str | None
+    options: dict[str, str]
+
+
+_DATABASE_SCHEMES = ("postgresql", "postgresql+psycopg", "postgres")
+_HOST = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]:@]*))(:(?P<port>[0-9]*))?")
+
+
+def split_database(url: str) -> DatabaseUrl:
+    """The parts of ``postgresql://user:password@host:port,host:port/database?option=value``.
+
+    Raises:
+        ValueError: it has another scheme, or a host or port that cannot be.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _DATABASE_SCHEMES:
+        raise ValueError(f"must start with {_DATABASE_SCHEMES[0]}://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, _, hosts = authority.rpartition("@")
+    found = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    if (
+        "@" in user
+        or not all(m is not None and int(m["port"] or 1) in range(1, 65536) for m in found)
+        or re.search("%(?![0-9A-Fa-f]{2})|%00", url)
+    ):  # no part is repeated: it could be one of a password
+        raise ValueError(
+            "not a URL with a port up to 65535 (in a password / : @ ? # % are written as %2F …)"
+        )
+    options = dict(parse_qsl(rest.partition("?")[2], keep_blank_values=True))
+    named = [unquote(m["six"] or m["host"] or "") for m in found if m is not None]
+    # libpq: `host` and `hostaddr` win over what is before the path.
+    said = options.get("hostaddr") or options.get("host") or ",".join(named)
+    _, has_password, password = user.partition(":")
+    return DatabaseUrl(
+        tuple(host for host in said.split(",") if host),
+        unquote(password) if has_password else options.get("password"),
+        options,
+    )
+
+
 def password_in_the_clear(url: str, internal: Collection[str]) -> str | None:
     """The database host to which the password in this URL may travel unencrypted; None: to none."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    has_password = parts.password is not None or "password" in options
-    if not has_password or options.get("sslmode") in _ENCRYPTED_SSLMODES:
+    found = split_database(url)
+    if found.password is None or found.options.get("sslmode") in _ENCRYPTED_SSLMODES:
         return None
-    # libpq: `host` and `hostaddr` win over what is before the path; a path is a local socket.
-    hosts = options.get("hostaddr") or options.get("host") or unquote(parts.hostname or "")
-    for host in hosts.split(","):
-        if host and not host.startswith(("/", "@")) and not is_internal(host, internal):
+    for host in found.hosts:
+        if not host.startswith(("/", "@")) and not is_internal(host, internal):
             return host
     return None

@@ -24,14 +24,19 @@ from schemas.virtual_clock import clock_of
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a line.")
 
 
-def database(settings: Settings | None = None, *, application: str = "autorenew cli") -> Engine:
+def database(settings: Settings | None = None, *, application: str | None = None) -> Engine:
     """The engine for AUTORENEW_DATABASE_URL; it is disposed of when the command ends.
+
+    Args:
+        application: the name of a process of the fleet; None: for a command, whose statements may
+            take as long as its user waits.
 
     Raises:
         ConfigurationError: the database cannot be reached, or was not migrated.
     """
     settings = settings or load_settings()
-    engine = connect(settings.need("database_url"), application=application)
+    url = settings.need("database_url")
+    engine = connect(url, application=application or "autorenew cli", patient=application is None)
     click.get_current_context().call_on_close(engine.dispose)
     check_schema(engine)
     return engine

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 
 from autorenew.local.ports import free_port
+from schemas.database import MIGRATIONS
 from schemas.errors import ConfigurationError
 from schemas.tables import ROLES
 
@@ -242,6 +243,8 @@ class PrivatePostgres:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        with psycopg.connect(self.url(name)) as connection:  # a copy does not have them
+            connection.execute((MIGRATIONS / "settings.sql").read_bytes())
 
     def drop_database(self, name: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from producers.ledger.dispatching import awake, sleep
 from producers.ledger.tasks import CHANNEL
+from schemas.connections import Connection
 
 # The row that asks to be woken stands for so long after its relay has died; half of that before
 # it is written again.
@@ -18,7 +19,7 @@ class Waker:
     every commit took 8,700 to 2,750 transactions/s.
 
     An enqueue that had looked before the relay asked does not notify: a relay looks by itself,
-    too, if more seldom.
+    too, if more seldom. Through a pooler nobody can be woken, and it only looks.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -26,12 +27,13 @@ class Waker:
         self._relay = uuid.uuid4()
         self._listening: Any = None
         self._asked_until = 0.0
+        self._can_listen = True
 
     def ask(self, now: float) -> bool:
         """Want to be woken; ``now`` is monotonic. True: look once more before sleeping."""
-        if self._listening is None:
+        if self._can_listen and self._listening is None:
             self._listening = self._listen()
-        if now < self._asked_until - ASK_FOR_SECONDS / 2:
+        if not self._can_listen or now < self._asked_until - ASK_FOR_SECONDS / 2:
             return False
         with self._engine.begin() as tx:
             sleep(tx, self._relay, ASK_FOR_SECONDS)
@@ -46,8 +48,10 @@ class Waker:
             with self._engine.begin() as tx:
                 awake(tx, self._relay)
 
-    def fileno(self) -> int:
-        """Becomes readable when an enqueue has committed."""
+    def fileno(self) -> int | None:
+        """Becomes readable when an enqueue has committed; None: nobody wakes this relay."""
+        if self._listening is None:
+            return None
         return int(self._listening.driver_connection.fileno())
 
     def drain(self) -> list[uuid.UUID]:
@@ -55,6 +59,8 @@ class Waker:
 
         Look at the ledger after that: who is woken without a name looks for itself.
         """
+        if self._listening is None:
+            return []
         payloads = [n.payload for n in self._listening.driver_connection.notifies(timeout=0)]
         try:
             return [uuid.UUID(name) for payload in payloads for name in payload.split() or [""]]
@@ -64,16 +70,23 @@ class Waker:
     def close(self) -> None:
         """Before the relay ends, or after the database was lost."""
         self._asked_until = 0.0
+        self._can_listen = True
         if self._listening is not None:
             listening, self._listening = self._listening, None
             listening.invalidate()
 
     def _listen(self) -> Any:
-        connection = self._engine.raw_connection()
+        pooled = self._engine.raw_connection()
         try:
-            connection.driver_connection.autocommit = True  # type: ignore[union-attr]
-            connection.driver_connection.execute(f"LISTEN {CHANNEL}")  # type: ignore[union-attr]
+            connection = pooled.driver_connection
+            assert isinstance(connection, Connection)
+            if not connection.is_direct:  # LISTEN lives in a session
+                self._can_listen = False
+                pooled.close()
+                return None
+            connection.autocommit = True
+            connection.execute(f"LISTEN {CHANNEL}")
         except BaseException:
-            connection.invalidate()
+            pooled.invalidate()
             raise
-        return connection
+        return pooled

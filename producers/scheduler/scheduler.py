@@ -28,6 +28,7 @@ from schemas import locks
 from schemas.catalogue import changes
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
+from schemas.database import be_patient
 from schemas.locks import Lock
 from schemas.rules.lifecycle import Step
 from schemas.settings import Settings
@@ -203,6 +204,7 @@ class Scheduler:
         today = now.date()
         if today != self._snapshot_on:
             with self._engine.begin() as tx:
+                be_patient(tx)
                 forecast.take_snapshot(tx, today)
             self._snapshot_on = today
 
