@@ -1,9 +1,11 @@
 """Pauses charging and ending when the fleet may have lost track of what happened.
 
-Relays and schedulers record a heartbeat. After a gap in it, a jump of time or a change of the
-database, three lanes are paused: charges (and with them the numbering of invoices), payment
-requests, and ends. Too many ends in a window pause the lane of ends alone. An operator finds out
-why, reconciles the books with the gateway, and resumes the lanes.
+Relays and schedulers record a heartbeat. After a gap in it, a jump of time, a loss of what was
+committed or a change of the database, three lanes are paused: charges (and with them the numbering
+of invoices), payment requests, and ends. Too many ends in a window pause the lane of ends alone. An
+operator finds out why, reconciles the books with the gateway, and resumes the lanes.
+
+A failover pauses nothing if a process that has run through it misses nothing.
 """
 
 import logging
@@ -13,6 +15,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from monitoring import metrics
+from producers.control.witness import Testimony, Witness
 from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
 from schemas.clock import Clock
 from schemas.settings import Settings
@@ -23,21 +26,29 @@ log = logging.getLogger(__name__)
 SKEW = timedelta(minutes=5)
 # The share of ends is not looked at up to this many of them: it means little among few services.
 FEW_SERVICES = 20
+# After a promotion, how long processes that were just started wait for one that was not.
+DOUBT = timedelta(seconds=60)
 
-# The cluster, its timeline (which a point-in-time recovery changes), and the database in it.
+# The cluster, its timeline (which a promotion or a point-in-time recovery changes), and the
+# database in it. The timeline is that of what is written now: the control file's comes later.
 _IDENTITY = """
     SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_system()),
-        (SELECT timeline_id FROM pg_control_checkpoint()),
+        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int,
         (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 _NOW = text(f"SELECT clock_timestamp() AS now, ({_IDENTITY}) AS identity")
-_LAST = text("SELECT beat_at, business_at, identity FROM heartbeat FOR NO KEY UPDATE")
+_LAST = text("SELECT beat_at, business_at, identity, doubted_at FROM heartbeat FOR NO KEY UPDATE")
 _BEAT = text("""
     INSERT INTO heartbeat (sole, beat_at, business_at, trusted_until, identity)
     VALUES (true, :now, :business, CAST(:now AS timestamptz) + :silence, :identity)
     ON CONFLICT (sole) DO UPDATE SET beat_at = excluded.beat_at,
         business_at = excluded.business_at, trusted_until = excluded.trusted_until,
-        identity = excluded.identity
+        identity = excluded.identity, doubted_at = NULL
+""")
+# No task of a guarded lane is claimed meanwhile.
+_DOUBT = text("""
+    UPDATE heartbeat SET doubted_at = coalesce(doubted_at, :now),
+        trusted_until = least(trusted_until, :now)
 """)
 _PAUSE = text("""
     INSERT INTO lane_pauses (lane, reason) VALUES (:lane, :reason)
@@ -47,8 +58,11 @@ _PAUSE = text("""
 """)
 
 
-def beat(tx: Connection, clock: Clock, settings: Settings) -> list[str]:
+def beat(tx: Connection, clock: Clock, settings: Settings, witness: Witness) -> list[str]:
     """Record a heartbeat; pause the guarded lanes if the last one does not fit.
+
+    Args:
+        witness: of this process; its ``confirm`` is to be called after the commit.
 
     Returns:
         The findings, as sentences for an operator; empty if there are none.
@@ -66,13 +80,48 @@ def beat(tx: Connection, clock: Clock, settings: Settings) -> list[str]:
             found.append(("silence", f"nothing was seen of the fleet for {hours:.1f} h"))
         if now < last.beat_at - SKEW or business_now < last.business_at - SKEW:
             found.append(("time", f"time went back from {last.business_at:%F %T} UTC"))
-        if identity != last.identity:
-            found.append(("database", "this is not the database it was: a restored backup?"))
+        testimony = witness.testify(tx, now, last.beat_at)
+        if testimony is Testimony.LOST:
+            found.append(
+                ("lost", f"what was written before {witness.last_seen:%F %T} UTC is gone: a"
+                 " promotion that lost transactions, or a restored backup?")
+            )  # fmt: skip
+        elif identity != last.identity:
+            if not _was_promoted(last.identity, identity) or found:
+                found.append(_OTHER)
+            elif testimony is Testimony.COMPLETE:
+                log.warning("the database was promoted, and nothing that was seen is missing")
+            elif now - (last.doubted_at or now) < DOUBT:
+                log.warning("the database was promoted: waiting for a process that ran before")
+                tx.execute(_DOUBT, {"now": now})
+                return []
+            else:
+                found.append(_OTHER)
     beaten = {"now": now, "business": business_now, "silence": silence, "identity": identity}
     tx.execute(_BEAT, beaten)
+    witness.write(tx, now)
     if found:
         _pause(tx, GUARDED_LANES, found)
     return [words for _, words in found]
+
+
+_OTHER = ("database", "this is not the database it was: a restored backup?")
+
+
+def _was_promoted(before: str, now: str) -> bool:
+    """Whether two identities differ by a later timeline alone."""
+    try:
+        cluster, timeline, database = before.split("/")
+        new_cluster, new_timeline, new_database = now.split("/")
+        is_later = int(new_timeline) > int(timeline)
+    except ValueError:
+        return False
+    return is_later and (cluster, database) == (new_cluster, new_database)
+
+
+def report_lost(tx: Connection, words: str) -> None:
+    """Pause the guarded lanes: a process misses what it had committed."""
+    _pause(tx, GUARDED_LANES, [("lost", words)])
 
 
 _COUNT = text("""

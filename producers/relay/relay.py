@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from producers.control import guard
+from producers.control.witness import Witness
 from producers.failpoints import failpoint
 from producers.ledger.dispatching import Dispatch, dispatch, dispatch_new, rescue, undispatch
 from producers.loop import Loop
@@ -65,6 +66,7 @@ class Relay:
         self._window = max(1, settings.calls_at_once // MESSAGES_PER_WINDOW)
         self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._waker = Waker(engine)
+        self._witness = Witness()
         self._woken: list[uuid.UUID] = []
         self._found_at = 0.0
         self._found_in_a_row = 0
@@ -90,6 +92,7 @@ class Relay:
             self._rest_after(self.round())
         except (SQLAlchemyError, psycopg.Error):
             self._waker.close()  # it listens on a connection of its own
+            self._next_beat = 0.0  # perhaps another server: look before anything is handed over
             raise
         return 0.0  # it has rested, and kept its connections alive meanwhile
 
@@ -98,7 +101,8 @@ class Relay:
         now = time.monotonic()
         if now >= self._next_beat:  # before anything is handed over
             with self._engine.begin() as tx:
-                guard.beat(tx, self._clock, self._settings)
+                guard.beat(tx, self._clock, self._settings, self._witness)
+            self._witness.confirm()
             self._next_beat = now + BEAT_EVERY_SECONDS
         if now >= self._next_rescue:
             self._next_rescue = now + RESCUE_EVERY_SECONDS

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from monitoring import forecast, metrics
 from producers import ledger
 from producers.control import guard, own_clock
+from producers.control.witness import Witness
 from producers.failpoints import failpoint
 from producers.loop import Loop
 from producers.renewals import next_steps
@@ -59,6 +60,7 @@ class Scheduler:
         self._loop = Loop("scheduler", self._round)
         self._changes = Changes(engine)
         self._sealer = Sealer(engine)
+        self._witness = Witness()
         self._snapshot_on: date | None = None
         self._paused: set[str] = set()
 
@@ -89,12 +91,13 @@ class Scheduler:
         """
         own_clock.check(self._clock, self._settings)
         with self._engine.begin() as tx:
-            guard.beat(tx, self._clock, self._settings)
+            guard.beat(tx, self._clock, self._settings, self._witness)
             now = self._clock.now()
             due_changes = changes.due(tx, now)
             due = set(tx.execute(_DUE_STEPS, {"steps": list(Step), "now": now}).scalars())
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
             paused = set(tx.execute(_PAUSED).scalars())
+        self._witness.confirm()
         found = self._changes.put_in_force(due_changes)
         for step in STEPS.values():
             if step.scheduled and step.task in due:

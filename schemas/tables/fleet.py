@@ -11,6 +11,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    Uuid,
 )
 
 from schemas.locks import Lock
@@ -31,6 +32,17 @@ heartbeat = Table(
     # After this moment no task of a guarded lane is claimed until a new heartbeat.
     moment("trusted_until", nullable=False),
     Column("identity", Text, nullable=False),
+    # Since when a promoted server waits for a process that knows whether something was lost.
+    moment("doubted_at"),
+)
+
+# The last heartbeat of each process, by a number of its own: what is missing was lost.
+witnesses = Table(
+    "witnesses",
+    metadata,
+    Column("process", Uuid, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    moment("beat_at", nullable=False),
 )
 
 # How many services were enqueued for suspension or termination, by the hour.

@@ -63,7 +63,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
         handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND, identity._WRITE,
-        identity._READ,
+        identity._READ, guard._PAUSE,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -76,7 +76,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
-        dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT,
+        dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT, guard._DOUBT,
     ],
     "scheduler": [guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED],
 }  # fmt: skip

@@ -3,6 +3,7 @@
 import contextlib
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from producers import ledger
 from producers.control import guard, lanes
+from producers.control.witness import Witness
 from producers.ledger import dispatching
 from producers.ledger.dispatching import Dispatch
 from producers.relay.relay import Relay
@@ -38,9 +40,19 @@ VIRTUAL = load_settings(clock="virtual")
 GUARDED = sorted(ledger.GUARDED_LANES)
 
 
-def beat(database: Database, ahead: timedelta = timedelta(), settings: Settings = VIRTUAL) -> Any:
+def beat(
+    database: Database,
+    ahead: timedelta = timedelta(),
+    settings: Settings = VIRTUAL,
+    *,
+    witness: Witness | None = None,
+) -> Any:
+    """One heartbeat, by default of a process that was just started."""
+    witness = witness or Witness()
     with database.engine("scheduler").begin() as tx:
-        return guard.beat(tx, FixedClock(datetime.now(UTC) + ahead), settings)
+        found = guard.beat(tx, FixedClock(datetime.now(UTC) + ahead), settings, witness)
+    witness.confirm()
+    return found
 
 
 def paused(database: Database) -> list[str]:
@@ -61,6 +73,11 @@ def age(database: Database, by: str) -> None:
     )
 
 
+def go_back_a_timeline(database: Database) -> None:
+    """Have the next heartbeat find a later timeline than the last one."""
+    database.run("UPDATE heartbeat SET identity = regexp_replace(identity, '/[0-9]+/', '/0/')")
+
+
 class TestHeartbeat:
     def test_heartbeats_in_time_pause_nothing(self, database: Database) -> None:
         assert [beat(database) for _ in range(3)] == [[], [], []]
@@ -72,10 +89,10 @@ class TestHeartbeat:
     ) -> None:
         for _ in range(2):
             with database.engine(role).begin() as tx:
-                guard.beat(tx, SystemClock(), VIRTUAL)
+                guard.beat(tx, SystemClock(), VIRTUAL, Witness())
         age(database, "7 hours")
         with database.engine(role).begin() as tx:
-            assert guard.beat(tx, SystemClock(), VIRTUAL)
+            assert guard.beat(tx, SystemClock(), VIRTUAL, Witness())
         assert paused(database) == GUARDED
 
     @pytest.mark.parametrize(("hours", "is_silence"), [(5.9, False), (6.1, True)])
@@ -152,6 +169,105 @@ class TestHeartbeat:
         finally:
             copy.close()
             postgres.drop_database(name)
+
+    def test_promotion_pauses_nothing_if_a_process_that_ran_before_misses_nothing(
+        self, database: Database
+    ) -> None:
+        witness = Witness()
+        beat(database, witness=witness)
+        go_back_a_timeline(database)
+
+        assert beat(database, witness=witness) == []
+
+        assert paused(database) == []
+        assert beat(database) == []  # of a process that was just started
+
+    def test_processes_that_were_just_started_wait_for_one_that_ran_through_a_promotion(
+        self, database: Database
+    ) -> None:
+        witness = Witness()
+        beat(database, witness=witness)
+        go_back_a_timeline(database)
+
+        started = Witness()
+        assert [beat(database, witness=started) for _ in range(3)] == [[], [], []]
+        assert paused(database) == []
+        assert not database.value("SELECT trusted_until > now() FROM heartbeat")
+
+        assert beat(database, witness=witness) == []
+        assert database.value("SELECT trusted_until > now() FROM heartbeat")
+        assert beat(database, witness=started) == []
+        assert paused(database) == []
+
+    def test_promotion_that_no_process_has_run_through_pauses_the_lanes_after_a_while(
+        self, database: Database
+    ) -> None:
+        """A backup that was restored up to a point in time has a later timeline, too."""
+        beat(database)
+        go_back_a_timeline(database)
+        assert beat(database) == []
+        database.run("UPDATE heartbeat SET doubted_at = doubted_at - interval '61 seconds'")
+
+        assert beat(database) == ["this is not the database it was: a restored backup?"]
+
+        assert paused(database) == GUARDED
+
+    def test_process_that_was_cut_off_for_long_does_not_vouch_for_what_came_after(
+        self, database: Database
+    ) -> None:
+        witness, other = Witness(), Witness()
+        beat(database, witness=witness)
+        database.run("UPDATE witnesses SET beat_at = beat_at - interval '1 minute'")
+        witness._seen = replace(witness._seen, at=witness._seen.at - timedelta(minutes=1))  # type: ignore[type-var]
+        beat(database, witness=other)
+        go_back_a_timeline(database)
+
+        assert beat(database, witness=witness) == []
+
+        assert database.value("SELECT doubted_at FROM heartbeat") is not None
+
+    @pytest.mark.parametrize("is_promoted", [True, False])
+    def test_lost_heartbeat_of_a_running_process_pauses_the_guarded_lanes(
+        self, database: Database, is_promoted: bool
+    ) -> None:
+        witness, other = Witness(), Witness()
+        for _ in range(2):
+            beat(database, witness=witness)
+        beat(database, witness=other)
+        database.run("UPDATE witnesses SET number = number - 1 WHERE number = 2")
+        if is_promoted:
+            go_back_a_timeline(database)
+            assert beat(database, witness=other) == []  # misses nothing of its own
+
+        (found,) = beat(database, witness=witness)
+
+        assert found.startswith("what was written before ")
+        assert paused(database) == GUARDED
+        assert beat(database, witness=witness) == []
+
+    def test_process_of_which_the_database_knows_nothing_any_more_pauses_the_guarded_lanes(
+        self, database: Database
+    ) -> None:
+        witness = Witness()
+        beat(database, witness=witness)
+        database.run("DELETE FROM witnesses")
+
+        assert beat(database, witness=witness) != []
+
+        assert paused(database) == GUARDED
+
+    def test_heartbeat_whose_commit_is_unknown_is_not_missed(self, database: Database) -> None:
+        witness = Witness()
+        beat(database, witness=witness)
+        for is_committed in (True, False):
+            with contextlib.suppress(ZeroDivisionError), database.engine("relay").begin() as tx:
+                guard.beat(tx, SystemClock(), VIRTUAL, witness)
+                if not is_committed:
+                    raise ZeroDivisionError
+
+        assert beat(database, witness=witness) == []
+
+        assert paused(database) == []
 
     def test_reason_of_a_pause_names_everything_found(self, database: Database) -> None:
         beat(database)
@@ -350,7 +466,7 @@ class Leaping:
             self._database.engine("scheduler").begin() as tx,
         ):
             tx.execute(text("SET LOCAL lock_timeout = '100ms'"))
-            guard.beat(tx, FixedClock(read + 5 * HOUR), VIRTUAL)
+            guard.beat(tx, FixedClock(read + 5 * HOUR), VIRTUAL, Witness())
         return read
 
 

@@ -4,12 +4,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from producers.ledger import Claim, Outcome
 
 C = TypeVar("C")  # what is called
 A = TypeVar("A")  # what is answered
+K = TypeVar("K", contravariant=True)  # what was called
 
 
 class DatabaseHandler(Protocol):
@@ -50,6 +51,16 @@ class OutsideHandler(Protocol[C, A]):
     async def close(self) -> None:
         """Let the connections of its calls go."""
         ...
+
+
+@runtime_checkable
+class Witnessing(Protocol[K]):
+    """A step whose effects must not be lost: it remembers what it saw committed, and looks whether
+    it is still there. Both use transactions of their own."""
+
+    def before_claim(self, engine: Engine) -> None: ...
+
+    def after_record(self, engine: Engine, calls: Sequence[K]) -> None: ...
 
 
 Handler = DatabaseHandler | OutsideHandler[Any, Any]

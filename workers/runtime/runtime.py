@@ -21,20 +21,21 @@ from producers import ledger
 from producers.control import own_clock
 from producers.control.own_clock import WrongClock
 from producers.failpoints import failpoint
-from producers.ledger import Claim, Failure, LeaseLost, Outcome
+from producers.ledger import Claim, ClaimedTask, Failure, LeaseLost, Outcome
 from producers.ledger.dispatching import hand_back
 from schemas.clock import Clock
-from schemas.database import is_circumstance, is_data_error
+from schemas.database import is_circumstance, is_data_error, is_too_slow
 from schemas.errors import AutorenewError, DataError, first_line
 from schemas.settings import Settings
 from workers.outside.calls import Answered, Calls, run_now
-from workers.runtime.handlers import DatabaseHandler, Handler, OutsideHandler
+from workers.runtime.handlers import DatabaseHandler, Handler, OutsideHandler, Witnessing
 from workers.runtime.heartbeat import Heartbeat
-from workers.runtime.retries import jittered
+from workers.runtime.retries import RetryPolicy, jittered
 
 log = logging.getLogger(__name__)
 
 Run = Callable[[Connection, Claim], Outcome]
+Finish = Callable[[Connection, Claim, Outcome], None]
 
 # What found no room is dispatched again after so long, perhaps to a process that has some: at once
 # would only go in circles, and the longest is what a lane may stand idle when it has room again.
@@ -66,6 +67,9 @@ class Runtime:
         self._has_wrong_clock = False
         self._claiming = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._settings = settings
+        self._slow = RetryPolicy(
+            settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
+        )
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
         self._calls = Calls(
             self._record, self._heartbeat, at_once=settings.calls_at_once, broken=broken
@@ -183,24 +187,27 @@ class Runtime:
         claim = self._claim(handler, queue, ids)
         if not claim.tasks:
             return 0
+        self._heartbeat.hold(claim, started)
+        calls: list[tuple[uuid.UUID, Any]] = []
         try:
             calls = self._begin(handler, claim, held_since=started)
         except LeaseLost as error:
             log.warning("%s", error)
-            return 0
         except Exception as error:
             self._put_back(claim, error)
             _do_not_spin(error)
+        if not calls:
+            self._heartbeat.drop(claim)
             return 0
-        if calls:
-            under_way = claim.subset(subject for subject, _ in calls)
-            self._heartbeat.hold(under_way, started)
-            failpoint("worker.before_call")
-            self._calls.start(lane, handler, under_way, calls)
+        failpoint("worker.before_call")
+        under_way = claim.subset(subject for subject, _ in calls)
+        self._calls.start(lane, handler, under_way, calls)
         return len(calls)
 
     def _claim(self, handler: Handler, queue: str, ids: Sequence[uuid.UUID]) -> Claim:
         failpoint("worker.before_claim")
+        if isinstance(handler, Witnessing):
+            handler.before_claim(self._engine)
         seconds = self._settings.lease_seconds
         with self._claiming.connect() as tx:
             claim = ledger.claim(tx, handler.name, queue, ids, seconds=seconds)
@@ -213,33 +220,68 @@ class Runtime:
         return claim
 
     def _run_inside(self, handler: DatabaseHandler, claim: Claim) -> None:
-        def finish(tx: Connection, outcome: Outcome) -> None:
-            self._finish(tx, [claim], outcome)
+        def finish(tx: Connection, part: Claim, outcome: Outcome) -> None:
+            self._finish(tx, [part], outcome)
             failpoint("worker.before_finish")
 
-        outcome = self._transact(claim, handler.run, finish)
-        failpoint("worker.after_finish")
-        self._count(claim, outcome)
+        def done(outcome: Outcome) -> None:
+            failpoint("worker.after_finish")
+            self._count(claim, outcome)
+
+        self._transact(claim, handler.run, finish, done)
 
     def _transact(
-        self, claim: Claim, run: Run, finish: Callable[[Connection, Outcome], None]
-    ) -> Outcome:
-        """Run a batch in one transaction; if its data is at fault, in another one, in parts.
+        self,
+        claim: Claim,
+        run: Run,
+        finish: Finish,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Run a batch in one transaction; if its data is at fault, in another one, in parts; if it
+        takes too long, in halves, each in a transaction of its own.
 
         Savepoints would spare the second transaction, and cost a lone task 0.5 ms each.
+
+        Args:
+            done: called after each commit.
         """
+        try:
+            outcome = self._in_one(claim, run, finish)
+        except Exception as error:
+            if not is_too_slow(error):
+                raise
+            if len(claim.tasks) == 1:
+                outcome = self._too_slow(claim.tasks[0], error)
+                with self._engine.begin() as tx:
+                    finish(tx, claim, outcome)
+            else:
+                log.warning("%s: halve %d: %s", claim.name, len(claim.tasks), first_line(error))
+                for half in _halves(claim):
+                    self._transact(half, run, finish, done)
+                return
+        done(outcome)
+
+    def _in_one(self, claim: Claim, run: Run, finish: Finish) -> Outcome:
         try:
             with self._engine.begin() as tx:
                 outcome = run(tx, claim)
-                finish(tx, outcome)
+                finish(tx, claim, outcome)
                 return outcome
         except Exception as error:
             if not _is_subjects_fault(error):
                 raise
         with self._engine.begin() as tx:
             outcome = self._bisect(tx, claim, run)
-            finish(tx, outcome)
+            finish(tx, claim, outcome)
             return outcome
+
+    def _too_slow(self, task: ClaimedTask, error: Exception) -> Outcome:
+        """A lone subject took too long: perhaps only now, so it is tried again, and counted."""
+        log.warning("%s took too long: %s", task.subject, first_line(error))
+        decision = self._slow.decide(task, "too_slow", first_line(error))
+        if isinstance(decision, Failure):
+            return Outcome(failures=[decision])
+        return Outcome(retries=[decision])
 
     def _bisect(self, tx: Connection, claim: Claim, run: Run) -> Outcome:
         """Run a batch whose data is at fault: halve it until the bad one is alone."""
@@ -254,11 +296,9 @@ class Runtime:
                 log.warning("%s %s failed: %s", claim.name, task.subject, first_line(error))
                 reason = error.code if isinstance(error, AutorenewError) else "data"
                 return Outcome(failures=[Failure(task.subject, reason, first_line(error))])
-        middle = len(claim.tasks) // 2
-        halves = claim.subjects[:middle], claim.subjects[middle:]
         whole = Outcome()
-        for half in halves:
-            part = self._bisect(tx, claim.subset(half), run)
+        for half in _halves(claim):
+            part = self._bisect(tx, half, run)
             whole.done += part.done
             whole.again += part.again
             whole.retries += part.retries
@@ -278,14 +318,13 @@ class Runtime:
             calls.update(begun)
             return outcome
 
-        def finish(tx: Connection, outcome: Outcome) -> None:
+        def finish(tx: Connection, part: Claim, outcome: Outcome) -> None:
             if time.monotonic() - held_since > self._settings.lease_seconds / 2:
-                ledger.check_held(tx, claim)  # before anything leaves the house
+                ledger.check_held(tx, part)  # before anything leaves the house
             if len(outcome):
-                self._finish(tx, [claim], outcome)
+                self._finish(tx, [part], outcome)
 
-        outcome = self._transact(claim, begin, finish)
-        self._count(claim, outcome)
+        self._transact(claim, begin, finish, lambda outcome: self._count(claim, outcome))
         if calls:
             failpoint("worker.after_begin")
         return list(calls.items())
@@ -357,13 +396,23 @@ class Runtime:
         def record(tx: Connection, some: Claim) -> Outcome:
             return handler.record(tx, some, [by_subject[subject] for subject in some.subjects])
 
-        def finish(tx: Connection, outcome: Outcome) -> None:
+        def finish(tx: Connection, _part: Claim, outcome: Outcome) -> None:
             self._finish(tx, [claim for claim, _ in parts], outcome)
             failpoint("worker.before_finish")
 
-        outcome = self._transact(together, record, finish)
-        failpoint("worker.after_finish")
-        self._count(first, outcome)
+        def done(outcome: Outcome) -> None:
+            failpoint("worker.after_finish")
+            self._count(first, outcome)
+
+        self._transact(together, record, finish, done)
+        if isinstance(handler, Witnessing):
+            self._remember(handler, [answer[1] for _, answers in parts for answer in answers])
+
+    def _remember(self, handler: Witnessing[Any], calls: Sequence[Any]) -> None:
+        try:
+            handler.after_record(self._engine, calls)
+        except SQLAlchemyError as error:  # it is recorded, whatever comes now
+            log.warning("cannot look at what was recorded: %s", first_line(error))
 
     def _finish(self, tx: Connection, claims: Sequence[Claim], outcome: Outcome) -> None:
         retries = [jittered(retry, random.random()) for retry in outcome.retries]
@@ -412,6 +461,11 @@ class Runtime:
         ):
             if number:
                 metrics.tasks_ended.labels(claim.queue, claim.name, label).inc(number)
+
+
+def _halves(claim: Claim) -> tuple[Claim, Claim]:
+    middle = len(claim.tasks) // 2
+    return claim.subset(claim.subjects[:middle]), claim.subset(claim.subjects[middle:])
 
 
 def _is_circumstance(error: Exception) -> bool:

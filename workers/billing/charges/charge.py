@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from producers import history, ledger
 from producers.history import Event, by_task
@@ -35,6 +35,7 @@ from workers.billing.charges.attempt import (
 )
 from workers.billing.charges.invoices import issue_invoices
 from workers.billing.charges.numbering import Number
+from workers.billing.charges.remembered import Remembered
 from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState
 from workers.billing.payment_requests import store
 from workers.outside.attempts import DONE, Meaning, attempt, settle
@@ -168,6 +169,13 @@ class ChargeHandler:
         self._catalogue = catalogue
         self._clock = clock
         self._policy = policy
+        self._remembered = Remembered()
+
+    def before_claim(self, engine: Engine) -> None:
+        self._remembered.look(engine)
+
+    def after_record(self, engine: Engine, calls: Sequence[Attempt]) -> None:
+        self._remembered.recorded(engine, [uuid.UUID(call.charge.key) for call in calls])
 
     def begin(
         self, tx: Connection, claim: Claim
