@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -85,6 +86,6 @@ max_client_conn = 500
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
+            self._process.send_signal(signal.SIGQUIT)  # SIGTERM waits for its clients
             self._process.wait(20)
             self._process = None
