@@ -17,11 +17,12 @@ from pydantic_core import to_json
 from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy import Connection as Transaction
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from schemas.connections import GRACE_SECONDS, Connection
 from schemas.errors import AutorenewError, ConfigurationError, first_line
+from schemas.tables.base import ROLES
 from schemas.urls import split_database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -80,7 +81,7 @@ def connect(
     event.listen(engine, "handle_error", _note_lost_primary)
     event.listen(engine, "reset", _end_patience)
     if patient:
-        event.listen(engine, "begin", be_patient)
+        event.listen(engine, "begin", _begin_patiently)
     return engine
 
 
@@ -120,6 +121,14 @@ def _prepare(connection: Connection, _record: object) -> None:
 
     Through a pooler statements are not prepared: it hands each transaction to another session.
     """
+    try:
+        _look(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _look(connection: Connection) -> None:
     connection.adapters.register_dumper(list, _Lists)
     connection.autocommit = True
     found = connection.execute(_SESSION, prepare=False).fetchone()
@@ -136,14 +145,27 @@ def _prepare(connection: Connection, _record: object) -> None:
 
 def be_patient(tx: Transaction) -> None:
     """Let the statements of this transaction take long, such as a forecast over all services."""
-    connection = tx.connection.driver_connection
-    assert isinstance(connection, Connection)
-    connection.execute(_BE_PATIENT)  # not by ``tx``, which may be about to begin
-    connection.seconds = PATIENT_SECONDS + GRACE_SECONDS
+    tx.exec_driver_sql(_BE_PATIENT)
+    _driver(tx).seconds = PATIENT_SECONDS + GRACE_SECONDS
 
 
 # Not a query: the isolation level can still be set after it.
 _BE_PATIENT = f"SET LOCAL statement_timeout = '{PATIENT_SECONDS:.0f}s'"
+
+
+def _begin_patiently(tx: Transaction) -> None:
+    connection = _driver(tx)
+    try:
+        connection.execute(_BE_PATIENT)  # not by ``tx``, which has yet to begin
+    except psycopg.Error as error:
+        raise OperationalError(_BE_PATIENT, None, error) from None
+    connection.seconds = PATIENT_SECONDS + GRACE_SECONDS
+
+
+def _driver(tx: Transaction) -> Connection:
+    connection = tx.connection.driver_connection
+    assert isinstance(connection, Connection)
+    return connection
 
 
 def _end_patience(connection: Connection, _record: object, _state: object) -> None:
@@ -270,7 +292,7 @@ def are_large_objects_open(engine: Engine) -> bool:
 _IN_ORDER = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS is_migrated, current_user AS role,
         current_setting('TimeZone') IN ('UTC', 'Etc/UTC')
-        AND (current_user NOT LIKE 'autorenew\\_%' OR (
+        AND (current_user <> ALL(:roles) OR (
             current_setting('statement_timeout') <> '0'
             AND current_setting('idle_in_transaction_session_timeout') <> '0')) AS is_set
 """)
@@ -285,7 +307,8 @@ def check_schema(engine: Engine) -> None:
     try:
         with engine.connect() as connection:
             _check_encoding(connection)
-            found = connection.execute(_IN_ORDER).one()
+            roles = [f"autorenew_{role}" for role in ROLES]
+            found = connection.execute(_IN_ORDER, {"roles": roles}).one()
     except SQLAlchemyError as error:
         raise ConfigurationError(f"cannot use the database: {first_line(error)}") from None
     if not found.is_migrated:
