@@ -58,9 +58,19 @@ class _Lazy(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"autorenew: {for_terminal(line)}", err=True)
             sys.exit(2)
-        except SQLAlchemyError as error:
+        except Exception as error:
+            if not _is_of_the_database(error):
+                raise
             click.echo(f"autorenew: database: {for_terminal(first_line(error))}", err=True)
             sys.exit(2)
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether it is SQLAlchemy's, or the driver's where COPY goes past SQLAlchemy."""
+    driver = sys.modules.get("psycopg")  # imported by whoever uses it
+    return isinstance(error, SQLAlchemyError) or (
+        driver is not None and isinstance(error, driver.Error)
+    )
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
