@@ -321,8 +321,9 @@ class Runtime:
         def finish(tx: Connection, part: Claim, outcome: Outcome) -> None:
             if time.monotonic() - held_since > self._settings.lease_seconds / 2:
                 ledger.check_held(tx, part)  # before anything leaves the house
-            for ended in (*outcome.retries, *outcome.failures):
-                calls.pop(ended.subject, None)  # of an attempt that was too slow to be committed
+            ended = [e.subject for e in outcome.retries] + [e.subject for e in outcome.failures]
+            for subject in ended:
+                calls.pop(subject, None)  # of an attempt that was too slow to be committed
             if len(outcome):
                 self._finish(tx, [part], outcome)
 
