@@ -13,6 +13,7 @@ from datetime import date, datetime
 from functools import partial
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from monitoring import forecast, metrics
 from producers import ledger
@@ -29,7 +30,7 @@ from schemas import locks
 from schemas.catalogue import changes
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.database import be_patient
+from schemas.database import be_patient, is_too_slow
 from schemas.locks import Lock
 from schemas.rules.lifecycle import Step
 from schemas.settings import Settings
@@ -62,6 +63,7 @@ class Scheduler:
         self._sealer = Sealer(engine)
         self._witness = Witness()
         self._snapshot_on: date | None = None
+        self._parts = 1
         self._paused: set[str] = set()
 
     def stop(self) -> None:
@@ -108,6 +110,7 @@ class Scheduler:
             found += self._drain(RECOMPUTE_CHUNK, lambda tx: self._decide_again(tx, now))
         if recompute:
             found += self._in_chunk(lambda tx: self._recompute(tx, now))
+        self._parts = 1
         self._take_snapshot(now)
         self._sealer.seal()
         self._show(paused)
@@ -116,16 +119,25 @@ class Scheduler:
     def _drain(self, chunk: int, take: Callable[[Connection], int]) -> int:
         """Take chunk by chunk until one is not full; returns the total."""
         found = taken = self._in_chunk(take)
-        while taken >= chunk and not self._loop.is_stopping:
+        while taken >= self._most(chunk) and not self._loop.is_stopping:
             taken = self._in_chunk(take)
             found += taken
         return found
 
+    def _most(self, chunk: int) -> int:
+        """How many to take at once: fewer after a chunk that was too slow."""
+        return max(1, chunk // self._parts)
+
     def _in_chunk(self, take: Callable[[Connection], int]) -> int:
-        with self._engine.begin() as tx:
-            taken = take(tx)
-            if taken:
-                failpoint("scheduler.before_commit")
+        try:
+            with self._engine.begin() as tx:
+                taken = take(tx)
+                if taken:
+                    failpoint("scheduler.before_commit")
+        except DBAPIError as error:
+            if is_too_slow(error):  # until a whole round has been in time
+                self._parts = min(2 * self._parts, CHUNK)
+            raise
         if taken:
             failpoint("scheduler.after_commit")
         return taken
@@ -137,7 +149,7 @@ class Scheduler:
         """
         if not locks.try_to_take(tx, Lock.SWEEP):
             return 0  # another scheduler does it
-        rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": CHUNK}).all()
+        rows = tx.execute(_SWEEP, {"step": step, "now": now, "limit": self._most(CHUNK)}).all()
         services = sum(int(row.services) for row in rows)
         if rows:
             place = STEPS[step].place
@@ -150,7 +162,7 @@ class Scheduler:
     def _claim_notices(self, tx: Connection, now: datetime) -> int:
         """Claim the notices that are due; those of one customer and day form one e-mail."""
         parameters = {"step": Step.REMIND.value, "now": now}
-        first = tx.execute(_DUE, {**parameters, "limit": NOTICE_CHUNK}).all()
+        first = tx.execute(_DUE, {**parameters, "limit": self._most(NOTICE_CHUNK)}).all()
         if not first:
             return 0
         # And the other due notices of the same customers, so that they go into the same e-mail.
@@ -165,7 +177,7 @@ class Scheduler:
 
     def _decide_again(self, tx: Connection, now: datetime) -> int:
         """Decide anew about services that had nothing due before now, such as at a rollout."""
-        parameters = {"step": Step.DECIDE.value, "now": now, "limit": RECOMPUTE_CHUNK}
+        parameters = {"step": Step.DECIDE.value, "now": now, "limit": self._most(RECOMPUTE_CHUNK)}
         ids = [row.id for row in tx.execute(_DUE, parameters)]
         next_steps.decide_again(tx, ids, self._catalogue.current(tx), now)
         return len(ids)
@@ -187,7 +199,7 @@ class Scheduler:
             "brand": wanted.brand,
             "subsidiary": wanted.subsidiary,
             "ended": wanted.change_id is not None,
-            "limit": RECOMPUTE_CHUNK,
+            "limit": self._most(RECOMPUTE_CHUNK),
         }
         last, touched = tx.execute(_PAGE, parameters).one()
         if last is None:

@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from producers.ledger import Claim
+from producers.scheduler import scheduler as scheduling
+from producers.scheduler.scheduler import Scheduler
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import SystemClock
+from schemas.database import is_too_slow
+from schemas.settings import load_settings
 from tests.conftest import Database
+from tests.integration.test_guard import SERVICE
 from tests.integration.test_runtime import Inside, Outside, World
 
 # A batch of more than two of these takes longer than the deadline; two take half of it.
@@ -81,3 +89,33 @@ def test_attempts_and_answers_of_a_batch_that_is_too_slow_are_written_in_parts(
 
     assert world.done() == subjects
     assert world.tasks() == []
+
+
+def test_sweep_that_is_too_slow_is_made_in_smaller_parts(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "CHUNK", 40)
+    database.run(SERVICE, number=40)
+    database.run(
+        "UPDATE services SET next_step = 'request', next_subject = id,"
+        " next_step_at = now() - interval '1 minute'"
+    )
+    database.run(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END'"
+    )
+    database.run("CREATE TRIGGER slow BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION slow()")
+    database.run(
+        f"ALTER ROLE autorenew_scheduler IN DATABASE {database.name} SET statement_timeout = '0.3s'"
+    )
+    engine = database.engine("scheduler")
+    scheduler = Scheduler(engine, CatalogueCache(), SystemClock(), load_settings())
+
+    too_slow = 0
+    while database.value("SELECT count(*) FROM tasks") < 40:
+        try:
+            scheduler.round()
+        except OperationalError as error:
+            too_slow += is_too_slow(error)
+
+    assert too_slow == 2  # of 40, and of 20
