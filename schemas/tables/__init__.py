@@ -25,7 +25,7 @@ from schemas.tables.catalogue import (
 )
 from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
-from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock
+from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock, witnesses
 from schemas.tables.history import events, sealing, seals
 from schemas.tables.ledger import batches, enqueuers, lane_pauses, routes, sleeping_relays, tasks
 from schemas.tables.orders import order_lines, orders, rejected_documents
@@ -40,5 +40,5 @@ __all__ = [
     "payment_requests", "plans", "policies", "prices", "recomputations", "refunds",
     "rejected_documents", "renewals", "request_lines", "rollouts", "routes", "rows_from_json",
     "sealing", "seals", "services", "sleeping_relays", "subsidiaries", "subsidiary_changes",
-    "tasks", "virtual_clock",
+    "tasks", "virtual_clock", "witnesses",
 ]  # fmt: skip
