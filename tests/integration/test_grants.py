@@ -179,11 +179,11 @@ def live(world: Life) -> None:
         lambda reject: None, realm="shop",
     )  # fmt: skip
     with world.fleet.engine("api").begin() as tx:
-        waiting = [task.subject for task in failed.list_failed(tx)]
+        waiting = failed.list_failed(tx)
         failed.retry(tx, waiting)
     world.fleet.settle(30)
     with world.fleet.engine("api").begin() as tx:
-        give_up(tx, waiting[0])
+        give_up(tx, waiting[0].subject)
         lanes.pause(tx, "destructive", "x")
         lanes.resume(tx, "destructive")
     world.fleet.settle(30)
