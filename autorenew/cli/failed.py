@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, clock, database, say, show
 from autorenew.cli.selecting import counted, say_more, say_unmatched, selects, shortened
-from autorenew.cli.tasks import choose_one, make_ready
+from autorenew.cli.tasks import choose_one, find_or_nothing_done, make_ready, whole_second
 from producers.control import failed as failures
 from producers.control.selection import Filters, State
 from producers.steps import REFUND
@@ -56,8 +56,7 @@ def _row(one: failures.FailedTask, as_json: bool) -> Sequence[Any]:
         task.queue, task.name, task.subject, about.order_key, about.customer,
         services if as_json else shortened(services), ", ".join(about.plans) or None,
         task.reason, task.error, task.attempts, task.total_attempts,
-        task.first_failed_at and task.first_failed_at.replace(microsecond=0),
-        task.since.replace(microsecond=0), list(one.actions) if as_json else ", ".join(one.actions),
+        whole_second(task.first_failed_at), whole_second(task.since), list(one.actions) if as_json else ", ".join(one.actions),
     )  # fmt: skip
 
 
@@ -99,7 +98,7 @@ def cancel_failed(filters: Filters, yes: bool) -> None:
         raise click.UsageError("name SUBJECTS")
     engine = database()
     with engine.connect() as tx:
-        selection = failures.select(tx, filters)
+        selection = find_or_nothing_done(tx, replace(filters, states=frozenset({State.FAILED})))
         found = failures.with_actions(tx, selection.tasks)
     if not yes and found:
         show("failed tasks", COLUMNS, [_row(task, False) for task in found], json_lines=False)

@@ -16,7 +16,7 @@ from producers.control.lanes import Lane, Pause
 from schemas.values import PauseSource
 
 _lane = click.argument("lane", type=Text())
-_COUNTS = ("ready", "later", "leased", "failed")
+_COLUMNS = ("lane", "queue", "tasks", "later", "leased", "failed", "paused_at", "reason")
 
 
 @click.group()
@@ -30,22 +30,35 @@ def list_lanes(as_json: bool) -> None:
     """List the lanes, how many tasks each has in which state, and what pauses them."""
     with database().connect() as tx:
         found = all_lanes.list_lanes(tx)
-    columns = ("lane", "queue", *_COUNTS, "pauses")
-    show("lanes", columns, [_row(lane, as_json) for lane in found], json_lines=as_json)
+    if as_json:
+        for lane in found:
+            click.echo(json.dumps(_document(lane)))
+        return
+    show("lanes", _COLUMNS, [_row(lane) for lane in found], json_lines=False)
 
 
-def _row(lane: Lane, as_json: bool) -> Sequence[Any]:
-    said: Any = [_document(pause) for pause in lane.pauses]
-    if not as_json:
-        said = "; ".join(map(str, lane.pauses))
-    return (lane.lane, lane.queue, *(getattr(lane, name) for name in _COUNTS), said)
+def _row(lane: Lane) -> Sequence[Any]:
+    since = min((pause.paused_at for pause in lane.pauses), default=None)
+    return (
+        lane.lane, lane.queue, lane.waiting, lane.later, lane.leased, lane.failed,
+        since and since.replace(microsecond=0), "; ".join(map(str, lane.pauses)),
+    )  # fmt: skip
 
 
-def _document(pause: Pause) -> dict[str, Any]:
+def _document(lane: Lane) -> dict[str, Any]:
+    """The fields of a row, and each pause by itself."""
+    since = min((pause.paused_at for pause in lane.pauses), default=None)
+    pauses = [
+        {"pause": p.id, "source": p.source, "paused_by": p.paused_by, "reason": p.reason,
+         "paused_at": p.paused_at.isoformat()}
+        for p in lane.pauses
+    ]  # fmt: skip
     return {
-        "pause": pause.id, "source": pause.source, "paused_by": pause.paused_by,
-        "reason": pause.reason, "paused_at": pause.paused_at.isoformat(),
-    }  # fmt: skip
+        **dict(zip(_COLUMNS, _row(lane), strict=True)),
+        "paused_at": since and since.isoformat(),
+        "reason": "; ".join(pause.reason for pause in lane.pauses) or None,
+        "pauses": pauses,
+    }
 
 
 _HISTORY = text("SELECT at, name, detail FROM events WHERE subject = :subject ORDER BY at, id")
@@ -62,15 +75,11 @@ def show_lane(lane: str, as_json: bool) -> None:
         events = tx.execute(_HISTORY, {"subject": all_lanes.subject_of(lane)}).all()
     rows = [(e.at, e.name, *((e.detail or {}).get(n) for n in _DETAIL)) for e in events]
     if as_json:
-        documents = [
-            dict(zip(("lane", "queue", *_COUNTS, "pauses"), _row(one, True), strict=True))
-            for one in found
-        ]
+        documents = [_document(one) for one in found]
         history = [dict(event._mapping) for event in events]
         click.echo(json.dumps({"lane": lane, "queues": documents, "history": history}, default=str))
         return
-    columns = ("lane", "queue", *_COUNTS, "pauses")
-    show("lane", columns, [_row(one, False) for one in found], json_lines=False)
+    show("lane", _COLUMNS, [_row(one) for one in found], json_lines=False)
     show("history", ("at", "event", *_DETAIL), rows, json_lines=False)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from autorenew.cli.selecting import (
     shortened,
 )
 from producers.control import lanes, naming, running
+from producers.control.naming import UnknownName
 from producers.control.running import Outcome
 from producers.control.selection import About, Filters, Selection, State, Task, describe, find
 
@@ -71,13 +73,13 @@ def row(task: Task, about: About, *, as_json: bool) -> Sequence[Any]:
     services = [str(service) for service in about.services]
     return (
         task.state, task.queue, task.name, task.subject, about.order_key, about.customer,
-        services if as_json else shortened(services), task.lane, _second(task.until), task.reason,
-        task.error, task.attempts, task.total_attempts, _second(task.first_failed_at),
-        _second(task.since),
+        services if as_json else shortened(services), task.lane, whole_second(task.until), task.reason,
+        task.error, task.attempts, task.total_attempts, whole_second(task.first_failed_at),
+        whole_second(task.since),
     )  # fmt: skip
 
 
-def _second(moment: Any) -> Any:
+def whole_second(moment: datetime | None) -> datetime | None:
     return moment and moment.replace(microsecond=0)
 
 
@@ -154,6 +156,16 @@ def run_tasks(
     make_ready(filters, limit=limit, dry_run=dry_run, as_json=as_json)
 
 
+def find_or_nothing_done(
+    tx: Connection, filters: Filters, *, limit: int | None = None
+) -> Selection:
+    """What a command is to act on; an unknown name beside good ones stops it before it acts."""
+    try:
+        return find(tx, filters, limit=limit)
+    except UnknownName as error:
+        raise UnknownName(f"{error}\nnothing was done") from None
+
+
 def choose_one(filters: Filters, everything: bool) -> None:
     if everything == bool(filters.names):
         raise click.UsageError("name SUBJECTS, or --all")
@@ -165,7 +177,7 @@ def make_ready(
     """Make what is selected ready, say what became of it, and exit."""
     engine = database()
     with engine.connect() as tx:
-        selection = find(tx, filters, limit=limit)
+        selection = find_or_nothing_done(tx, filters, limit=limit)
         about = describe(tx, selection.tasks) if dry_run or as_json else {}
     if dry_run:
         show_tasks(selection, about, as_json=as_json)
@@ -214,7 +226,7 @@ def _say_outcome(outcome: Outcome, selection: Selection) -> None:
 def _say_held(tx: Connection, held: Sequence[Task]) -> None:
     for lane in sorted({task.lane for task in held}):
         number = sum(task.lane == lane for task in held)
-        say(f"{number} of them wait: lane {lane} is paused")
+        say(f"{number} of them {'waits' if number == 1 else 'wait'}: lane {lane} is paused")
         for pause in lanes.paused(tx, lane):
             say(f"  pause {pause}")
 

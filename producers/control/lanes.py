@@ -72,6 +72,11 @@ class Lane:
     failed: int
     pauses: tuple[Pause, ...] = ()
 
+    @property
+    def waiting(self) -> int:
+        """Tasks that no person has to decide about."""
+        return self.ready + self.later + self.leased
+
 
 # What waits in no batch is found by its index, what has failed by another: nothing of what is in
 # batches is counted one by one.
@@ -254,8 +259,8 @@ def resume(
     )
     gone = set(tx.execute(_END, {"lane": lane, "ids": [p.id for p in chosen]}).scalars())
     ended = [pause for pause in chosen if pause.id in gone]
-    if ended:  # whatever else stands: who ends that at the same moment may not see it gone
-        tx.execute(_SEND_AGAIN, {"lane": lane})
+    # Whatever else stands: who ends that at the same moment may not see this one gone.
+    tx.execute(_SEND_AGAIN, {"lane": lane})
     if lane == DESTRUCTIVE_LANE and any(p.source is PauseSource.GUARD for p in ended):
         tx.execute(_FORGET_ENDS)
     history.record(

@@ -88,8 +88,7 @@ def subjects_of(tx: Connection, name: str, *, upstream: str | None = None) -> Su
     named = {kind: find(tx, name, upstream) for kind, find in _KINDS.items() if kind != "service"}
     known = {kind: subjects for kind, subjects in named.items() if subjects is not None}
     if not known:
-        what = "id, order key, customer or domain"
-        raise UnknownName(f"there is no {what if number else what.removeprefix('id, ')} {name!r}")
+        raise UnknownName(f"nothing is known as {name!r}: no id, order key, customer or domain")
     if len(known) > 1:
         forms = " or ".join(f"{kind}:{name}" for kind in known)
         raise UnknownName(f"{name!r} may be {' or '.join(known)}: say {forms}")

@@ -95,7 +95,7 @@ class Task:
 
     Attributes:
         until: when it is tried again, rescued, or loses its lease.
-        since: when it became ready, or failed.
+        since: when it became ready, or failed; None: it waits for its time.
         first_failed_at: when it failed for the first time, whatever was retried since.
         attempts: that failed since it was last enqueued or retried.
         total_attempts: that failed in all.
@@ -109,7 +109,7 @@ class Task:
     lane: str
     state: State
     until: datetime | None
-    since: datetime
+    since: datetime | None
     first_failed_at: datetime | None
     attempts: int
     total_attempts: int
@@ -144,8 +144,8 @@ class Selection:
 # Each part has an index of its own: what has failed, what is in no batch, what is in one.
 _FIND = text("""
     WITH stored AS (
-        SELECT name, subject, queue, lane, 'failed' AS state, NULL::timestamptz AS until, run_at,
-            first_failed_at, attempts, total_attempts, reason, error, NULL::uuid AS batch
+        SELECT name, subject, queue, lane, 'failed' AS state, NULL::timestamptz AS until,
+            least(run_at, clock_timestamp()) AS run_at, first_failed_at, attempts, total_attempts, reason, error, NULL::uuid AS batch
         FROM tasks WHERE :failed AND state = 'failed'
         UNION ALL
         SELECT name, subject, queue, lane,
@@ -169,7 +169,8 @@ _FIND = text("""
                 ELSE s.state END AS shown
         FROM stored AS s LEFT JOIN (SELECT DISTINCT lane FROM lane_pauses) AS p ON p.lane = s.lane
     )
-    SELECT name, subject, queue, lane, shown AS state, until, run_at AS since, first_failed_at,
+    SELECT name, subject, queue, lane, shown AS state, until,
+        CASE WHEN run_at <= clock_timestamp() THEN run_at END AS since, first_failed_at,
         attempts, greatest(total_attempts, attempts) AS total_attempts, reason, error, batch,
         is_lane_paused, count(*) OVER () AS total
     FROM told
@@ -200,9 +201,7 @@ def find(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) ->
         UnknownLane: it names no lane.
     """
     _check(tx, filters)
-    named = {
-        name: naming.subjects_of(tx, name, upstream=filters.upstream) for name in filters.names
-    }
+    named = _named(tx, filters)
     states = filters.states or frozenset(State)
     found = tx.execute(
         _FIND,
@@ -228,6 +227,20 @@ def find(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) ->
     subjects = {task.subject for task in tasks}
     unmatched = () if total > len(tasks) else tuple(n for n, s in named.items() if not s & subjects)
     return Selection(tasks, total, unmatched)
+
+
+def _named(tx: Connection, filters: Filters) -> dict[str, frozenset[uuid.UUID]]:
+    """Name -> the subjects that it means; every name that is wrong is told at once."""
+    named = {}
+    wrong = []
+    for name in filters.names:
+        try:
+            named[name] = naming.subjects_of(tx, name, upstream=filters.upstream)
+        except UnknownName as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UnknownName("\n".join(wrong))
+    return named
 
 
 def _check(tx: Connection, filters: Filters) -> None:
