@@ -73,9 +73,9 @@ def row(task: Task, about: About, *, as_json: bool) -> Sequence[Any]:
     services = [str(service) for service in about.services]
     return (
         task.state, task.queue, task.name, task.subject, about.order_key, about.customer,
-        services if as_json else shortened(services), task.lane, whole_second(task.until), task.reason,
-        task.error, task.attempts, task.total_attempts, whole_second(task.first_failed_at),
-        whole_second(task.since),
+        services if as_json else shortened(services), task.lane, whole_second(task.until),
+        task.reason, task.error, task.attempts, task.total_attempts,
+        whole_second(task.first_failed_at), whole_second(task.since),
     )  # fmt: skip
 
 

@@ -145,7 +145,8 @@ class Selection:
 _FIND = text("""
     WITH stored AS (
         SELECT name, subject, queue, lane, 'failed' AS state, NULL::timestamptz AS until,
-            least(run_at, clock_timestamp()) AS run_at, first_failed_at, attempts, total_attempts, reason, error, NULL::uuid AS batch
+            least(run_at, clock_timestamp()) AS run_at, first_failed_at, attempts, total_attempts,
+            reason, error, NULL::uuid AS batch
         FROM tasks WHERE :failed AND state = 'failed'
         UNION ALL
         SELECT name, subject, queue, lane,

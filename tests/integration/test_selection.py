@@ -430,7 +430,10 @@ def test_operator_is_whom_the_setting_names_or_the_user_of_the_system(
     assert second == "night shift"
 
 
-def test_what_a_customer_is_done_for_says_which_operator_did_it(cli: Any, life: Any) -> None:
+def test_command_of_a_customer_says_which_operator_gave_it(
+    cli: Any, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTORENEW_CLOCK", "virtual")
     world = life()
     first = world.order()
 

@@ -83,7 +83,9 @@ def _pauses() -> None:
 def _selection() -> None:
     """Tasks are found by what a person knows of them, and made ready."""
     op.execute("GRANT SELECT (customer_id) ON orders, payment_requests TO autorenew_api")
-    op.execute("GRANT SELECT (request_id, service_id, released_at) ON request_lines TO autorenew_api")
+    op.execute("""
+        GRANT SELECT (request_id, service_id, released_at) ON request_lines TO autorenew_api
+    """)
     op.execute("GRANT SELECT (starts, batched) ON tasks TO autorenew_api")
     op.execute("""
         GRANT SELECT (id, queue, name, subjects, size, until) ON batches TO autorenew_api
