@@ -32,7 +32,8 @@ _SERVICE = text("SELECT id FROM services WHERE id = :id")
 _ORDER = text("SELECT id FROM orders WHERE id = :id")
 _BY_KEY = text("""
     SELECT id, upstream FROM orders
-    WHERE key = :key AND (CAST(:upstream AS text) IS NULL OR upstream = :upstream)
+    WHERE key = CAST(:key AS text)
+      AND (CAST(:upstream AS text) IS NULL OR upstream = :upstream)
     ORDER BY upstream
 """)
 _CUSTOMER = text("SELECT id FROM customers WHERE id = :id")

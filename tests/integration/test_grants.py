@@ -94,8 +94,8 @@ SAMPLES = {
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     **dict.fromkeys(("upstream", "domain", "cause", "reason", "channel", "by"), "x"),
-    "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x", "unassigned": True,
-    "places": [1],
+    "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
+    "unassigned": True, "places": [1],
 }  # fmt: skip
 
 
