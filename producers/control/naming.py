@@ -55,12 +55,12 @@ _OF_SERVICES = text("""
 """)
 # From the tasks there are, where nothing leads from a customer: a ledger is short, tables are long.
 _OF_CUSTOMER = text("""
-    SELECT id FROM services WHERE customer_id = :id
-    UNION SELECT id FROM emails WHERE customer_id = :id
+    SELECT id FROM services WHERE customer_id = :customer
+    UNION SELECT id FROM emails WHERE customer_id = :customer
     UNION SELECT o.id FROM tasks AS t JOIN orders AS o ON o.id = t.subject
-        WHERE o.customer_id = :id
+        WHERE o.customer_id = :customer
     UNION SELECT r.id FROM tasks AS t JOIN payment_requests AS r ON r.id = t.subject
-        WHERE r.customer_id = :id
+        WHERE r.customer_id = :customer
 """)
 
 
@@ -118,7 +118,7 @@ def _of_service(tx: Connection, name: str, _upstream: str | None) -> Subjects | 
 def _of_customer(tx: Connection, name: str, _upstream: str | None) -> Subjects | None:
     if tx.execute(_CUSTOMER, {"id": name}).first() is None:
         return None
-    return frozenset(tx.execute(_OF_CUSTOMER, {"id": name}).scalars())
+    return frozenset(tx.execute(_OF_CUSTOMER, {"customer": name}).scalars())
 
 
 def _of_domain(tx: Connection, name: str, _upstream: str | None) -> Subjects | None:

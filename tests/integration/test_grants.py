@@ -93,7 +93,7 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
-    **dict.fromkeys(("upstream", "domain", "cause", "reason", "channel", "by"), "x"),
+    **dict.fromkeys(("upstream", "domain", "cause", "channel", "customer"), "x"),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
     "unassigned": True, "places": [1],
 }  # fmt: skip
