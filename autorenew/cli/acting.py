@@ -60,6 +60,8 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def run(*args: Any, by: str | None, because: str | None, **kwargs: Any) -> Any:
+            if by is not None and by.casefold() == "guard":
+                raise click.UsageError("--by: the guard is no person")
             told = {"because": because} if tells else {}
             who = Operator(by or load_settings().operator or user(), because)
             with history.acting(who):

@@ -202,17 +202,26 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
     send(document, as_json, engine)
 
 
+_KNOWN = text("SELECT id FROM services WHERE id = ANY(:ids)")
+
+
 @service.command()
 @_services
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @acts(required=True)
 def end(services: Sequence[uuid.UUID], because: str, yes: bool) -> None:
     """End SERVICES now, as an operator: whatever was paid, told or failed. It cannot be undone."""
-    if not yes:
-        click.confirm(f"{len(services)} services will be deleted now. Go on?", abort=True)
     engine = database()
+    with engine.connect() as tx:
+        known = set(tx.execute(_KNOWN, {"ids": list(services)}).scalars())
+    if unknown := [str(service) for service in services if service not in known]:
+        raise AutorenewError(f"there is no service {', '.join(unknown)}; nothing was done")
+    if not yes:
+        click.confirm(f"{len(known)} services will be deleted now. Go on?", abort=True)
     with engine.begin() as tx:
         ended = ending.end(tx, services, because, CatalogueCache().current(tx), clock(engine).now())
+    for service in known - set(ended):
+        say(f"{service}: it is not delivered, or has ended", err=True)
     say(f"{len(ended)} of {len(set(services))} services are ending")
     sys.exit(0 if len(ended) == len(set(services)) else 1)
 

@@ -96,6 +96,9 @@ _LIST = text("""
         UNION
         SELECT lane, queue FROM unnest(CAST(:lanes AS text[]), CAST(:queues AS text[]))
             AS fixed(lane, queue)
+        UNION
+        SELECT p.lane, '' FROM lane_pauses AS p
+        WHERE p.lane <> ALL(:lanes) AND NOT EXISTS (SELECT FROM routes AS r WHERE r.lane = p.lane)
     )
     SELECT k.lane, k.queue,
         coalesce(sum(c.tasks) FILTER (WHERE c.state = 'ready'), 0)::bigint AS ready,
@@ -109,7 +112,10 @@ _PAUSES = text("""
     SELECT id, lane, source, paused_by, reason, paused_at FROM lane_pauses
     WHERE CAST(:lane AS text) IS NULL OR lane = :lane ORDER BY lane, id
 """)
-_IS_KNOWN = text("SELECT 1 FROM routes WHERE lane = :lane LIMIT 1")
+_IS_KNOWN = text("""
+    SELECT 1 WHERE EXISTS (SELECT FROM routes WHERE lane = :lane)
+        OR EXISTS (SELECT FROM lane_pauses WHERE lane = :lane)
+""")
 
 
 def list_lanes(tx: Connection) -> list[Lane]:

@@ -6,7 +6,7 @@ it returned and on nothing else. A filter that names nothing known is an error a
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -78,12 +78,6 @@ class Filters:
     service: str | None = None
     upstream: str | None = None
     older_than: timedelta | None = None
-
-    @property
-    def are_empty(self) -> bool:
-        """Whether nothing but a state narrows it."""
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        return not any(value for name, value in told.items() if name not in ("states", "upstream"))
 
 
 ALL = Filters()
