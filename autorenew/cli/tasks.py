@@ -84,17 +84,27 @@ def whole_second(moment: datetime | None) -> datetime | None:
 
 
 _EMAIL = text("SELECT email FROM customers WHERE id = :id")
+# The newest ones, in order.
 _HISTORY = text("""
-    SELECT at, subject, name, attempt, detail FROM events WHERE subject = ANY(:subjects)
-    ORDER BY at, id
+    SELECT * FROM (
+        SELECT at, id, subject, name, attempt, detail FROM events WHERE subject = ANY(:subjects)
+        ORDER BY at DESC, id DESC LIMIT :limit
+    ) AS newest ORDER BY at, id
 """)
 
 
 @tasks.command("show")
 @click.argument("name", type=Text())
 @click.option("--upstream", type=Text(), help="Needed where several use the same order key.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="So many subjects, tasks and events (the newest) at most.",
+)
 @as_json
-def show_task(name: str, upstream: str | None, as_json: bool) -> None:
+def show_task(name: str, upstream: str | None, limit: int, as_json: bool) -> None:
     """Show whom NAME is about, its tasks and its history: any id of a list, or a name.
 
     Also the id of a payment request or of an e-mail, which no other command opens.
@@ -102,13 +112,14 @@ def show_task(name: str, upstream: str | None, as_json: bool) -> None:
     filters = Filters(names=(name,), upstream=upstream)
     with database().connect() as tx:
         subjects = sorted(naming.subjects_of(tx, name, upstream=upstream))
-        selection = find(tx, filters)
-        about = describe(tx, [_Subject(subject) for subject in subjects])
+        selection = find(tx, filters, limit=limit)
+        listed = {*subjects[:limit], *(task.subject for task in selection.tasks)}
+        about = describe(tx, [_Subject(subject) for subject in sorted(listed)])
         emails = {
             customer: tx.execute(_EMAIL, {"id": customer}).scalar()
             for customer in {a.customer for a in about.values() if a.customer}
         }
-        events = tx.execute(_HISTORY, {"subjects": subjects}).all()
+        events = tx.execute(_HISTORY, {"subjects": subjects, "limit": limit}).all()
     said = [
         (
             a.kind, subject, a.customer, emails.get(a.customer or ""), a.order_key,
@@ -181,7 +192,7 @@ def make_ready(
         about = describe(tx, selection.tasks) if dry_run or as_json else {}
     if dry_run:
         show_tasks(selection, about, as_json=as_json)
-        say_unmatched(selection.unmatched, "no such task")
+        say_unmatched(selection.unmatched, _missing(filters))
         if not as_json:
             say(f"{counted(len(selection.tasks))} would be made ready")
         sys.exit(1 if selection.unmatched else 0)
@@ -197,9 +208,13 @@ def make_ready(
         _say_outcome(whole, selection)
         with engine.connect() as tx:
             _say_held(tx, whole.held)
-    say_unmatched(selection.unmatched, "no such task")
+    say_unmatched(selection.unmatched, _missing(filters))
     idle = {task.subject for task in whole.left} - {t.subject for t in _done(whole)}
     sys.exit(1 if selection.unmatched or (filters.names and idle) else 0)
+
+
+def _missing(filters: Filters) -> str:
+    return "no failed task" if filters.states == {State.FAILED} else "no such task"
 
 
 def _done(outcome: Outcome) -> list[Any]:

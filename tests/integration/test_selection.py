@@ -141,7 +141,7 @@ class TestRetry:
         result = cli("failed", "retry", "k-1", "k-2")
 
         assert result.exit_code == 1
-        assert "k-1: no such task" in result.stderr
+        assert "k-1: no failed task" in result.stderr
         assert result.stdout.startswith("1 task is ready again\n")
 
     def test_of_a_name_that_may_be_two_things_asks_which(self, cli: Any, shop: Shop) -> None:
