@@ -7,6 +7,7 @@ from typing import Any
 import dramatiq
 from sqlalchemy import Engine
 
+from producers import counters
 from producers.intake.links import Links
 from producers.steps import BILLING, QUEUES, ROLE_OF_QUEUE, UNIVERSES, steps_of
 from schemas.catalogue.store import CatalogueCache
@@ -181,6 +182,7 @@ def add_actors(
     runtime: Callable[[str], Runtime],
 ) -> None:
     """Make an actor ``queue.task`` of every handler; ``runtime`` gives a queue's runtime."""
+    counters.of_worker(chosen)
     for queue, queue_handlers in chosen.items():
         for handler in queue_handlers:
             dramatiq.Actor(

@@ -38,6 +38,7 @@ def _start(settings: Settings, application: str, *roles: str) -> tuple[Engine, C
 @click.command()
 def intake() -> None:
     """Take orders and commands from the AMQP queue `intake` until stopped."""
+    from producers import counters
     from producers.intake import Intake
     from producers.intake.amqp import AmqpIntake
     from schemas.catalogue.store import CatalogueCache
@@ -46,6 +47,7 @@ def intake() -> None:
     url = settings.need("broker_url")
     engine, fleet_clock = _start(settings, "autorenew intake", "api")
     consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), fleet_clock, realms(settings)))
+    counters.of_intake("amqp")
     metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()
@@ -54,6 +56,7 @@ def intake() -> None:
 @click.command()
 def relay() -> None:
     """Carry ready tasks from the ledger to RabbitMQ until stopped."""
+    from producers import counters
     from producers.relay.relay import Relay
     from producers.relay.transport import RabbitTransport
 
@@ -61,6 +64,7 @@ def relay() -> None:
     url = settings.need("broker_url")
     engine, fleet_clock = _start(settings, "autorenew relay", "relay")
     running = Relay(engine, RabbitTransport(url), settings, fleet_clock)
+    counters.of_relay()
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
@@ -69,12 +73,14 @@ def relay() -> None:
 @click.command()
 def scheduler() -> None:
     """Enqueue due renewals, reminders and ends until stopped; any number may run."""
+    from producers import counters
     from producers.scheduler.scheduler import Scheduler
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
     engine, fleet_clock = _start(settings, "autorenew scheduler", "scheduler")
     running = Scheduler(engine, CatalogueCache(), fleet_clock, settings)
+    counters.of_scheduler()
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
