@@ -38,14 +38,22 @@ def _start(settings: Settings, application: str, *roles: str) -> tuple[Engine, C
 @click.command()
 def intake() -> None:
     """Take orders and commands from the AMQP queue `intake` until stopped."""
+    from producers import broker, topology
     from producers.intake import Intake
     from producers.intake.amqp import AmqpIntake
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
-    url = settings.need("broker_url")
+    urls = settings.need("broker_url")
+    topology.check_upstreams(settings.intake_upstreams)
+    broker.check(urls)
     engine, fleet_clock = _start(settings, "autorenew intake", "api")
-    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), fleet_clock, realms(settings)))
+    consumer = AmqpIntake(
+        urls,
+        Intake(engine, CatalogueCache(), fleet_clock, realms(settings)),
+        upstreams=settings.intake_upstreams,
+        keep_days=settings.rejected_days,
+    )
     metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()
@@ -54,13 +62,15 @@ def intake() -> None:
 @click.command()
 def relay() -> None:
     """Carry ready tasks from the ledger to RabbitMQ until stopped."""
+    from producers import broker
     from producers.relay.relay import Relay
     from producers.relay.transport import RabbitTransport
 
     settings = load_settings()
-    url = settings.need("broker_url")
+    urls = settings.need("broker_url")
+    broker.check(urls)
     engine, fleet_clock = _start(settings, "autorenew relay", "relay")
-    running = Relay(engine, RabbitTransport(url), settings, fleet_clock)
+    running = Relay(engine, RabbitTransport(urls), settings, fleet_clock)
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
@@ -89,13 +99,15 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 
     SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
+    from producers import broker
     from producers.steps import ROLE_OF_QUEUE
     from workers.bootstrap import check_far_sides, check_queues, handlers
     from workers.launcher import Launcher
 
     settings = load_settings()
-    settings.need("broker_url")
+    urls = settings.need("broker_url")
     chosen = check_queues(queues)
+    broker.check(urls)
     roles = sorted({ROLE_OF_QUEUE[queue] for queue in chosen})
     engine, fleet_clock = _start(settings, "autorenew worker", *roles)
     handlers(settings, chosen, fleet_clock)  # report missing settings once, here

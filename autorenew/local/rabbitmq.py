@@ -158,9 +158,7 @@ class PrivateRabbitMQ:
             )
         with (self._folder / "log/stdout").open("ab") as log:
             self._process = subprocess.Popen(
-                self._server.command(
-                    self._folder, str(self._server.scripts / "rabbitmq-server")
-                ),
+                self._server.command(self._folder, str(self._server.scripts / "rabbitmq-server")),
                 env=self._environment,
                 cwd=self._folder,
                 start_new_session=True,

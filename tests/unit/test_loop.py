@@ -37,6 +37,11 @@ def run(*outcomes: Exception | float, causes: dict[type[Exception], str] | None 
     return loop
 
 
+@pytest.fixture(autouse=True)
+def every_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "producers.loop")
+
+
 def pauses(caplog: pytest.LogCaptureFixture) -> list[float]:
     """How long the loop waited after each error."""
     found = []
