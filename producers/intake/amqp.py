@@ -35,6 +35,8 @@ POLL_SECONDS = 0.2
 # nothing for half an hour; then they go back to the queue, where they stay until they can be taken.
 HOLD_SECONDS = 600.0
 TIDY_EVERY_SECONDS = 60.0
+HEARTBEAT_SECONDS = 20
+LONGEST_PAUSE = 5.0
 # More documents than this that each fail by themselves: it is not the documents.
 MOST_SUSPECTS = 20
 
@@ -63,7 +65,7 @@ class AmqpIntake:
     def __init__(
         self, urls: str, intake: Intake, *, upstreams: Sequence[str] = (), keep_days: int = 0
     ) -> None:
-        self._hosts = Hosts(urls, name="autorenew intake", heartbeat=20)
+        self._hosts = Hosts(urls, name="autorenew intake", heartbeat=HEARTBEAT_SECONDS)
         self._queues = (INTAKE_QUEUE, *map(queue_of, upstreams))
         self._intake = intake
         self._keep_days = keep_days
@@ -74,7 +76,12 @@ class AmqpIntake:
         self._suspects: list[Delivery] = []
         self._next_tidy = 0.0
         causes = dict.fromkeys((BrokerLost, BrokerUnreachable, ConsumerCancelled), "broker")
-        self._loop = Loop("intake", self._round, causes=causes, meanwhile=self._serve)
+        self._loop = Loop(
+            *("intake", self._round),
+            causes=causes,
+            longest_pause=LONGEST_PAUSE,
+            meanwhile=self._serve,
+        )
 
     def stop(self) -> None:
         """Have :meth:`run` return after the turn it is in."""

@@ -4,6 +4,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pika
@@ -28,13 +29,19 @@ pytestmark = pytest.mark.rabbitmq
 def fleet(fleet_of: Any) -> Iterator[PrivateFleet]:
     """With an intake that runs in this process."""
     fleet = fleet_of()
+    with running_intake(fleet):
+        yield fleet
+
+
+@contextmanager
+def running_intake(fleet: PrivateFleet, **options: Any) -> Iterator[None]:
+    """An intake that runs in a thread of this process."""
     engine = connect(fleet.database_url("api"))
-    consumer = AmqpIntake(
-        fleet.broker_url("intake"), Intake(engine, CatalogueCache(), SystemClock())
-    )
+    intake = Intake(engine, CatalogueCache(), SystemClock())
+    consumer = AmqpIntake(fleet.broker_url("intake"), intake, **options)
     thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
-    yield fleet
+    yield
     consumer.stop()
     thread.join(10)
     assert not thread.is_alive()
