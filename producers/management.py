@@ -2,6 +2,7 @@
 
 import json
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
@@ -47,8 +48,9 @@ class Management:
         )
         self._vhost = vhost
         self._user = unquote(parts.username)
+        credentials = f"{self._user}:{unquote(parts.password)}"
         self._headers = {
-            **urllib3.make_headers(basic_auth=f"{self._user}:{unquote(parts.password)}"),
+            "Authorization": f"Basic {b64encode(credentials.encode()).decode()}",
             "Content-Type": "application/json",
         }
         self._http = urllib3.PoolManager(

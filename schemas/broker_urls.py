@@ -71,6 +71,8 @@ def _parse(url: str) -> BrokerUrl:
         raise ValueError("has a #: in a password it is written %23")
     if parts.username is not None and parts.password is None:
         raise ValueError("names a user without a password")
+    if "," in parts.path:
+        raise ValueError("a , is followed by another URL (in a vhost it is written %2C)")
     if parts.path.count("/") > 1:
         raise ValueError("names a vhost with a /: there it is written %2F")
     return BrokerUrl(

@@ -67,6 +67,7 @@ def setup() -> None:
     urls = settings.need("broker_url")
     passwords = {u: p.get_secret_value() for u, p in settings.broker_passwords.items()}
     topology.check_users(passwords)
+    topology.check_upstreams(settings.intake_upstreams)
     management: Management | None = None
     version: tuple[int, ...] = ()
     if passwords or settings.broker_management_url:

@@ -13,6 +13,7 @@ from autorenew.cli.common import clock, database, on_stop, realms, say
 from monitoring import metrics
 from producers.control import own_clock
 from producers.control.own_clock import WrongClock
+from schemas import logs
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
 from schemas.role_check import check_role
@@ -107,6 +108,7 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     settings = load_settings()
     urls = settings.need("broker_url")
     chosen = check_queues(queues)
+    logs.name_process(f"worker {','.join(chosen)}")
     broker.check(urls)
     roles = sorted({ROLE_OF_QUEUE[queue] for queue in chosen})
     engine, fleet_clock = _start(settings, "autorenew worker", *roles)

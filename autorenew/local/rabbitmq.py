@@ -68,15 +68,17 @@ class PrivateRabbitMQ:
 
     Args:
         server: its version; by default the one that is installed.
+        configuration: more lines of ``rabbitmq.conf``.
     """
 
     ADMIN = "admin"
 
-    def __init__(self, folder: Path, server: Server | None = None) -> None:
+    def __init__(self, folder: Path, server: Server | None = None, configuration: str = "") -> None:
         server = server or find_server()
         if server is None:
             raise ConfigurationError(HINT)
         self._server = server
+        self._more = configuration
         self._folder = folder.absolute()
         (self._folder / "log").mkdir(parents=True, exist_ok=True)
         self.port, self._distribution, self._epmd_port, self.management_port = (
@@ -104,7 +106,7 @@ class PrivateRabbitMQ:
         """
         lines = "\n".join(line.strip() for line in configuration.strip().splitlines())
         for name, content in (
-            ("rabbitmq.conf", lines + "\n"),
+            ("rabbitmq.conf", f"{lines}\n{self._more}\n"),
             ("enabled_plugins", "[rabbitmq_management].\n"),
             ("empty", ""),
         ):

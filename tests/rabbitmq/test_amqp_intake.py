@@ -48,13 +48,19 @@ def running_intake(fleet: PrivateFleet, **options: Any) -> Iterator[None]:
     engine.dispose()
 
 
-def send(fleet: PrivateFleet, *bodies: bytes, user: str = "upstream", **properties: Any) -> None:
+def send(
+    fleet: PrivateFleet,
+    *bodies: bytes,
+    user: str = "upstream",
+    exchange: str = "intake",
+    **properties: Any,
+) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url(user)))
     channel = connection.channel()
     channel.confirm_delivery()
     fields = {"user_id": user, "delivery_mode": 2} | properties
     for each in bodies:
-        channel.basic_publish("intake", "", each, pika.BasicProperties(**fields), mandatory=True)
+        channel.basic_publish(exchange, "", each, pika.BasicProperties(**fields), mandatory=True)
     connection.close()
 
 

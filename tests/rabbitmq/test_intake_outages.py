@@ -1,5 +1,6 @@
 """What intake does while its database is away, and with documents that it cannot take."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -83,6 +84,7 @@ def test_outage_of_the_database_costs_no_document_however_often_it_is_retried(
     fleet: PrivateFleet, postgres: PrivatePostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     """150 s without a database moved 48 of 48 orders to intake.dead, one delivery a retry."""
+    caplog.set_level(logging.INFO, "producers.loop")
     give_up_after(fleet, GIVES_UP_AFTER)
     with running_intake(fleet):
         send(fleet, body(order("k-0")))
