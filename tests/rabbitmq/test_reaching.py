@@ -18,7 +18,11 @@ from tests.rabbitmq.test_transport import messages
 from tests.support.brokers import server_of
 from tests.support.given import wait_until
 
-pytestmark = pytest.mark.rabbitmq
+pytestmark = [
+    pytest.mark.rabbitmq,
+    # pika leaves the socket of a failed handshake to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 NOBODY = "amqp://a:b@127.0.0.1:1"
 

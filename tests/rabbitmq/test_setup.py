@@ -125,7 +125,7 @@ def test_policy_of_others_that_wins_is_named(fleet: PrivateFleet, vhost: str) ->
 
     assert done.exit_code == 1
     assert "the policy theirs wins over autorenew-intake:" in done.output
-    assert "below" not in done.output
+    assert "the policy below" not in done.output
 
 
 def test_queues_of_the_release_before_are_brought_up_to_date(
