@@ -19,6 +19,7 @@ HEALTHY_SECONDS = 10.0
 STEADY_SECONDS = 1.0
 REMIND_SECONDS = 600.0
 DEFECT = "defect"
+_OUTAGES = ("broker", "database", "system")
 
 
 @dataclass(slots=True)
@@ -120,9 +121,10 @@ class Loop:
         cause, said, now = self._cause_of(error), first_line(error), time.monotonic()
         metrics.loop_failures.labels(self._name, cause).inc()
         # Of an outage the texts differ from one attempt to the next.
-        state = said if cause in (DEFECT, "configuration") else cause
+        state = cause if cause in _OUTAGES else said
         outage = self._outage
-        is_known = outage is not None and outage.state == state
+        lasts = cause in (*_OUTAGES, DEFECT, "configuration")  # and is no event of its own
+        is_known = lasts and outage is not None and outage.state == state
         if outage is None:
             self._outage = outage = _Outage(state, now, now)
         outage.state, outage.fine_since, outage.failures = state, None, outage.failures + 1

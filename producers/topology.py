@@ -6,7 +6,7 @@ from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
 
-from producers.broker import LOST, BrokerUnreachable, Hosts, reason
+from producers.broker import LOST, BrokerRefuses, BrokerUnreachable, Hosts, reason
 from producers.management import Management
 from producers.relay.transport import TASKS_EXCHANGE
 from producers.steps import QUEUES
@@ -108,10 +108,17 @@ def declare(urls: str, upstreams: Sequence[str] = ()) -> list[str]:
     except ChannelClosedByBroker as error:
         raise ConfigurationError(f"the broker refuses: {error.reply_text}") from None
     except BrokerUnreachable as error:
-        raise ConfigurationError(f"AUTORENEW_BROKER_URL: {error}") from None
+        raise unusable(error) from None
     except LOST as error:
         raise ConfigurationError(f"the broker: {reason(error)}") from None
     return [*QUEUES, *of_documents]
+
+
+def unusable(error: BrokerUnreachable) -> ConfigurationError:
+    """For a command, which does not wait."""
+    if isinstance(error, BrokerRefuses):
+        return ConfigurationError(f"AUTORENEW_BROKER_URL: {error}")
+    return ConfigurationError(f"cannot reach the broker: {error}")
 
 
 # Above policies that others made for all queues.

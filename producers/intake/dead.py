@@ -4,7 +4,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from producers.broker import LOST, BrokerUnreachable, Hosts, reason
 from producers.management import Management
-from producers.topology import DEAD_INTAKE, INTAKE_EXCHANGE
+from producers.topology import DEAD_INTAKE, INTAKE_EXCHANGE, unusable
 from schemas.errors import AutorenewError, ConfigurationError
 
 BATCH = 500
@@ -56,7 +56,7 @@ def put_back(urls: str, management: Management, limit: int | None = None) -> tup
     try:
         connection = Hosts(urls, name="autorenew cli").connect()
     except BrokerUnreachable as error:
-        raise ConfigurationError(f"AUTORENEW_BROKER_URL: {error}") from None
+        raise unusable(error) from None
     moved = 0
     try:
         channel = connection.channel()

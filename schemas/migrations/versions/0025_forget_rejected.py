@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0025"
-down_revision = "0012"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
