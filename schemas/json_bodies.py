@@ -64,6 +64,19 @@ def read(body: bytes) -> tuple[Any, list[Problem]]:
     return value, []
 
 
+def unambiguous(text: bytes | str) -> Any:
+    """The value of a JSON text in which no field is given more than once.
+
+    Raises:
+        ValueError: it is not JSON, or a field is; the message names it.
+    """
+    value = from_json(text, allow_inf_nan=False)
+    if problems := _repeated(text.encode() if isinstance(text, str) else text):
+        named = ", ".join(problem.path for problem in problems if problem.path)
+        raise ValueError(f"{named} is given more than once" if named else problems[0].message)
+    return value
+
+
 def _too_many(value: Any) -> Problem | None:
     """What is too much about a value, found before all of it was looked at."""
     count = 0

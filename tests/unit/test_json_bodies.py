@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.json_bodies import MAX_FIELDS, MAX_PROBLEMS, MAX_VALUES, Problem, at_most, read
+from producers.imports.rows import NdjsonRows
+from schemas.json_bodies import (
+    MAX_FIELDS,
+    MAX_PROBLEMS,
+    MAX_VALUES,
+    Problem,
+    at_most,
+    read,
+    unambiguous,
+)
 from schemas.messages import parse
 
 _JSON = st.recursive(
@@ -131,3 +140,22 @@ def test_problems_of_an_order_are_listed_up_to_the_most_and_counted(
 
     assert [problem.code for problem in problems[:50]] == ["field_unknown"] * 50
     assert [problem.message for problem in problems[50:]] == ["30 more problems are not listed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"a": 1, "a": 2}', "a is given more than once"),
+        ('{"lines": [], "city": "x", "city": "y"}', "city is given more than once"),
+        (b"{", "EOF"),
+    ],
+)
+def test_row_or_option_that_is_ambiguous_is_no_json_for_us(text: bytes | str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        unambiguous(text)
+    assert unambiguous('{"a": {"b": 1}, "b": [1]}') == {"a": {"b": 1}, "b": [1]}
+
+
+def test_row_of_an_import_that_gives_a_field_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="period is given more than once"):
+        NdjsonRows().fields(b'{"plan": "site", "period": "P1M", "period": "P1Y"}')
