@@ -10,8 +10,9 @@ documents stay where they are, held here for a while and then in the queue.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,10 +25,11 @@ from producers.intake.link import ConsumerCancelled, Link
 from producers.intake.turns import TURN, Delivery
 from producers.loop import Loop
 from producers.topology import INTAKE_QUEUE, queue_of
-from schemas.errors import AutorenewError
+from schemas.errors import AutorenewError, first_line
 from schemas.messages import Problem
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 # How long to wait for a document: also how long a stop may take.
 POLL_SECONDS = 0.2
@@ -105,7 +107,7 @@ class AmqpIntake:
             if turn := self._link.turns.next(1 if self._singly else TURN):
                 self._take(self._link, turn)
             self._link.measure()
-            self._tidy()
+            self._tidy(self._link)
         except _NotTaken as error:
             if time.monotonic() - (self._failing_since or 0.0) > HOLD_SECONDS:
                 self._disconnect()
@@ -198,9 +200,19 @@ class AmqpIntake:
         upstream = turn[0].upstream
         bodies = [delivery.body for delivery in turn]
         if upstream is None:
-            done = self._pool.submit(self._intake.reject, ANONYMOUS, "amqp", bodies, _NO_USER)
+            self._while_serving(
+                link, lambda: self._intake.reject(ANONYMOUS, "amqp", bodies, _NO_USER)
+            )
         else:
-            done = self._pool.submit(self._intake.place, upstream, "amqp", bodies)  # type: ignore[arg-type]
+            self._while_serving(link, lambda: self._intake.place(upstream, "amqp", bodies))
+
+    def _while_serving(self, link: Link, work: Callable[[], R]) -> R:
+        """Do something that may take long, in the other thread.
+
+        Raises:
+            _NotTaken: it failed.
+        """
+        done = self._pool.submit(work)
         done.add_done_callback(lambda _: link.wake())
         try:
             while not done.done():
@@ -211,12 +223,21 @@ class AmqpIntake:
             if not isinstance(error, Exception):
                 raise error
             raise _NotTaken(error)
+        return done.result()
 
-    def _tidy(self) -> None:
+    def _tidy(self, link: Link) -> None:
         """Delete rejected documents that are old enough, some at a time."""
-        if self._keep_days and time.monotonic() >= self._next_tidy:
-            self._next_tidy = time.monotonic() + TIDY_EVERY_SECONDS
-            if self._intake.forget_rejected(self._keep_days):
+        if not self._keep_days or time.monotonic() < self._next_tidy:
+            return
+        self._next_tidy = time.monotonic() + TIDY_EVERY_SECONDS
+        try:
+            deleted = self._while_serving(
+                link, lambda: self._intake.forget_rejected(self._keep_days)
+            )
+        except _NotTaken as error:
+            log.warning("old rejected documents are not deleted: %s", first_line(error.cause))
+        else:
+            if deleted:
                 self._next_tidy = 0.0  # there may be more
 
 
