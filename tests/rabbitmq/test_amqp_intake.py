@@ -199,9 +199,12 @@ def test_intake_goes_on_after_its_queue_was_deleted_and_declared_again(
     send(fleet, body(order("k-1")))
     wait_until(lambda: orders(fleet) == 1, "the intake is at work")
 
+    failures = metrics.loop_failures.labels("intake", "broker")._value
+    before = failures.get()
     rabbitmq.ctl("delete_queue", "intake", "-p", fleet.vhost)
     wait_until(lambda: "cancelled the consumer" in caplog.text, "the intake has noticed")
-    wait_until(lambda: "no queue 'intake'" in caplog.text, "it has looked for the queue")
+    assert "run `autorenew broker setup`" in caplog.text
+    wait_until(lambda: failures.get() >= before + 3, "it has looked for the queue")
     fleet.setup_broker()
 
     send(fleet, body(order("k-2")))
