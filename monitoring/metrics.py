@@ -96,6 +96,16 @@ guard_trips = Counter(
 
 
 @cache
+def intake_waiting() -> Gauge:
+    """Created in an intake only, so that no other process shows it."""
+    return Gauge(
+        "autorenew_intake_waiting_documents",
+        "Documents in a queue of intake that no intake was given yet; on intake.dead: set aside.",
+        ["queue"],
+    )
+
+
+@cache
 def lanes_paused() -> Gauge:
     """Created in a scheduler only, so that no other process shows it."""
     return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])

@@ -1,12 +1,13 @@
-"""Exchanges, queues and users on RabbitMQ. Only an administrator sets them up."""
+"""Exchanges, queues, policies and users on RabbitMQ. Only an administrator sets them up."""
 
-import json
-from urllib.parse import quote, urlsplit
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import pika
-import urllib3
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker
 
+from producers.broker import LOST, BrokerRefuses, BrokerUnreachable, Hosts, reason
+from producers.management import Management
 from producers.relay.transport import TASKS_EXCHANGE
 from producers.steps import QUEUES
 from schemas.errors import ConfigurationError
@@ -20,7 +21,8 @@ _UNIVERSES = "|".join(Universe)
 # user -> (configure, write, read): regular expressions over names.
 PERMISSIONS = {
     "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
-    "intake": ("^$", "^$", f"^{INTAKE_QUEUE}$"),
+    # Its own queue, and those of upstreams that have one; not intake.dead.
+    "intake": ("^$", "^$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
@@ -29,19 +31,54 @@ PERMISSIONS = {
 }
 
 
+# What an upstream's user may be named, as the name is part of a regular expression.
+_UPSTREAM = re.compile(r"upstream-[A-Za-z0-9_-]+")
+
+
+def queue_of(upstream: str) -> str:
+    """The queue, and the exchange, of an upstream's own."""
+    return f"{INTAKE_QUEUE}.{upstream}"
+
+
 def permissions_of(user: str) -> tuple[str, str, str] | None:
     """The permissions of a user; None if there is no such user.
 
-    Each upstream may have a user of its own, such as ``upstream-shop``.
+    Each upstream may have a user of its own, such as ``upstream-shop``, which may write to an
+    exchange of its own as well.
     """
+    if _UPSTREAM.fullmatch(user):
+        return ("^$", rf"^{INTAKE_EXCHANGE}(\.{user})?$", "^$")
     return PERMISSIONS.get("upstream" if user.startswith("upstream-") else user)
 
 
-def declare(url: str) -> list[str]:
+def check_upstreams(upstreams: Sequence[str]) -> None:
+    """Whether these can have queues of their own.
+
+    Raises:
+        ConfigurationError: one is no user of an upstream's own.
+    """
+    for upstream in upstreams:
+        if not _UPSTREAM.fullmatch(upstream):
+            raise ConfigurationError(
+                f"AUTORENEW_INTAKE_UPSTREAMS: {upstream!r} is no broker user upstream-NAME"
+                " (letters, digits, - and _)"
+            )
+
+
+# A rejected document goes to intake.dead, and what is put back there comes to intake. At least
+# once, which needs that a full queue refuses.
+_INTAKE_ARGUMENTS = {
+    "x-dead-letter-exchange": DEAD_INTAKE,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+def declare(urls: str, upstreams: Sequence[str] = ()) -> list[str]:
     """Declare exchanges and quorum queues; safe to repeat.
 
-    No delivery limit is set: messages that a stopping worker never started count as delivered.
-    RabbitMQ 4 has a limit by default; documents it removes from ``intake`` go to ``intake.dead``.
+    Args:
+        upstreams: those that get a queue of their own.
 
     Returns:
         The names of the queues.
@@ -50,25 +87,18 @@ def declare(url: str) -> list[str]:
         ConfigurationError: the broker cannot be reached, or a queue or an exchange of that name
             exists with other properties.
     """
+    check_upstreams(upstreams)
+    # Fanout, so that a document is not lost whatever routing key its sender chose.
+    of_documents: dict[str, dict[str, str]] = {DEAD_INTAKE: {}, INTAKE_QUEUE: _INTAKE_ARGUMENTS}
+    of_documents |= {queue_of(upstream): _INTAKE_ARGUMENTS for upstream in upstreams}
     try:
-        connection = pika.BlockingConnection(pika.URLParameters(url))
+        connection = Hosts(urls, name="autorenew setup").connect()
         channel = connection.channel()
         channel.exchange_declare(TASKS_EXCHANGE, "direct", durable=True)
         for queue in QUEUES:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
             channel.queue_bind(queue, TASKS_EXCHANGE, routing_key=queue)
-        # Fanout, so that a document is not lost whatever routing key its sender chose.
-        for name, arguments in (
-            (DEAD_INTAKE, {}),
-            (
-                INTAKE_QUEUE,
-                {
-                    "x-dead-letter-exchange": DEAD_INTAKE,
-                    "x-dead-letter-strategy": "at-least-once",
-                    "x-overflow": "reject-publish",
-                },
-            ),
-        ):
+        for name, arguments in of_documents.items():
             channel.exchange_declare(name, "fanout", durable=True)
             channel.queue_declare(
                 name, durable=True, arguments={"x-queue-type": "quorum", **arguments}
@@ -77,51 +107,129 @@ def declare(url: str) -> list[str]:
         connection.close()
     except ChannelClosedByBroker as error:
         raise ConfigurationError(f"the broker refuses: {error.reply_text}") from None
-    except (AMQPError, OSError) as error:
-        raise ConfigurationError(f"cannot reach the broker: {error!r}") from None
-    return [*QUEUES, INTAKE_QUEUE, DEAD_INTAKE]
+    except BrokerUnreachable as error:
+        raise unusable(error) from None
+    except LOST as error:
+        raise ConfigurationError(f"the broker: {reason(error)}") from None
+    return [*QUEUES, *of_documents]
 
 
-def create_users(management_url: str, vhost: str, passwords: dict[str, str]) -> list[str]:
-    """Create or update users with the least permissions, over the management plugin's HTTP API.
+def unusable(error: BrokerUnreachable) -> ConfigurationError:
+    """For a command, which does not wait."""
+    if isinstance(error, BrokerRefuses):
+        return ConfigurationError(f"AUTORENEW_BROKER_URL: {error}")
+    return ConfigurationError(f"cannot reach the broker: {error}")
+
+
+# Above policies that others made for all queues.
+PRIORITY = 10
+UNLIMITED_FROM = (4,)
+"""From this version on a quorum queue gives up what was delivered 20 times, unless a policy says
+otherwise. Before it there was no limit, and -1 was no limit that one could set."""
+
+
+def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, dict[str, Any]]:
+    """Name -> policy. Unlike arguments of queues, policies change queues that exist.
 
     Args:
-        management_url: with an administrator's name and password.
+        version: of RabbitMQ.
+        most, most_bytes: that may wait in each queue of documents; more is refused.
+    """
+    never_give_up = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "autorenew-intake": (
+            PERMISSIONS["intake"][2],
+            {
+                "max-length": most,
+                "max-length-bytes": most_bytes,
+                "overflow": "reject-publish",
+                **never_give_up,
+            },
+        ),
+        "autorenew-intake-dead": (
+            rf"^{re.escape(DEAD_INTAKE)}$",
+            {
+                "dead-letter-exchange": INTAKE_EXCHANGE,
+                "dead-letter-strategy": "at-least-once",
+                "overflow": "reject-publish",
+                **never_give_up,
+            },
+        ),
+    }
+    if never_give_up:
+        found["autorenew-tasks"] = (f"^({'|'.join(QUEUES)})$", never_give_up)
+    return {
+        name: {
+            "pattern": pattern,
+            "definition": definition,
+            "apply-to": "queues",
+            "priority": PRIORITY,
+        }
+        for name, (pattern, definition) in found.items()
+    }
+
+
+def set_policies(management: Management, wanted: dict[str, dict[str, Any]]) -> list[str]:
+    """Put policies in force.
+
+    Returns:
+        Those of others that win over them, one line each: RabbitMQ applies one policy to a queue.
+    """
+    for name, policy in wanted.items():
+        management.put_policy(name, policy)
+    return [
+        f"the policy {other['name']} wins over {name}: give it a priority below {PRIORITY},"
+        " or a pattern that leaves out Autorenew's queues"
+        for other in management.policies()
+        if other["name"] not in wanted and other["priority"] >= PRIORITY
+        for name, policy in wanted.items()
+        if _overlap(str(other["pattern"]), str(other["apply-to"]), str(policy["pattern"]))
+    ]
+
+
+def _overlap(pattern: str, applies_to: str, ours: str) -> bool:
+    """Whether a policy applies to a queue that one of ours applies to."""
+    if applies_to not in ("all", "queues", "quorum_queues"):
+        return False
+    try:
+        theirs = re.compile(pattern)
+    except re.error:
+        return True  # it may: look at it
+    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"))
+    return any(theirs.search(name) and re.search(ours, name) for name in names)
+
+
+def create_users(management: Management, passwords: dict[str, str]) -> list[str]:
+    """Create or update users with the least permissions.
+
+    Args:
         passwords: user -> password; the users of :data:`PERMISSIONS` and ``upstream-NAME``.
 
     Raises:
         ConfigurationError: a user is unknown, or the API cannot be reached or refuses.
     """
-    unknown = sorted(user for user in passwords if permissions_of(user) is None)
-    if unknown:
+    check_users(passwords)
+    for user, password in passwords.items():
+        permissions = permissions_of(user)
+        assert permissions is not None
+        named = dict(zip(("configure", "write", "read"), permissions, strict=True))
+        management.put_user(user, password, named)
+    return list(passwords)
+
+
+def check_users(users: Iterable[str]) -> None:
+    """Whether there are users of these names.
+
+    Raises:
+        ConfigurationError: one is unknown.
+    """
+    if unknown := sorted(user for user in users if permissions_of(user) is None):
         raise ConfigurationError(
             f"AUTORENEW_BROKER_PASSWORDS: no user {', '.join(unknown)};"
             f" there are {', '.join(PERMISSIONS)} and upstream-NAME"
         )
-    parts = urlsplit(management_url)
-    headers = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}")
-    headers["Content-Type"] = "application/json"
-    base = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}/api"
-    http = urllib3.PoolManager(retries=False, timeout=10)
-    for user, password in passwords.items():
-        permissions = permissions_of(user)
-        assert permissions is not None
-        for path, body in (
-            (f"/users/{user}", {"password": password, "tags": ""}),
-            (
-                f"/permissions/{quote(vhost, safe='')}/{user}",
-                dict(zip(("configure", "write", "read"), permissions, strict=True)),
-            ),
-        ):
-            try:
-                answer = http.request("PUT", base + path, body=json.dumps(body), headers=headers)
-            except urllib3.exceptions.HTTPError as error:
-                raise ConfigurationError(f"cannot reach the management API: {error}") from None
-            if answer.status >= 300:
-                raise ConfigurationError(f"the management API answers {answer.status} to {path}")
-    return list(passwords)
 
 
-def vhost_of(url: str) -> str:
-    """The virtual host an AMQP URL names."""
-    return str(pika.URLParameters(url).virtual_host)
+def vhost_of(urls: str) -> str:
+    """The virtual host that the setting names."""
+    return Hosts(urls, name="").urls[0].vhost

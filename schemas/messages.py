@@ -1,6 +1,5 @@
 """The JSON documents that upstream sends: orders, and commands about existing services."""
 
-import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import from_json
 
 from schemas.fields import (
     Country,
@@ -27,9 +25,10 @@ from schemas.fields import (
     VatNumber,
     vat_number,
 )
+from schemas.json_bodies import MAX_BODY_BYTES, MAX_PROBLEMS, Problem, at_most, path_of, read
 from schemas.values import Period
 
-MAX_BODY_BYTES = 256 * 1024
+__all__ = ["MAX_BODY_BYTES", "Problem"]  # those of a body, beside what is defined here
 
 
 class _Document(BaseModel):
@@ -224,14 +223,6 @@ CommandDocument = Annotated[
 _COMMAND: TypeAdapter[CommandDocument] = TypeAdapter(CommandDocument)
 
 
-class Problem(BaseModel):
-    """Why a document is not accepted: a stable code, where, and a sentence."""
-
-    code: str
-    path: str
-    message: str
-
-
 # Codes by field. Looked up by the field itself, never by its path as text: names inside a
 # configuration, and names of unknown fields, may be any text.
 _CODES = {
@@ -260,25 +251,21 @@ def parse(body: bytes) -> Parsed:
 
     Returns:
         The JSON value (None if the body is not JSON); the order or the command (None if its shape
-        is not valid); and the problems (empty if it is valid).
+        is not valid); and the problems (empty if it is valid), at most ``MAX_PROBLEMS`` of them
+        and one that counts the others.
     """
-    if len(body) > MAX_BODY_BYTES:
-        message = f"{len(body)} bytes, at most {MAX_BODY_BYTES} are accepted"
-        return None, None, [Problem(code="too_large", path="", message=message)]
-    try:
-        value = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        return None, None, [Problem(code="not_json", path="", message=str(error))]
-    if not isinstance(value, dict):
-        return value, None, [Problem(code="not_json", path="", message="not a JSON object")]
+    value, problems = read(body)
+    if problems:
+        return value, None, problems
     try:
         if "command" in value:
             return value, _COMMAND.validate_python(value), []
         return value, OrderDocument.model_validate(value), []
     except ValidationError as error:
-        problems = error.errors(include_input=False)
+        first = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
         # pydantic puts the kind of the command into the path; upstream knows no such field.
-        return value, None, [_problem(p, skip=value.get("command")) for p in problems]
+        listed = [_problem(problem, skip=value.get("command")) for problem in first]
+        return value, None, at_most(listed, error.error_count())
 
 
 def last_day(month: str) -> date:
@@ -290,7 +277,7 @@ def last_day(month: str) -> date:
 def _problem(error: Any, skip: Any = None) -> Problem:
     if error["loc"] and error["loc"][0] == skip:
         error["loc"] = error["loc"][1:]
-    path = ".".join(re.sub(r"[^ -~]", "?", str(part))[:100] for part in error["loc"])
+    path = path_of(error["loc"])
     field = tuple(part for part in error["loc"] if isinstance(part, str))  # without list indexes
     code = None if error["type"] == "extra_forbidden" else _CODES.get(field)
     if error["type"].startswith("union_tag"):

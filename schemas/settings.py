@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from schemas import broker_urls
 from schemas.errors import ConfigurationError
 from schemas.secrecy import placeholder, weakness
 from schemas.secret_files import SettingsFromFiles
@@ -78,12 +79,26 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://user:pw@host/database, or @host,host:5433/database"
     )
-    broker_url: SecretStr | None = Field(None, description="amqp://user:pw@host:5672/vhost")
+    broker_url: SecretStr | None = Field(
+        None, description="amqp://user:pw@host:5672/vhost, or several, separated by commas"
+    )
     broker_management_url: SecretStr | None = Field(
         None, description="http://admin:pw@host:15672, used by `broker setup` to create users"
     )
     role_passwords: dict[str, SecretStr] = Field({}, description="database role -> password")
     broker_passwords: dict[str, SecretStr] = Field({}, description="broker user -> password")
+    intake_upstreams: list[str] = Field(
+        [], description="broker users upstream-NAME that have a queue of their own"
+    )
+    intake_cap: int = Field(
+        500_000, ge=1, le=10**9, description="documents that may wait in a queue of intake"
+    )
+    intake_cap_bytes: int = Field(
+        2**30, ge=2**20, le=2**50, description="bytes of documents that may wait there"
+    )
+    rejected_days: int = Field(
+        90, ge=0, le=36_500, description="how long rejected documents are kept; 0: for ever"
+    )
     gateways: Options = Field(
         {}, description='gateway name -> {"kind": …, and what that kind takes}'
     )
@@ -160,7 +175,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
-        "gateways", "drivers", "retries", "internal_hosts", "realms", mode="before",
+        "gateways", "drivers", "retries", "internal_hosts", "realms", "intake_upstreams",
+        mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -185,8 +201,10 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url", mode="after")
     @classmethod
-    def _broker_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        return _scheme(value, "amqp", "amqps")
+    def _broker_urls(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            broker_urls.parse(value.get_secret_value())
+        return value
 
     @field_validator("link_secret_previous", mode="after")
     @classmethod
@@ -238,10 +256,14 @@ class Settings(BaseSettings):
     def _in_the_clear(self) -> Iterator[tuple[str, str, str]]:
         """Settings that have a secret sent unencrypted: its name, the host, the remedy."""
         internal = self.internal_hosts
-        for field, remedy in (("broker_url", "amqps://"), ("broker_management_url", "https://")):
-            url = getattr(self, field)
-            if url and (host := in_the_clear(url.get_secret_value(), internal)):
-                yield field.upper(), host, remedy
+        if self.broker_url:
+            for broker in broker_urls.parse(self.broker_url.get_secret_value()):
+                if broker.in_the_clear(internal):
+                    yield "BROKER_URL", broker.host, "amqps://"
+        if self.broker_management_url:
+            url = self.broker_management_url.get_secret_value()
+            if host := in_the_clear(url, internal):
+                yield "BROKER_MANAGEMENT_URL", host, "https://"
         if self.database_url and (
             host := password_in_the_clear(self.database_url.get_secret_value(), internal)
         ):
@@ -302,11 +324,14 @@ class Settings(BaseSettings):
             known = split_database(self.database_url.get_secret_value()).password
             if known is not None:
                 yield "the password in AUTORENEW_DATABASE_URL", known
-        for field in ("broker_url", "broker_management_url", "smtp_url"):
+        for field in ("broker_management_url", "smtp_url"):
             url = getattr(self, field)
             password = None if url is None else urlsplit(url.get_secret_value()).password
             if password is not None:
                 yield f"the password in AUTORENEW_{field.upper()}", unquote(password)
+        if self.broker_url is not None:
+            for broker in broker_urls.parse(self.broker_url.get_secret_value()):
+                yield "the password in AUTORENEW_BROKER_URL", broker.password
         if self.gateway_token is not None:
             yield "AUTORENEW_GATEWAY_TOKEN", self.gateway_token.get_secret_value()
         for name, token in self.driver_tokens.items():

@@ -1,7 +1,6 @@
 """Servers for the whole run, and a database of its own for each test."""
 
 import itertools
-import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,6 @@ import pytest
 from sqlalchemy import Engine, text
 
 from autorenew.local import end_on_sigterm
-from autorenew.local import rabbitmq as private_rabbitmq
 from autorenew.local.embedded import Embedded
 from autorenew.local.fleet import PrivateFleet
 from autorenew.local.postgres import PrivatePostgres
@@ -23,6 +21,7 @@ from schemas.clock import SystemClock
 from schemas.database import connect, migrate
 from simulator.server import Running
 from tests.support import given
+from tests.support.brokers import node
 
 TEMPLATE = "template_autorenew"
 
@@ -146,15 +145,10 @@ def simulator() -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
-    """A private node. Without RabbitMQ on the machine its tests are skipped; in CI they fail."""
-    if private_rabbitmq.find_server() is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(private_rabbitmq.HINT)
-        pytest.skip(private_rabbitmq.HINT)
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    node.start()
-    yield node
-    node.stop()
+    """A private node of the version that is installed. Without RabbitMQ on the machine its tests
+    are skipped; in CI they fail."""
+    with node("installed", tmp_path_factory.mktemp("rabbitmq")) as started:
+        yield started
 
 
 @pytest.fixture

@@ -12,27 +12,27 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-import pika
 from dramatiq import Broker, ConnectionClosed, Consumer, DecodeError, Message, MessageProxy
-from pika.exceptions import AMQPError, ConnectionWrongStateError
+from pika.exceptions import ConnectionWrongStateError
 
 from monitoring import metrics
+from producers.broker import LOST, BrokerUnreachable, Hosts, reason
 from producers.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-# AssertionError: pika raises it when a blocking channel is closed during a call.
-LOST = (AMQPError, OSError, AssertionError)
-
 
 class ReadOnlyBroker(Broker):
-    """Consumes from queues that exist already; one connection per queue and process."""
+    """Consumes from queues that exist already; one connection per queue and process.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        urls: one URL, or several separated by commas: the first that answers is used.
+    """
+
+    def __init__(self, urls: str) -> None:
         super().__init__(middleware=[])
-        self._parameters = pika.URLParameters(url)
-        self._parameters.heartbeat = 10
-        self._parameters.client_properties = {"connection_name": "autorenew worker"}
+        self._hosts = Hosts(urls, name="autorenew worker")
+        self._state = _State()
 
     def declare_queue(self, queue_name: str) -> None:
         if queue_name not in self.queues:
@@ -44,7 +44,31 @@ class ReadOnlyBroker(Broker):
         raise RuntimeError("workers do not publish: enqueue into the ledger")
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        return _Consumer(self._parameters, queue_name, self.actors, prefetch, timeout)
+        return _Consumer(self._hosts, self._state, queue_name, self.actors, prefetch, timeout)
+
+
+class _State:
+    """Whether the broker answers, of all queues of this process: each change is one line.
+
+    Dramatiq tells of every attempt of every queue, in two lines; the launcher leaves those out.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lost_at: float | None = None
+
+    def lost(self, why: str) -> ConnectionClosed:
+        with self._lock:
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
+                log.warning("broker: %s; again every few seconds", why)
+        return ConnectionClosed(why)  # type: ignore[no-untyped-call]
+
+    def connected(self) -> None:
+        with self._lock:
+            if self._lost_at is not None:
+                log.info("broker: connected again after %.0f s", time.monotonic() - self._lost_at)
+                self._lost_at = None
 
 
 class _Delivery(MessageProxy):
@@ -59,7 +83,8 @@ class _Delivery(MessageProxy):
 class _Consumer(Consumer):
     def __init__(
         self,
-        parameters: pika.URLParameters,
+        hosts: Hosts,
+        state: _State,
         queue_name: str,
         actors: Collection[str],
         prefetch: int,
@@ -67,23 +92,29 @@ class _Consumer(Consumer):
     ) -> None:
         self._queue_name = queue_name
         self._actors = actors
+        self._state = state
         try:
-            self._connection = pika.BlockingConnection(parameters)
-        except LOST as error:
-            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+            self._connection = hosts.connect()
+        except BrokerUnreachable as error:
+            raise state.lost(str(error)) from None
         try:
             self._channel = self._connection.channel()
             self._channel.basic_qos(prefetch_count=prefetch)
             self._deliveries = self._channel.consume(queue_name, inactivity_timeout=timeout / 1000)
         except LOST as error:
             self.close()
-            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+            raise state.lost(f"queue {queue_name}: {reason(error)}") from None
+        state.connected()
 
     def __next__(self) -> _Delivery | None:
         try:
             method, _, body = next(self._deliveries)
-        except (*LOST, StopIteration) as error:
-            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+        except StopIteration:
+            raise self._state.lost(
+                f"queue {self._queue_name}: the consumer was cancelled"
+            ) from None
+        except LOST as error:
+            raise self._state.lost(f"queue {self._queue_name}: {reason(error)}") from None
         if method is None:
             return None
         try:

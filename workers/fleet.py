@@ -3,13 +3,13 @@
 ``autorenew worker`` starts it and passes the queues in ``AUTORENEW_QUEUES``.
 """
 
-import logging
 import os
 import signal
 from typing import Any
 
 import dramatiq
 
+from schemas import logs
 from schemas.database import connect
 from schemas.settings import load_settings
 from schemas.virtual_clock import clock_of
@@ -52,7 +52,6 @@ def build() -> ReadOnlyBroker:
     return broker
 
 
-# Dramatiq logs a lost connection in one line; pika would add five tracebacks.
-logging.getLogger("pika").setLevel(logging.CRITICAL)
+logs.take_over(f"worker {os.environ['AUTORENEW_QUEUES']}")
 broker = build()
 collect_seldom()

@@ -6,17 +6,16 @@ only, which lets running handlers finish. A second SIGTERM, or one to every proc
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from monitoring import metrics
 from producers.loop import Loop
 from schemas.settings import Settings
+from workers.metrics_folder import metrics_folder
 from workers.parent import end_with
 
 log = logging.getLogger(__name__)
@@ -69,13 +68,10 @@ class Launcher:
         Returns:
             An exit code: 0 if the group was drained in time, else 1.
         """
-        self._metrics_folder = tempfile.mkdtemp(prefix="autorenew-metrics-")
-        try:
+        with metrics_folder() as self._metrics_folder:
             metrics.serve(self._settings, children=self._metrics_folder)
             self._loop.run()
             return self._drained()
-        finally:
-            shutil.rmtree(self._metrics_folder, ignore_errors=True)
 
     def _run_group(self) -> float:
         """Run one group until it ends, or until :meth:`stop`.
@@ -93,6 +89,7 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 continue
             if not self._loop.is_stopping:
+                self._group = None  # nothing to drain until the next one is started
                 raise WorkerGroupEnded(f"the worker group ended with code {code}")
         return 0.0
 
@@ -101,7 +98,8 @@ class Launcher:
             return 0
         try:
             limit = self._settings.shutdown_seconds + EXIT_SECONDS
-            return 0 if self._group.wait(limit) == 0 else 1
+            # One that was only just started has no handler for the signal yet, and no work.
+            return 0 if self._group.wait(limit) in (0, -signal.SIGTERM) else 1
         except subprocess.TimeoutExpired:
             log.error("not drained within %g s: killed", limit)
             self._group.kill()

@@ -1,7 +1,6 @@
 """The command ``autorenew``."""
 
 import importlib
-import logging
 import sys
 from typing import Any
 
@@ -83,11 +82,8 @@ def main() -> None:
     Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).
     Exit codes: 0 success, 1 problems found, 2 failed.
     """
+    from schemas import logs
     from schemas.settings import load_settings
 
-    logging.basicConfig(
-        level=load_settings().log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    for noisy in ("pika", "dramatiq", "urllib3", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    process = click.get_current_context().invoked_subcommand or "autorenew"
+    logs.configure(process, load_settings().log_level.upper())

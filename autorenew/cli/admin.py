@@ -11,6 +11,8 @@ from sqlalchemy import text
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, say, show
 from producers import topology
+from producers.intake import dead
+from producers.management import Management
 from schemas.catalogue import Catalogue, changes, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
 from schemas.catalogue.store import read, save, set_rollout
@@ -19,7 +21,7 @@ from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.rules import sellable
 from schemas.rules.lifecycle import DEFAULT_POLICY
-from schemas.settings import load_settings
+from schemas.settings import Settings, load_settings
 from schemas.tables import ROLES
 
 
@@ -53,18 +55,57 @@ def broker() -> None:
 def setup() -> None:
     """Declare exchanges and queues, as an administrator; safe to repeat.
 
-    With AUTORENEW_BROKER_MANAGEMENT_URL and AUTORENEW_BROKER_PASSWORDS (JSON, user -> password)
-    it also creates the users, each with the least permissions it needs.
+    \b
+    With AUTORENEW_BROKER_MANAGEMENT_URL it also sets
+    - policies: how much may wait in a queue of documents, and that nothing is given up
+    - users, from AUTORENEW_BROKER_PASSWORDS (JSON, user -> password), each with the least
+      permissions it needs
+
+    Exit code 1 if something is left to do by hand, and a line says what.
     """
     settings = load_settings()
-    url = settings.need("broker_url")
-    say(f"queues: {', '.join(topology.declare(url))}")
+    urls = settings.need("broker_url")
     passwords = {u: p.get_secret_value() for u, p in settings.broker_passwords.items()}
-    if passwords:
-        users = topology.create_users(
-            settings.need("broker_management_url"), topology.vhost_of(url), passwords
+    topology.check_users(passwords)
+    topology.check_upstreams(settings.intake_upstreams)
+    management: Management | None = None
+    version: tuple[int, ...] = ()
+    if passwords or settings.broker_management_url:
+        management = _management(settings, urls)
+        version = management.check()  # before anything is declared
+    say(f"queues: {', '.join(topology.declare(urls, settings.intake_upstreams))}")
+    if management is None:
+        say(
+            "no policies: AUTORENEW_BROKER_MANAGEMENT_URL is not set; without them intake takes any"
+            " number of documents, and RabbitMQ 4 sets aside what was delivered 20 times",
+            err=True,
         )
-        say(f"users: {', '.join(users)}")
+        sys.exit(1)
+    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
+    others = topology.set_policies(management, wanted)
+    say(f"policies: {', '.join(wanted)}")
+    if passwords:
+        say(f"users: {', '.join(topology.create_users(management, passwords))}")
+    for other in others:
+        say(other, err=True)
+    sys.exit(1 if others else 0)
+
+
+@broker.command("requeue-dead")
+@click.option("--limit", type=click.IntRange(1), help="At most so many; by default all.")
+def requeue_dead(limit: int | None) -> None:
+    """Put documents that were set aside on intake.dead back into intake, oldest first.
+
+    As an administrator, with AUTORENEW_BROKER_MANAGEMENT_URL.
+    """
+    settings = load_settings()
+    urls = settings.need("broker_url")
+    moved, left = dead.put_back(urls, _management(settings, urls), limit)
+    say(f"{moved} documents are put back into intake, {left} are left on intake.dead")
+
+
+def _management(settings: Settings, urls: str) -> Management:
+    return Management(settings.need("broker_management_url"), topology.vhost_of(urls))
 
 
 @click.group()

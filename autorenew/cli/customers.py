@@ -12,6 +12,7 @@ from autorenew.cli.common import as_json, database, realms, say, show
 from autorenew.cli.services import send
 from producers.intake.customer import subject_of
 from schemas.errors import AutorenewError
+from schemas.json_bodies import unambiguous
 
 ERASABLE = ("vat_number", "name", "company", "address")
 
@@ -76,9 +77,10 @@ def change(customer_id: str, erase: Sequence[str], as_json: bool, **named: Any) 
     document: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if "address" in document:
         try:
-            document["address"] = json.loads(document["address"])
-        except ValueError:
-            raise click.BadParameter("is not JSON", param_hint="--address") from None
+            document["address"] = unambiguous(document["address"])
+        except ValueError as error:
+            said = f"is not JSON: {error}"
+            raise click.BadParameter(said, param_hint="--address") from None
     if twice := sorted(set(erase) & document.keys()):
         raise click.UsageError(f"{', '.join(twice)}: either a value or --erase")
     document |= dict.fromkeys(erase)

@@ -145,7 +145,10 @@ def rejected() -> None:
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @as_json
 def list_rejected(limit: int, as_json: bool) -> None:
-    """List the newest ones with their problems; --json adds the document, secrets masked."""
+    """List the newest ones with their problems; --json adds the document, secrets masked.
+
+    With AUTORENEW_BROKER_URL it also says how many documents are set aside on intake.dead.
+    """
     with database().connect() as tx:
         rows = tx.execute(
             text("""SELECT received_at, upstream, door, key, code, problems, times, body
@@ -155,12 +158,42 @@ def list_rejected(limit: int, as_json: bool) -> None:
     columns = ("received_at", "upstream", "door", "key", "code", "problems", "times", "body")
     if as_json:
         show("", columns, rows, json_lines=True)
+        _say_set_aside()
         return
     said = [
-        (*r[:5], "; ".join(f"{p['path']}: {p['message']}" for p in r.problems), r.times)
+        (*r[:5], _summed_up([f"{p['path']}: {p['message']}" for p in r.problems]), r.times)
         for r in rows
     ]
     show("rejected documents", columns[:-1], said, json_lines=False)
+    _say_set_aside()
+
+
+_PROBLEMS_SHOWN = 5
+
+
+def _summed_up(problems: list[str]) -> str:
+    more = len(problems) - _PROBLEMS_SHOWN
+    rest = [f"and {more} more (--json lists them)"] if more > 0 else []
+    return "; ".join(problems[:_PROBLEMS_SHOWN] + rest)
+
+
+def _say_set_aside() -> None:
+    """What intake could not even reject, if there is any; it is kept by the broker."""
+    from producers.intake import dead
+
+    settings = load_settings()
+    if settings.broker_url is None:
+        return
+    try:
+        count = dead.count(settings.need("broker_url"))
+    except AutorenewError as error:
+        say(str(error), err=True)
+        return
+    if count:
+        say(
+            f"{count} documents are set aside on intake.dead: autorenew broker requeue-dead",
+            err=True,
+        )
 
 
 @click.command()

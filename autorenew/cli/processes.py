@@ -13,6 +13,7 @@ from autorenew.cli.common import clock, database, on_stop, realms, say
 from monitoring import metrics
 from producers.control import own_clock
 from producers.control.own_clock import WrongClock
+from schemas import logs
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
 from schemas.role_check import check_role
@@ -38,15 +39,22 @@ def _start(settings: Settings, application: str, *roles: str) -> tuple[Engine, C
 @click.command()
 def intake() -> None:
     """Take orders and commands from the AMQP queue `intake` until stopped."""
-    from producers import counters
+    from producers import broker, counters, topology
     from producers.intake import Intake
     from producers.intake.amqp import AmqpIntake
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
-    url = settings.need("broker_url")
+    urls = settings.need("broker_url")
+    topology.check_upstreams(settings.intake_upstreams)
+    broker.check(urls)
     engine, fleet_clock = _start(settings, "autorenew intake", "api")
-    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), fleet_clock, realms(settings)))
+    consumer = AmqpIntake(
+        urls,
+        Intake(engine, CatalogueCache(), fleet_clock, realms(settings)),
+        upstreams=settings.intake_upstreams,
+        keep_days=settings.rejected_days,
+    )
     counters.of_intake("amqp")
     metrics.serve(settings)
     on_stop(consumer.stop)
@@ -56,14 +64,15 @@ def intake() -> None:
 @click.command()
 def relay() -> None:
     """Carry ready tasks from the ledger to RabbitMQ until stopped."""
-    from producers import counters
+    from producers import broker, counters
     from producers.relay.relay import Relay
     from producers.relay.transport import RabbitTransport
 
     settings = load_settings()
-    url = settings.need("broker_url")
+    urls = settings.need("broker_url")
+    broker.check(urls)
     engine, fleet_clock = _start(settings, "autorenew relay", "relay")
-    running = Relay(engine, RabbitTransport(url), settings, fleet_clock)
+    running = Relay(engine, RabbitTransport(urls), settings, fleet_clock)
     counters.of_relay()
     metrics.serve(settings)
     on_stop(running.stop)
@@ -95,13 +104,16 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 
     SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
+    from producers import broker
     from producers.steps import ROLE_OF_QUEUE
     from workers.bootstrap import check_far_sides, check_queues, handlers
     from workers.launcher import Launcher
 
     settings = load_settings()
-    settings.need("broker_url")
+    urls = settings.need("broker_url")
     chosen = check_queues(queues)
+    logs.name_process(f"worker {','.join(chosen)}")
+    broker.check(urls)
     roles = sorted({ROLE_OF_QUEUE[queue] for queue in chosen})
     engine, fleet_clock = _start(settings, "autorenew worker", *roles)
     handlers(settings, chosen, fleet_clock)  # report missing settings once, here

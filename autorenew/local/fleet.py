@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
 from producers import topology
+from producers.management import Management
 from producers.steps import BILLING, ORDERS, REMINDERS, ROLE_OF_QUEUE, UNIVERSES
 from schemas import virtual_clock
 from schemas.catalogue import Catalogue
@@ -157,10 +158,21 @@ class PrivateFleet:
         self.rabbitmq.add_vhost(self.vhost)
         self.setup_broker()
 
-    def setup_broker(self, *more_users: str) -> None:
-        topology.declare(self.rabbitmq.url(vhost=self.vhost))
+    def setup_broker(self, *more_users: str, upstreams: Sequence[str] = ()) -> None:
+        """
+        Args:
+            more_users: of upstreams, beside those of every fleet.
+            upstreams: those of them that have a queue of their own.
+        """
+        management = Management(self.rabbitmq.management_url, self.vhost)
+        topology.declare(self.rabbitmq.url(vhost=self.vhost), upstreams)
+        settings = load_settings(**self._settings)
+        topology.set_policies(
+            management,
+            topology.policies(management.check(), settings.intake_cap, settings.intake_cap_bytes),
+        )
         users = {user: f"pw-{user}" for user in (*topology.PERMISSIONS, *more_users)}
-        topology.create_users(self.rabbitmq.management_url, self.vhost, users)
+        topology.create_users(management, users)
 
     def broker_url(self, user: str) -> str:
         return self.rabbitmq.url(user, f"pw-{user}", vhost=self.vhost)

@@ -1,4 +1,7 @@
-"""A private RabbitMQ node with its own ports, cookie and folder, beside the machine's broker."""
+"""A private RabbitMQ node with its own ports, cookie and folder, beside the machine's broker.
+
+Of the version that is installed, or of RabbitMQ 4 as ``scripts/ensure-servers.sh`` fetched it.
+"""
 
 import atexit
 import contextlib
@@ -8,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,25 +25,60 @@ from schemas.errors import ConfigurationError
 HINT = "rabbitmq-server is not installed: apt-get install rabbitmq-server"
 
 
-def find_server() -> Path | None:
-    """The folder of RabbitMQ's own scripts (not Debian's wrappers, which change the user)."""
-    found = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a version of RabbitMQ is.
+
+    Attributes:
+        scripts: the folder of RabbitMQ's own scripts (not Debian's wrappers, which change the
+            user); as seen from within ``enter``, if there is one.
+        enter: a command that runs another one where that version is: ``enter FOLDER COMMAND…``,
+            with FOLDER at the same path inside and outside. None: it is installed.
+    """
+
+    scripts: Path
+    enter: Path | None = None
+
+    def command(self, folder: Path, *command: str) -> list[str]:
+        """What runs a command of this version that works in ``folder``."""
+        return [str(self.enter), str(folder), *command] if self.enter else list(command)
+
+
+_SCRIPTS = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
+
+
+def find_server() -> Server | None:
+    """The version that is installed; None: there is none."""
+    found = sorted(Path("/").glob(_SCRIPTS))
     if found:
-        return found[-1].parent
+        return Server(found[-1].parent)
     on_path = shutil.which("rabbitmq-server")
-    return Path(on_path).resolve().parent if on_path else None
+    return Server(Path(on_path).resolve().parent) if on_path else None
+
+
+def fetched_server(folder: Path) -> Server:
+    """RabbitMQ 4 in a folder that ``scripts/ensure-servers.sh`` filled."""
+    root = folder / "root"
+    scripts = next(root.glob(_SCRIPTS)).parent
+    return Server(Path("/") / scripts.relative_to(root), folder / "enter.sh")
 
 
 class PrivateRabbitMQ:
-    """A node with the management API, on the loopback interface; it starts in 5 to 10 s."""
+    """A node with the management API, on the loopback interface; it starts in 5 to 10 s.
+
+    Args:
+        server: its version; by default the one that is installed.
+        configuration: more lines of ``rabbitmq.conf``.
+    """
 
     ADMIN = "admin"
 
-    def __init__(self, folder: Path) -> None:
-        sbin = find_server()
-        if sbin is None:
+    def __init__(self, folder: Path, server: Server | None = None, configuration: str = "") -> None:
+        server = server or find_server()
+        if server is None:
             raise ConfigurationError(HINT)
-        self._sbin = sbin
+        self._server = server
+        self._more = configuration
         self._folder = folder.absolute()
         (self._folder / "log").mkdir(parents=True, exist_ok=True)
         self.port, self._distribution, self._epmd_port, self.management_port = (
@@ -67,7 +106,7 @@ class PrivateRabbitMQ:
         """
         lines = "\n".join(line.strip() for line in configuration.strip().splitlines())
         for name, content in (
-            ("rabbitmq.conf", lines + "\n"),
+            ("rabbitmq.conf", f"{lines}\n{self._more}\n"),
             ("enabled_plugins", "[rabbitmq_management].\n"),
             ("empty", ""),
         ):
@@ -110,7 +149,9 @@ class PrivateRabbitMQ:
         """Start the node, also after :meth:`kill`; returns when it accepts connections."""
         if self._epmd is None or self._epmd.poll() is not None:
             self._epmd = subprocess.Popen(
-                ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                self._server.command(
+                    self._folder, *("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
+                ),
                 env=self._environment,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
@@ -119,7 +160,7 @@ class PrivateRabbitMQ:
             )
         with (self._folder / "log/stdout").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._sbin / "rabbitmq-server"],
+                self._server.command(self._folder, str(self._server.scripts / "rabbitmq-server")),
                 env=self._environment,
                 cwd=self._folder,
                 start_new_session=True,
@@ -184,7 +225,9 @@ class PrivateRabbitMQ:
 
     def ctl(self, *arguments: str) -> str:
         done = subprocess.run(
-            [self._sbin / "rabbitmqctl", "-q", *arguments],
+            self._server.command(
+                self._folder, str(self._server.scripts / "rabbitmqctl"), "-q", *arguments
+            ),
             env=self._environment,
             cwd=self._folder,
             capture_output=True,

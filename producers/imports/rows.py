@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import from_json
 
 from schemas.errors import AutorenewError
 from schemas.fields import Identifier, OptionName, Text, Token
+from schemas.json_bodies import unambiguous
 from schemas.messages import CustomerDocument, Problem
 from schemas.values import Period
 
@@ -163,7 +163,7 @@ class CsvRows:
         for name in ("configuration", "address"):
             if name in fields:
                 try:
-                    fields[name] = from_json(fields[name], allow_inf_nan=False)
+                    fields[name] = unambiguous(fields[name])
                 except ValueError:
                     pass
         return fields
@@ -204,7 +204,7 @@ class NdjsonRows:
     """Rows of an NDJSON file: a JSON object a line."""
 
     def fields(self, raw: bytes) -> dict[str, Any]:
-        value = from_json(raw, allow_inf_nan=False)
+        value = unambiguous(raw)
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         return {name: item for name, item in value.items() if item is not None and item != ""}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from schemas.json_bodies import at_most
 from schemas.messages import CommandDocument, OrderDocument, Problem, parse
 from schemas.values import OrderId
 
@@ -19,7 +20,7 @@ class Refused(Exception):
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(problems[0].message)
-        self.problems = problems
+        self.problems = at_most(problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,25 @@ class Intake:
             rejected.keep(tx, upstream, door, [(Document.read(body), answer) for body in bodies])
         metrics.documents.labels(door, answer.verdict.value).inc(len(bodies))
 
+    def check(self) -> None:
+        """Check that the database can be used, so that documents could be taken.
+
+        Raises:
+            SQLAlchemyError: it cannot.
+            ConfigurationError: no catalogue is in force.
+        """
+        with self._engine.begin() as tx:
+            self._catalogue.current(tx)
+
+    def forget_rejected(self, days: int) -> int:
+        """Delete rejected documents that were last received so many days ago or earlier.
+
+        Returns:
+            How many; at most :data:`rejected.FORGET_AT_ONCE` of them in a call.
+        """
+        with self._engine.begin() as tx:
+            return rejected.forget(tx, days)
+
     def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
         answers: list[Answer] = []
         realm = self._realms.of(upstream, door)

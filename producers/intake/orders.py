@@ -23,6 +23,7 @@ from producers.steps import PRICE, PRICING
 from schemas.catalogue import Catalogue
 from schemas.catalogue.models import Price
 from schemas.fields import is_identifier
+from schemas.json_bodies import at_most
 from schemas.messages import LineDocument, OrderDocument, Problem, last_day
 from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import customers, order_lines
@@ -154,7 +155,7 @@ def _candidate(batch: _Batch, document: Document) -> _Candidate | None:
         key=key,
         hash=hashlib.sha256(document.body).digest(),
         order=order,
-        problems=problems,
+        problems=at_most(problems),
         method=method,
         method_id=method_id,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from producers.intake.documents import Answer, Document
 from schemas.messages import Problem
@@ -59,6 +59,24 @@ def keep(
         )
     if rows:
         _INSERT(tx, rows.values())
+
+
+FORGET_AT_ONCE = 1000
+_FORGET = text("""
+    DELETE FROM rejected_documents WHERE id IN (
+        SELECT id FROM rejected_documents
+        WHERE received_at < now() - make_interval(days => :days)
+        ORDER BY received_at LIMIT :most FOR UPDATE SKIP LOCKED)
+""")
+
+
+def forget(tx: Connection, days: int) -> int:
+    """Delete the oldest of those that were last received so many days ago or earlier.
+
+    Returns:
+        How many; at most ``FORGET_AT_ONCE``.
+    """
+    return tx.execute(_FORGET, {"days": days, "most": FORGET_AT_ONCE}).rowcount
 
 
 # Fields a person needs in order to find the mistake. The value of any other field may be secret,

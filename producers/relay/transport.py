@@ -6,8 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 import dramatiq
 import pika
-from pika.exceptions import AMQPError
 
+from producers import broker
 from producers.failpoints import failpoint
 from producers.ledger.dispatching import Dispatch
 
@@ -83,13 +83,17 @@ class RabbitTransport:
     batch 7,000 to 17,000. For one thread; connects when needed, again after a loss.
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+    def __init__(self, urls: str, *, timeout: float = 10.0) -> None:
+        """
+        Args:
+            urls: one URL, or several separated by commas: the first that answers is used.
+            timeout: seconds to connect, and to wait for a batch's confirms.
+
+        Raises:
+            ConfigurationError: a URL cannot be used.
+        """
         self._timeout = timeout
-        self._parameters = pika.URLParameters(url)
-        self._parameters.heartbeat = 10
-        self._parameters.blocked_connection_timeout = timeout
-        self._parameters.socket_timeout = timeout
-        self._parameters.client_properties = {"connection_name": "autorenew relay"}
+        self._hosts = broker.Hosts(urls, name="autorenew relay", timeout=timeout)
         self._link: _Link | None = None
 
     def publish(self, batch: Sequence[Dispatch]) -> set[str]:
@@ -106,17 +110,29 @@ class RabbitTransport:
     def _on_link(self, act: Callable[["_Link"], R]) -> R:
         try:
             if self._link is None:
-                self._link = _Link(self._parameters, self._timeout)
+                self._link = self._open()
             return act(self._link)
-        except (AMQPError, OSError, TransportLost) as error:
+        except TransportLost:
             self.close()
-            raise TransportLost(str(error) or repr(error)) from error
+            raise
+        except broker.LOST as error:
+            self.close()
+            raise TransportLost(broker.reason(error)) from error
+
+    def _open(self) -> "_Link":
+        errors: list[BaseException] = []
+        for parameters in self._hosts.parameters:
+            try:
+                return _Link(parameters, self._timeout)
+            except TransportLost as lost:
+                errors.append(lost.__cause__ or lost)
+        raise TransportLost(str(self._hosts.unreachable(errors))) from errors[-1]
 
 
 class _Link:
     """One connection with one confirming channel, from its opening to its loss."""
 
-    def __init__(self, parameters: pika.URLParameters, timeout: float) -> None:
+    def __init__(self, parameters: pika.ConnectionParameters, timeout: float) -> None:
         self._timeout = timeout
         self._closed: BaseException | None = None
         self._blocked: str | None = None
@@ -172,7 +188,7 @@ class _Link:
                 self._loop.remove_handler(wake)
             self._loop.remove_timeout(timer)
         if self._closed:
-            raise TransportLost(str(self._closed))
+            raise TransportLost(broker.reason(self._closed)) from self._closed
 
     def close(self) -> None:
         if self._closed is None and self._connection.is_open:
@@ -194,7 +210,7 @@ class _Link:
         timer = self._loop.call_later(timeout or self._timeout, expire)
         while not done():
             if self._closed:
-                raise TransportLost(str(self._closed))
+                raise TransportLost(broker.reason(self._closed)) from self._closed
             if expired:
                 blocked = f", blocked: {self._blocked}" if self._blocked else ""
                 raise TransportLost(f"no answer from the broker in {self._timeout:g} s{blocked}")

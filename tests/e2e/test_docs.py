@@ -241,7 +241,7 @@ def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:
     documented = {row[0].strip("`"): row for row in rows(REFERENCE / "metrics.md")}
     ours = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
     ours += [metrics.relay_last_round(), metrics.scheduler_last_round(), metrics.lanes_paused()]
-    ours += [metrics.changes_overdue()]
+    ours += [metrics.changes_overdue(), metrics.intake_waiting()]
 
     assert ours
     for metric in ours:
@@ -318,7 +318,7 @@ def test_every_guarded_lane_is_documented() -> None:
         (
             "order",
             (
-                *("schemas/messages", "schemas/rules/tax"),
+                *("schemas/json_bodies", "schemas/messages", "schemas/rules/tax"),
                 *(f"producers/intake/{name}" for name in ("amqp", "intake", "orders", "realms")),
                 *("producers/intake/validation", "schemas/rules/sellable"),
             ),

@@ -22,7 +22,7 @@ from autorenew.cli import customers, orders
 from producers.control import ending, failed, guard, lanes, naming, suspending
 from producers.imports import arrivals
 from producers.imports.importing import import_services
-from producers.intake import agreements
+from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.renewals import next_steps
 from schemas.catalogue.store import CatalogueCache
@@ -55,7 +55,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
         failed._DROP, lanes._LIST, lanes._FORGET_ENDS, agreements._raise,
         customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
-        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN,
+        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -92,7 +92,7 @@ RARELY_ASKED = {
 SAMPLES = {
     "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
-    **dict.fromkeys(("more", "limit", "max_starts", "attempt", "size"), 1),
+    **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
     **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),

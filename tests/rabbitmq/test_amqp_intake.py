@@ -4,6 +4,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pika
@@ -28,26 +29,38 @@ pytestmark = pytest.mark.rabbitmq
 def fleet(fleet_of: Any) -> Iterator[PrivateFleet]:
     """With an intake that runs in this process."""
     fleet = fleet_of()
+    with running_intake(fleet):
+        yield fleet
+
+
+@contextmanager
+def running_intake(fleet: PrivateFleet, **options: Any) -> Iterator[None]:
+    """An intake that runs in a thread of this process."""
     engine = connect(fleet.database_url("api"))
-    consumer = AmqpIntake(
-        fleet.broker_url("intake"), Intake(engine, CatalogueCache(), SystemClock())
-    )
+    intake = Intake(engine, CatalogueCache(), SystemClock())
+    consumer = AmqpIntake(fleet.broker_url("intake"), intake, **options)
     thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
-    yield fleet
+    yield
     consumer.stop()
     thread.join(10)
     assert not thread.is_alive()
     engine.dispose()
 
 
-def send(fleet: PrivateFleet, *bodies: bytes, user: str = "upstream", **properties: Any) -> None:
+def send(
+    fleet: PrivateFleet,
+    *bodies: bytes,
+    user: str = "upstream",
+    exchange: str = "intake",
+    **properties: Any,
+) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(fleet.broker_url(user)))
     channel = connection.channel()
     channel.confirm_delivery()
     fields = {"user_id": user, "delivery_mode": 2} | properties
     for each in bodies:
-        channel.basic_publish("intake", "", each, pika.BasicProperties(**fields), mandatory=True)
+        channel.basic_publish(exchange, "", each, pika.BasicProperties(**fields), mandatory=True)
     connection.close()
 
 
@@ -186,9 +199,12 @@ def test_intake_goes_on_after_its_queue_was_deleted_and_declared_again(
     send(fleet, body(order("k-1")))
     wait_until(lambda: orders(fleet) == 1, "the intake is at work")
 
+    failures = metrics.loop_failures.labels("intake", "broker")._value
+    before = failures.get()
     rabbitmq.ctl("delete_queue", "intake", "-p", fleet.vhost)
     wait_until(lambda: "cancelled the consumer" in caplog.text, "the intake has noticed")
-    wait_until(lambda: "no queue 'intake'" in caplog.text, "it has looked for the queue")
+    assert "run `autorenew broker setup`" in caplog.text
+    wait_until(lambda: failures.get() >= before + 3, "it has looked for the queue")
     fleet.setup_broker()
 
     send(fleet, body(order("k-2")))

@@ -1,15 +1,18 @@
 """A launcher restarts its worker group when it ends, and drains it when it is stopped."""
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from schemas.settings import load_settings
 from tests.support.given import wait_until
 from workers.launcher import Launcher
+from workers.metrics_folder import metrics_folder
 
 CRASHES = "raise SystemExit(3)"
 DRAINS = """
@@ -104,3 +107,54 @@ def test_group_that_does_not_drain_in_time_is_killed(
 
     assert launcher.codes == [1]
     assert launcher.groups[0].wait(10) == -9
+
+
+def test_launcher_that_is_stopped_between_two_groups_has_drained(
+    launch: Callable[..., Scripted], caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = launch(CRASHES)
+
+    wait_until(lambda: "ended with code 3; again in" in caplog.text, "it waits")
+    launcher.stop_and_join()
+
+    assert launcher.codes == [0]
+
+
+def test_group_that_is_stopped_before_it_can_hear_of_it_counts_as_drained(
+    launch: Callable[..., Scripted],
+) -> None:
+    launcher = launch("import signal; print('ready', flush=True); signal.pause()")
+
+    launcher.wait_until_ready(1)
+    launcher.stop_and_join()
+
+    assert launcher.codes == [0]
+
+
+KILLED = """
+import os, signal
+from workers.metrics_folder import metrics_folder
+with metrics_folder() as folder:
+    print(folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_folder_of_a_launcher_that_was_killed_is_deleted_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.metrics_folder.YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    left = subprocess.run(
+        [sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, check=False
+    )
+    abandoned = Path(left.stdout.decode().strip())
+    assert abandoned.is_dir()
+
+    with metrics_folder() as first, metrics_folder() as second:
+        assert not abandoned.exists()
+        assert Path(first).is_dir(), "that of a launcher that runs stays"
+        assert Path(second).is_dir()
+
+    assert list(tmp_path.iterdir()) == []

@@ -37,6 +37,11 @@ def run(*outcomes: Exception | float, causes: dict[type[Exception], str] | None 
     return loop
 
 
+@pytest.fixture(autouse=True)
+def every_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "producers.loop")
+
+
 def pauses(caplog: pytest.LogCaptureFixture) -> list[float]:
     """How long the loop waited after each error."""
     found = []
@@ -173,3 +178,76 @@ def test_interrupt_from_the_keyboard_is_no_error_to_wait_out() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Loop("test", interrupted).run()
+
+
+BROKER = {Lost: "broker"}
+
+
+def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.levelname for record in caplog.records]
+
+
+def test_outage_is_one_line_however_often_it_is_retried_and_whatever_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(Lost("connection reset"), Lost("refused"), Lost("starting up"), causes=BROKER)
+
+    assert levels(caplog) == ["WARNING", "DEBUG", "DEBUG"]
+
+
+def test_outage_of_another_kind_is_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    run(Lost("gone"), OSError("no route"), Lost("gone"), causes=BROKER)
+
+    assert levels(caplog) == ["WARNING", "WARNING", "WARNING"]
+
+
+def test_outage_that_lasts_is_said_again_after_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.loop.REMIND_SECONDS", 0.0)
+
+    run(Lost("gone"), Lost("gone"), causes=BROKER)
+
+    assert levels(caplog) == ["WARNING", "WARNING"]
+
+
+def test_end_of_an_outage_is_said_with_how_long_it_took(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producers.loop.STEADY_SECONDS", 0.0)
+
+    run(Lost("gone"), Lost("gone"), 0.0, Lost("gone"), causes=BROKER)
+
+    assert levels(caplog)[:4] == ["WARNING", "DEBUG", "INFO", "WARNING"]
+    assert caplog.records[2].getMessage() == "test: works again after 0.0 s, 2 failures"
+
+
+def test_one_good_round_between_bad_ones_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    run(Lost("gone"), 0.0, Lost("gone"), 0.0, Lost("gone"), causes=BROKER)
+
+    assert levels(caplog) == ["WARNING", "DEBUG", "DEBUG"]
+
+
+def test_defect_that_repeats_has_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    run(ValueError("a"), ValueError("a"), ValueError("b"))
+
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, True]
+
+
+def test_what_is_no_outage_is_said_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    run(Lost("died"), Lost("died"), causes={Lost: "crashed"})
+
+    assert levels(caplog) == ["WARNING", "WARNING"]
+
+
+def test_loop_does_something_meanwhile_while_it_waits() -> None:
+    calls: list[int] = []
+
+    def serve() -> None:
+        calls.append(1)
+        loop.stop()
+
+    loop = Loop("test", lambda: 3600.0, meanwhile=serve)
+    loop.run()
+
+    assert calls == [1]

@@ -1,0 +1,12 @@
+"""Rejected documents are deleted some time after they came: by intake, a few at a time."""
+
+from alembic import op
+
+revision = "0025"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("GRANT SELECT (received_at), DELETE ON rejected_documents TO autorenew_api")
