@@ -23,7 +23,7 @@ COMMANDS = {
     "rejected": "orders",
     "failed": "orders",
     "lanes": "orders",
-    "audit": "orders",
+    "audit": "auditing",
     "service": "services",
     "customer": "customers",
     "rollout": "admin",

@@ -1,0 +1,143 @@
+"""Payment requests: their lines, sums and tax, derived anew from the rules."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from monitoring.audit.checks import Books, Check, Offence, sql
+from monitoring.audit.taxes import Taxes
+
+_TAXED = text("""
+    SELECT r.id, r.subsidiary, r.country, r.vat_number, r.tax_mention, q.tax_rate,
+        CAST(r.created_at - interval '1 day' AS date) AS first_day,
+        CAST(coalesce(i.issued_on, CAST(:now AS timestamptz) + interval '1 day') AS date)
+            AS last_day
+    FROM payment_requests AS r
+    JOIN (SELECT request_id, min(tax_rate) AS tax_rate FROM request_lines
+        WHERE request_id BETWEEN :low AND :high GROUP BY request_id) AS q ON q.request_id = r.id
+    LEFT JOIN invoices AS i ON i.request_id = r.id
+    WHERE r.id BETWEEN :low AND :high AND r.state IN ('open', 'paid')
+""")
+# A charge that is in doubt keeps the tax of the day on which it began.
+_IN_DOUBT = timedelta(days=92)
+
+
+def _rates(books: Books) -> Iterator[Offence]:
+    """Requests whose rate or mention was the right one on no day from its making to its payment.
+
+    A request of which no day is known is taken for one of the last three months.
+    """
+    taxes = Taxes.of(books)
+    known: dict[tuple[Any, ...], bool] = {}
+    for row in books.stream(_TAXED):
+        facts = (
+            row.subsidiary, row.country, row.vat_number, row.tax_rate, row.tax_mention,
+            max(row.first_day, row.last_day - _IN_DOUBT), row.last_day,
+        )  # fmt: skip
+        if facts not in known:
+            known[facts] = _is_right(taxes, *facts)
+        if not known[facts]:
+            yield Offence("payment request", str(row.id))
+
+
+def _is_right(
+    taxes: Taxes,
+    subsidiary: str,
+    country: str,
+    vat_number: str | None,
+    rate: Any,
+    mention: str,
+    first: date,
+    last: date,
+) -> bool:
+    return any(
+        (treatment.rate, treatment.mention) == (rate, mention)
+        for treatment in taxes.between(subsidiary, country, vat_number, first, last)
+    )
+
+
+CHECKS = (
+    sql(
+        "requests.sum",
+        "a payment request is the sum of its lines, which are numbered from 1 on",
+        """
+        SELECT 'payment request', r.id FROM payment_requests AS r
+        LEFT JOIN (
+            SELECT request_id, sum(net) AS net, sum(tax) AS tax, count(*) AS lines,
+                min(number) AS first, max(number) AS last, min(net) AS least
+            FROM request_lines WHERE request_id BETWEEN :low AND :high
+            GROUP BY request_id) AS l ON l.request_id = r.id
+        WHERE r.id BETWEEN :low AND :high
+          AND ((r.net, r.tax, r.total) IS DISTINCT FROM (l.net, l.tax, l.net + l.tax)
+            OR (l.first, l.last) IS DISTINCT FROM (1, l.lines) OR l.least < 0)""",
+    ),
+    # What each line adds to the tax of those before it; an earlier release rounded each line.
+    sql(
+        "requests.tax",
+        "the tax of a payment request is that of one rate on its net, rounded once",
+        """
+        SELECT DISTINCT 'payment request', request_id FROM (
+            SELECT request_id, net, tax, tax_rate,
+                sum(net) OVER w AS upto, min(tax_rate) OVER w AS least, max(tax_rate) OVER w AS most
+            FROM request_lines WHERE request_id BETWEEN :low AND :high
+            WINDOW w AS (PARTITION BY request_id ORDER BY number)) AS l
+        WHERE least <> most
+           OR (tax <> round(upto * tax_rate / 100) - round((upto - net) * tax_rate / 100)
+             AND tax <> round(net * tax_rate / 100))""",
+    ),
+    Check(
+        "requests.rate",
+        "the tax rate of a payment request, and what it says of it, are those of the tax table",
+        _rates,
+    ),
+    sql(
+        "requests.words",
+        "a line of a payment request says what it is for: a setup, or its service's period",
+        """
+        SELECT DISTINCT 'payment request', l.request_id
+        FROM request_lines AS l JOIN services AS s ON s.id = l.service_id
+        WHERE l.request_id BETWEEN :low AND :high AND NOT (
+            l.period_number >= 0 AND l.description LIKE CASE l.period_number
+                WHEN 0 THEN '%, setup' ELSE '%, P' || s.period_months || 'M' END)""",
+    ),
+    sql(
+        "requests.state",
+        "a payment request is closed unless it is open; its lines are free once it was taken apart",
+        """
+        SELECT DISTINCT 'payment request', r.id FROM payment_requests AS r
+        LEFT JOIN request_lines AS l ON l.request_id = r.id
+        WHERE r.id BETWEEN :low AND :high AND (
+            (r.state = 'open') <> (r.closed_at IS NULL)
+            OR r.closed_at < r.created_at
+            OR (r.state IN ('voided', 'split')) <> (l.released_at IS NOT NULL)
+            OR l.refused_at IS NOT NULL AND r.state <> 'paid'
+            OR r.state = 'split' AND r.order_id IS NOT NULL)""",
+    ),
+    sql(
+        "requests.taxed",
+        "a payment request of renewals is made out to its customer's country and VAT number",
+        """
+        SELECT 'payment request', r.id FROM payment_requests AS r
+        LEFT JOIN customers AS c ON c.id = r.customer_id
+        WHERE r.id BETWEEN :low AND :high AND r.order_id IS NULL
+          AND (r.country, r.vat_number) IS DISTINCT FROM (c.country, c.vat_number)
+          AND NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = r.customer_id
+            AND (o.country, o.vat_number) IS NOT DISTINCT FROM (r.country, r.vat_number))
+          -- Whose history is kept under an id that only the rules derive.
+          AND NOT EXISTS (SELECT FROM events AS e WHERE e.name = 'customer.changed'
+            AND (e.detail->'fields' ? 'country' OR e.detail->'fields' ? 'vat_number'))""",
+    ),
+    sql(
+        "requests.currency",
+        "a payment request is in a currency that its subsidiary has or had",
+        """
+        SELECT 'payment request', r.id FROM payment_requests AS r
+        LEFT JOIN subsidiaries AS u ON u.code = r.subsidiary
+        WHERE r.id BETWEEN :low AND :high
+          AND r.currency IS DISTINCT FROM u.definition->>'currency'
+          AND NOT EXISTS (SELECT FROM subsidiary_changes AS c
+            WHERE c.subsidiary = r.subsidiary AND c.former->>'currency' = r.currency)""",
+    ),
+)
