@@ -83,7 +83,7 @@ def audit(
         books = Books(tx, piece, given=ledger.PLACES)
         for check in CHECKS:
             if not check.whole or piece.is_first:
-                findings[check.code].add(check.look(books))
+                findings[check.code].look(check, books)
                 progress(done := done + 1, total)
         name(tx, [finding for finding in findings.values() if finding.broken])
     if far_sides is not None:
@@ -100,7 +100,7 @@ def check(tx: Connection, codes: Collection[str]) -> dict[str, Finding]:
     for one in CHECKS:
         if one.code in codes:
             findings[one.code] = finding = Finding(one.must, code=one.code)
-            finding.add(one.look(books))
+            finding.look(one, books)
     return findings
 
 

@@ -9,12 +9,16 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
 from schemas.books import FarSides
-from schemas.catalogue import Catalogue
-from schemas.catalogue.store import CatalogueCache
+from schemas.catalogue import Catalogue, store
+from schemas.database import is_circumstance
+from schemas.errors import AutorenewError, first_line
 
 SHOWN = 20
+# A right or a table that is missing is no finding.
+NOT_THE_DATA = ("42501", "42P01", "42703")
 STREAMED = 5000
 
 
@@ -82,7 +86,7 @@ class Books:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        return CatalogueCache().current(self.tx)
+        return store.read(self.tx)
 
     def rows(self, statement: TextClause, **more: Any) -> Iterable[Any]:
         """What a statement finds; it is given what it names."""
@@ -163,3 +167,22 @@ class Finding:
             if len(self.offences) < SHOWN and offence not in self.offences:
                 self.offences.append(offence)
                 self.ids.append(offence.id)
+
+    def look(self, check: Check, books: Books) -> None:
+        """Do a check of our own books. What keeps it from being done is what breaks it: such as a
+        definition that cannot be read."""
+        try:
+            with books.tx.begin_nested():
+                self.add(check.look(books))
+        except DBAPIError as error:
+            if is_circumstance(error) or _sqlstate(error) in NOT_THE_DATA:
+                raise
+            self.add([Offence("cannot be checked:", first_line(error))])
+        except (KeyError, TypeError, ValueError, AutorenewError) as error:
+            self.add(
+                [Offence("cannot be checked:", f"{type(error).__name__}: {first_line(error)}")]
+            )
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

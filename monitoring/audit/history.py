@@ -29,7 +29,8 @@ CHECKS = (
             OR e.priced <> CAST(r.id IS NOT NULL AS integer)
             OR e.paid <> CAST(coalesce(r.state, '') = 'paid' AS integer)
             OR e.ended <> CAST(o.ended_at IS NOT NULL AS integer)
-            OR e.ending <> o.state OR e.upstream <> o.upstream
+            OR e.ending <> o.state
+            OR (o.state <> 'refused' AND e.upstream IS DISTINCT FROM o.upstream)
             OR e.at NOT BETWEEN o.accepted_at - interval '1 hour'
                 AND o.accepted_at + interval '1 hour')""",
     ),
@@ -44,15 +45,17 @@ CHECKS = (
             FROM request_lines GROUP BY request_id) AS l ON l.request_id = r.id
         WHERE r.order_id BETWEEN :low AND :high AND (
             CAST(regexp_replace(e.detail->>'total', '[^0-9]', '', 'g') AS bigint)
-                - CAST(regexp_replace(e.detail->>'tax', '[^0-9]', '', 'g') AS bigint) <> r.net
-            OR right(e.detail->>'total', 3) <> r.currency
-            OR CAST(e.detail->>'services' AS integer) <> l.services)
+                - CAST(regexp_replace(e.detail->>'tax', '[^0-9]', '', 'g') AS bigint)
+                IS DISTINCT FROM r.net
+            OR right(e.detail->>'total', 3) IS DISTINCT FROM r.currency
+            OR CAST(e.detail->>'services' AS integer) IS DISTINCT FROM l.services)
         UNION ALL
         SELECT 'order', r.order_id FROM payment_requests AS r
         JOIN events AS e ON e.subject = r.order_id AND e.name = 'order.paid'
         WHERE r.order_id BETWEEN :low AND :high AND (
-            CAST(regexp_replace(e.detail->>'amount', '[^0-9]', '', 'g') AS bigint) <> r.total
-            OR right(e.detail->>'amount', 3) <> r.currency)""",
+            CAST(regexp_replace(e.detail->>'amount', '[^0-9]', '', 'g') AS bigint)
+                IS DISTINCT FROM r.total
+            OR right(e.detail->>'amount', 3) IS DISTINCT FROM r.currency)""",
     ),
     sql(
         "history.invoices",
@@ -185,6 +188,79 @@ CHECKS = (
             WHERE service_id BETWEEN :low AND :high AND state = 'done') AS o
             ON o.service_id = e.subject AND o.kind = e.kind
         WHERE o.service_id IS NULL""",
+    ),
+    # An event is written in the transaction that does what it tells of.
+    sql(
+        "history.moments",
+        "what happened is dated as its event is",
+        """
+        SELECT 'order', o.id FROM orders AS o
+        JOIN events AS e ON e.subject = o.id AND e.name = 'order.' || o.state
+        WHERE o.id BETWEEN :low AND :high AND o.ended_at IS NOT NULL
+          AND o.ended_at NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        UNION ALL
+        SELECT 'payment request', r.id FROM payment_requests AS r
+        JOIN events AS e ON e.subject = r.order_id AND e.name IN ('order.priced', 'order.paid')
+        WHERE r.order_id BETWEEN :low AND :high
+          AND CASE e.name WHEN 'order.paid' THEN r.closed_at ELSE r.created_at END
+            NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        UNION ALL
+        SELECT 'payment request', r.id FROM events AS e
+        JOIN payment_requests AS r ON r.id = CAST(e.detail->>'request' AS uuid)
+        WHERE e.subject BETWEEN :low AND :high AND e.name = 'renewal.requested'
+          AND r.created_at NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        UNION ALL
+        SELECT 'charge', c.key FROM charges AS c
+        JOIN payment_requests AS r ON r.id = c.request_id
+        JOIN (SELECT subject, CAST(detail->>'attempt' AS integer) AS attempt, max(at) AS at
+            FROM events WHERE name = 'charge.declined' GROUP BY 1, 2) AS e
+            ON e.subject = coalesce(r.order_id, r.id) AND e.attempt = c.attempt
+        WHERE c.request_id BETWEEN :low AND :high AND c.state = 'declined'
+          AND c.decided_at NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        UNION ALL
+        SELECT 'service', o.service_id FROM (
+            SELECT service_id, max(ended_at) AS at FROM operations
+            WHERE service_id BETWEEN :low AND :high AND state = 'done' GROUP BY service_id) AS o
+        JOIN (SELECT subject, max(at) AS at FROM events
+            WHERE subject BETWEEN :low AND :high AND name = 'operation.done'
+            GROUP BY subject) AS e ON e.subject = o.service_id
+        WHERE o.at NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'""",
+    ),
+    # The time of the business is that of the database, unless there is a virtual clock.
+    sql(
+        "history.business",
+        "what a customer or an operator did, and what was sent, is dated as its event is",
+        """
+        WITH told AS (
+            SELECT DISTINCT ON (subject, name) subject, name, at FROM events
+            WHERE subject BETWEEN :low AND :high
+              AND (name = 'mode.changed'
+                OR (name = 'service.suspending' AND detail->>'reason' = 'operator'))
+            ORDER BY subject, name, id DESC
+        )
+        SELECT 'service', s.id FROM services AS s JOIN told AS e ON e.subject = s.id
+        WHERE s.id BETWEEN :low AND :high
+          AND (SELECT count(*) FROM virtual_clock) = 0
+          AND CASE e.name WHEN 'mode.changed' THEN s.mode_changed_at ELSE s.held_at END
+            NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
+        UNION ALL
+        SELECT 'e-mail', m.id FROM emails AS m
+        JOIN (SELECT CAST(substring(detail->>'message_id' FROM '<(.*)@') AS uuid) AS id,
+                max(at) AS at
+            FROM events WHERE name = 'notice.sent' GROUP BY 1) AS e ON e.id = m.id
+        WHERE m.id BETWEEN :low AND :high AND (SELECT count(*) FROM virtual_clock) = 0
+          AND m.sent_at NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'""",
+    ),
+    sql(
+        "history.hands",
+        "what is said to be done by hand has an event of that",
+        """
+        SELECT 'refund', f.key FROM refunds AS f
+        JOIN credit_note_lines AS l ON l.credit_note_id = f.credit_note_id
+        JOIN invoices AS i ON i.id = l.invoice_id
+        WHERE f.by_hand AND f.credit_note_id BETWEEN :low AND :high
+          AND NOT EXISTS (SELECT FROM events AS e
+            WHERE e.subject IN (l.service_id, i.request_id) AND e.name = 'task.done_by_hand')""",
     ),
     # Tasks of a group of services, and what is kept of customers, have subjects without a row.
     sql(

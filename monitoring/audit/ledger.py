@@ -122,7 +122,7 @@ CHECKS = (
         WHERE until > CAST(:db_now AS timestamptz) + interval '1 day'
            OR run_at > CAST(:db_now AS timestamptz) + interval '1 day'
            OR run_at < CAST(:db_now AS timestamptz) - interval '10 years'
-           OR (state <> 'ready' AND until IS NULL)""",
+           OR (state <> 'ready' AND until IS NULL) OR starts < 0 OR dispatches < 0""",
     ),
     sql(
         "ledger.failed",
@@ -146,7 +146,7 @@ CHECKS = (
         """
         SELECT 'step', p.name FROM unnest(CAST(:names AS text[]), CAST(:queues AS text[]))
             AS p(name, queue)
-        WHERE NOT EXISTS (SELECT FROM enqueuers AS e
+        WHERE NOT EXISTS (SELECT FROM enqueuers AS e JOIN pg_roles AS o ON o.rolname = e.role
             WHERE e.step = p.name AND e.queue = p.queue)
         UNION ALL
         SELECT 'step', 'converge on ' || p.universe FROM plans AS p

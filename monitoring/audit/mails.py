@@ -88,4 +88,21 @@ CHECKS = (
         HAVING NOT coalesce(bool_or(t.name = CASE WHEN e.sent_at IS NOT NULL
             THEN 'notice.sent' ELSE 'notice.refused' END), false)""",
     ),
+    sql(
+        "mails.told",
+        "every e-mail that was sent is told of, with its Message-ID",
+        """
+        SELECT 'e-mail', e.id FROM emails AS e
+        LEFT JOIN (
+            SELECT DISTINCT CAST(substring(detail->>'message_id' FROM '<(.*)@') AS uuid) AS id
+            FROM events WHERE name = 'notice.sent') AS t ON t.id = e.id
+        WHERE e.id BETWEEN :low AND :high AND e.sent_at IS NOT NULL AND t.id IS NULL
+        UNION ALL
+        SELECT 'e-mail', t.id FROM (
+            SELECT DISTINCT CAST(substring(detail->>'message_id' FROM '<(.*)@') AS uuid) AS id
+            FROM events
+            WHERE name = 'notice.sent' AND subject BETWEEN :low AND :high) AS t
+        LEFT JOIN emails AS e ON e.id = t.id
+        WHERE e.sent_at IS NULL""",
+    ),
 )

@@ -35,6 +35,18 @@ CHECKS = (
            OR decided_at < started_at""",
     ),
     sql(
+        "money.paid",
+        "a request was paid when its charge was decided, with the method that was charged",
+        """
+        SELECT 'payment request', r.id FROM payment_requests AS r
+        JOIN charges AS c ON c.request_id = r.id AND c.state = 'succeeded'
+        WHERE r.id BETWEEN :low AND :high AND r.state = 'paid'
+          AND (c.decided_at IS DISTINCT FROM r.closed_at
+            -- An earlier release did not keep the method with the charge.
+            OR c.payment_method_id <> r.payment_method_id
+            OR (r.payment_method_id IS NULL AND r.total > 0))""",
+    ),
+    sql(
         "money.charged",
         "a charge is of its request's currency, and of its amount unless that was taxed anew",
         """

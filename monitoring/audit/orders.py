@@ -1,8 +1,42 @@
 """Orders: what was accepted is what became services and a payment request."""
 
-from monitoring.audit.checks import sql
+from collections.abc import Iterator
+
+from sqlalchemy import text
+
+from monitoring.audit.checks import Books, Check, Offence, sql
+from schemas.values import derived_id
+
+_ORDERS = text("SELECT id, upstream, key FROM orders WHERE id BETWEEN :low AND :high")
+_UNITS = text("""
+    SELECT id, order_id, line, unit FROM services
+    WHERE id BETWEEN :low AND :high AND order_id IS NOT NULL
+""")
+_ASKED_FOR = text("""
+    SELECT id, order_id FROM payment_requests
+    WHERE id BETWEEN :low AND :high AND order_id IS NOT NULL
+""")
+
+
+def _named_otherwise(books: Books) -> Iterator[Offence]:
+    """Orders, their services and their requests, whose ids follow from what was ordered."""
+    for row in books.stream(_ORDERS):
+        if row.id != derived_id("order", row.upstream, row.key):
+            yield Offence("order", str(row.id))
+    for row in books.stream(_UNITS):
+        if row.id != derived_id(row.order_id, row.line, row.unit):
+            yield Offence("service", str(row.id))
+    for row in books.stream(_ASKED_FOR):
+        if row.id != derived_id("request", row.order_id):
+            yield Offence("payment request", str(row.id))
+
 
 CHECKS = (
+    Check(
+        "orders.ids",
+        "an order is named by its upstream and key, and what came of it by the order",
+        _named_otherwise,
+    ),
     sql(
         "orders.quantity",
         "every line of an accepted order has exactly its quantity of services",
@@ -20,6 +54,35 @@ CHECKS = (
             WHERE order_id BETWEEN :low AND :high GROUP BY order_id, line
         ) AS s ON s.order_id = l.order_id AND s.line = l.number
         WHERE (l.quantity, l.quantity) IS DISTINCT FROM (s.units, s.last)""",
+    ),
+    sql(
+        "orders.complete",
+        "an accepted order has lines, numbered from 1 on, of plans and contracts that there are",
+        """
+        SELECT 'order', o.id FROM orders AS o
+        LEFT JOIN (
+            SELECT order_id, count(*) AS lines, min(number) AS first, max(number) AS last,
+                min(quantity) AS least
+            FROM order_lines WHERE order_id BETWEEN :low AND :high GROUP BY order_id
+        ) AS l ON l.order_id = o.id
+        WHERE o.id BETWEEN :low AND :high
+          AND CASE o.state WHEN 'refused' THEN l.lines IS NOT NULL
+            ELSE (l.first, l.last) IS DISTINCT FROM (1, l.lines) OR l.least < 1 END
+        UNION ALL
+        SELECT DISTINCT 'order', l.order_id FROM order_lines AS l
+        LEFT JOIN orders AS o ON o.id = l.order_id
+        LEFT JOIN plans AS p ON p.code = l.plan
+        LEFT JOIN subsidiaries AS u ON u.code = o.subsidiary
+        WHERE l.order_id BETWEEN :low AND :high AND (o.id IS NULL OR p.code IS NULL
+            OR (l.setup IS NULL) <> (l.renewal IS NULL)
+            OR (l.renewal IS NULL) <> (l.currency IS NULL)
+            OR l.period_months < 1 OR l.setup < 0 OR l.renewal < 0
+            OR (l.currency <> u.definition->>'currency' AND NOT EXISTS (
+                SELECT FROM subsidiary_changes AS c WHERE c.subsidiary = o.subsidiary
+                  AND c.former->>'currency' = l.currency))
+            OR (p.contract IS NOT NULL AND o.state <> 'cancelled' AND NOT EXISTS (
+                SELECT FROM agreements AS a
+                WHERE a.customer_id = o.customer_id AND a.contract = p.contract)))""",
     ),
     sql(
         "orders.state",
@@ -61,6 +124,7 @@ CHECKS = (
             WHEN 'cancelled' THEN CASE
                 WHEN r.id IS NULL THEN o.reason = 'given_up'
                 WHEN o.reason = 'payment_declined' THEN r.state = 'voided'
+                WHEN o.reason IS NULL THEN r.state = 'paid'
                 ELSE r.state IN ('voided', 'paid') END
             ELSE coalesce(r.state, '') = 'paid' END""",
     ),
@@ -70,7 +134,8 @@ CHECKS = (
         """
         SELECT 'order', id FROM orders
         WHERE id BETWEEN :low AND :high AND (
-            (state = 'refused') <> (coalesce(jsonb_array_length(problems), 0) > 0)
+            (state = 'refused') <> (problems IS NOT NULL AND problems <> '[]')
+            OR jsonb_typeof(problems) <> 'array'
             OR (state = 'refused') <> (customer_id IS NULL)
             OR (customer_id IS NULL) <> (subsidiary IS NULL)
             OR (customer_id IS NULL) <> (country IS NULL)

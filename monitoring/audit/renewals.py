@@ -20,7 +20,7 @@ CHECKS = (
         SELECT 'payment request', r.request_id FROM renewals AS r
         JOIN services AS s ON s.id = r.service_id AND r.period_number = s.paid_periods + 1
         LEFT JOIN payment_requests AS p ON p.id = r.request_id
-        WHERE r.request_id IS NOT NULL AND (p.state IS DISTINCT FROM 'open'
+        WHERE r.request_id IS NOT NULL AND s.desired <> 'absent' AND (p.state IS DISTINCT FROM 'open'
             OR NOT EXISTS (SELECT FROM request_lines AS l
                 WHERE l.request_id = r.request_id AND l.service_id = s.id
                   AND l.released_at IS NULL))""",
@@ -102,6 +102,23 @@ CHECKS = (
             OR (r.declines > 0) <> (r.declined_at IS NOT NULL)
             OR (r.declines > 0) <> (r.last_declined_at IS NOT NULL)
             OR r.last_declined_at < r.declined_at)""",
+    ),
+    # Tax may change before that.
+    sql(
+        "renewals.stands",
+        "an open request stands until the periods that it asks for are over, at the latest",
+        """
+        SELECT 'service', s.id FROM services AS s
+        JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
+        JOIN payment_requests AS p ON p.id = r.request_id AND p.state = 'open'
+        JOIN subsidiaries AS u ON u.code = s.subsidiary
+        JOIN (SELECT request_id, service_id, max(period_number) AS last FROM request_lines
+            WHERE service_id BETWEEN :low AND :high GROUP BY request_id, service_id) AS l
+            ON l.request_id = p.id AND l.service_id = s.id
+        WHERE s.id BETWEEN :low AND :high AND (r.stands_until IS NULL
+            OR r.stands_until > (s.anchor + make_interval(months => s.period_months * l.last)
+                + interval '1 day')::timestamp AT TIME ZONE (u.definition->>'timezone')
+            OR r.stands_until < p.created_at)""",
     ),
     sql(
         "renewals.asked",

@@ -113,21 +113,9 @@ CHECKS = (
             OR r.closed_at < r.created_at
             OR (r.state IN ('voided', 'split')) <> (l.released_at IS NOT NULL)
             OR l.refused_at IS NOT NULL AND r.state <> 'paid'
+            -- One transaction does both.
+            OR coalesce(l.released_at, l.refused_at) <> r.closed_at
             OR r.state = 'split' AND r.order_id IS NOT NULL)""",
-    ),
-    sql(
-        "requests.taxed",
-        "a payment request of renewals is made out to its customer's country and VAT number",
-        """
-        SELECT 'payment request', r.id FROM payment_requests AS r
-        LEFT JOIN customers AS c ON c.id = r.customer_id
-        WHERE r.id BETWEEN :low AND :high AND r.order_id IS NULL
-          AND (r.country, r.vat_number) IS DISTINCT FROM (c.country, c.vat_number)
-          AND NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = r.customer_id
-            AND (o.country, o.vat_number) IS NOT DISTINCT FROM (r.country, r.vat_number))
-          -- Whose history is kept under an id that only the rules derive.
-          AND NOT EXISTS (SELECT FROM events AS e WHERE e.name = 'customer.changed'
-            AND (e.detail->'fields' ? 'country' OR e.detail->'fields' ? 'vat_number'))""",
     ),
     sql(
         "requests.currency",

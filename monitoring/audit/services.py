@@ -101,7 +101,8 @@ CHECKS = (
         LEFT JOIN (SELECT customer_id, contract, max(version) AS version FROM agreements
             GROUP BY customer_id, contract) AS a
             ON a.customer_id = s.customer_id AND a.contract = p.contract
-        WHERE s.id BETWEEN :low AND :high AND s.state IN ('delivering', 'active', 'suspended')
+        WHERE s.id BETWEEN :low AND :high
+          AND (s.state IN ('delivering', 'active', 'suspended') OR s.agreed_version > a.version)
           AND s.agreed_version IS DISTINCT FROM a.version
           -- What an import says of a contract is said of the services that it brings.
           AND NOT ((s.agreed_version IS NULL OR EXISTS (SELECT FROM agreements AS b

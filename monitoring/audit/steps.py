@@ -135,6 +135,9 @@ def _wrong_steps(books: Books) -> Iterator[Offence]:
     for row in books.stream(_SERVICES):
         service, policy = _service(row, catalogue), catalogue.known_plan(row.plan).policy
         stored = (row.next_step, row.next_step_at)
+        if (row.next_step is None) != (row.next_step_at is None):
+            yield Offence("service", str(row.id))
+            continue
         step = lifecycle.next_step(service, policy, now)
         if stored == _as_stored(step) and _is_subject(row, catalogue, facts):
             continue

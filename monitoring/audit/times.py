@@ -110,6 +110,9 @@ CHECKS = (
         SELECT 'catalogue', CAST(version AS text) FROM catalogue_version
         WHERE loaded_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
         UNION ALL
+        SELECT 'rejected document', CAST(id AS text) FROM rejected_documents
+        WHERE received_at > CAST(:db_now AS timestamptz) + interval '10 minutes' OR times < 1
+        UNION ALL
         SELECT 'change of', subsidiary FROM subsidiary_changes
         WHERE greatest(planned_at, applied_at)
             > CAST(:now AS timestamptz) + interval '10 minutes'""",
