@@ -298,11 +298,6 @@ TIMES = (
         "times.customers",
     ),
     (
-        "a method was saved in 2099",
-        "UPDATE payment_methods SET created_at = '2099-01-01'",
-        "times.customers",
-    ),
-    (
         "the fleet is trusted until 2099",
         "UPDATE heartbeat SET trusted_until = '2099-01-01'",
         "times.fleet",

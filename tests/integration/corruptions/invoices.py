@@ -78,8 +78,8 @@ INVOICES = (
     ),
     (
         "an invoice has a line more",
-        "INSERT INTO invoice_lines SELECT invoice_id, 99, service_id, 99, description, 0, tax_rate, 0"
-        f" FROM invoice_lines WHERE invoice_id = {invoice('ivan')}",
+        "INSERT INTO invoice_lines SELECT invoice_id, 99, service_id, 99, description, 0,"
+        f" tax_rate, 0 FROM invoice_lines WHERE invoice_id = {invoice('ivan')}",
         "invoices.lines",
     ),
     (

@@ -1,27 +1,81 @@
-"""Corruptions that nothing in the books contradicts."""
+"""Corruptions that nothing in the books contradicts.
 
-# Nothing in the books says otherwise, so that only a seal could tell: a chain of hashes over
-# documents and events, or one over the rows of the catalogue.
+Only a seal would tell: a chain of hashes over documents and events, or one over the rows of the
+catalogue and of customers.
+"""
+
+# What was done: how, and why nothing says otherwise.
 ONLY_SEALS = {
-    "a customer's name or address": "UPDATE customers SET name = 'Somebody else'",
-    "whom an order is billed to": 'UPDATE orders SET billed_to = \'{"name": "Somebody else"}\'',
-    "a customer's e-mail address": "UPDATE customers SET email = 'other@example.com'",
-    "the hash of an order's document": "UPDATE orders SET body_hash = sha256('x')",
-    "a subsidiary's name, or its country where it has the same tax": """
-        UPDATE subsidiaries SET definition = definition || '{"entity": "Somebody else"}"""
-    "'",
-    "which release a contract's text is": "UPDATE contracts SET definition = definition ||"
-    """ '{"url": "https://example.com/other"}'""",
-    "the reference of a charge": "UPDATE charges SET reference = 'other'",
-    "the configuration of an imported service": 'UPDATE services SET configuration = \'{"x": "y"}\' WHERE order_id IS NULL',
-    "what was forecast": "UPDATE forecasts SET services = services + 1",
-    "what the guard has counted": "DELETE FROM destructions",
-    "a pause of a lane": "DELETE FROM lane_pauses",
-    "which documents were rejected": "DELETE FROM rejected_documents",
-    "how long a task waited": "UPDATE events SET waited = waited + 1",
-    "an event that nothing follows from": "DELETE FROM events WHERE name = 'charge.unknown'",
-    "what a plan costs": "UPDATE prices SET renewal = renewal + 1",
-    "a refused order, with its history": """
-        DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'wrong');
-        DELETE FROM orders WHERE key = 'wrong'""",
+    "a customer's name": (
+        "UPDATE customers SET name = 'Somebody else'",
+        "it is kept once; the event of a change names the field, not the value",
+    ),
+    "a customer's e-mail address": (
+        "UPDATE customers SET email = 'other@example.com'",
+        "it is kept once; e-mails do not keep whom they went to",
+    ),
+    "whom an order is billed to": (
+        """UPDATE orders SET billed_to = '{"name": "Somebody else"}'""",
+        "it is kept once; of the order's document there is a hash alone",
+    ),
+    "the hash of an order's document": (
+        "UPDATE orders SET body_hash = sha256('x')",
+        "the document itself is not kept",
+    ),
+    "a subsidiary's name": (
+        """UPDATE subsidiaries SET definition = definition || '{"entity": "Somebody else"}'""",
+        "the catalogue is what was loaded last; its files are not kept",
+    ),
+    "where a contract's text is": (
+        """UPDATE contracts SET definition = definition || '{"url": "https://example.com/x"}'""",
+        "the catalogue is what was loaded last",
+    ),
+    "what a plan costs from now on": (
+        "UPDATE prices SET renewal = renewal + 1",
+        "the catalogue is what was loaded last; what was ordered or fixed keeps its price",
+    ),
+    "the reference of a charge": (
+        "UPDATE charges SET reference = 'other'",
+        "it is the gateway's own word, and not in its book",
+    ),
+    "the configuration of an imported service": (
+        """UPDATE services SET configuration = '{"x": "y"}' WHERE order_id IS NULL""",
+        "the file that it came from is not kept",
+    ),
+    "since when a payment method is known": (
+        "UPDATE payment_methods SET created_at = '2099-01-01'",
+        "the role of the audit may not read it, and nothing follows from it",
+    ),
+    "a forecast that was made": (
+        "UPDATE forecasts SET services = services + 1",
+        "it says what was expected then, and not what there is",
+    ),
+    "how many ends the guard has counted": (
+        "DELETE FROM destructions",
+        "what was enqueued and not done leaves no other trace",
+    ),
+    "a lane that was paused": (
+        "DELETE FROM lane_pauses",
+        "a person resumes a lane in the same way, and the history does not tell it",
+    ),
+    "documents that were rejected": (
+        "DELETE FROM rejected_documents",
+        "nothing follows from them",
+    ),
+    "an event that nothing follows from": (
+        "DELETE FROM events WHERE name = 'charge.unknown'",
+        "ids of events have gaps anyway, where a transaction was rolled back",
+    ),
+    "a refused order, with its history": (
+        """DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'wrong');
+           DELETE FROM orders WHERE key = 'wrong'""",
+        "it has no number, and no far side knows of it",
+    ),
+    "an accepted order that was not paid yet, with its history": (
+        """DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'sam');
+           DELETE FROM order_lines WHERE order_id = (SELECT id FROM orders WHERE key = 'sam');
+           DELETE FROM batches WHERE name = 'price'; DELETE FROM tasks WHERE name = 'price';
+           DELETE FROM orders WHERE key = 'sam'""",
+        "it has no number, and no far side knows of it",
+    ),
 }

@@ -114,7 +114,8 @@ SERVICES = (
     ),
     (
         "an operation is of a service that is not there",
-        f"UPDATE operations SET service_id = gen_random_uuid() WHERE service_id = {service('nils')}",
+        "UPDATE operations SET service_id = gen_random_uuid()"
+        f" WHERE service_id = {service('nils')}",
         "services.calls",
     ),
     (
