@@ -141,16 +141,18 @@ _EVENTS = text("""
     INSERT INTO events (subject, name, at, task, waited, attempt, detail)
     SELECT id, 'service.imported', anchor, NULL, NULL, NULL, NULL FROM services
     UNION ALL
-    SELECT service_id, e.name, day - CASE e.name WHEN 'notice.sent' THEN 15 ELSE 0 END, e.task,
-        0.1, 1, CASE e.name
-            WHEN 'notice.sent' THEN jsonb_build_object('kinds', '["before-15"]'::jsonb,
-                'message_id', '<' || email_id || '@example.com>')
+    SELECT n.service_id, 'notice.sent', m.sent_at, 'remind', 0.1, 1,
+        jsonb_build_object('kinds', jsonb_build_array(n.kind),
+            'message_id', '<' || m.id || '@example.com>')
+    FROM notices AS n JOIN emails AS m ON m.id = n.email_id
+    UNION ALL
+    SELECT service_id, e.name, day, e.task, 0.1, 1, CASE e.name
             WHEN 'renewal.requested' THEN jsonb_build_object('request', request_id)
             WHEN 'service.renewed' THEN jsonb_build_object('periods', 1,
                 'paid_until', paid_until,
                 'invoice', series || '-' || lpad(CAST(number AS text), 7, '0'))
             ELSE '{"operation": "extend"}' END
-    FROM past CROSS JOIN (VALUES ('notice.sent', 'remind'), ('renewal.requested', 'request'),
+    FROM past CROSS JOIN (VALUES ('renewal.requested', 'request'),
         ('service.renewed', 'charge'), ('operation.done', 'converge')) AS e(name, task)
     ORDER BY 3
 """)

@@ -88,8 +88,8 @@ _EVENTS = text("""
             'message_id', '<' || md5('email ' || s.customer_id)::uuid || '@example.com>') END
     FROM services AS s
     CROSS JOIN (VALUES ('service.imported', NULL), ('notice.sent', 'remind')) AS e(name, task)
-    -- Of those with a past, the imports are told with it.
-    WHERE e.name = 'notice.sent' OR :billed = 0
+    -- Of those with a past it is told with that.
+    WHERE :billed = 0
     ORDER BY e.name DESC
 """)
 _EMAILS = text("""

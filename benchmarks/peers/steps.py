@@ -16,6 +16,7 @@ from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import SystemClock, local_date, local_midnight
 from schemas.tables import (
+    agreements,
     charges,
     events,
     invoice_lines,
@@ -26,6 +27,7 @@ from schemas.tables import (
     orders,
     payment_methods,
     payment_requests,
+    plans,
     request_lines,
     services,
 )
@@ -90,6 +92,10 @@ _SERVICES_PAID = (
         state=ServiceState.DELIVERING,
         desired=ResourceState.ACTIVE,
         paid_periods=services.c.paid_periods + 1,
+        agreed_version=select(func.max(agreements.c.version))
+        .join(plans, plans.c.contract == agreements.c.contract)
+        .where(agreements.c.customer_id == services.c.customer_id, plans.c.code == services.c.plan)
+        .scalar_subquery(),
     )
 )
 _COUNTER = (
@@ -174,6 +180,7 @@ def price_order(session: Session, order_id: uuid.UUID) -> uuid.UUID:
                 "driver": service.plan.driver,
                 "configuration": service.line.configuration,
                 "period_months": service.line.period.months,
+                "payment_method_id": order.payment_method_id,
             }
             for service in priced.services
         ],

@@ -245,7 +245,7 @@ CHECKS = (
             NOT BETWEEN e.at - interval '1 hour' AND e.at + interval '1 hour'
         UNION ALL
         SELECT 'e-mail', m.id FROM emails AS m
-        JOIN (SELECT CAST(substring(detail->>'message_id' FROM '<(.*)@') AS uuid) AS id,
+        JOIN (SELECT CAST(substr(detail->>'message_id', 2, 36) AS uuid) AS id,
                 max(at) AS at
             FROM events WHERE name = 'notice.sent' GROUP BY 1) AS e ON e.id = m.id
         WHERE m.id BETWEEN :low AND :high AND (SELECT count(*) FROM virtual_clock) = 0

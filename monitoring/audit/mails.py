@@ -64,7 +64,7 @@ CHECKS = (
         """
         WITH told AS (
             SELECT e.subject, e.name, k.kind,
-                CAST(substring(e.detail->>'message_id' FROM '<(.*)@') AS uuid) AS email_id
+                CAST(substr(e.detail->>'message_id', 2, 36) AS uuid) AS email_id
             FROM events AS e
             CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS k(kind)
             WHERE e.subject BETWEEN :low AND :high AND e.name IN ('notice.sent', 'notice.refused')
@@ -94,12 +94,12 @@ CHECKS = (
         """
         SELECT 'e-mail', e.id FROM emails AS e
         LEFT JOIN (
-            SELECT DISTINCT CAST(substring(detail->>'message_id' FROM '<(.*)@') AS uuid) AS id
+            SELECT DISTINCT CAST(substr(detail->>'message_id', 2, 36) AS uuid) AS id
             FROM events WHERE name = 'notice.sent') AS t ON t.id = e.id
         WHERE e.id BETWEEN :low AND :high AND e.sent_at IS NOT NULL AND t.id IS NULL
         UNION ALL
         SELECT 'e-mail', t.id FROM (
-            SELECT DISTINCT CAST(substring(detail->>'message_id' FROM '<(.*)@') AS uuid) AS id
+            SELECT DISTINCT CAST(substr(detail->>'message_id', 2, 36) AS uuid) AS id
             FROM events
             WHERE name = 'notice.sent' AND subject BETWEEN :low AND :high) AS t
         LEFT JOIN emails AS e ON e.id = t.id

@@ -80,7 +80,8 @@ CHECKS = (
             OR (l.currency <> u.definition->>'currency' AND NOT EXISTS (
                 SELECT FROM subsidiary_changes AS c WHERE c.subsidiary = o.subsidiary
                   AND c.former->>'currency' = l.currency))
-            OR (p.contract IS NOT NULL AND o.state <> 'cancelled' AND NOT EXISTS (
+            -- Later the plan may be under another contract.
+            OR (p.contract IS NOT NULL AND o.state = 'accepted' AND NOT EXISTS (
                 SELECT FROM agreements AS a
                 WHERE a.customer_id = o.customer_id AND a.contract = p.contract)))""",
     ),

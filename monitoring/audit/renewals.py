@@ -20,7 +20,8 @@ CHECKS = (
         SELECT 'payment request', r.request_id FROM renewals AS r
         JOIN services AS s ON s.id = r.service_id AND r.period_number = s.paid_periods + 1
         LEFT JOIN payment_requests AS p ON p.id = r.request_id
-        WHERE r.request_id IS NOT NULL AND s.desired <> 'absent' AND (p.state IS DISTINCT FROM 'open'
+        WHERE r.request_id IS NOT NULL AND s.desired <> 'absent'
+          AND (p.state IS DISTINCT FROM 'open'
             OR NOT EXISTS (SELECT FROM request_lines AS l
                 WHERE l.request_id = r.request_id AND l.service_id = s.id
                   AND l.released_at IS NULL))""",

@@ -9,16 +9,19 @@ from sqlalchemy import text
 from monitoring.audit.checks import Books, Check, Offence, sql
 from monitoring.audit.taxes import Taxes
 
+# Of requests that were taxed alike: how, on which days, and all their ids.
 _TAXED = text("""
-    SELECT r.id, r.subsidiary, r.country, r.vat_number, r.tax_mention, q.tax_rate,
+    SELECT r.subsidiary, r.country, r.vat_number, q.tax_rate, r.tax_mention,
         CAST(r.created_at - interval '1 day' AS date) AS first_day,
         CAST(coalesce(i.issued_on, CAST(:now AS timestamptz) + interval '1 day') AS date)
-            AS last_day
+            AS last_day,
+        array_agg(r.id) AS ids
     FROM payment_requests AS r
-    JOIN (SELECT request_id, min(tax_rate) AS tax_rate FROM request_lines
-        WHERE request_id BETWEEN :low AND :high GROUP BY request_id) AS q ON q.request_id = r.id
+    -- All lines of one are of one rate, by a check of its own; the first stands for all.
+    JOIN request_lines AS q ON q.request_id = r.id AND q.number = 1
     LEFT JOIN invoices AS i ON i.request_id = r.id
     WHERE r.id BETWEEN :low AND :high AND r.state IN ('open', 'paid')
+    GROUP BY r.subsidiary, r.country, r.vat_number, q.tax_rate, r.tax_mention, first_day, last_day
 """)
 # A charge that is in doubt keeps the tax of the day on which it began.
 _IN_DOUBT = timedelta(days=92)
@@ -30,16 +33,9 @@ def _rates(books: Books) -> Iterator[Offence]:
     A request of which no day is known is taken for one of the last three months.
     """
     taxes = Taxes.of(books)
-    known: dict[tuple[Any, ...], bool] = {}
-    for row in books.stream(_TAXED):
-        facts = (
-            row.subsidiary, row.country, row.vat_number, row.tax_rate, row.tax_mention,
-            max(row.first_day, row.last_day - _IN_DOUBT), row.last_day,
-        )  # fmt: skip
-        if facts not in known:
-            known[facts] = _is_right(taxes, *facts)
-        if not known[facts]:
-            yield Offence("payment request", str(row.id))
+    for *how, first, last, ids in books.rows(_TAXED):
+        if not _is_right(taxes, *how, max(first, last - _IN_DOUBT), last):
+            yield from (Offence("payment request", str(request)) for request in ids)
 
 
 def _is_right(

@@ -4,6 +4,7 @@ What is stored was decided when a fact changed last, and some of the rule looks 
 answer that the rule has given since, as time alone passed, is as good.
 """
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,18 +28,23 @@ from schemas.values import (
     derived_id,
 )
 
+# How many columns tell services apart, and of how many kinds of them the answer is kept.
+_OWN, _ALIKE = 7, 100_000
+_Stored = tuple[str | None, datetime | None]
+
 _INSTANT = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
 
+# First what tells services apart, then all that the rule looks at: alike for many of them.
 _SERVICES = text("""
-    SELECT s.id, s.customer_id, s.subsidiary, s.plan, s.brand, s.period_months, s.anchor,
-        s.paid_periods, s.state, s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.held_at,
-        s.taken_over_at, s.agreed_version, s.payment_method_id,
-        s.next_step, s.next_step_at, s.next_subject,
-        r.net, r.currency, r.announced_at, r.raised_at, r.stands_until,
-        coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id, r.asked_at,
-        coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at,
-        n.notices, n.refused
+    SELECT s.id, s.customer_id, s.payment_method_id, s.next_step, s.next_step_at, s.next_subject,
+        r.request_id,
+        s.subsidiary, s.plan, s.brand, s.period_months, s.anchor, s.paid_periods, s.state,
+        s.desired, s.mode, s.mode_changed_at, s.suspended_at, s.held_at, s.taken_over_at,
+        s.agreed_version, r.net, r.currency, r.announced_at, r.raised_at, r.stands_until,
+        coalesce(r.dearer, 0) AS dearer, r.dearer_at, r.request_id IS NOT NULL AS requested,
+        r.asked_at, coalesce(r.declines, 0) AS declines, r.declined_at, r.last_declined_at,
+        CAST(n.notices AS text) AS notices, CAST(n.refused AS text) AS refused
     FROM services AS s
     LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
     LEFT JOIN (
@@ -132,14 +138,21 @@ def _wrong_steps(books: Books) -> Iterator[Offence]:
     for row in books.rows(_NOT_THERE):
         yield Offence("service", str(row.id))
     facts, catalogue, now = _Facts.of(books), books.catalogue, books.now
+    alike: dict[tuple[Any, ...], tuple[Service, lifecycle.Policy, _Stored]] = {}
     for row in books.stream(_SERVICES):
-        service, policy = _service(row, catalogue), catalogue.known_plan(row.plan).policy
+        known = alike.get(seen := row[_OWN:])
+        if known is None:
+            service, policy = _service(row, catalogue), catalogue.known_plan(row.plan).policy
+            known = service, policy, _as_stored(lifecycle.next_step(service, policy, now))
+            if len(alike) >= _ALIKE:
+                alike.clear()
+            alike[seen] = known
+        service, policy, step = known
         stored = (row.next_step, row.next_step_at)
         if (row.next_step is None) != (row.next_step_at is None):
             yield Offence("service", str(row.id))
             continue
-        step = lifecycle.next_step(service, policy, now)
-        if stored == _as_stored(step) and _is_subject(row, catalogue, facts):
+        if stored == step and _is_subject(row, catalogue, facts):
             continue
         if facts.is_worked_on(row) or facts.is_decided_again(row):
             continue
@@ -149,13 +162,13 @@ def _wrong_steps(books: Books) -> Iterator[Offence]:
             yield Offence("service", str(row.id))
 
 
-def _as_stored(step: NextStep | None) -> tuple[str | None, datetime | None]:
+def _as_stored(step: NextStep | None) -> _Stored:
     return (None, None) if step is None else (step.step.value, step.at)
 
 
 def _answers(
     row: Any, service: Service, policy: lifecycle.Policy, now: datetime, facts: _Facts
-) -> set[tuple[str | None, datetime | None]]:
+) -> set[_Stored]:
     """All that the rule may have said since a fact changed last."""
     views = [service]
     if (request := facts.requests.get(row.request_id)) is not None:
@@ -251,7 +264,7 @@ def _service(row: Any, catalogue: Catalogue) -> Service:
             notices=_moments(row.notices),
             refused={n: at for n, at in _moments(row.refused).items() if at is not None},
             asked_at=row.asked_at,
-            requested=row.request_id is not None,
+            requested=row.requested,
             declines=row.declines,
             declined_at=row.declined_at,
             last_declined_at=row.last_declined_at,
@@ -264,10 +277,10 @@ def _service(row: Any, catalogue: Catalogue) -> Service:
     )
 
 
-def _moments(kinds: Mapping[str, str | None] | None) -> dict[Notice, datetime | None]:
+def _moments(kinds: str | None) -> dict[Notice, datetime | None]:
     return {
         Notice.parse(kind): datetime.fromisoformat(at) if at else None
-        for kind, at in (kinds or {}).items()
+        for kind, at in json.loads(kinds or "{}").items()
     }
 
 
