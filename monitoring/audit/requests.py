@@ -1,57 +1,46 @@
 """Payment requests: their lines, sums and tax, derived anew from the rules."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
-from typing import Any
 
 from sqlalchemy import text
 
 from monitoring.audit.checks import Books, Check, Offence, sql
 from monitoring.audit.taxes import Taxes
 
-# Of requests that were taxed alike: how, on which days, and all their ids.
+# Of requests that were taxed alike: how, on which days, and all their ids. All lines of one are of
+# one rate, by a check of its own: the first stands for all. A charge that is in doubt keeps the tax
+# of the day on which it began, for three months at most.
 _TAXED = text("""
-    SELECT r.subsidiary, r.country, r.vat_number, q.tax_rate, r.tax_mention,
-        CAST(r.created_at - interval '1 day' AS date) AS first_day,
-        CAST(coalesce(i.issued_on, CAST(:now AS timestamptz) + interval '1 day') AS date)
-            AS last_day,
-        array_agg(r.id) AS ids
-    FROM payment_requests AS r
-    -- All lines of one are of one rate, by a check of its own; the first stands for all.
-    JOIN request_lines AS q ON q.request_id = r.id AND q.number = 1
-    LEFT JOIN invoices AS i ON i.request_id = r.id
-    WHERE r.id BETWEEN :low AND :high AND r.state IN ('open', 'paid')
-    GROUP BY r.subsidiary, r.country, r.vat_number, q.tax_rate, r.tax_mention, first_day, last_day
+    SELECT subsidiary, country, vat_number, tax_rate, tax_mention,
+        CASE WHEN is_current THEN greatest(made_on, last_day - 92) ELSE made_on END AS first_day,
+        last_day, array_agg(id) AS ids
+    FROM (
+        SELECT r.id, r.subsidiary, r.country, r.vat_number, q.tax_rate, r.tax_mention,
+            CAST(r.created_at - interval '1 day' AS date) AS made_on,
+            r.state IN ('open', 'paid') AS is_current,
+            CAST(coalesce(i.issued_on, least(CAST(:now AS timestamptz) + interval '1 day',
+                r.closed_at + interval '400 days'),
+                CAST(:now AS timestamptz) + interval '1 day') AS date) AS last_day
+        FROM payment_requests AS r
+        JOIN request_lines AS q ON q.request_id = r.id AND q.number = 1
+        LEFT JOIN invoices AS i ON i.request_id = r.id
+        WHERE r.id BETWEEN :low AND :high
+    ) AS r
+    GROUP BY subsidiary, country, vat_number, tax_rate, tax_mention, first_day, last_day
 """)
-# A charge that is in doubt keeps the tax of the day on which it began.
-_IN_DOUBT = timedelta(days=92)
 
 
 def _rates(books: Books) -> Iterator[Offence]:
-    """Requests whose rate or mention was the right one on no day from its making to its payment.
-
-    A request of which no day is known is taken for one of the last three months.
-    """
+    """Requests whose rate or mention was the right one on no day from its making to its end."""
     taxes = Taxes.of(books)
-    for *how, first, last, ids in books.rows(_TAXED):
-        if not _is_right(taxes, *how, max(first, last - _IN_DOUBT), last):
-            yield from (Offence("payment request", str(request)) for request in ids)
-
-
-def _is_right(
-    taxes: Taxes,
-    subsidiary: str,
-    country: str,
-    vat_number: str | None,
-    rate: Any,
-    mention: str,
-    first: date,
-    last: date,
-) -> bool:
-    return any(
-        (treatment.rate, treatment.mention) == (rate, mention)
-        for treatment in taxes.between(subsidiary, country, vat_number, first, last)
-    )
+    for row in books.rows(_TAXED):
+        treatments = taxes.between(
+            row.subsidiary, row.country, row.vat_number, row.first_day, row.last_day
+        )
+        said = (row.tax_rate, row.tax_mention)
+        if not any((treatment.rate, treatment.mention) == said for treatment in treatments):
+            for request in row.ids:
+                yield Offence("payment request", str(request))
 
 
 CHECKS = (

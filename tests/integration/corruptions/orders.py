@@ -338,6 +338,11 @@ REQUESTS = (
         "requests.rate",
     ),
     (
+        "a voided request says of its tax what is not so",
+        f"UPDATE payment_requests SET tax_mention = 'x' WHERE id = {first_request('poor')}",
+        "requests.rate",
+    ),
+    (
         "a request is to a country that nothing is sold to",
         f"UPDATE payment_requests SET country = 'XX' WHERE id = {open_request('kurt')}",
         "requests.rate",

@@ -34,6 +34,11 @@ ONLY_SEALS = {
         "UPDATE prices SET renewal = renewal + 1",
         "the catalogue is what was loaded last; what was ordered or fixed keeps its price",
     ),
+    "the price of an order that is not priced yet": (
+        "UPDATE order_lines SET renewal = 1 WHERE order_id ="
+        " (SELECT id FROM orders WHERE key = 'sam')",
+        "nothing was made of it yet, and prices may be others by now",
+    ),
     "the reference of a charge": (
         "UPDATE charges SET reference = 'other'",
         "it is the gateway's own word, and not in its book",
