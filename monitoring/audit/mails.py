@@ -62,31 +62,41 @@ CHECKS = (
         "mails.history",
         "an e-mail was sent or refused if and only if the history says so",
         """
-        WITH told AS (
-            SELECT e.subject, e.name, k.kind,
-                CAST(substr(e.detail->>'message_id', 2, 36) AS uuid) AS email_id
+        WITH sent AS (
+            SELECT e.subject, k.kind, CAST(substr(e.detail->>'message_id', 2, 36) AS uuid)
+                AS email_id
             FROM events AS e
             CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS k(kind)
-            WHERE e.subject BETWEEN :low AND :high AND e.name IN ('notice.sent', 'notice.refused')
+            WHERE e.subject BETWEEN :low AND :high AND e.name = 'notice.sent'
+        ), refused AS (
+            SELECT DISTINCT e.subject, k.kind FROM events AS e
+            CROSS JOIN LATERAL jsonb_array_elements_text(e.detail->'kinds') AS k(kind)
+            WHERE e.subject BETWEEN :low AND :high AND e.name = 'notice.refused'
+        ), current AS (
+            SELECT n.service_id, n.kind, e.id, e.sent_at FROM notices AS n
+            JOIN services AS s ON s.id = n.service_id AND s.expires_at = n.expires_at
+            JOIN emails AS e ON e.id = n.email_id
+            WHERE n.service_id BETWEEN :low AND :high
+              AND (e.sent_at IS NOT NULL OR e.refused_at IS NOT NULL)
         )
-        SELECT DISTINCT 'service', t.subject FROM told AS t
+        SELECT 'service', t.subject FROM sent AS t
         LEFT JOIN notices AS n ON n.service_id = t.subject AND n.kind = t.kind
-            AND (t.email_id IS NULL OR n.email_id = t.email_id)
+            AND n.email_id = t.email_id
         LEFT JOIN emails AS e ON e.id = n.email_id
-        GROUP BY t.subject, t.kind, t.name, t.email_id
-        HAVING NOT coalesce(bool_or(CASE t.name
-            WHEN 'notice.sent' THEN e.sent_at IS NOT NULL ELSE e.refused_at IS NOT NULL END), false)
+        WHERE e.sent_at IS NULL
         UNION ALL
-        SELECT 'e-mail', e.id FROM notices AS n
-        JOIN services AS s ON s.id = n.service_id AND s.expires_at = n.expires_at
-        JOIN emails AS e ON e.id = n.email_id
-        LEFT JOIN told AS t ON t.subject = n.service_id AND t.kind = n.kind
-            AND (t.email_id = e.id OR t.name = 'notice.refused')
-        WHERE n.service_id BETWEEN :low AND :high
-          AND (e.sent_at IS NOT NULL OR e.refused_at IS NOT NULL)
-        GROUP BY e.id, n.service_id, n.kind, e.sent_at, e.refused_at
-        HAVING NOT coalesce(bool_or(t.name = CASE WHEN e.sent_at IS NOT NULL
-            THEN 'notice.sent' ELSE 'notice.refused' END), false)""",
+        SELECT 'service', t.subject FROM refused AS t
+        LEFT JOIN notices AS n ON n.service_id = t.subject AND n.kind = t.kind
+        LEFT JOIN emails AS e ON e.id = n.email_id
+        GROUP BY t.subject, t.kind HAVING count(e.refused_at) = 0
+        UNION ALL
+        SELECT 'e-mail', c.id FROM current AS c
+        LEFT JOIN sent AS t ON t.subject = c.service_id AND t.kind = c.kind AND t.email_id = c.id
+        WHERE c.sent_at IS NOT NULL AND t.subject IS NULL
+        UNION ALL
+        SELECT 'e-mail', c.id FROM current AS c
+        LEFT JOIN refused AS t ON t.subject = c.service_id AND t.kind = c.kind
+        WHERE c.sent_at IS NULL AND t.subject IS NULL""",
     ),
     sql(
         "mails.told",
