@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from autorenew.catalogues import bundled
 from autorenew.local.embedded import Embedded
-from autorenew.months import Months, summary
+from autorenew.months import FIRST_HOUR, Months, summary
 from monitoring.audit import Finding, audit
 from producers.control import failed
 from producers.intake import Verdict
@@ -134,19 +134,28 @@ def _spoil(document: dict[str, Any], draw: random.Random) -> None:
             customer["subsidiary"] = customer["country"] = "DE"
 
 
-def run(folder: Path, count: int, seed: int, months: int) -> int:
+def starts_at(moment: datetime) -> datetime:
+    """The first moment from then on at which the demo begins: everywhere it is day."""
+    start = moment.replace(hour=FIRST_HOUR, minute=0, second=0, microsecond=0)
+    return start if start >= moment else start + timedelta(days=1)
+
+
+def run(
+    folder: Path, count: int, seed: int, months: int, *, started_at: datetime | None = None
+) -> int:
     """Run the demo.
 
     Args:
         folder: where PostgreSQL keeps its data.
         count: orders to place.
+        started_at: as if it were run then; what happens does not depend on the hour.
 
     Returns:
         The exit code: 0 if every order ended and the books agree, else 1.
     """
     console = Console(width=None if sys.stdout.isatty() else 100)
     catalogue = bundled()
-    started = time.perf_counter()
+    started, now = time.perf_counter(), datetime.now(UTC)
     console.print("starting PostgreSQL, the fleet and a simulated outside world in one process")
     with Embedded(
         folder,
@@ -158,7 +167,7 @@ def run(folder: Path, count: int, seed: int, months: int) -> int:
         retry_base_seconds=0.2,
         retry_attempts=6,
         lease_seconds=30.0,
-        ahead=timedelta(),
+        ahead=starts_at(started_at or now) - now,
         silence_seconds=36 * 3600.0,
         destructive_share=0.5,
     ) as fleet:

@@ -73,6 +73,7 @@ left_out = Counter(
     "Services that were left out of an e-mail, because nothing can be written about them.",
     ["reason"],
 )
+sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
 carried_over = Counter(
     "autorenew_carried_over_services_total",
@@ -83,6 +84,11 @@ loop_failures = Counter(
     "autorenew_loop_failures_total",
     "Rounds of a background loop that failed.",
     ["loop", "cause"],
+)
+clock_ahead = Gauge(
+    "autorenew_clock_ahead_seconds",
+    "By how much this host's clock is ahead of the database's; negative: behind.",
+    multiprocess_mode="livemostrecent",
 )
 guard_trips = Counter(
     "autorenew_guard_trips_total", "Times the guard paused a lane.", ["lane", "reason"]

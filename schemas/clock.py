@@ -14,10 +14,19 @@ class Clock(Protocol):
         """The current time, aware, in UTC."""
         ...
 
+    def ahead(self) -> float:
+        """By how many seconds this host's own clock is ahead of it; negative: behind."""
+        ...
+
 
 class SystemClock:
+    """This host's own, for tests and for what has no database."""
+
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def ahead(self) -> float:
+        return 0.0
 
 
 class FixedClock:
@@ -28,6 +37,9 @@ class FixedClock:
 
     def now(self) -> datetime:
         return self._now
+
+    def ahead(self) -> float:
+        return 0.0
 
     def advance(self, by: timedelta) -> None:
         self._now += by

@@ -2,7 +2,8 @@
 
 A lock is a table without columns or rows: who may write it may lock it, and nobody else. Anybody
 who may connect, such as a reader, could take an advisory lock for ever. The lock is kept in memory,
-as that one is, and ends with its transaction.
+as that one is, and ends with its transaction. So does a holder that is frozen, or gone without the
+server having noticed: its transaction is ended after :data:`MOST_SILENT`.
 """
 
 from enum import StrEnum
@@ -20,6 +21,10 @@ class Lock(StrEnum):
     SWEEP = "lock_sweep"
 
 
+MOST_SILENT = "2s"
+"""How long a holder may say nothing between two statements."""
+
+_LIMIT = text(f"SET LOCAL idle_in_transaction_session_timeout = '{MOST_SILENT}'")
 # Nothing but another lock of its kind conflicts with it: reading, such as a backup's, does not.
 _TAKE = {lock: text(f"LOCK TABLE {lock} IN EXCLUSIVE MODE") for lock in Lock}
 _TRY = {lock: text(f"LOCK TABLE {lock} IN EXCLUSIVE MODE NOWAIT") for lock in Lock}
@@ -27,11 +32,13 @@ _TRY = {lock: text(f"LOCK TABLE {lock} IN EXCLUSIVE MODE NOWAIT") for lock in Lo
 
 def take(tx: Connection, lock: Lock) -> None:
     """Hold a lock until the transaction ends, and wait for whoever holds it."""
+    tx.execute(_LIMIT)
     tx.execute(_TAKE[lock])
 
 
 def try_to_take(tx: Connection, lock: Lock) -> bool:
     """The same, but do not wait; returns whether it is ours."""
+    tx.execute(_LIMIT)
     try:
         with tx.begin_nested():
             tx.execute(_TRY[lock])

@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     )
     development: bool = Field(False, description="take weak secrets; never where others reach it")
     clock: Literal["system", "virtual"] = Field("system", description="virtual: for demos, tests")
+    clock_skew_seconds: Seconds = Field(
+        60.0, description="a host whose clock differs by more from the database's does no work"
+    )
     shutdown_seconds: Seconds = Field(60.0, description="how long SIGTERM may take")
     order_charge_delays: list[Delay] = Field(
         [60.0, 600.0], description="seconds between the charges of an order that is declined"

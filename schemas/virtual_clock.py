@@ -1,6 +1,6 @@
 """A clock for the whole fleet that can be advanced, for demos and tests.
 
-It is real time plus an offset in the database, and advances only while no task is ready or under
+It is the database's clock plus an offset, and advances only while no task is ready or under
 way. A database that holds services never gets one.
 """
 
@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from schemas.clock import Clock, SystemClock
+from schemas.clock import Clock
+from schemas.database_clock import DatabaseClock
 from schemas.errors import AutorenewError, ConfigurationError
 
+_NOW = text("SELECT clock_timestamp() + ahead FROM virtual_clock")
 _AHEAD = text("SELECT ahead FROM virtual_clock")
 
 
@@ -28,8 +30,11 @@ class VirtualClock:
 
     def now(self) -> datetime:
         with self._engine.connect() as tx:
-            ahead = tx.execute(_AHEAD).scalar_one()
-        return datetime.now(UTC) + timedelta(seconds=ahead.total_seconds())
+            now: datetime = tx.execute(_NOW).scalar_one()
+        return now.astimezone(UTC)
+
+    def ahead(self) -> float:
+        return 0.0
 
 
 def clock_of(engine: Engine, *, virtual: bool) -> Clock:
@@ -48,7 +53,7 @@ def clock_of(engine: Engine, *, virtual: bool) -> Clock:
         raise ConfigurationError(
             "AUTORENEW_CLOCK is virtual, but this database lives on the real clock"
         )
-    return VirtualClock(engine) if virtual else SystemClock()
+    return VirtualClock(engine) if virtual else DatabaseClock(engine)
 
 
 def start(tx: Connection, ahead: timedelta = timedelta()) -> None:

@@ -1,17 +1,19 @@
 """Wiring: which handlers a process runs, on which broker, against which outside world."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
+from sqlalchemy import Engine
 
 from producers.intake.links import Links
-from producers.steps import QUEUES, steps_of
+from producers.steps import BILLING, QUEUES, ROLE_OF_QUEUE, UNIVERSES, steps_of
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
 from schemas.settings import INSTANT, Settings
+from schemas.tables.far_sides import FarSideKind
 from workers.billing.charges.attempt import ChargePolicy
 from workers.billing.charges.charge import ChargeHandler
 from workers.billing.charges.refund import RefundHandler
@@ -19,7 +21,7 @@ from workers.billing.ends import SuspendHandler, TerminateHandler
 from workers.billing.gateways.port import Gateway
 from workers.billing.payment_requests.handlers import RequestHandler, WithdrawHandler
 from workers.orders.price import PriceHandler
-from workers.outside import registry
+from workers.outside import identity, registry
 from workers.outside.books import Books
 from workers.provisioning.converge import ConvergeHandler
 from workers.provisioning.drivers.port import Driver
@@ -113,6 +115,22 @@ def gateways_of(settings: Settings) -> dict[str, Gateway]:
 def drivers_of(settings: Settings) -> dict[str, Driver]:
     """The drivers that are configured, by the name that plans use."""
     return registry.build("drivers", settings.driver_options(), seconds=settings.call_seconds)
+
+
+def check_far_sides(engine: Engine, settings: Settings, roles: Collection[str]) -> None:
+    """Check that this database belongs with the gateways and drivers that are configured.
+
+    Args:
+        roles: whose work this process does; only what they call is looked at.
+
+    Raises:
+        ConfigurationError: one is elsewhere than the fleet has had it so far.
+    """
+    with engine.begin() as tx:
+        if ROLE_OF_QUEUE[BILLING] in roles:
+            identity.check(tx, FarSideKind.GATEWAY, settings.gateway_options())
+        if any(ROLE_OF_QUEUE[queue] in roles for queue in UNIVERSES):
+            identity.check(tx, FarSideKind.DRIVER, settings.driver_options())
 
 
 def books_of(settings: Settings) -> Books:

@@ -16,7 +16,6 @@ from schemas.virtual_clock import clock_of
 from workers.bootstrap import add_actors, handlers
 from workers.broker import ReadOnlyBroker
 from workers.garbage import collect_seldom
-from workers.launcher import die_with_parent
 from workers.outside.calls import RECORDERS
 from workers.runtime.runtime import Runtime
 
@@ -45,16 +44,15 @@ def build() -> ReadOnlyBroker:
         pool_size=threads + 1 + RECORDERS,
         application=f"autorenew worker {','.join(queues)}",
     )
-    # The launcher starts the group again.
-    runtime = Runtime(engine, settings, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    broker.add_middleware(Drain(runtime))
     clock = clock_of(engine, virtual=settings.clock == "virtual")
+    # The launcher starts the group again, once its host's clock is right.
+    runtime = Runtime(engine, settings, clock, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    broker.add_middleware(Drain(runtime))
     add_actors(broker, handlers(settings, queues, clock), lambda _queue: runtime)
     return broker
 
 
 # Dramatiq logs a lost connection in one line; pika would add five tracebacks.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
-die_with_parent(signal.SIGKILL)
 broker = build()
 collect_seldom()

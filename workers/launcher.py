@@ -4,7 +4,6 @@ Dramatiq ends the whole group when one of its processes dies. SIGTERM is sent to
 only, which lets running handlers finish. A second SIGTERM, or one to every process, kills them.
 """
 
-import ctypes
 import logging
 import os
 import shutil
@@ -12,23 +11,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from monitoring import metrics
 from producers.loop import Loop
 from schemas.settings import Settings
+from workers.parent import end_with
 
 log = logging.getLogger(__name__)
 
 # How long Dramatiq may take to end its processes once the handlers' time is over.
 EXIT_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(with_signal: int) -> None:
-    """Have the kernel signal this process when its parent dies (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, with_signal)
 
 
 class WorkerGroupEnded(Exception):
@@ -36,12 +30,23 @@ class WorkerGroupEnded(Exception):
 
 
 class Launcher:
-    """Keeps one group of worker processes running until stopped."""
+    """Keeps one group of worker processes running until stopped.
+
+    Args:
+        check: called before a group is started; what it raises puts that off.
+    """
 
     def __init__(
-        self, settings: Settings, queues: Sequence[str], *, processes: int, threads: int
+        self,
+        settings: Settings,
+        queues: Sequence[str],
+        *,
+        processes: int,
+        threads: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._check = check
         self._queues = queues
         self._processes = processes
         self._threads = threads
@@ -78,6 +83,7 @@ class Launcher:
         Raises:
             WorkerGroupEnded: it ended by itself.
         """
+        self._check()
         self._group = self._start()
         if self._loop.is_stopping:  # stop() came while the group was being started
             self._group.send_signal(signal.SIGTERM)
@@ -108,7 +114,7 @@ class Launcher:
             "PROMETHEUS_MULTIPROC_DIR": self._metrics_folder,
         }
         command = [
-            *(sys.executable, "-m", "dramatiq", "workers.fleet:broker"),
+            *(sys.executable, "-m", "workers.group", "workers.fleet:broker"),
             *("--processes", str(self._processes), "--threads", str(self._threads)),
             *("--queues", *self._queues),
             "--worker-shutdown-timeout",
@@ -118,5 +124,5 @@ class Launcher:
             command,
             env=environment,
             start_new_session=True,  # a terminal's Ctrl-C must not reach every process
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
         )

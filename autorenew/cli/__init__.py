@@ -24,9 +24,11 @@ COMMANDS = {
     "failed": "orders",
     "lanes": "orders",
     "audit": "auditing",
+    "seals": "seals",
     "service": "services",
     "customer": "customers",
     "rollout": "admin",
+    "far-side": "far_sides",
     "forecast": "forecast",
     "reconcile": "reconcile",
     "intake": "processes",
@@ -45,7 +47,7 @@ class _Lazy(click.Group):
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"autorenew.cli.{COMMANDS[name]}")
-        command = getattr(module, name)
+        command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -7,11 +7,32 @@ import threading
 from pathlib import Path
 
 import click
+from sqlalchemy import Engine
 
 from autorenew.cli.common import clock, database, on_stop, realms, say
 from monitoring import metrics
+from producers.control import own_clock
+from producers.control.own_clock import WrongClock
+from schemas.clock import Clock
 from schemas.errors import ConfigurationError
-from schemas.settings import load_settings
+from schemas.role_check import check_role
+from schemas.settings import Settings, load_settings
+
+
+def _start(settings: Settings, application: str, *roles: str) -> tuple[Engine, Clock]:
+    """The database and the clock of a process, once it is sure that it can work with them.
+
+    Raises:
+        ConfigurationError: the database, its role or this host's clock is wrong.
+    """
+    engine = database(settings, application=application)
+    check_role(engine, *roles)
+    fleet_clock = clock(engine, settings)
+    try:
+        own_clock.check(fleet_clock, settings)
+    except WrongClock as error:
+        raise ConfigurationError(str(error)) from None
+    return engine, fleet_clock
 
 
 @click.command()
@@ -23,10 +44,8 @@ def intake() -> None:
 
     settings = load_settings()
     url = settings.need("broker_url")
-    engine = database(settings, application="autorenew intake")
-    consumer = AmqpIntake(
-        url, Intake(engine, CatalogueCache(), clock(engine, settings), realms(settings))
-    )
+    engine, fleet_clock = _start(settings, "autorenew intake", "api")
+    consumer = AmqpIntake(url, Intake(engine, CatalogueCache(), fleet_clock, realms(settings)))
     metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()
@@ -40,8 +59,8 @@ def relay() -> None:
 
     settings = load_settings()
     url = settings.need("broker_url")
-    engine = database(settings, application="autorenew relay")
-    running = Relay(engine, RabbitTransport(url), settings, clock(engine, settings))
+    engine, fleet_clock = _start(settings, "autorenew relay", "relay")
+    running = Relay(engine, RabbitTransport(url), settings, fleet_clock)
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
@@ -54,8 +73,8 @@ def scheduler() -> None:
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
-    engine = database(settings, application="autorenew scheduler")
-    running = Scheduler(engine, CatalogueCache(), clock(engine, settings), settings)
+    engine, fleet_clock = _start(settings, "autorenew scheduler", "scheduler")
+    running = Scheduler(engine, CatalogueCache(), fleet_clock, settings)
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
@@ -70,16 +89,24 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 
     SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
-    from workers.bootstrap import check_queues, handlers
+    from producers.steps import ROLE_OF_QUEUE
+    from workers.bootstrap import check_far_sides, check_queues, handlers
     from workers.launcher import Launcher
 
     settings = load_settings()
     settings.need("broker_url")
     chosen = check_queues(queues)
-    engine = database(settings)
-    handlers(settings, chosen, clock(engine, settings))  # report missing settings once, here
-    engine.dispose()
-    launcher = Launcher(settings, chosen, processes=processes, threads=threads)
+    roles = sorted({ROLE_OF_QUEUE[queue] for queue in chosen})
+    engine, fleet_clock = _start(settings, "autorenew worker", *roles)
+    handlers(settings, chosen, fleet_clock)  # report missing settings once, here
+    check_far_sides(engine, settings, roles)
+    launcher = Launcher(
+        settings,
+        chosen,
+        processes=processes,
+        threads=threads,
+        check=lambda: own_clock.check(fleet_clock, settings),
+    )
     on_stop(launcher.stop)
     sys.exit(launcher.run())
 

@@ -141,7 +141,7 @@ class Embedded:
     def _runtime_for(self) -> Callable[[str], Runtime]:
         """Each kind of queue works with its own database role, as in the fleet."""
         runtimes = {
-            role: Runtime(self._engines[role], self.settings)
+            role: Runtime(self._engines[role], self.settings, self.clock)
             for role in set(ROLE_OF_QUEUE.values())
         }
         self._runtimes = list(runtimes.values())

@@ -7,12 +7,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pika
 from pika.exceptions import AMQPError
 
-from workers.launcher import die_with_parent
+from workers.parent import end_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +47,7 @@ class Workers(subprocess.Popen[bytes]):
             stdout=self._said,
             stderr=self._said,
             start_new_session=True,  # a terminal's Ctrl-C must not reach every process
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
         )
 
     def wait_for_consumers(self, broker_url: str, queue: str, count: int) -> None:

@@ -143,9 +143,10 @@ def _alone(engine: Engine) -> Iterator[Connection]:
     nothing: it keeps no row from being vacuumed, and its end gives the lock up whatever happens.
     """
     with engine.begin() as tx:
-        tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         if not locks.try_to_take(tx, Lock.IMPORT):
             raise AutorenewError("another import is running: wait for it", code="import_running")
+        # It is silent for as long as the import works; nothing but other imports waits for it.
+        tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         yield tx
 
 

@@ -57,7 +57,11 @@ _SUBSIDIARIES = text("""
     SELECT DISTINCT subsidiary FROM services
     WHERE customer_id = :id AND state NOT IN ('terminated', 'cancelled')
 """)
-_UNSENT = text("SELECT id FROM emails WHERE customer_id = :id AND sent_at IS NULL")
+# Those that have something to say.
+_UNSENT = text("""
+    SELECT id FROM emails AS e WHERE customer_id = :id AND sent_at IS NULL
+      AND EXISTS (SELECT FROM notices AS n WHERE n.email_id = e.id)
+""")
 
 
 def change(tx: Connection, command: CustomerCommand, catalogue: Catalogue, now: datetime) -> bool:

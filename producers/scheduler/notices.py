@@ -2,7 +2,7 @@
 customer is to be told on a day in one e-mail."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
@@ -68,11 +68,20 @@ def fix_prices(tx: Connection, services: Sequence[Renewable]) -> None:
         _fix(tx, rows)
 
 
-def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) -> None:
+def claim_notices(
+    tx: Connection,
+    services: Sequence[Renewable],
+    due_since: Mapping[uuid.UUID, datetime],
+    now: datetime,
+) -> None:
     """Claim what is due to be said about services that are locked, and decide what is next.
 
-    A customer who got an e-mail today already gets the next one tomorrow morning; nobody is
-    written to before the morning.
+    A customer who got an e-mail today already gets the next one tomorrow morning. Nobody is written
+    to before the morning, unless nobody looked in all the hours of the day to which it was put off:
+    looks that always fall into the night put nothing off for ever.
+
+    Args:
+        due_since: when each of them was to be reminded of, as it was decided before.
     """
     email_of = {service.id: _email(service, now) for service in services}
     opened = {email.id: email for email in email_of.values()}
@@ -84,8 +93,9 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
         email_id = email_of[service.id].id
         due = lifecycle.due_notices(service.view, service.plan.policy, now)
         morning = _morning(service, now)
-        if due and (email_id not in waiting or now < morning):
-            quiet_until = morning if now < morning else _morning(service, now + timedelta(days=1))
+        is_night = now < morning and not _was_missed(service, due_since[service.id], now)
+        if due and (email_id not in waiting or is_night):
+            quiet_until = morning if is_night else _morning(service, now + timedelta(days=1))
             later = replace(service.view, quiet_until=quiet_until)
             decided.append(next_steps.step_of(replace(service, view=later), now))
             continue
@@ -101,6 +111,13 @@ def claim_notices(tx: Connection, services: Sequence[Renewable], now: datetime) 
         ledger.enqueue(tx, REMIND, [(email_id, MAIL) for email_id in {c.email_id for c in claimed}])
     if decided:
         next_steps.store(tx, decided)
+
+
+def _was_missed(service: Renewable, due_since: datetime, now: datetime) -> bool:
+    """Whether it was put off to a morning, and the hours of that day have passed as well."""
+    first = lifecycle.reminded_at(service.view, service.plan.policy)
+    was_put_off = first is not None and first < due_since
+    return was_put_off and due_since <= _morning(service, now - timedelta(days=1))
 
 
 def _email(service: Renewable, now: datetime) -> EmailRow:

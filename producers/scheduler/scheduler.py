@@ -16,12 +16,13 @@ from sqlalchemy import Connection, Engine, text
 
 from monitoring import forecast, metrics
 from producers import ledger
-from producers.control import guard
+from producers.control import guard, own_clock
 from producers.failpoints import failpoint
 from producers.loop import Loop
 from producers.renewals import next_steps
 from producers.scheduler.changes import Changes, carry_over
 from producers.scheduler.notices import claim_notices
+from producers.scheduler.sealing import Sealer
 from producers.steps import DESTRUCTIVE, STEPS
 from schemas import locks
 from schemas.catalogue import changes
@@ -56,6 +57,7 @@ class Scheduler:
         self._settings = settings
         self._loop = Loop("scheduler", self._round)
         self._changes = Changes(engine)
+        self._sealer = Sealer(engine)
         self._snapshot_on: date | None = None
         self._paused: set[str] = set()
 
@@ -80,7 +82,11 @@ class Scheduler:
 
         Returns:
             How many services were found.
+
+        Raises:
+            WrongClock: this host's clock is wrong; nothing was done.
         """
+        own_clock.check(self._clock, self._settings)
         with self._engine.begin() as tx:
             guard.beat(tx, self._clock, self._settings)
             now = self._clock.now()
@@ -99,6 +105,7 @@ class Scheduler:
         if recompute:
             found += self._in_chunk(lambda tx: self._recompute(tx, now))
         self._take_snapshot(now)
+        self._sealer.seal()
         self._show(paused)
         return found
 
@@ -144,10 +151,11 @@ class Scheduler:
             return 0
         # And the other due notices of the same customers, so that they go into the same e-mail.
         customers = sorted({row.customer_id for row in first})
-        rest = tx.execute(_DUE_OF, {**parameters, "customers": customers}).scalars().all()
+        rest = tx.execute(_DUE_OF, {**parameters, "customers": customers}).all()
         catalogue = self._catalogue.current(tx)
-        services = next_steps.load(tx, {row.id for row in first} | set(rest), catalogue)
-        claim_notices(tx, services, now)
+        due_since = {row.id: row.next_step_at for row in (*first, *rest)}
+        services = next_steps.load(tx, due_since, catalogue)
+        claim_notices(tx, services, due_since, now)
         metrics.swept.labels(Step.REMIND.value).inc(len(services))
         return len(first)
 
@@ -227,11 +235,12 @@ _SWEEP = text("""
     GROUP BY next_subject
 """)
 _DUE = text("""
-    SELECT id, customer_id FROM services WHERE next_step = :step AND next_step_at <= :now
+    SELECT id, customer_id, next_step_at FROM services
+    WHERE next_step = :step AND next_step_at <= :now
     ORDER BY next_step_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 _DUE_OF = text("""
-    SELECT id FROM services
+    SELECT id, next_step_at FROM services
     WHERE customer_id = ANY(:customers) AND next_step = :step AND next_step_at <= :now
     FOR NO KEY UPDATE SKIP LOCKED
 """)

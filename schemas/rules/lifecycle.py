@@ -305,6 +305,11 @@ def due_notices(service: Service, policy: Policy, now: datetime) -> list[Notice]
     return [notice for notice in due if notice not in missed]
 
 
+def reminded_at(service: Service, policy: Policy) -> datetime | None:
+    """When there is first something to be said that was not claimed; None: there is nothing."""
+    return min((at for at, _ in _notices(service, policy)), default=None)
+
+
 def next_payment(service: Service, policy: Policy, now: datetime) -> NextStep | None:
     """When its renewal is charged next by itself, if it is."""
     payments = (step for step in _payment(service, policy, now) if step.step is not Step.WITHDRAW)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -122,6 +123,8 @@ invoice_series = Table(
     Column("code", Text, primary_key=True),
     Column("last_number", BigInteger, nullable=False),
     Column("last_date", Date, nullable=False),
+    # That of its last document.
+    Column("last_hash", LargeBinary),
 )
 
 invoices = Table(
@@ -135,6 +138,8 @@ invoices = Table(
     *_party(),
     *_amounts(),
     UniqueConstraint("series", "number"),
+    # Over itself, its lines and the hash of the document before it in its series.
+    Column("hash", LargeBinary),
 )
 
 invoice_lines = Table(
@@ -160,6 +165,7 @@ credit_notes = Table(
     Column("currency", Text, nullable=False),
     *_amounts(),
     UniqueConstraint("series", "number"),
+    Column("hash", LargeBinary),
 )
 
 credit_note_lines = Table(

@@ -3,8 +3,12 @@
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
+    CheckConstraint,
     Column,
     Identity,
+    Index,
+    LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -29,4 +33,36 @@ events = Table(
     Column("attempt", SmallInteger),
     Column("detail", JSONB),
     PrimaryKeyConstraint("subject", "id"),
+    Index(
+        "events_id_idx",
+        "id",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
+    ),
+)
+
+# Blocks of the history, each with a hash over its events and the block before.
+seals = Table(
+    "seals",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_id", BigInteger, nullable=False),
+    Column("last_id", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    moment("sealed_at", nullable=False, server_default=func.now()),
+)
+
+# How far it is sealed, and what is next: the ids up to next_id are all there once every transaction
+# before complete_after has ended.
+sealing = Table(
+    "sealing",
+    metadata,
+    Column("sole", Boolean, CheckConstraint("sole", name="sole"), primary_key=True),
+    Column("last_id", BigInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("next_id", BigInteger),
+    Column("complete_after", BigInteger),
+    moment("noted_at"),
 )

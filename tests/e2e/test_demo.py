@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from autorenew import demo
 from autorenew.local.fleet import descendants
 from tests.support.given import wait_until
 
@@ -58,6 +60,26 @@ def test_demo_reports_and_ends_with_0(folder: Path) -> None:
         assert part in done.stdout
     for universe in ("web", "dedicated", "cloud", "telecom"):
         assert universe in done.stdout
+
+
+def months_from(output: str) -> list[str]:
+    """The table of months, from its header on."""
+    lines = output.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.split()[:1] == ["month"])
+    return [line.rstrip() for line in lines[header : header + 3]]
+
+
+def test_what_happens_in_the_demo_does_not_depend_on_the_hour(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = []
+    for hour in (5, 10, 23):
+        started_at = datetime(2026, 11, 3, hour, 17, tzinfo=UTC)
+        assert demo.run(folder / str(hour), 25, 7, 2, started_at=started_at) == 0
+        tables.append(months_from(capsys.readouterr().out))
+
+    assert int(tables[0][1].split()[5]) > 10  # e-mails of the first month
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_fleet_of_make_up_can_be_used_from_another_terminal_and_stops_cleanly(

@@ -1,5 +1,6 @@
 """Money is taken once, invoiced when it is taken, and refunded if nothing was delivered for it."""
 
+import random
 import threading
 import uuid
 from datetime import UTC, date, datetime
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from monitoring.audit import audit
 from producers import ledger
@@ -283,6 +284,37 @@ def test_invoice_numbers_have_no_gap_and_dates_never_go_back_under_concurrency(
         documents = sorted((n, day) for s, n, day in found if s == series)
         assert [n for n, _ in documents] == list(range(1, count + 1))
         assert [day for _, day in documents] == sorted(day for _, day in documents)
+
+
+def test_series_are_opened_without_a_deadlock_at_the_turn_of_the_year(database: Database) -> None:
+    engine, failures = database.engine("billing"), []
+    # Each batch has documents of some series: some there already, some not, in any order.
+    codes = [f"{country}-{year}" for country in ("DE", "FR", "IE", "PL") for year in range(8)]
+    start = threading.Barrier(4)
+
+    def number(seed: int) -> None:
+        draw = random.Random(seed)
+        for year in range(8):
+            start.wait()
+            for _ in range(6):
+                of_year = [code for code in codes if code.endswith(f"-{year}")]
+                wanted = [(code, date(2026, 1, 1)) for code in draw.sample(of_year, 2)]
+                wanted += [(code, date(2026, 1, 1)) for code in draw.sample(codes, 2)]
+                try:
+                    with engine.begin() as tx:
+                        take_numbers(tx, wanted)
+                except OperationalError as error:
+                    failures.append(str(error.orig))
+
+    threads = [threading.Thread(target=number, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    taken = database.value("SELECT sum(last_number) FROM invoice_series")
+    assert taken == 4 * 8 * 6 * 4
 
 
 def test_a_second_successful_charge_of_a_request_is_refused_by_the_database(

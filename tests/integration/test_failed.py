@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from autorenew.cli import main
 from monitoring.audit import audit
@@ -390,6 +390,25 @@ class TestRemind:
         kinds = [detail["kinds"] for _, detail in world.happened("notice.sent")]
         assert kinds == [["before-7"]]
         world.clean()
+
+    def test_only_a_failed_one_can_be_given_up(self, life: Any) -> None:
+        world = life()
+        first = world.order()
+        world.click("mode", mode="manual")
+        world.pass_until(first, -14.1)
+        world.fleet.mailbox.refuse("*")
+        world.pass_until(first, -6.1)
+        _, refused = world.database.all("SELECT id, begun_at FROM emails ORDER BY day")
+        (task,) = failures(world)
+        assert task.subject == refused.id
+
+        with world.database.engine("api").begin() as tx:
+            rows = tx.execute(text("UPDATE emails SET refused_at = now() RETURNING id")).scalars()
+            assert list(rows) == [refused.id]
+            assert tx.execute(text("DELETE FROM notices")).rowcount == 0
+            tx.rollback()
+        with world.database.engine("reminders").connect() as tx:
+            assert tx.execute(text("SELECT count(*) FROM notices")).scalar_one() == 2
 
 
 class TestDecision:

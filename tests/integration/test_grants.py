@@ -42,6 +42,7 @@ from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
+from workers.outside import identity
 from workers.provisioning import store as operations
 from workers.reminders import remind
 
@@ -61,7 +62,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
-        handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND,
+        handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND, identity._WRITE,
+        identity._READ,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -70,6 +72,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
+        identity._WRITE, identity._READ,
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
@@ -90,7 +93,7 @@ SAMPLES = {
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "limit", "max_starts", "attempt", "size"), 1),
     **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
-    **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
+    **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x", "unassigned": True,
     "places": [1],

@@ -164,30 +164,6 @@ class TestHeartbeat:
         assert "24.0 h" in reason
         assert "restored backup" in reason
 
-    @pytest.mark.parametrize("minutes", [10, -10])
-    def test_wrong_clock_of_a_host_pauses_the_lanes_and_its_time_is_not_recorded(
-        self, database: Database, minutes: int
-    ) -> None:
-        beat(database)
-        before = database.all("SELECT * FROM heartbeat")
-        clock = FixedClock(datetime.now(UTC) + timedelta(minutes=minutes))
-
-        with database.engine("relay").begin() as tx:
-            found = guard.beat(tx, clock, load_settings())
-
-        assert found[0].startswith("this host's clock says ")
-        assert paused(database) == GUARDED
-        assert database.all("SELECT * FROM heartbeat") == before
-
-    def test_first_heartbeat_with_a_wrong_clock_is_not_recorded(self, database: Database) -> None:
-        assert beat(database, timedelta(minutes=10), load_settings())
-        assert database.all("SELECT * FROM heartbeat") == []
-        assert paused(database) == GUARDED
-
-    def test_clock_that_is_a_little_off_is_accepted(self, database: Database) -> None:
-        assert beat(database, timedelta(minutes=4), load_settings()) == []
-        assert paused(database) == []
-
     def test_resumed_lane_is_not_paused_again_for_the_same_gap(self, database: Database) -> None:
         beat(database)
         age(database, "7 hours")

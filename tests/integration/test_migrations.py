@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from autorenew.cli import main
 from monitoring.audit import audit
+from monitoring.seals import broken_blocks, broken_documents, heads
 from schemas.database import MIGRATIONS, check_schema, connect, migrate
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.tables import metadata
@@ -262,3 +263,45 @@ def test_an_owner_who_is_no_superuser_migrates_and_is_told_what_stays_open(
             tx.exec_driver_sql("DROP DATABASE of_plain WITH (FORCE)")
             tx.exec_driver_sql("DROP ROLE plain")
         server.dispose()
+
+
+def test_documents_of_before_are_chained_in_the_order_of_their_numbers(
+    of_the_release_before: Engine,
+) -> None:
+    request, service = uuid.UUID(int=64), SERVICES[0]
+    invoices = [uuid.UUID(int=80 + n) for n in range(3)]
+    with of_the_release_before.begin() as tx:
+        tx.exec_driver_sql(f"""
+            INSERT INTO invoice_series VALUES ('FR-2026', 2, '2026-01-02'),
+                ('IE-2026', 0, '2026-01-01'),
+                ('FR-2026-C', 1, '2026-01-03');
+            INSERT INTO payment_requests (id, payment_method_id, customer_id, subsidiary, country,
+                currency, tax_mention, net, tax, total, state) VALUES
+                ('{uuid.UUID(int=66)}', '{METHODS[0]}', 'alice', 'FR', 'FR', 'EUR', 'VAT FR',
+                    3787, 757, 4544, 'paid');
+            INSERT INTO invoices (id, series, number, issued_on, request_id, customer_id,
+                subsidiary, country, currency, tax_mention, net, tax, total) VALUES
+                ('{invoices[0]}', 'FR-2026', 2, '2026-01-02', '{uuid.UUID(int=66)}', 'alice', 'FR',
+                    'FR', 'EUR', 'VAT FR', 3787, 757, 4544),
+                ('{invoices[1]}', 'FR-2026', 1, '2026-01-01', '{request}', 'alice', 'FR', 'FR',
+                    'EUR', 'VAT FR', 3787, 757, 4544);
+            INSERT INTO invoice_lines (invoice_id, number, service_id, period_number, description,
+                net, tax_rate, tax) VALUES
+                ('{invoices[1]}', 1, '{service}', 1, 'Síte|"P1M"', 3787, 20, 757);
+            INSERT INTO credit_notes (id, series, number, issued_on, invoice_id, reason, currency,
+                net, tax, total) VALUES
+                ('{uuid.UUID(int=90)}', 'FR-2026-C', 1, '2026-01-03', '{invoices[1]}', 'x', 'EUR',
+                    3787, 757, 4544);
+            INSERT INTO credit_note_lines (credit_note_id, invoice_id, invoice_line, service_id,
+                period_number, description, net, tax_rate, tax) VALUES
+                ('{uuid.UUID(int=90)}', '{invoices[1]}', 1, '{service}', 1, 'x', 3787, 20, 757);
+        """)  # fmt: skip
+
+    migrate(of_the_release_before, {})
+
+    with of_the_release_before.connect() as tx:
+        assert broken_documents(tx) == []
+        assert list(broken_blocks(tx)) == []
+        assert {head.chain: head.number for head in heads(tx)} == {"FR-2026": 2, "FR-2026-C": 1}
+    with pytest.raises(IntegrityError, match="append-only"), of_the_release_before.begin() as tx:
+        tx.exec_driver_sql("UPDATE invoices SET hash = NULL")

@@ -558,3 +558,43 @@ def test_mail_without_any_notice_left_is_not_sent(life: Any) -> None:
     assert len(letters(world)) == before
     assert world.fleet.tasks() == {}
     world.clean()
+
+
+def look(world: Any, hour: int, days: int) -> None:
+    """Let days pass of which a scheduler sees one moment each, at that hour in UTC."""
+    now = world.fleet.clock.now()
+    first = now.replace(hour=hour, minute=0, second=0, microsecond=0)
+    first += timedelta(days=first <= now)
+    world.fleet.leap(first - now)
+    for _ in range(days):
+        world.fleet.settle(30)
+        world.fleet.leap(timedelta(days=1))
+
+
+def test_looks_that_always_fall_into_the_night_starve_no_reminder(life: Any) -> None:
+    world = life(silence_seconds=80 * 3600.0)
+    world.order()  # for a month
+
+    look(world, 3, 45)
+
+    told = [detail["kinds"] for name, detail in world.happened("notice.sent")]
+    assert told[0] == ["before-15"]
+    names = [name for name, _ in world.happened()]
+    assert names.index("notice.sent") < names.index("service.renewed")
+    assert world.service().paid_periods == 2
+    world.clean()
+
+
+def test_what_nobody_saw_for_a_day_waits_for_the_morning(life: Any) -> None:
+    world = life(silence_seconds=80 * 3600.0)
+    first = world.order()
+    world.pass_until(first, -15 + 6 / 24)  # the first reminder is due at 08:00
+    assert letters(world) == []
+
+    world.fleet.leap(timedelta(hours=22))  # 05:00 or so
+    world.fleet.settle(30)
+    assert letters(world) == []
+
+    world.fleet.leap(timedelta(hours=5))
+    world.fleet.settle(30)
+    assert len(letters(world)) == 1

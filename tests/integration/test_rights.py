@@ -1,17 +1,18 @@
 """Each kind of process has a database role with the rights that its work needs, and no others."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
 from autorenew import rights
 from autorenew.local.postgres import PrivatePostgres
 from producers.ledger.dispatching import dispatch
 from schemas import locks
-from schemas.database import connect, migrate
+from schemas.database import connect, is_circumstance, migrate
 from schemas.locks import Lock
 from schemas.tables import ROLES, metadata, payment_methods
 from tests.conftest import Database
@@ -365,6 +366,21 @@ def test_a_lock_that_is_held_is_not_waited_for(database: Database) -> None:
             assert second.execute(text("SELECT 1")).scalar_one() == 1
     with database.engine("scheduler").begin() as third:
         assert locks.try_to_take(third, Lock.SWEEP)
+
+
+def test_a_lock_whose_holder_is_frozen_is_free_again_in_seconds(database: Database) -> None:
+    frozen = database.engine("relay").connect()
+    assert dispatch(frozen, batch=lambda name: 100, cap=100, rescue_seconds=30) == []
+    started = time.monotonic()
+
+    with database.engine("relay").begin() as tx:
+        dispatch(tx, batch=lambda name: 100, cap=100, rescue_seconds=30)
+
+    assert time.monotonic() - started < 5
+    with pytest.raises(DBAPIError) as caught:
+        frozen.execute(text("SELECT 1"))
+    assert is_circumstance(caught.value)
+    frozen.close()
 
 
 OTHERS = """INSERT INTO customers (id, subsidiary, country, language, email)

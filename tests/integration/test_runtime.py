@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from producers import ledger
 from producers.ledger import MAX_STARTS, Claim, Outcome, Place, Retry, dispatching
+from schemas.clock import SystemClock
 from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
@@ -87,7 +88,7 @@ class World:
         database.run("CREATE TABLE done (id uuid)")  # no key: doing a thing twice would show
 
     def runtime(self, **settings: Any) -> Runtime:
-        return Runtime(self.database.owner, Settings(**settings))
+        return Runtime(self.database.owner, Settings(**settings), SystemClock())
 
     def enqueue(self, count: int) -> list[uuid.UUID]:
         subjects = sorted(uuid.uuid4() for _ in range(count))

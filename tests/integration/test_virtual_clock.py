@@ -12,7 +12,7 @@ from producers import ledger
 from producers.control import lanes
 from producers.steps import GATEWAY
 from schemas import virtual_clock
-from schemas.clock import SystemClock
+from schemas.database_clock import DatabaseClock
 from schemas.errors import ConfigurationError
 from schemas.virtual_clock import ClockBusy, VirtualClock, clock_of
 from tests.conftest import Database
@@ -46,7 +46,7 @@ def task(database: Database, **changes: Any) -> None:
 class TestKinds:
     def test_database_has_the_real_clock_by_default(self, database: Database) -> None:
         clock = clock_of(database.engine("relay"), virtual=False)
-        assert isinstance(clock, SystemClock)
+        assert isinstance(clock, DatabaseClock)
 
     def test_virtual_clock_is_refused_on_a_database_with_the_real_one(
         self, database: Database

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from producers.ledger import ClaimedTask, Failure, Retry
+from schemas.clock import SystemClock
 from schemas.settings import load_settings
 from workers.runtime.retries import RetryPolicy, jittered, policy_for
 from workers.runtime.runtime import Runtime
@@ -95,7 +96,7 @@ class TestMessages:
     def test_message_without_subjects_does_nothing(self, subjects: Any) -> None:
         # Given a database that would fail if it were asked
         engine = create_engine("postgresql+psycopg://127.0.0.1:1/none", connect_args={})
-        runtime = Runtime(engine, load_settings())
+        runtime = Runtime(engine, load_settings(), SystemClock())
 
         class Never:
             name = "price"

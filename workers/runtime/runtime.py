@@ -18,9 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from producers import ledger
+from producers.control import own_clock
+from producers.control.own_clock import WrongClock
 from producers.failpoints import failpoint
 from producers.ledger import Claim, Failure, LeaseLost, Outcome
 from producers.ledger.dispatching import hand_back
+from schemas.clock import Clock
 from schemas.database import is_circumstance, is_data_error
 from schemas.errors import AutorenewError, DataError, first_line
 from schemas.settings import Settings
@@ -45,13 +48,22 @@ class Runtime:
     """Runs handlers for messages; shared by all threads of a process.
 
     Args:
-        broken: called when no more calls can be made: a process that lives on hands all back.
+        clock: with which this host's own is compared.
+        broken: called when this process cannot work any more: no more calls can be made, or its
+            host's clock is wrong. One that lives on hands all back, or claims nothing.
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, broken: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        settings: Settings,
+        clock: Clock,
+        broken: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
+        self._clock = clock
+        self._broken = broken
+        self._has_wrong_clock = False
         self._claiming = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._settings = settings
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
@@ -99,6 +111,8 @@ class Runtime:
             log.warning("%s.%s: refused a message without a size or lane", queue, handler.name)
             return
         try:
+            if not self._is_in_time():
+                return
             if isinstance(handler, OutsideHandler) and not handler.immediate:
                 self._take(handler, queue, ids, lane or f"{queue}.{handler.name}", size)
             else:
@@ -106,6 +120,19 @@ class Runtime:
         except SQLAlchemyError as error:
             log.warning("%s.%s: cannot claim: %s", queue, handler.name, first_line(error))
             time.sleep(1.0)  # the ledger rescues them; do not spin through the queue meanwhile
+
+    def _is_in_time(self) -> bool:
+        """Whether this host's clock is right; what it does not claim is rescued for others."""
+        if self._has_wrong_clock:
+            return False
+        try:
+            own_clock.check(self._clock, self._settings)
+        except WrongClock as error:
+            self._has_wrong_clock = True
+            log.error("%s", error)
+            self._broken()
+            return False
+        return True
 
     def _work(self, handler: Handler, queue: str, ids: list[uuid.UUID]) -> None:
         """Tasks of a step that waits for nothing outside."""

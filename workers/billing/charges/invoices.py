@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from schemas.rules.tax import Amounts, give_back
-from schemas.tables import credit_note_lines, credit_notes
-from schemas.tables.bulk import Bulk, insert
+from schemas.tables import credit_note_lines
+from schemas.tables.bulk import Bulk, insert, rows_as_json
 from schemas.values import Money, derived_id
 from workers.billing.charges.numbering import Number, series_code, take_numbers
 
@@ -30,14 +30,33 @@ class InvoiceRow:
 _ISSUE = Bulk(
     InvoiceRow,
     """
-    WITH issued AS (
-        INSERT INTO invoices (id, series, number, issued_on, request_id, customer_id, subsidiary,
-            country, vat_number, currency, tax_mention, net, tax, total)
-        SELECT r.id, r.series, r.number, r.issued_on, p.id, p.customer_id, p.subsidiary,
-            p.country, p.vat_number, p.currency, p.tax_mention, p.net, p.tax, p.total
+    WITH digested AS (
+        SELECT r.id, r.series, r.number, r.issued_on, r.request_id, s.last_hash, invoice_digest(
+            r.series, r.number, r.issued_on, p.id, p.customer_id, p.subsidiary, p.country,
+            p.vat_number, p.currency, p.tax_mention, p.net, p.tax, p.total, l.lines) AS digest
         FROM json_to_recordset(CAST(:rows AS json)) AS r(
             id uuid, series text, number bigint, issued_on date, request_id uuid)
         JOIN payment_requests AS p ON p.id = r.request_id
+        JOIN invoice_series AS s ON s.code = r.series
+        CROSS JOIN LATERAL (
+            SELECT json_agg(document_line(l.number, l.service_id, l.period_number,
+                l.description, l.net, l.tax_rate, l.tax) ORDER BY l.number) AS lines
+            FROM request_lines AS l WHERE l.request_id = p.id) AS l
+    ), hashed AS (
+        SELECT id, series, number, issued_on, request_id,
+            chained(last_hash, digest) OVER (PARTITION BY series ORDER BY number) AS hash
+        FROM digested
+    ), last AS (
+        UPDATE invoice_series AS s SET last_hash = h.hash
+        FROM (SELECT DISTINCT ON (series) series, hash FROM hashed
+              ORDER BY series, number DESC) AS h
+        WHERE s.code = h.series
+    ), issued AS (
+        INSERT INTO invoices (id, series, number, issued_on, request_id, customer_id, subsidiary,
+            country, vat_number, currency, tax_mention, net, tax, total, hash)
+        SELECT h.id, h.series, h.number, h.issued_on, p.id, p.customer_id, p.subsidiary,
+            p.country, p.vat_number, p.currency, p.tax_mention, p.net, p.tax, p.total, h.hash
+        FROM hashed AS h JOIN payment_requests AS p ON p.id = h.request_id
         RETURNING id, request_id
     )
     INSERT INTO invoice_lines (invoice_id, number, service_id, period_number, description,
@@ -105,7 +124,41 @@ class CreditNoteLineRow:
     tax: int
 
 
-_INSERT_NOTES = insert(CreditNoteRow, credit_notes)
+_INSERT_NOTES = Bulk(
+    CreditNoteRow,
+    """
+    WITH digested AS (
+        SELECT r.*, s.last_hash, credit_note_digest(r.series, r.number, r.issued_on, r.invoice_id,
+            r.reason, r.currency, r.net, r.tax, r.total, l.lines) AS digest
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(
+            id uuid, series text, number bigint, issued_on date, invoice_id uuid, reason text,
+            currency text, net bigint, tax bigint, total bigint)
+        JOIN invoice_series AS s ON s.code = r.series
+        JOIN (
+            SELECT l.credit_note_id, json_agg(document_line(l.invoice_line, l.service_id,
+                l.period_number, l.description, l.net, l.tax_rate, l.tax)
+                ORDER BY l.invoice_line) AS lines
+            FROM json_to_recordset(CAST(:lines AS json)) AS l(
+                credit_note_id uuid, invoice_line smallint, service_id uuid,
+                period_number integer, description text, net bigint, tax_rate numeric(5, 2),
+                tax bigint)
+            GROUP BY l.credit_note_id
+        ) AS l ON l.credit_note_id = r.id
+    ), hashed AS (
+        SELECT *, chained(last_hash, digest) OVER (PARTITION BY series ORDER BY number) AS hash
+        FROM digested
+    ), last AS (
+        UPDATE invoice_series AS s SET last_hash = h.hash
+        FROM (SELECT DISTINCT ON (series) series, hash FROM hashed
+              ORDER BY series, number DESC) AS h
+        WHERE s.code = h.series
+    )
+    INSERT INTO credit_notes (id, series, number, issued_on, invoice_id, reason, currency, net,
+        tax, total, hash)
+    SELECT id, series, number, issued_on, invoice_id, reason, currency, net, tax, total, hash
+    FROM hashed ORDER BY id
+    """,
+)
 _INSERT_NOTE_LINES = insert(CreditNoteLineRow, credit_note_lines)
 
 _INVOICED = text("""
@@ -171,7 +224,7 @@ def issue_credit_notes(tx: Connection, given_back: Sequence[GivenBack]) -> dict[
                 total=Money(net + tax, currency),
             )
         )
-    _INSERT_NOTES(tx, notes)
+    _INSERT_NOTES(tx, notes, lines=rows_as_json(lines))
     _INSERT_NOTE_LINES(tx, lines)
     return {back.subject: number for back, number in zip(given_back, numbers, strict=True)}
 

@@ -1,7 +1,7 @@
 """Numbers of invoices and credit notes: 1..n per series, without a gap, dates never back.
 
-The counters are locked in order, as the last thing before the documents are written, by
-whoever numbers a batch; they are held until that transaction ends.
+The counters are locked in the order of their codes, as the last thing before the documents are
+written, by whoever numbers a batch; they are held until that transaction ends.
 """
 
 from collections import Counter
@@ -24,18 +24,19 @@ class TakenRow:
     taken: int
 
 
-_OPEN = Bulk(
-    TakenRow,
-    """
-    INSERT INTO invoice_series (code, last_number, last_date)
-    SELECT code, 0, day FROM json_to_recordset(CAST(:rows AS json)) AS r(
-        code text, day date, taken integer)
-    ORDER BY code
+# Locks nothing if one of them is not there yet.
+_LOCK_ALL = text("""
+    SELECT code FROM invoice_series
+    WHERE code = ANY(:codes)
+      AND (SELECT count(*) FROM invoice_series WHERE code = ANY(:codes)) = cardinality(:codes)
+    ORDER BY code FOR UPDATE
+""")
+_OPEN = text("""
+    INSERT INTO invoice_series (code, last_number, last_date, last_hash)
+    VALUES (:code, 0, :day, chain_start(:code))
     ON CONFLICT DO NOTHING
-    """,
-)
-
-_LOCK = text("SELECT code FROM invoice_series WHERE code = ANY(:codes) ORDER BY code FOR UPDATE")
+""")
+_LOCK = text("SELECT FROM invoice_series WHERE code = :code FOR UPDATE")
 
 _TAKE = Bulk(
     TakenRow,
@@ -73,14 +74,8 @@ def take_numbers(tx: Connection, wanted: Sequence[tuple[str, date]]) -> list[Num
     counts = Counter(code for code, _ in wanted)
     latest = {code: max(day for c, day in wanted if c == code) for code in counts}
     rows = [TakenRow(code, latest[code], counts[code]) for code in sorted(counts)]
-    tx.execute(_LOCK, {"codes": sorted(counts)})
+    _lock(tx, rows)
     taken: list[Any] = list(_TAKE(tx, rows))
-    if len(taken) < len(counts):
-        # The first documents of a series. Undone with the transaction, like every number.
-        _OPEN(tx, rows)
-        tx.execute(_LOCK, {"codes": sorted(counts)})
-        known = {code for code, _, _ in taken}
-        taken += _TAKE(tx, [row for row in rows if row.code not in known])
     last = {code: (number, day) for code, number, day in taken}
     numbers = []
     for code, _ in wanted:
@@ -88,3 +83,17 @@ def take_numbers(tx: Connection, wanted: Sequence[tuple[str, date]]) -> list[Num
         last[code] = (number + 1, day)
         numbers.append(Number(code, number + 1, day))
     return numbers
+
+
+def _lock(tx: Connection, rows: Sequence[TakenRow]) -> None:
+    """Lock every counter of these rows, which are sorted by code.
+
+    The first documents of a series open it; that is undone with the transaction, like every number.
+    Whoever opens one holds it, so opening and locking share one order: else two who open different
+    series of the same set wait for each other.
+    """
+    if tx.execute(_LOCK_ALL, {"codes": [row.code for row in rows]}).first() is not None:
+        return
+    for row in rows:
+        tx.execute(_OPEN, {"code": row.code, "day": row.day})
+        tx.execute(_LOCK, {"code": row.code})

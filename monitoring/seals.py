@@ -1,0 +1,107 @@
+"""Whether documents and history are what they were when they were hashed.
+
+Each invoice and credit note holds a hash over itself and the one before it in its series; the
+history is sealed in blocks. What is changed, added or deleted later breaks a hash. Whoever may
+write everything can compute all hashes anew: a copy of the heads that is kept elsewhere shows that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+EVENTS = "events"
+
+# A document without a hash is wrong like one with another.
+_BROKEN_DOCUMENTS = text("""
+    SELECT series || '-' || number FROM (
+        SELECT series, number, hash, sha256(coalesce(
+            lag(hash) OVER (PARTITION BY series ORDER BY number), chain_start(series)) || digest)
+            AS expected
+        FROM digested_documents
+    ) AS d
+    WHERE hash IS DISTINCT FROM expected
+    UNION ALL
+    SELECT s.code FROM invoice_series AS s
+    WHERE s.last_hash IS DISTINCT FROM coalesce(
+        (SELECT d.hash FROM (SELECT series, number, hash FROM invoices
+                             UNION ALL SELECT series, number, hash FROM credit_notes) AS d
+         WHERE d.series = s.code ORDER BY d.number DESC LIMIT 1), chain_start(s.code))
+""")
+
+_SEALS = text("SELECT number, first_id, last_id, events, hash FROM seals ORDER BY number")
+_SEALED = text("SELECT last_id, number, hash FROM sealing")
+_START = text("SELECT chain_start(:chain)")
+_BLOCK = text("SELECT events, hash FROM block_hash(:before, :first, :last)")
+_BEFORE_ALL = text("SELECT count(*) FROM events WHERE id < 1")
+_OLDEST_UNSEALED = text("""
+    SELECT count(*) FROM events AS e JOIN sealing AS s ON e.id > s.last_id
+    WHERE e.at < now() - make_interval(secs => :seconds)
+""")
+# Far longer than any transaction of the fleet may stay open.
+SEALED_WITHIN_SECONDS = 3600.0
+
+
+def broken_documents(tx: Connection) -> list[str]:
+    """Documents that are not what they were, or do not follow the one before them."""
+    return [str(name) for name in tx.execute(_BROKEN_DOCUMENTS).scalars()]
+
+
+def broken_blocks(tx: Connection) -> Iterator[str]:
+    """Blocks of the history that are not what they were, or do not follow the one before them."""
+    before, last_id, number = tx.execute(_START, {"chain": EVENTS}).scalar_one(), 0, 0
+    if tx.execute(_BEFORE_ALL).scalar_one():
+        yield "events up to 0"
+    for seal in tx.execute(_SEALS).all():
+        parameters = {"before": before, "first": seal.first_id, "last": seal.last_id}
+        found = tx.execute(_BLOCK, parameters).one()
+        follows = (seal.number, seal.first_id) == (number + 1, last_id + 1)
+        if not follows or (found.events, found.hash) != (seal.events, seal.hash):
+            yield f"events {seal.first_id} to {seal.last_id}"
+        before, last_id, number = seal.hash, seal.last_id, seal.number
+    if tuple(tx.execute(_SEALED).one()) != (last_id, number, before):
+        yield f"the seals after events {last_id}"
+    late = tx.execute(_OLDEST_UNSEALED, {"seconds": SEALED_WITHIN_SECONDS}).scalar_one()
+    if late:
+        yield f"{late} events that were never sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last link of a chain: a series of documents, or the blocks of the history."""
+
+    chain: str
+    number: int
+    hash: str
+
+
+_HEADS = text("""
+    SELECT code AS chain, last_number AS number, encode(last_hash, 'hex') AS hash
+    FROM invoice_series WHERE last_number > 0
+    UNION ALL SELECT :events, number, encode(hash, 'hex') FROM sealing WHERE number > 0
+    ORDER BY 1
+""")
+_LINK = text("""
+    SELECT encode(hash, 'hex') FROM (
+        SELECT series, number, hash FROM invoices
+        UNION ALL SELECT series, number, hash FROM credit_notes
+        UNION ALL SELECT :events, number, hash FROM seals
+    ) AS links
+    WHERE series = :chain AND number = :number
+""")
+
+
+def heads(tx: Connection) -> list[Head]:
+    """The heads of all chains, to be kept where nobody who can write here can write."""
+    return [Head(*row) for row in tx.execute(_HEADS, {"events": EVENTS})]
+
+
+def missing(tx: Connection, kept: list[Head]) -> list[Head]:
+    """Those of the heads kept elsewhere that are not in the chains any more."""
+
+    def is_gone(head: Head) -> bool:
+        parameters: dict[str, Any] = {"chain": head.chain, "number": head.number, "events": EVENTS}
+        return tx.execute(_LINK, parameters).scalar() != head.hash
+
+    return [head for head in kept if is_gone(head)]
