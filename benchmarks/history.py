@@ -27,13 +27,34 @@ def write(engine: Engine) -> int:
             _OPERATIONS, _EMAILS, _NOTICES, _EVENTS,
         ):  # fmt: skip
             tx.execute(statement)
+        for statement in _CHAIN:
+            tx.execute(statement)
         count = int(tx.execute(text("SELECT count(*) FROM past")).scalar_one())
+    for _ in range(3):  # what is to be sealed is noted first, then awaited, then sealed
+        with engine.begin() as tx:
+            tx.execute(text("SELECT seal_events(10000, 1000000, interval '0')"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE)"))
         connection.execute(text("CHECKPOINT"))
     return count
 
 
+# As the migration does for documents of the release before.
+_CHAIN = (
+    text("ALTER TABLE invoices DISABLE TRIGGER USER"),
+    text("""
+        UPDATE invoices AS i SET hash = c.hash FROM (
+            SELECT id, chained(chain_start(series), digest)
+                OVER (PARTITION BY series ORDER BY number) AS hash
+            FROM digested_documents) AS c
+        WHERE c.id = i.id
+    """),
+    text("""
+        UPDATE invoice_series AS s SET last_hash = i.hash FROM invoices AS i
+        WHERE i.series = s.code AND i.number = s.last_number
+    """),
+    text("ALTER TABLE invoices ENABLE TRIGGER USER"),
+)
 _CUSTOMERS = text("""
     INSERT INTO customers (id, subsidiary, country, language, email, payment_method_id)
     SELECT 'renews-' || n, 'FR', 'FR', 'fr', 'renews-' || n || '@example.com',

@@ -82,8 +82,7 @@ _AGREEMENTS = text("""
 """)
 _EVENTS = text("""
     INSERT INTO events (subject, name, at, task, waited, attempt, detail)
-    SELECT s.id, e.name, CASE e.name WHEN 'service.imported'
-            THEN CAST(s.anchor AS timestamptz) ELSE now() END, e.task, 0.1, 1,
+    SELECT s.id, e.name, now(), e.task, 0.1, 1,
         CASE e.name WHEN 'notice.sent' THEN jsonb_build_object('kinds', '["before-1"]'::jsonb,
             'message_id', '<' || md5('email ' || s.customer_id)::uuid || '@example.com>') END
     FROM services AS s

@@ -26,6 +26,7 @@ from monitoring.audit import (
     periods,
     renewals,
     requests,
+    seals,
     services,
     steps,
     times,
@@ -42,10 +43,10 @@ __all__ = [
 
 RECHECK_SECONDS = 1.0
 
-# Who seals documents or the history adds a module here.
+# A further kind of check is one more module here.
 AREAS = (
     orders, requests, money, invoices, credits, numbers, services, periods, renewals, steps,
-    ledger, mails, customers, history, times,
+    ledger, mails, customers, history, times, seals,
 )  # fmt: skip
 CHECKS: tuple[Check, ...] = tuple(check for area in AREAS for check in area.CHECKS)
 # With the far sides' books. Two books cannot be read at one moment: what differs is looked at

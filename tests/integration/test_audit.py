@@ -14,7 +14,7 @@ from autorenew.local.embedded import Embedded
 from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
 from producers.steps import STEPS, UNIVERSES, driver_place
 from tests.conftest import Database
-from tests.integration.corruptions import CORRUPTIONS, ONLY_SEALS
+from tests.integration.corruptions import CORRUPTIONS, UNNOTICED
 from tests.support.everything import Everything
 from tests.support.given import line, order
 
@@ -120,10 +120,10 @@ def test_the_audit_notices_what_was_done_to_the_books(world: Everything, tx: Con
     assert unnoticed == [], f"{found:.1%} were found, of which {LEAST_FOUND:.0%} are to be"
 
 
-@pytest.mark.parametrize("what", ONLY_SEALS)
-def test_what_only_a_seal_could_tell_is_listed(tx: Connection, what: str) -> None:
+@pytest.mark.parametrize("what", UNNOTICED)
+def test_what_only_another_seal_could_tell_is_listed(tx: Connection, what: str) -> None:
     """One that is noticed by now belongs to the corruptions."""
-    statement, reason = ONLY_SEALS[what]
+    statement, reason = UNNOTICED[what]
     corrupt(tx, statement)
 
     assert broken(check(tx, {c.code for c in CHECKS}).values()) == {}

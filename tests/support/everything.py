@@ -6,6 +6,8 @@ import json
 from datetime import date, timedelta
 from typing import Any
 
+from sqlalchemy import text
+
 from producers.control import ending, failed, lanes, suspending
 from producers.imports.importing import import_services
 from schemas.catalogue import Catalogue, Price, Subsidiary, changes
@@ -75,6 +77,13 @@ ORDERS = [
 ]
 
 
+def seal(engine: Any) -> None:
+    """Seal all of the history now, and not in some seconds."""
+    for _ in range(3):  # what is to be sealed is noted first, then awaited, then sealed
+        with engine.begin() as tx:
+            tx.execute(text("SELECT seal_events(10000, 1000, interval '0')"))
+
+
 class Everything:
     """Builds it, on a fleet on a virtual clock."""
 
@@ -115,6 +124,7 @@ class Everything:
         self._lane("orders", lanes.pause, "for the test")
         place = order("sam", line("site"), customer="sam")
         self.fleet.intake.place("shop", "python", [given.body(place)])
+        seal(self.fleet.owner)
         return self
 
     def _send(self, *documents: Any) -> None:

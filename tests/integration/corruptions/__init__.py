@@ -10,17 +10,17 @@ from tests.integration.corruptions.ledger import LEDGER, MAILS
 from tests.integration.corruptions.money import MONEY
 from tests.integration.corruptions.orders import ORDERS, REQUESTS
 from tests.integration.corruptions.renewals import RENEWALS, STEPS
-from tests.integration.corruptions.seals import ONLY_SEALS
+from tests.integration.corruptions.seals import SEALED, UNNOTICED
 from tests.integration.corruptions.services import SERVICES
 from tests.integration.corruptions.subjects import Corruption
 
-__all__ = ["CORRUPTIONS", "ONLY_SEALS", "Corruption"]
+__all__ = ["CORRUPTIONS", "UNNOTICED", "Corruption"]
 
 CORRUPTIONS = [
     Corruption(*row)
     for table in (
         ORDERS, REQUESTS, MONEY, INVOICES, SERVICES, RENEWALS, STEPS, LEDGER, MAILS, CUSTOMERS,
-        HISTORY, TIMES,
+        HISTORY, TIMES, SEALED,
     )
     for row in table
 ]  # fmt: skip

@@ -1,11 +1,69 @@
-"""Corruptions that nothing in the books contradicts.
+"""Corruptions that only the seals of documents and history tell, and those that nothing tells."""
 
-Only a seal would tell: a chain of hashes over documents and events, or one over the rows of the
-catalogue and of customers.
-"""
+# Nothing else in the books says otherwise.
+SEALED = (
+    (
+        "an event that nothing follows from is deleted",
+        "DELETE FROM events WHERE name = 'charge.unknown'",
+        "seals.history",
+    ),
+    (
+        "a task waited longer",
+        "UPDATE events SET waited = waited + 1",
+        "seals.history",
+    ),
+    (
+        "the reason of a decline is another",
+        """UPDATE events SET detail = detail || '{"reason": "x"}' WHERE name = 'charge.declined'""",
+        "seals.history",
+    ),
+    (
+        "an event is told of what never happened",
+        """INSERT INTO events (subject, id, name) OVERRIDING SYSTEM VALUE
+           SELECT subject, -1, 'charge.unknown' FROM events LIMIT 1""",
+        "seals.history",
+    ),
+    (
+        "a refused order is deleted, with its history",
+        """DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'wrong');
+           DELETE FROM orders WHERE key = 'wrong'""",
+        "seals.history",
+    ),
+    (
+        "an order that was not paid yet is deleted, with its history",
+        """DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'sam');
+           DELETE FROM order_lines WHERE order_id = (SELECT id FROM orders WHERE key = 'sam');
+           DELETE FROM batches WHERE name = 'price'; DELETE FROM tasks WHERE name = 'price';
+           DELETE FROM orders WHERE key = 'sam'""",
+        "seals.history",
+    ),
+    ("a seal is deleted", "DELETE FROM seals WHERE number = 1", "seals.history"),
+    (
+        "seals say that there is less",
+        "UPDATE sealing SET last_id = 0, number = 0, hash = chain_start('events')",
+        "seals.history",
+    ),
+    (
+        "an invoice, and its request with it, is for something else",
+        """UPDATE request_lines SET description = 'Other, P12M' WHERE description = 'Site, P12M';
+           UPDATE invoice_lines SET description = 'Other, P12M' WHERE description = 'Site, P12M'""",
+        "seals.documents",
+    ),
+    ("an invoice has no hash", "UPDATE invoices SET hash = NULL", "seals.documents"),
+    (
+        "a series ends with another hash",
+        "UPDATE invoice_series SET last_hash = chain_start(code)",
+        "seals.documents",
+    ),
+    (
+        "a credit note's reason is another one that there is",
+        "UPDATE credit_notes SET reason = 'ended'",
+        "seals.documents",
+    ),
+)
 
-# What was done: how, and why nothing says otherwise.
-ONLY_SEALS = {
+# What was done: how, and why nothing says otherwise. Only a seal over such rows could.
+UNNOTICED = {
     "a customer's name": (
         "UPDATE customers SET name = 'Somebody else'",
         "it is kept once; the event of a change names the field, not the value",
@@ -66,21 +124,5 @@ ONLY_SEALS = {
     "documents that were rejected": (
         "DELETE FROM rejected_documents",
         "nothing follows from them",
-    ),
-    "an event that nothing follows from": (
-        "DELETE FROM events WHERE name = 'charge.unknown'",
-        "ids of events have gaps anyway, where a transaction was rolled back",
-    ),
-    "a refused order, with its history": (
-        """DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'wrong');
-           DELETE FROM orders WHERE key = 'wrong'""",
-        "it has no number, and no far side knows of it",
-    ),
-    "an accepted order that was not paid yet, with its history": (
-        """DELETE FROM events WHERE subject = (SELECT id FROM orders WHERE key = 'sam');
-           DELETE FROM order_lines WHERE order_id = (SELECT id FROM orders WHERE key = 'sam');
-           DELETE FROM batches WHERE name = 'price'; DELETE FROM tasks WHERE name = 'price';
-           DELETE FROM orders WHERE key = 'sam'""",
-        "it has no number, and no far side knows of it",
     ),
 }
