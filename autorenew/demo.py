@@ -291,7 +291,8 @@ def _table(console: Console, title: str, columns: tuple[str, ...], rows: Any) ->
 def _verdict(console: Console, findings: list[Finding], left: int, elapsed: float) -> int:
     broken = [finding for finding in findings if finding.broken]
     for finding in broken:
-        console.print(f"[red]broken[/red]: {finding.invariant}: {finding.broken}: {finding.ids}")
+        said = f"{finding.code}: {finding.invariant}: {finding.broken}: {finding.named}"
+        console.print(f"[red]broken[/red]: {said}")
     if left:
         console.print(f"[red]{left} tasks are left[/red]")
     good = not broken and not left

@@ -85,6 +85,7 @@ def run_floor(bench: Bench) -> None:
         bench.note("floor", bench.orders, floor.run(url, ids, BATCH))
         with engine.begin() as tx:
             tx.execute(text("DELETE FROM tasks"))
+            tx.execute(text("DELETE FROM batches"))
         _check(engine)
 
 
@@ -97,6 +98,7 @@ def run_peer(bench: Bench, name: str) -> None:
         ids = orders.place(engine, bench.orders)
         with engine.begin() as tx:
             tx.execute(text("DELETE FROM tasks"))
+            tx.execute(text("DELETE FROM batches"))
         workers = peer.start(url, broker_url)
         try:
             with Progress(console=bench.console, transient=True) as progress:

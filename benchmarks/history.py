@@ -9,7 +9,7 @@ OTHERS_FROM = 10_000_000
 def add_others(engine: Engine, count: int) -> None:
     """So many services beside those that are due: paid by the year, due within the next one."""
     with engine.begin() as tx:
-        for statement in (_CUSTOMERS, _METHODS, _SERVICES):
+        for statement in (_CUSTOMERS, _METHODS, _AGREEMENTS, _SERVICES):
             tx.execute(statement, {"first": OTHERS_FROM, "count": count})
 
 
@@ -27,13 +27,34 @@ def write(engine: Engine) -> int:
             _OPERATIONS, _EMAILS, _NOTICES, _EVENTS,
         ):  # fmt: skip
             tx.execute(statement)
+        for statement in _CHAIN:
+            tx.execute(statement)
         count = int(tx.execute(text("SELECT count(*) FROM past")).scalar_one())
+    for _ in range(3):  # what is to be sealed is noted first, then awaited, then sealed
+        with engine.begin() as tx:
+            tx.execute(text("SELECT seal_events(10000, 1000000, interval '0')"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE)"))
         connection.execute(text("CHECKPOINT"))
     return count
 
 
+# As the migration does for documents of the release before.
+_CHAIN = (
+    text("ALTER TABLE invoices DISABLE TRIGGER USER"),
+    text("""
+        UPDATE invoices AS i SET hash = c.hash FROM (
+            SELECT id, chained(chain_start(series), digest)
+                OVER (PARTITION BY series ORDER BY number) AS hash
+            FROM digested_documents) AS c
+        WHERE c.id = i.id
+    """),
+    text("""
+        UPDATE invoice_series AS s SET last_hash = i.hash FROM invoices AS i
+        WHERE i.series = s.code AND i.number = s.last_number
+    """),
+    text("ALTER TABLE invoices ENABLE TRIGGER USER"),
+)
 _CUSTOMERS = text("""
     INSERT INTO customers (id, subsidiary, country, language, email, payment_method_id)
     SELECT 'renews-' || n, 'FR', 'FR', 'fr', 'renews-' || n || '@example.com',
@@ -45,6 +66,11 @@ _METHODS = text("""
     SELECT md5('method ' || n)::uuid, 'renews-' || n, 'tok-' || n
     FROM generate_series(:first, :first + :count - 1) AS n
 """)
+_AGREEMENTS = text("""
+    INSERT INTO agreements (customer_id, contract, version)
+    SELECT 'renews-' || n, 'terms', 1
+    FROM generate_series(:first, :first + :count - 1) AS n
+""")
 # Each day of the year, none of them before its first reminder.
 _SERVICES = text("""
     INSERT INTO services (id, customer_id, subsidiary, plan, universe, brand, driver,
@@ -54,7 +80,9 @@ _SERVICES = text("""
     SELECT md5('service ' || n)::uuid, 'renews-' || n, 'FR', 'plan-0', 'web', 'ovh', 'web', '{}',
         12, 'active', expires_on - interval '24 months', 2, 1,
         CAST(expires_on AS timestamp) AT TIME ZONE 'Europe/Paris', 'active', 'active', expires_on,
-        'web-' || n, md5('method ' || n)::uuid, 1, 'remind', expires_on - interval '60 days',
+        'web-' || n, md5('method ' || n)::uuid, 1, 'remind',
+        (CAST(expires_on AS timestamp) - interval '60 days' + interval '8 hours')
+            AT TIME ZONE 'Europe/Paris',
         md5('service ' || n)::uuid
     FROM (
         SELECT n, date_trunc('month', now())::date + make_interval(
@@ -66,6 +94,8 @@ _SERVICES = text("""
 _PAST = text("""
     CREATE TEMPORARY TABLE past ON COMMIT DROP AS
     SELECT s.id AS service_id, s.customer_id, s.payment_method_id, k AS period_number, day,
+        'Plan 0, P' || s.period_months || 'M' AS description,
+        (s.anchor + make_interval(months => s.period_months * k))::date AS paid_until,
         md5('request ' || s.id || k)::uuid AS request_id,
         md5('invoice ' || s.id || k)::uuid AS invoice_id,
         md5('charge ' || s.id || k)::uuid AS charge_key,
@@ -81,13 +111,13 @@ _PAST = text("""
 _REQUESTS = text("""
     INSERT INTO payment_requests (id, payment_method_id, customer_id, subsidiary, country,
         currency, tax_mention, net, tax, total, state, created_at, closed_at)
-    SELECT request_id, payment_method_id, customer_id, 'FR', 'FR', 'EUR', '', 999, 200, 1199,
+    SELECT request_id, payment_method_id, customer_id, 'FR', 'FR', 'EUR', 'VAT FR', 999, 200, 1199,
         'paid', day, day FROM past
 """)
 _REQUEST_LINES = text("""
     INSERT INTO request_lines (request_id, number, service_id, period_number, description, net,
         tax_rate, tax)
-    SELECT request_id, 1, service_id, period_number, 'Plan 0, P1M', 999, 20, 200 FROM past
+    SELECT request_id, 1, service_id, period_number, description, 999, 20, 200 FROM past
 """)
 _CHARGES = text("""
     INSERT INTO charges (key, request_id, attempt, amount, currency, payment_method_id, state,
@@ -102,13 +132,13 @@ _SERIES = text("""
 _INVOICES = text("""
     INSERT INTO invoices (id, series, number, issued_on, request_id, customer_id, subsidiary,
         country, currency, tax_mention, net, tax, total)
-    SELECT invoice_id, series, number, day, request_id, customer_id, 'FR', 'FR', 'EUR', '', 999,
-        200, 1199 FROM past
+    SELECT invoice_id, series, number, day, request_id, customer_id, 'FR', 'FR', 'EUR', 'VAT FR',
+        999, 200, 1199 FROM past
 """)
 _INVOICE_LINES = text("""
     INSERT INTO invoice_lines (invoice_id, number, service_id, period_number, description, net,
         tax_rate, tax)
-    SELECT invoice_id, 1, service_id, period_number, 'Plan 0, P1M', 999, 20, 200 FROM past
+    SELECT invoice_id, 1, service_id, period_number, description, 999, 20, 200 FROM past
 """)
 _RENEWALS = text("""
     INSERT INTO renewals (service_id, period_number, expires_on, net, currency, requests)
@@ -117,7 +147,7 @@ _RENEWALS = text("""
 _OPERATIONS = text("""
     INSERT INTO operations (key, service_id, kind, generation, state, paid_until, started_at,
         ended_at)
-    SELECT operation_key, service_id, 'extend', 1, 'done', day, day, day FROM past
+    SELECT operation_key, service_id, 'extend', 1, 'done', paid_until, day, day FROM past
 """)
 _EMAILS = text("""
     INSERT INTO emails (id, customer_id, day, begun_at, sent_at)
@@ -130,8 +160,20 @@ _NOTICES = text("""
 """)
 _EVENTS = text("""
     INSERT INTO events (subject, name, at, task, waited, attempt, detail)
-    SELECT service_id, e.name, day, e.task, 0.1, 1, '{}'
-    FROM past CROSS JOIN (VALUES ('notice.sent', 'remind'), ('renewal.requested', 'request'),
+    SELECT id, 'service.imported', anchor, NULL, NULL, NULL, NULL FROM services
+    UNION ALL
+    SELECT n.service_id, 'notice.sent', m.sent_at, 'remind', 0.1, 1,
+        jsonb_build_object('kinds', jsonb_build_array(n.kind),
+            'message_id', '<' || m.id || '@example.com>')
+    FROM notices AS n JOIN emails AS m ON m.id = n.email_id
+    UNION ALL
+    SELECT service_id, e.name, day, e.task, 0.1, 1, CASE e.name
+            WHEN 'renewal.requested' THEN jsonb_build_object('request', request_id)
+            WHEN 'service.renewed' THEN jsonb_build_object('periods', 1,
+                'paid_until', paid_until,
+                'invoice', series || '-' || lpad(CAST(number AS text), 7, '0'))
+            ELSE '{"operation": "extend"}' END
+    FROM past CROSS JOIN (VALUES ('renewal.requested', 'request'),
         ('service.renewed', 'charge'), ('operation.done', 'converge')) AS e(name, task)
-    ORDER BY day
+    ORDER BY 3
 """)

@@ -28,7 +28,9 @@ def fill(engine: Engine, count: int, customers: int, *, billed: int = 0) -> None
         tx.execute(text("DELETE FROM recomputations"))
         parameters = {"count": count, "customers": customers, "expires_on": expires_on}
         parameters["billed"] = billed
-        for statement in (_CUSTOMERS, _METHODS, _SERVICES, _EMAILS, _NOTICES):
+        for statement in (
+            _CUSTOMERS, _METHODS, _AGREEMENTS, _SERVICES, _EMAILS, _NOTICES, _EVENTS,
+        ):  # fmt: skip
             tx.execute(statement, parameters)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE) services"))
@@ -73,6 +75,21 @@ _CUSTOMERS = text("""
 _METHODS = text("""
     INSERT INTO payment_methods (id, customer_id, token)
     SELECT payment_method_id, id, 'tok-' || id FROM customers WHERE id LIKE 'renews-%'
+""")
+_AGREEMENTS = text("""
+    INSERT INTO agreements (customer_id, contract, version)
+    SELECT id, 'terms', 1 FROM customers WHERE id LIKE 'renews-%'
+""")
+_EVENTS = text("""
+    INSERT INTO events (subject, name, at, task, waited, attempt, detail)
+    SELECT s.id, e.name, now(), e.task, 0.1, 1,
+        CASE e.name WHEN 'notice.sent' THEN jsonb_build_object('kinds', '["before-1"]'::jsonb,
+            'message_id', '<' || md5('email ' || s.customer_id)::uuid || '@example.com>') END
+    FROM services AS s
+    CROSS JOIN (VALUES ('service.imported', NULL), ('notice.sent', 'remind')) AS e(name, task)
+    -- Of those with a past it is told with that.
+    WHERE :billed = 0
+    ORDER BY e.name DESC
 """)
 _EMAILS = text("""
     INSERT INTO emails (id, customer_id, day, begun_at, sent_at)

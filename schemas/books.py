@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol
 
 from schemas.values import Money, ResourceState
@@ -30,12 +31,14 @@ class ResourceEntry:
     Attributes:
         cursor: where the list goes on after this entry.
         service_id: the service it is known there to be; None: it is known by its own name only.
+        paid_until: the day it lasts until there; None: the far side does not say.
     """
 
     cursor: str
     resource_id: str
     service_id: str | None
     state: ResourceState
+    paid_until: date | None = None
 
 
 class BookUnavailable(Exception):

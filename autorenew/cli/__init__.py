@@ -23,7 +23,7 @@ COMMANDS = {
     "tasks": "tasks",
     "failed": "failed",
     "lanes": "lanes",
-    "audit": "orders",
+    "audit": "auditing",
     "seals": "seals",
     "service": "services",
     "customer": "customers",

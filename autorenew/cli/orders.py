@@ -11,10 +11,9 @@ from rich.progress import Progress
 from sqlalchemy import Connection, text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
-from monitoring import audit as auditing
 from producers.intake import Answer, Intake, Verdict
 from schemas.catalogue.store import CatalogueCache
-from schemas.errors import AutorenewError, ConfigurationError
+from schemas.errors import AutorenewError
 from schemas.settings import load_settings
 
 BATCH = 500
@@ -195,33 +194,3 @@ def _say_set_aside() -> None:
             err=True,
         )
 
-
-@click.command()
-@click.option(
-    "--far-sides/--no-far-sides",
-    default=None,
-    help="Compare the books of gateways and drivers, too. By default: if any are configured.",
-)
-@as_json
-def audit(far_sides: bool | None, as_json: bool) -> None:
-    """Check the invariants; exit code 1, with the ids concerned, if one is broken.
-
-    The gateways and drivers are those of AUTORENEW_GATEWAY_URL or AUTORENEW_GATEWAYS, and of
-    AUTORENEW_DRIVER_URLS or AUTORENEW_DRIVERS.
-    """
-    from workers.bootstrap import books_of
-
-    settings = load_settings()
-    books = None if far_sides is False else books_of(settings)
-    if books is not None and books.is_empty:
-        if far_sides:
-            raise ConfigurationError("no gateway and no driver is configured")
-        books = None
-    with database(settings).connect() as tx:
-        findings = auditing.audit(tx, books)
-    rows = [
-        (f.invariant, "broken" if f.broken else "holds", f.broken, " ".join(f.ids))
-        for f in findings
-    ]
-    show("audit", ("invariant", "verdict", "broken", "ids"), rows, json_lines=as_json)
-    sys.exit(1 if any(f.broken for f in findings) else 0)

@@ -8,7 +8,7 @@ import uuid
 from datetime import date
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import SystemClock, local_date, local_midnight
 from schemas.tables import (
+    agreements,
     charges,
     events,
     invoice_lines,
@@ -26,6 +27,7 @@ from schemas.tables import (
     orders,
     payment_methods,
     payment_requests,
+    plans,
     request_lines,
     services,
 )
@@ -90,6 +92,10 @@ _SERVICES_PAID = (
         state=ServiceState.DELIVERING,
         desired=ResourceState.ACTIVE,
         paid_periods=services.c.paid_periods + 1,
+        agreed_version=select(func.max(agreements.c.version))
+        .join(plans, plans.c.contract == agreements.c.contract)
+        .where(agreements.c.customer_id == services.c.customer_id, plans.c.code == services.c.plan)
+        .scalar_subquery(),
     )
 )
 _COUNTER = (
@@ -101,6 +107,23 @@ _COUNT = (
     .where(invoice_series.c.code == bindparam("series"))
     .values(last_number=bindparam("number"), last_date=bindparam("day"))
 )
+# What the law asks for besides: each invoice is chained to the one before it in its series.
+_HASH = text("""
+    WITH hashed AS (
+        SELECT s.code, sha256(s.last_hash || invoice_digest(s.code, :number, :issued_on, p.id,
+            p.customer_id, p.subsidiary, p.country, p.vat_number, p.currency, p.tax_mention, p.net,
+            p.tax, p.total, l.lines)) AS hash
+        FROM payment_requests AS p
+        JOIN invoice_series AS s ON s.code = :series
+        CROSS JOIN LATERAL (
+            SELECT json_agg(document_line(l.number, l.service_id, l.period_number, l.description,
+                l.net, l.tax_rate, l.tax) ORDER BY l.number) AS lines
+            FROM request_lines AS l WHERE l.request_id = p.id) AS l
+        WHERE p.id = :request_id
+    )
+    UPDATE invoice_series AS s SET last_hash = h.hash FROM hashed AS h WHERE s.code = h.code
+    RETURNING h.hash
+""")
 _SERVICE = select(services).where(services.c.id == bindparam("service_id")).with_for_update()
 _OPERATION = insert(operations).values(ended_at=func.now())
 _DELIVERED = (
@@ -174,6 +197,7 @@ def price_order(session: Session, order_id: uuid.UUID) -> uuid.UUID:
                 "driver": service.plan.driver,
                 "configuration": service.line.configuration,
                 "period_months": service.line.period.months,
+                "payment_method_id": order.payment_method_id,
             }
             for service in priced.services
         ],
@@ -323,10 +347,13 @@ def _issue_invoice(session: Session, request: Any, lines: Any) -> Number:
     catalogue = _catalogue.current(session.connection())
     number = _next_number(session, request.subsidiary, _today(catalogue, request.subsidiary))
     invoice_id = derived_id("invoice", request.id)
+    named = {"series": number.series, "number": number.number, "issued_on": number.issued_on}
+    digest = session.execute(_HASH, named | {"request_id": request.id}).scalar_one()
     session.execute(
         insert(invoices),
         {
             "id": invoice_id,
+            "hash": digest,
             "series": number.series,
             "number": number.number,
             "issued_on": number.issued_on,
@@ -367,7 +394,11 @@ def _next_number(session: Session, subsidiary: str, today: date) -> Number:
     code = series_code(subsidiary, today)
     counter = session.execute(_COUNTER, {"series": code}).one_or_none()
     if counter is None:
-        session.execute(_OPEN_SERIES, {"code": code, "last_number": 0, "last_date": today})
+        session.execute(
+            _OPEN_SERIES.values(
+                code=code, last_number=0, last_date=today, last_hash=func.chain_start(code)
+            )
+        )
         counter = session.execute(_COUNTER, {"series": code}).one()
     number = Number(code, counter.last_number + 1, max(counter.last_date, today))
     session.execute(_COUNT, {"series": code, "number": number.number, "day": number.issued_on})

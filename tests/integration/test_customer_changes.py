@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from monitoring.audit import audit
 from tests.integration.test_dearer import charged
 from tests.integration.test_reminders import letters, plain
 from tests.integration.test_renewals import accepts, declines
@@ -94,7 +95,9 @@ def test_a_change_that_nobody_told_of_is_seen_before_the_charge(life: Any) -> No
     world.pass_until(first, -0.9)
 
     assert charged(world) == [4507]
-    world.clean()
+    # Nor does the history tell of it, which is all that is wrong.
+    with world.database.owner.connect() as tx:
+        assert [f.code for f in audit(tx, world.fleet.books()) if f.broken] == ["customers.home"]
 
 
 def test_another_address_alone_withdraws_nothing(life: Any) -> None:

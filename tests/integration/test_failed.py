@@ -74,6 +74,14 @@ def done(world: Any, subject: uuid.UUID) -> None:
     world.fleet.settle(30)
 
 
+def extend(world: Any) -> None:
+    """A person extends what there is at the infrastructure, past the fleet."""
+    until = world.expiry(world.service()).isoformat()
+    world.fleet.simulator.simulator.store._db.execute(
+        "UPDATE resources SET paid_until = ?", (until,)
+    )
+
+
 def settle(world: Any, do: Callable[..., None], *words: Any, **flags: Any) -> None:
     with world.database.engine("billing").begin() as tx:
         do(tx, *words, "ticket 4711", CatalogueCache(), world.fleet.clock, **flags)
@@ -274,6 +282,7 @@ class TestConverge:
         with pytest.raises(CannotCancel, match="failed done"):
             cancel(world, task.subject)
 
+        extend(world)
         done(world, task.subject)
 
         service = world.service()
@@ -504,6 +513,7 @@ def test_the_command_line_marks_as_done_by_hand(cli: Any) -> None:
     fault(world, "refuse", "extend")
     world.pass_until(first, -2.5)
 
+    extend(world)
     assert run("provisioning", "done", str(first.id), "--yes").exit_code == 2
     result = run("provisioning", "done", str(first.id), "--reason", "X-1", "--by", "eve", "--yes")
 

@@ -39,6 +39,7 @@ class _Entry(BaseModel):
     resource_id: Text
     service_id: Text | None = None
     state: ResourceState
+    paid_until: date | None = None
 
 
 class _Page(BaseModel):
@@ -76,7 +77,7 @@ class HttpDriver:
             if answer.status != 200:
                 raise BookUnavailable(f"HTTP status {answer.status}")
             entries = [
-                ResourceEntry(str(e.number), e.resource_id, e.service_id, e.state)
+                ResourceEntry(str(e.number), e.resource_id, e.service_id, e.state, e.paid_until)
                 for e in _Page.model_validate_json(answer.body).entries
             ]
         except (NotSent, InDoubt) as error:
