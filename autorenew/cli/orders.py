@@ -193,4 +193,3 @@ def _say_set_aside() -> None:
             f"{count} documents are set aside on intake.dead: autorenew broker requeue-dead",
             err=True,
         )
-

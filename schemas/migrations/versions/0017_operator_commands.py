@@ -3,8 +3,8 @@ stand beside each other, and tasks that back off made ready."""
 
 from alembic import op
 
-revision = "0035"
-down_revision = "0012"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
