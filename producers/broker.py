@@ -127,7 +127,7 @@ def _no_password() -> str:
 def check(urls: str) -> None:
     """At the start of a process: whether the brokers of a setting let us in.
 
-    One that cannot be reached may come later, and is no error.
+    One that cannot be reached may come later, and is no error: whoever needs it then says so.
 
     Raises:
         ConfigurationError: a URL cannot be used, or every broker refuses us.
@@ -137,7 +137,7 @@ def check(urls: str) -> None:
     except BrokerRefuses as error:
         raise ConfigurationError(f"AUTORENEW_BROKER_URL: {error}") from None
     except (BrokerUnreachable, *LOST) as error:
-        log.warning("no broker can be reached yet: %s", first_line(error))
+        log.debug("no broker can be reached yet: %s", first_line(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -109,7 +109,8 @@ class AmqpIntake:
             self._link.measure()
             self._tidy(self._link)
         except _NotTaken as error:
-            if time.monotonic() - (self._failing_since or 0.0) > HOLD_SECONDS:
+            since = self._failing_since
+            if since is not None and time.monotonic() - since > HOLD_SECONDS:
                 self._disconnect()
             raise error.cause from None
         except BaseException as error:
