@@ -30,9 +30,13 @@ def write(engine: Engine) -> int:
         for statement in _CHAIN:
             tx.execute(statement)
         count = int(tx.execute(text("SELECT count(*) FROM past")).scalar_one())
-    for _ in range(3):  # what is to be sealed is noted first, then awaited, then sealed
+    # Noted first, then awaited, then sealed, each in a transaction of its own.
+    is_sealed = False
+    while not is_sealed:
         with engine.begin() as tx:
             tx.execute(text("SELECT seal_events(10000, 1000000, interval '0')"))
+            query = "SELECT last_id >= (SELECT max(id) FROM events) FROM sealing"
+            is_sealed = bool(tx.execute(text(query)).scalar_one())
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE)"))
         connection.execute(text("CHECKPOINT"))

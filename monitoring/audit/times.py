@@ -88,12 +88,12 @@ CHECKS = (
     # A heartbeat that is trusted for long would switch the guard off.
     sql(
         "times.fleet",
-        "the fleet was not seen in the future, and is not trusted for more than a month",
+        "the fleet was not seen in the future, and is not trusted for more than a year",
         """
         SELECT 'heartbeat', CAST(identity AS text) FROM heartbeat
         WHERE beat_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
            OR business_at > CAST(:now AS timestamptz) + interval '10 minutes'
-           OR trusted_until > beat_at + interval '31 days'
+           OR trusted_until > beat_at + interval '366 days'
         UNION ALL
         SELECT 'ends of', CAST(hour AS text) FROM destructions
         WHERE hour > CAST(:now AS timestamptz) + interval '10 minutes' OR services < 0

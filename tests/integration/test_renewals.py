@@ -83,6 +83,9 @@ def test_a_payment_method_that_was_changed_without_a_retry_is_the_one_that_is_ch
             (new,),
         )
         tx.exec_driver_sql("UPDATE services SET payment_method_id = %s", (new,))
+        tx.exec_driver_sql(
+            "INSERT INTO events (subject, name) SELECT id, 'payment_method.changed' FROM services"
+        )
 
     world.pass_until(first, -0.9)
 

@@ -16,7 +16,7 @@ from schemas.clock import local_date
 from schemas.values import Money, Period, Universe
 from tests.conftest import Database
 from tests.support import given
-from tests.support.given import changed, line, order
+from tests.support.given import changed, line, order, wait_until
 from tests.support.operators import give_up
 from workers.billing.gateways.port import Charge
 from workers.bootstrap import gateways_of
@@ -79,9 +79,15 @@ ORDERS = [
 
 def seal(engine: Any) -> None:
     """Seal all of the history now, and not in some seconds."""
-    for _ in range(3):  # what is to be sealed is noted first, then awaited, then sealed
+
+    def is_sealed() -> bool:
         with engine.begin() as tx:
             tx.execute(text("SELECT seal_events(10000, 1000, interval '0')"))
+            query = "SELECT last_id >= (SELECT max(id) FROM events) FROM sealing"
+            return bool(tx.execute(text(query)).scalar_one())
+
+    # Whoever has a transaction open, such as a relay, holds it up.
+    wait_until(is_sealed, "the history is sealed")
 
 
 class Everything:
