@@ -54,7 +54,7 @@ def _row(one: failures.FailedTask, as_json: bool) -> Sequence[Any]:
     services = [str(service) for service in about.services]
     return (
         task.queue, task.name, task.subject, about.order_key, about.customer,
-        services if as_json else shortened(services), ", ".join(about.plans) or None,
+        services if as_json else shortened(services), one.plan,
         task.reason, task.error, task.attempts, task.total_attempts,
         whole_second(task.first_failed_at), whole_second(task.since),
         list(one.actions) if as_json else ", ".join(one.actions),

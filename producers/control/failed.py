@@ -64,8 +64,17 @@ class FailedTask:
         return self.task.attempts
 
     @property
+    def queue(self) -> str:
+        return self.task.queue
+
+    @property
     def order_key(self) -> str | None:
         return self.about.order_key
+
+    @property
+    def plan(self) -> str | None:
+        """Of the services it is about; several are joined by commas."""
+        return ", ".join(self.about.plans) or None
 
     @property
     def actions(self) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def _selection() -> None:
     op.execute("""
         GRANT SELECT (request_id, service_id, released_at) ON request_lines TO autorenew_api
     """)
-    op.execute("GRANT SELECT (starts, batched) ON tasks TO autorenew_api")
+    op.execute("GRANT SELECT (batched) ON tasks TO autorenew_api")
     op.execute("""
         GRANT SELECT (id, queue, name, subjects, size, until) ON batches TO autorenew_api
     """)
