@@ -1,14 +1,51 @@
-"""Writing history: one line for what happened to a subject, in the transaction that did it."""
+"""Writing history: one line for what happened to a subject, in the transaction that did it.
+
+What an operator does is written with who did it and why: see :func:`acting`.
+"""
 
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from producers.ledger import ClaimedTask
 from schemas.tables.bulk import Bulk
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person at the command line.
+
+    Attributes:
+        by: who they say they are.
+        because: why they do it.
+    """
+
+    by: str
+    because: str | None = None
+
+
+_acting: ContextVar[Operator | None] = ContextVar("operator", default=None)
+
+
+@contextmanager
+def acting(operator: Operator) -> Iterator[None]:
+    """Everything that is recorded meanwhile, in this thread, is told as done by ``operator``: its
+    detail has ``by``, and ``because`` if they said why."""
+    token = _acting.set(operator)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def operator() -> Operator | None:
+    """Who acts; None: the fleet does."""
+    return _acting.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +94,9 @@ _RECORD = Bulk(
 
 def record(tx: Connection, happened: Iterable[Event]) -> None:
     """Append to the history; the events of one subject keep their order."""
-    if rows := list(happened):
+    rows = list(happened)
+    if who := _acting.get():
+        told = {"by": who.by} | ({"because": who.because} if who.because else {})
+        rows = [replace(row, detail={**(row.detail or {}), **told}) for row in rows]
+    if rows:
         _RECORD(tx, rows)

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     )
     gateway_token: SecretStr | None = None
     drivers: Options = Field({}, description='driver name -> {"kind": …, and what that kind takes}')
+    operator: str | None = Field(
+        None, description="who is at the command line; kept in the history of what they do"
+    )
     realms: dict[str, str] = Field(
         {}, description="upstream -> realm, of upstreams that share their customers"
     )

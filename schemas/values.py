@@ -184,3 +184,10 @@ class BatchState(StrEnum):
     READY = "ready"
     DISPATCHED = "dispatched"
     LEASED = "leased"
+
+
+class PauseSource(StrEnum):
+    """Who paused a lane."""
+
+    OPERATOR = "operator"
+    GUARD = "guard"

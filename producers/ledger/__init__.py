@@ -27,11 +27,13 @@ from producers.ledger.tasks import (
     Retry,
     enqueue,
     retry,
+    run_now,
+    send_again,
 )
 
 __all__ = [
     "DESTRUCTIVE_LANE", "GATEWAY_LANE", "GUARDED_LANES", "MAX_STARTS", "RENEWAL_LANE", "Claim",
     "ClaimedTask", "Failure", "LeaseLost", "Outcome", "Place", "Retry", "abandon", "check_held",
     "claim", "enqueue", "finish", "finish_together", "release", "renew",
-    "retry",
+    "retry", "run_now", "send_again",
 ]  # fmt: skip

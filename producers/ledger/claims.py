@@ -169,7 +169,7 @@ _DONE = text("""
         WHERE t.name = :name AND t.subject = seen.subject AND seen.is_unchanged
     ), back AS (
         UPDATE tasks AS t SET batched = false, run_at = now(), attempts = 0, starts = 0,
-            reason = NULL, error = NULL
+            reason = NULL, error = NULL, first_failed_at = NULL, total_attempts = 0
         FROM seen
         WHERE t.name = :name AND t.subject = seen.subject AND NOT seen.is_unchanged
     )
@@ -210,6 +210,9 @@ _NOT_DONE = Bulk(
             run_at = CASE WHEN t.wanted = r.wanted
                      THEN now() + make_interval(secs => r.delay) ELSE now() END,
             attempts = CASE WHEN t.wanted = r.wanted THEN t.attempts + r.counts ELSE 0 END,
+            total_attempts = t.total_attempts + r.counts,
+            first_failed_at = CASE WHEN r.reason IS NULL THEN t.first_failed_at
+                ELSE coalesce(t.first_failed_at, now()) END,
             starts = 0, reason = r.reason, error = left(r.error, 2000)
         FROM (
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
@@ -315,6 +318,7 @@ def release(
 _ABANDON = text(f"""
     WITH ended AS (
         UPDATE tasks AS t SET batched = false, starts = t.starts + 1,
+            first_failed_at = coalesce(t.first_failed_at, now()),
             state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
             run_at = now() + make_interval(secs => t.starts + 1),
             reason = :reason, error = left(:error, 2000)
@@ -325,16 +329,20 @@ _ABANDON = text(f"""
         WHERE t.name = :name AND t.subject = mine.subject
         RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
     ), {TELL_WHO_FAILED}
-    SELECT count(*) FROM ended
+    SELECT count(*) FILTER (WHERE state = 'failed') FROM ended
 """)
 
 
-def abandon(tx: Connection, claim: Claim, *, reason: str, error: str) -> None:
+def abandon(tx: Connection, claim: Claim, *, reason: str, error: str) -> int:
     """Put tasks back whose start came to no end, through a fault that may be one subject's.
 
     They are dispatched alone from now on, so that it is found; after :data:`MAX_STARTS` it is
     failed.
+
+    Returns:
+        How many are failed now.
     """
     parameters = {"reason": reason, "error": error, "max_starts": MAX_STARTS}
     subjects = _take_out(tx, claim, claim.subjects)
-    tx.execute(_ABANDON, {"name": claim.name, "subjects": subjects, **parameters})
+    failed = tx.execute(_ABANDON, {"name": claim.name, "subjects": subjects, **parameters})
+    return int(failed.scalar_one())

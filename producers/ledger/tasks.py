@@ -169,18 +169,72 @@ def enqueue(
         tx.execute(_ENQUEUE, parameters)
 
 
+# Locked in the order in which an enqueue locks them. What the rescue set aside as crashed has not
+# been told since when it fails.
 _RETRY = text("""
-    WITH tried AS (
-        UPDATE tasks SET state = 'ready', batched = false, wanted = wanted + 1, attempts = 0,
-            starts = 0, run_at = clock_timestamp(), reason = NULL, error = NULL
+    WITH held AS MATERIALIZED (
+        SELECT subject FROM tasks
         WHERE name = :name AND subject = ANY(:subjects) AND state = 'failed'
-        RETURNING subject
+        ORDER BY subject FOR UPDATE
+    ), tried AS (
+        UPDATE tasks AS t SET state = 'ready', batched = false, wanted = t.wanted + 1, attempts = 0,
+            starts = 0, run_at = clock_timestamp(), reason = NULL, error = NULL,
+            first_failed_at = coalesce(t.first_failed_at, t.run_at)
+        FROM held WHERE t.name = :name AND t.subject = held.subject
+        RETURNING t.subject
     )
-    SELECT pg_notify(:channel, ''), count(*) FROM tried
+    SELECT array_agg(subject ORDER BY subject), pg_notify(:channel, '') FROM tried
 """)
 
 
-def retry(tx: Connection, name: str, subjects: Collection[uuid.UUID]) -> None:
-    """Have failed tasks done after all, from their first attempt."""
+def retry(tx: Connection, name: str, subjects: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Have failed tasks done after all, from their first attempt.
+
+    Returns:
+        Those that had failed still.
+    """
     parameters = {"name": name, "subjects": list(subjects), "channel": CHANNEL}
-    tx.execute(_RETRY, parameters)
+    return list(tx.execute(_RETRY, parameters).one()[0] or [])
+
+
+# It is in no batch, so nobody has it in hand. Its attempts and its last error stay.
+_RUN_NOW = text("""
+    WITH held AS MATERIALIZED (
+        SELECT subject FROM tasks
+        WHERE name = :name AND subject = ANY(:subjects) AND state = 'ready' AND NOT batched
+          AND run_at > clock_timestamp()
+        ORDER BY subject FOR UPDATE
+    ), due AS (
+        UPDATE tasks AS t SET run_at = clock_timestamp()
+        FROM held WHERE t.name = :name AND t.subject = held.subject
+        RETURNING t.subject
+    )
+    SELECT array_agg(subject ORDER BY subject), pg_notify(:channel, '') FROM due
+""")
+
+
+def run_now(tx: Connection, name: str, subjects: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """End the waiting of tasks that back off, or wait for their time.
+
+    Returns:
+        Those that did.
+    """
+    parameters = {"name": name, "subjects": list(subjects), "channel": CHANNEL}
+    return list(tx.execute(_RUN_NOW, parameters).one()[0] or [])
+
+
+_SEND_AGAIN = text("""
+    UPDATE batches SET until = now()
+    WHERE id = ANY(:batches) AND state = 'dispatched' AND until > now()
+    RETURNING id
+""")
+
+
+def send_again(tx: Connection, batches: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Have the next rescue send the messages of dispatched batches again; one that arrives twice
+    does nothing.
+
+    Returns:
+        Those that nobody had claimed meanwhile.
+    """
+    return list(tx.execute(_SEND_AGAIN, {"batches": list(batches)}).scalars())

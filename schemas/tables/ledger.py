@@ -1,8 +1,10 @@
 """The task ledger: what is still to be done, and who is doing it."""
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
+    Identity,
     Index,
     Integer,
     PrimaryKeyConstraint,
@@ -10,12 +12,13 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import func
 
-from schemas.tables.base import metadata, moment, state
-from schemas.values import BatchState, TaskState
+from schemas.tables.base import is_one_of, metadata, moment, state
+from schemas.values import BatchState, PauseSource, TaskState
 
 # Written when it is enqueued, deleted when it is done. What becomes of it in between is written of
 # the batch that it is in.
@@ -43,6 +46,9 @@ tasks = Table(
     Column("error", Text),
     # It is in exactly one batch; otherwise it waits for its time, or for a person.
     Column("batched", Boolean, nullable=False, server_default="false"),
+    # Since when, and how often, it has failed without an end: a person's retry changes neither.
+    moment("first_failed_at"),
+    Column("total_attempts", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("name", "subject"),
     Index("tasks_unbatched", "run_at", postgresql_where="state = 'ready' AND NOT batched"),
     Index("tasks_failed", "queue", "name", postgresql_where="state = 'failed'"),
@@ -117,10 +123,28 @@ enqueuers = Table(
     PrimaryKeyConstraint("step", "queue", "role"),
 )
 
+# A lane is paused while it has a row here. Each row is one pause, of an operator or of the guard,
+# and ends by itself.
 lane_pauses = Table(
     "lane_pauses",
     metadata,
-    Column("lane", Text, primary_key=True),
+    Column("lane", Text, nullable=False),
     Column("reason", Text, nullable=False),
     moment("paused_at", nullable=False, server_default=func.now()),
-)
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column(
+        "source", Text, is_one_of("source", PauseSource), nullable=False,
+        server_default=PauseSource.OPERATOR,
+    ),
+    Column("paused_by", Text, nullable=False, server_default=text("SESSION_USER")),
+    # The guard's: what it found, as codes.
+    Column("cause", Text),
+    PrimaryKeyConstraint("lane", "id"),
+    Index(
+        "lane_pauses_operator", "lane", "paused_by", "reason", unique=True,
+        postgresql_where="source = 'operator'",
+    ),
+    Index(
+        "lane_pauses_guard", "lane", "cause", unique=True, postgresql_where="source = 'guard'"
+    ),
+)  # fmt: skip
