@@ -228,7 +228,7 @@ def _give_up_what_failed(fleet: Embedded) -> int:
 def _retry_what_failed(fleet: Embedded) -> None:
     """As a person would with `autorenew failed retry --all`."""
     with fleet.engine("api").begin() as tx:
-        failed.retry(tx, [task.subject for task in failed.list_failed(tx)])
+        failed.retry(tx, failed.list_failed(tx))
     fleet.settle(TIMEOUT_SECONDS)
 
 

@@ -300,9 +300,9 @@ class Months:
             catalogue, now = CatalogueCache().current(tx), self.fleet.clock.now()
             differences = reconcile.compare(tx, books, catalogue, now)
         with self.fleet.engine("api").begin() as tx:
-            paused = [row.lane for row in lanes.list_lanes(tx) if row.paused_at]
+            paused = sorted({pause.lane for pause in lanes.paused(tx)})
             for lane in paused:
-                lanes.resume(tx, lane)
+                lanes.resume(tx, lane, guard=True)
         return (
             f"10 days without a scheduler: the guard paused {len(paused)} lanes;"
             f" the gateway's book differs in {len(differences)} places; resumed"
@@ -311,10 +311,10 @@ class Months:
     def _decide_about_failures(self) -> Iterator[str]:
         """Retry failed operations, as an operator would."""
         with self.fleet.engine("api").begin() as tx:
-            waiting = [task.subject for task in failed.list_failed(tx) if task.name == CONVERGE]
+            waiting = [task for task in failed.list_failed(tx) if task.name == CONVERGE]
             retried = failed.retry(tx, waiting)
         if retried:
-            yield f"{retried} failed operations retried"
+            yield f"{len(retried)} failed operations retried"
 
     def _rows(self, query: TextClause, **parameters: Any) -> Sequence[Any]:
         with self.fleet.owner.connect() as tx:

@@ -6,6 +6,7 @@ from typing import Any
 
 import dramatiq
 
+from producers import counters
 from producers.intake.links import Links
 from producers.steps import QUEUES, steps_of
 from schemas.catalogue.store import CatalogueCache
@@ -163,6 +164,7 @@ def add_actors(
     runtime: Callable[[str], Runtime],
 ) -> None:
     """Make an actor ``queue.task`` of every handler; ``runtime`` gives a queue's runtime."""
+    counters.of_worker(chosen)
     for queue, queue_handlers in chosen.items():
         for handler in queue_handlers:
             dramatiq.Actor(

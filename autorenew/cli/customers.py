@@ -7,6 +7,7 @@ from typing import Any
 import click
 from sqlalchemy import text
 
+from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
 from autorenew.cli.services import send
 from producers.intake.customer import subject_of
@@ -66,6 +67,7 @@ def show_customer(customer_id: str, as_json: bool) -> None:
 @click.option("--address", metavar="JSON", help='{"lines": ["…"], "postal_code": "…", "city": "…"}')
 @click.option("--erase", multiple=True, type=click.Choice(ERASABLE), help="May be repeated.")
 @as_json
+@acts()
 def change(customer_id: str, erase: Sequence[str], as_json: bool, **named: Any) -> None:
     """Change what is named of CUSTOMER; the rest stays.
 

@@ -17,6 +17,7 @@ from schemas.settings import load_settings
 @click.command()
 def intake() -> None:
     """Take orders and commands from the AMQP queue `intake` until stopped."""
+    from producers import counters
     from producers.intake import Intake
     from producers.intake.amqp import AmqpIntake
     from schemas.catalogue.store import CatalogueCache
@@ -27,6 +28,7 @@ def intake() -> None:
     consumer = AmqpIntake(
         url, Intake(engine, CatalogueCache(), clock(engine, settings), realms(settings))
     )
+    counters.of_intake("amqp")
     metrics.serve(settings)
     on_stop(consumer.stop)
     consumer.run()
@@ -35,6 +37,7 @@ def intake() -> None:
 @click.command()
 def relay() -> None:
     """Carry ready tasks from the ledger to RabbitMQ until stopped."""
+    from producers import counters
     from producers.relay.relay import Relay
     from producers.relay.transport import RabbitTransport
 
@@ -42,6 +45,7 @@ def relay() -> None:
     url = settings.need("broker_url")
     engine = database(settings, application="autorenew relay")
     running = Relay(engine, RabbitTransport(url), settings, clock(engine, settings))
+    counters.of_relay()
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()
@@ -50,12 +54,14 @@ def relay() -> None:
 @click.command()
 def scheduler() -> None:
     """Enqueue due renewals, reminders and ends until stopped; any number may run."""
+    from producers import counters
     from producers.scheduler.scheduler import Scheduler
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
     engine = database(settings, application="autorenew scheduler")
     running = Scheduler(engine, CatalogueCache(), clock(engine, settings), settings)
+    counters.of_scheduler()
     metrics.serve(settings)
     on_stop(running.stop)
     running.run()

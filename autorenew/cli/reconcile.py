@@ -21,8 +21,8 @@ def gateway(book: bool, as_json: bool) -> None:
     """Show the differences between our books and the gateway's; after a restored backup, --book.
 
     Run it as the database role `billing`, with AUTORENEW_GATEWAY_URL. Lanes that the guard paused
-    stay paused until a person resumes them with `autorenew lanes resume`. Exit code 1 if a
-    difference is left.
+    stay paused until a person resumes them with `autorenew lanes resume LANE --guard`. Exit code 1
+    if a difference is left.
     """
     from producers.steps import BILLING
     from schemas.books import BookUnavailable

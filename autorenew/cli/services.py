@@ -10,6 +10,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection, Engine, text
 
+from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.importing import import_services
 from producers.control import ending, suspending
@@ -34,19 +35,6 @@ service.add_command(import_services)
 _services = click.argument("services", nargs=-1, required=True, type=click.UUID)
 _customer = click.argument("customer")
 
-
-def _not_blank(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.BadParameter("it says nothing")
-    return value.strip()
-
-
-_because = click.option(
-    "--reason",
-    required=True,
-    callback=_not_blank,
-    help="Kept in the history, for those who ask later.",
-)
 
 # An operator's suspensions are few: they have an index of their own.
 _LIST = text("""
@@ -146,6 +134,7 @@ def _quote(tx: Connection, held: Renewable, now: datetime) -> str | None:
 @service.command()
 @_services
 @as_json
+@acts()
 def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
     """End SERVICES when their paid periods end."""
     _command({"command": "stop", "services": _texts(services)}, services, as_json)
@@ -154,6 +143,7 @@ def stop(services: Sequence[uuid.UUID], as_json: bool) -> None:
 @service.command()
 @_services
 @as_json
+@acts()
 def resume(services: Sequence[uuid.UUID], as_json: bool) -> None:
     """Undo a stop of SERVICES."""
     _command({"command": "resume", "services": _texts(services)}, services, as_json)
@@ -163,6 +153,7 @@ def resume(services: Sequence[uuid.UUID], as_json: bool) -> None:
 @click.argument("mode", type=click.Choice([mode.value for mode in RenewalMode]))
 @_services
 @as_json
+@acts()
 def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:
     """Change how SERVICES renew: automatic, manual (reminded only) or stop."""
     document = {"command": "mode", "mode": mode, "services": _texts(services)}
@@ -177,6 +168,7 @@ def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:
     help="The expiry the customer saw; a service that expires later is left alone.",
 )
 @as_json
+@acts()
 def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None:
     """Renew SERVICES of one customer and pay for them now, together, whatever their mode."""
     engine = database()
@@ -195,6 +187,7 @@ def renew(services: Sequence[uuid.UUID], expires_on: Any, as_json: bool) -> None
 @click.argument("contract")
 @click.option("--version", type=click.IntRange(1), help="The current one if not given.")
 @as_json
+@acts()
 def accept(customer: str, contract: str, version: int | None, as_json: bool) -> None:
     """Record that CUSTOMER accepted CONTRACT; renewals that waited for it go on."""
     engine = database()
@@ -209,26 +202,35 @@ def accept(customer: str, contract: str, version: int | None, as_json: bool) -> 
     send(document, as_json, engine)
 
 
+_KNOWN = text("SELECT id FROM services WHERE id = ANY(:ids)")
+
+
 @service.command()
 @_services
-@_because
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def end(services: Sequence[uuid.UUID], reason: str, yes: bool) -> None:
+@acts(required=True)
+def end(services: Sequence[uuid.UUID], because: str, yes: bool) -> None:
     """End SERVICES now, as an operator: whatever was paid, told or failed. It cannot be undone."""
-    if not yes:
-        click.confirm(f"{len(services)} services will be deleted now. Go on?", abort=True)
     engine = database()
+    with engine.connect() as tx:
+        known = set(tx.execute(_KNOWN, {"ids": list(services)}).scalars())
+    if unknown := [str(service) for service in services if service not in known]:
+        raise AutorenewError(f"there is no service {', '.join(unknown)}; nothing was done")
+    if not yes:
+        click.confirm(f"{len(known)} services will be deleted now. Go on?", abort=True)
     with engine.begin() as tx:
-        ended = ending.end(tx, services, reason, CatalogueCache().current(tx), clock(engine).now())
+        ended = ending.end(tx, services, because, CatalogueCache().current(tx), clock(engine).now())
+    for service in known - set(ended):
+        say(f"{service}: it is not delivered, or has ended", err=True)
     say(f"{len(ended)} of {len(set(services))} services are ending")
     sys.exit(0 if len(ended) == len(set(services)) else 1)
 
 
 @service.command()
 @_services
-@_because
 @as_json
-def suspend(services: Sequence[uuid.UUID], reason: str, as_json: bool) -> None:
+@acts(required=True)
+def suspend(services: Sequence[uuid.UUID], because: str, as_json: bool) -> None:
     """Suspend SERVICES, as an operator, until `unsuspend`: for abuse, or a dispute.
 
     A payment does not lift it. Paid time, reminders, charges and ends go on. Exit code 1 if one of
@@ -237,13 +239,14 @@ def suspend(services: Sequence[uuid.UUID], reason: str, as_json: bool) -> None:
     engine = database()
     with engine.begin() as tx:
         catalogue = CatalogueCache().current(tx)
-        became = suspending.suspend(tx, services, reason, catalogue, clock(engine).now())
+        became = suspending.suspend(tx, services, because, catalogue, clock(engine).now())
     _tell(became, "are being suspended", as_json)
 
 
 @service.command()
 @_services
 @as_json
+@acts()
 def unsuspend(services: Sequence[uuid.UUID], as_json: bool) -> None:
     """Lift the suspension of SERVICES by an operator; what is unpaid stays suspended.
 
@@ -276,6 +279,7 @@ def _tell(became: Mapping[uuid.UUID, Became], what: str, as_json: bool) -> None:
 @click.option("--expires", metavar="YYYY-MM", help="The last month in which it can be charged.")
 @click.option("--service", "services", multiple=True, type=click.UUID, help="Only for these.")
 @as_json
+@acts()
 def payment_method(
     customer: str,
     token: str,
@@ -300,6 +304,7 @@ def payment_method(
 @service.command("click")
 @click.argument("url")
 @as_json
+@acts()
 def click_link(url: str, as_json: bool) -> None:
     """Do what a signed link of an e-mail says."""
     settings = load_settings()

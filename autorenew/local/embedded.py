@@ -16,6 +16,7 @@ from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import Engine, text
 
 from autorenew.local.postgres import PrivatePostgres
+from producers import counters
 from producers.intake import Intake
 from producers.intake.realms import Realms
 from producers.relay.relay import Relay
@@ -125,6 +126,8 @@ class Embedded:
         self._relay_thread = threading.Thread(target=self._relay.run, name="relay", daemon=True)
         self._relay_thread.start()
         self.start_scheduler()
+        counters.of_relay()
+        counters.of_scheduler()
         return self
 
     def start_scheduler(self) -> None:

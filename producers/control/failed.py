@@ -5,13 +5,25 @@ infrastructure or at the gateway, is told with ``workers.by_hand``.
 """
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
 from sqlalchemy import Connection, TextClause, text
 
 from producers import history, ledger
+from producers.control.selection import (
+    ALL,
+    About,
+    Filters,
+    Selection,
+    State,
+    Task,
+    TaskId,
+    describe,
+    find,
+)
 from producers.history import Event
 from producers.renewals import next_steps
 from producers.steps import CONVERGE, STEPS, ByHand, Cancellation
@@ -26,22 +38,48 @@ class CannotCancel(AutorenewError):
 
 @dataclass(frozen=True, slots=True)
 class FailedTask:
-    name: str
-    subject: uuid.UUID
-    queue: str
-    reason: str
-    error: str
-    attempts: int
-    since: datetime
-    order_key: str | None
-    plan: str | None
-    state: str | None
-    desired: str | None
+    """A failed task, and whom it is about."""
+
+    task: Task
+    about: About
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def subject(self) -> uuid.UUID:
+        return self.task.subject
+
+    @property
+    def reason(self) -> str | None:
+        return self.task.reason
+
+    @property
+    def error(self) -> str | None:
+        return self.task.error
+
+    @property
+    def attempts(self) -> int:
+        return self.task.attempts
+
+    @property
+    def queue(self) -> str:
+        return self.task.queue
+
+    @property
+    def order_key(self) -> str | None:
+        return self.about.order_key
+
+    @property
+    def plan(self) -> str | None:
+        """Of the services it is about; several are joined by commas."""
+        return ", ".join(self.about.plans) or None
 
     @property
     def actions(self) -> tuple[str, ...]:
         """What a person can do about it: the commands of ``autorenew failed``."""
-        return ("retry", *possible(self.name, self.state, self.desired))
+        return ("retry", *possible(self.name, self.about.state, self.about.desired))
 
 
 def possible(name: str, state: str | None, desired: str | None) -> tuple[str, ...]:
@@ -59,29 +97,21 @@ def possible(name: str, state: str | None, desired: str | None) -> tuple[str, ..
     return (*(["cancel"] if may_cancel else ()), *([by_hand.value] if by_hand else ()))
 
 
-_LIST = text("""
-    SELECT t.name, t.subject, t.queue, t.reason, coalesce(t.error, ''), t.attempts, t.run_at,
-           coalesce(o.key, so.key, ro.key) AS order_key, s.plan, s.state,
-           s.desired
-    FROM tasks AS t
-    LEFT JOIN services AS s ON s.id = t.subject
-    LEFT JOIN orders AS so ON so.id = s.order_id
-    LEFT JOIN orders AS o ON o.id = t.subject
-    LEFT JOIN payment_requests AS r ON r.id = t.subject
-    LEFT JOIN orders AS ro ON ro.id = r.order_id
-    WHERE t.state = 'failed'
-      AND (CAST(:queue AS text) IS NULL OR t.queue = :queue)
-      AND (CAST(:reason AS text) IS NULL OR t.reason = :reason)
-    ORDER BY t.queue, t.name, t.reason, t.run_at
-    LIMIT :limit
-""")
+def select(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) -> Selection:
+    """Failed tasks; see :func:`producers.control.selection.find`."""
+    return find(tx, replace(filters, states=frozenset({State.FAILED})), limit=limit)
 
 
 def list_failed(
-    tx: Connection, *, queue: str | None = None, reason: str | None = None, limit: int = 1000
+    tx: Connection, filters: Filters = ALL, *, limit: int | None = 1000
 ) -> list[FailedTask]:
-    rows = tx.execute(_LIST, {"queue": queue, "reason": reason, "limit": limit})
-    return [FailedTask(*row) for row in rows]
+    """Failed tasks, and what can be done about each."""
+    return with_actions(tx, select(tx, filters, limit=limit).tasks)
+
+
+def with_actions(tx: Connection, tasks: Sequence[Task]) -> list[FailedTask]:
+    about = describe(tx, tasks)
+    return [FailedTask(task, about[task.subject]) for task in tasks]
 
 
 _FAILED = text("""
@@ -96,15 +126,31 @@ def names_of(tx: Connection, subject: uuid.UUID) -> list[str]:
     return [task.name for task in tx.execute(_FAILED, {"subjects": [subject]})]
 
 
-def retry(tx: Connection, subjects: Sequence[uuid.UUID]) -> int:
-    """Try failed tasks again, from their first attempt; returns how many there were."""
+class Named(Protocol):
+    """A task by its step and its subject."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def subject(self) -> uuid.UUID: ...
+
+
+def retry(tx: Connection, tasks: Iterable[Named]) -> list[TaskId]:
+    """Try these failed tasks again, from their first attempt; no other tasks of their subjects.
+
+    Returns:
+        Those that had failed still.
+    """
     by_name: dict[str, list[uuid.UUID]] = {}
-    for name, subject in tx.execute(_FAILED, {"subjects": list(subjects)}):
-        by_name.setdefault(name, []).append(subject)
-    for name, failed in by_name.items():
-        ledger.retry(tx, name, failed)
-        history.record(tx, (Event(subject, "task.retried", {"task": name}) for subject in failed))
-    return sum(len(failed) for failed in by_name.values())
+    for task in tasks:
+        by_name.setdefault(task.name, []).append(task.subject)
+    tried = [
+        TaskId(name, subject)
+        for name, subjects in sorted(by_name.items())
+        for subject in ledger.retry(tx, name, subjects)
+    ]
+    history.record(tx, (Event(t.subject, "task.retried", {"task": t.name}) for t in tried))
+    return tried
 
 
 _GIVE_UP_SERVICE = text("""
@@ -140,14 +186,25 @@ _INSTEAD = {
 }
 
 
-def cancel(tx: Connection, subject: uuid.UUID, catalogue: Catalogue, now: datetime) -> None:
+def cancel(
+    tx: Connection,
+    subject: uuid.UUID,
+    catalogue: Catalogue,
+    now: datetime,
+    *,
+    steps: Collection[str] | None = None,
+) -> None:
     """Give a failed subject up; what was paid for it is credited and refunded.
+
+    Args:
+        steps: only these of its failed tasks; None: all.
 
     Raises:
         CannotCancel: it has not failed, it goes on by now, or the customer is owed it; it says
             what can be done instead.
     """
-    tasks = tx.execute(_FAILED, {"subjects": [subject]}).all()
+    failed = tx.execute(_FAILED, {"subjects": [subject]}).all()
+    tasks = [task for task in failed if steps is None or task.name in steps]
     if not tasks:
         raise CannotCancel(f"{subject} has no failed task; see `autorenew failed list`")
     for name, _ in tasks:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from monitoring import metrics
+from producers.control.lanes import subject_of
 from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
 from schemas.clock import Clock
 from schemas.settings import Settings
@@ -39,11 +40,21 @@ _BEAT = text("""
         business_at = excluded.business_at, trusted_until = excluded.trusted_until,
         identity = excluded.identity
 """)
+# What it has found already, and nobody has looked at yet, is said once. An operator's pause of the
+# lane is another one, and each ends by itself.
 _PAUSE = text("""
-    INSERT INTO lane_pauses (lane, reason) VALUES (:lane, :reason)
-    ON CONFLICT (lane) DO UPDATE SET reason = lane_pauses.reason || '; ' || excluded.reason
-    WHERE lane_pauses.reason NOT LIKE '%guard:%'
-    RETURNING lane
+    WITH paused AS (
+        INSERT INTO lane_pauses (lane, reason, source, paused_by, cause)
+        VALUES (:lane, :reason, 'guard', 'guard', :cause)
+        ON CONFLICT DO NOTHING
+        RETURNING lane
+    ), told AS (
+        INSERT INTO events (subject, name, detail)
+        SELECT :subject, 'lane.paused', jsonb_build_object('lane', lane, 'by', 'guard',
+            'because', CAST(:reason AS text))
+        FROM paused
+    )
+    SELECT lane FROM paused
 """)
 
 
@@ -124,7 +135,13 @@ def _pause(tx: Connection, lanes: Sequence[str], found: Iterable[tuple[str, str]
     codes, words = zip(*found, strict=True)
     reason = f"guard: {'; '.join(words)}"
     for lane in lanes:
-        if tx.execute(_PAUSE, {"lane": lane, "reason": reason}).first() is not None:
+        pause = {
+            "lane": lane,
+            "reason": reason,
+            "cause": ",".join(codes),
+            "subject": subject_of(lane),
+        }
+        if tx.execute(_PAUSE, pause).first() is not None:
             log.error("lane %s is paused: %s", lane, reason)
             for code in codes:
                 metrics.guard_trips.labels(lane, code).inc()

@@ -361,18 +361,22 @@ class Runtime:
             "%s: put %d back: %s", claim.name, len(claim.tasks), first_line(error),
             exc_info=None if known else error,
         )  # fmt: skip
-        metrics.tasks_ended.labels(claim.queue, claim.name, "put_back").inc(len(claim.tasks))
+        failed = 0
         try:
             with self._engine.begin() as tx:
                 if known:
                     ledger.release(
                         tx, claim, reason="interrupted", error=first_line(error), delay=1.0
                     )
-                else:  # a defect of ours: let the unfinished start count, it ends as crashed
-                    ledger.abandon(tx, claim, reason="defect", error=first_line(error))
+                else:  # a defect of ours: let the unfinished start count, the fifth is its last
+                    failed = ledger.abandon(tx, claim, reason="defect", error=first_line(error))
         except SQLAlchemyError:
             log.warning("%s: the leases will run out instead", claim.name)
             return False
+        outcome = "put_back" if known else "defect"
+        metrics.tasks_ended.labels(claim.queue, claim.name, outcome).inc(len(claim.tasks))
+        if failed:
+            metrics.tasks_ended.labels(claim.queue, claim.name, "failed").inc(failed)
         return True
 
     @staticmethod

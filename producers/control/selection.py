@@ -1,0 +1,332 @@
+"""Which tasks a person means: filters in, exact (step, subject) pairs out, in one place.
+
+Lists, bulk operations and whatever is built on them later select with :func:`find`, and act on what
+it returned and on nothing else. A filter that names nothing known is an error and never "none".
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from producers.control import lanes, naming
+from producers.control.naming import UnknownName
+from producers.steps import QUEUES, STEPS
+
+
+class State(StrEnum):
+    """What a task is waiting for, as a person sees it."""
+
+    READY = "ready"  # to be handed over
+    WAITING = "waiting"  # for its time
+    BACKING_OFF = "backing_off"  # after a failure, until its next attempt
+    DISPATCHED = "dispatched"  # handed to the broker, not claimed
+    LEASED = "leased"  # being worked on
+    PAUSED = "paused"  # ready or dispatched, and its lane is paused
+    FAILED = "failed"  # for a person
+
+
+# Why a task backs off, or has failed; a gateway or a driver of another package may add to them.
+REASONS = frozenset(
+    {
+        "driver_refused", "driver_unknown", "driver_unavailable", "driver_stale", "no_such_driver",
+        "gateway_unknown", "gateway_unavailable", "no_such_gateway", "refund_declined", "declined",
+        "plan_gone", "tax_not_supported", "vat_number_invalid", "price_gone", "sender_refused",
+        "recipient_refused", "message_refused", "address_unsupported", "address_invalid",
+        "greylisted", "try_later", "cannot_connect", "connection_lost", "tls_failed",
+        "login_required", "login_failed", "lost_after_data", "data", "crashed", "defect",
+        "interrupted", "lease_lost",
+    }
+)  # fmt: skip
+
+
+class TaskId(NamedTuple):
+    """What a task is known by: there is at most one of each."""
+
+    name: str
+    subject: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which tasks; those that fit all of it. Empty: every one.
+
+    Attributes:
+        names: any of these: the id of a subject (its tasks and no others); or, for all that is
+            about it, ``order:KEY``, ``service:ID``, ``customer:ID``, ``domain:NAME``, or such a
+            key, id or name alone.
+        states: any of these.
+        step: the name of the task, such as ``charge``.
+        reason: why it backs off or has failed.
+        customer, order, service: what it is about, by its id, or key.
+        upstream: whose order keys are meant; needed where several use the same.
+        older_than: since it first failed; of one that did not, since it was ready.
+    """
+
+    names: tuple[str, ...] = ()
+    states: frozenset[State] = frozenset()
+    queue: str | None = None
+    step: str | None = None
+    lane: str | None = None
+    reason: str | None = None
+    customer: str | None = None
+    order: str | None = None
+    service: str | None = None
+    upstream: str | None = None
+    older_than: timedelta | None = None
+
+
+ALL = Filters()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task and where it stands.
+
+    Attributes:
+        until: when it is tried again, rescued, or loses its lease.
+        since: when it became ready, or failed; None: it waits for its time.
+        first_failed_at: when it failed for the first time, whatever was retried since.
+        attempts: that failed since it was last enqueued or retried.
+        total_attempts: that failed in all.
+        batch: that it is in.
+        is_lane_paused: no task of its lane is started.
+    """
+
+    name: str
+    subject: uuid.UUID
+    queue: str
+    lane: str
+    state: State
+    until: datetime | None
+    since: datetime | None
+    first_failed_at: datetime | None
+    attempts: int
+    total_attempts: int
+    reason: str | None
+    error: str | None
+    batch: uuid.UUID | None
+    is_lane_paused: bool
+
+    @property
+    def id(self) -> TaskId:
+        return TaskId(self.name, self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was found.
+
+    Attributes:
+        total: how many tasks fit, of which ``tasks`` are the first.
+        unmatched: names that are known and have no such task; empty if ``tasks`` are not all.
+    """
+
+    tasks: list[Task]
+    total: int
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def more(self) -> int:
+        return self.total - len(self.tasks)
+
+
+# Each part has an index of its own: what has failed, what is in no batch, what is in one.
+_FIND = text("""
+    WITH stored AS (
+        SELECT name, subject, queue, lane, 'failed' AS state, NULL::timestamptz AS until,
+            least(run_at, clock_timestamp()) AS run_at, first_failed_at, attempts, total_attempts,
+            reason, error, NULL::uuid AS batch
+        FROM tasks WHERE :failed AND state = 'failed'
+        UNION ALL
+        SELECT name, subject, queue, lane,
+            CASE WHEN run_at <= clock_timestamp() THEN 'ready'
+                WHEN reason IS NULL THEN 'waiting' ELSE 'backing_off' END,
+            CASE WHEN run_at > clock_timestamp() THEN run_at END,
+            run_at, first_failed_at, attempts, total_attempts, reason, error, NULL
+        FROM tasks WHERE :unbatched AND state = 'ready' AND NOT batched
+        UNION ALL
+        SELECT t.name, t.subject, t.queue, t.lane, b.state,
+            CASE WHEN b.state <> 'ready' THEN b.until END,
+            t.run_at, t.first_failed_at, t.attempts, t.total_attempts, t.reason, t.error, b.id
+        FROM batches AS b CROSS JOIN LATERAL unnest(b.subjects) AS s(subject)
+        JOIN tasks AS t ON t.name = b.name AND t.subject = s.subject AND t.state = 'ready'
+        WHERE :batched
+          AND (CAST(:queue AS text) IS NULL OR b.queue = :queue)
+          AND (CAST(:lane AS text) IS NULL OR b.lane = :lane)
+    ), told AS (
+        SELECT s.*, p.lane IS NOT NULL AS is_lane_paused,
+            CASE WHEN p.lane IS NOT NULL AND s.state IN ('ready', 'dispatched') THEN 'paused'
+                ELSE s.state END AS shown
+        FROM stored AS s LEFT JOIN (SELECT DISTINCT lane FROM lane_pauses) AS p ON p.lane = s.lane
+    )
+    SELECT name, subject, queue, lane, shown AS state, until,
+        CASE WHEN run_at <= clock_timestamp() THEN run_at END AS since, first_failed_at,
+        attempts, greatest(total_attempts, attempts) AS total_attempts, reason, error, batch,
+        is_lane_paused, count(*) OVER () AS total
+    FROM told
+    WHERE (CAST(:queue AS text) IS NULL OR queue = :queue)
+      AND (CAST(:step AS text) IS NULL OR name = :step)
+      AND (CAST(:lane AS text) IS NULL OR lane = :lane)
+      AND (CAST(:reason AS text) IS NULL OR reason = :reason)
+      AND (CAST(:subjects AS uuid[]) IS NULL OR subject = ANY(:subjects))
+      AND (CAST(:older_than AS float8) IS NULL OR coalesce(first_failed_at, run_at)
+           < clock_timestamp() - make_interval(secs => :older_than))
+      AND shown = ANY(:states)
+    ORDER BY queue, name, reason NULLS FIRST, coalesce(first_failed_at, run_at), subject
+    LIMIT :limit
+""")
+_IS_REASON = text("SELECT 1 FROM tasks WHERE reason = :reason LIMIT 1")
+_IN_NO_BATCH = {State.READY, State.WAITING, State.BACKING_OFF, State.PAUSED}
+_IN_A_BATCH = {State.READY, State.DISPATCHED, State.LEASED, State.PAUSED}
+
+
+def find(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) -> Selection:
+    """Find tasks: by queue, step and reason, in each the one that has failed for longest first.
+
+    Args:
+        limit: how many of them at most.
+
+    Raises:
+        UnknownName: a filter names nothing that is known.
+        UnknownLane: it names no lane.
+    """
+    _check(tx, filters)
+    named = _named(tx, filters)
+    states = filters.states or frozenset(State)
+    found = tx.execute(
+        _FIND,
+        {
+            "failed": State.FAILED in states,
+            "unbatched": bool(states & _IN_NO_BATCH),
+            "batched": bool(states & _IN_A_BATCH),
+            "queue": filters.queue,
+            "step": filters.step,
+            "lane": filters.lane,
+            "reason": filters.reason,
+            "subjects": _subjects(tx, filters, named.values()),
+            "older_than": filters.older_than and filters.older_than.total_seconds(),
+            "states": sorted(states),
+            "limit": limit,
+        },
+    ).all()
+    tasks = [
+        Task(row.name, row.subject, row.queue, row.lane, State(row.state), *row[5:14])
+        for row in found
+    ]
+    total = found[0].total if found else 0
+    subjects = {task.subject for task in tasks}
+    unmatched = () if total > len(tasks) else tuple(n for n, s in named.items() if not s & subjects)
+    return Selection(tasks, total, unmatched)
+
+
+def _named(tx: Connection, filters: Filters) -> dict[str, frozenset[uuid.UUID]]:
+    """Name -> the subjects that it means; every name that is wrong is told at once."""
+    named = {}
+    wrong = []
+    for name in filters.names:
+        try:
+            named[name] = naming.subjects_of(tx, name, upstream=filters.upstream)
+        except UnknownName as error:
+            wrong.append(str(error))
+    if wrong:
+        raise UnknownName("\n".join(wrong))
+    return named
+
+
+def _check(tx: Connection, filters: Filters) -> None:
+    if filters.queue is not None and filters.queue not in QUEUES:
+        raise UnknownName(f"there is no queue {filters.queue!r}; there are {', '.join(QUEUES)}")
+    if filters.step is not None and filters.step not in STEPS:
+        raise UnknownName(f"there is no step {filters.step!r}; there are {', '.join(STEPS)}")
+    if filters.lane is not None:
+        lanes.check(tx, filters.lane)
+    if (
+        filters.reason is not None
+        and filters.reason not in REASONS
+        and tx.execute(_IS_REASON, {"reason": filters.reason}).first() is None
+    ):
+        raise UnknownName(
+            f"nothing fails for the reason {filters.reason!r}; there are"
+            f" {', '.join(sorted(REASONS))}"
+        )
+
+
+def _subjects(
+    tx: Connection, filters: Filters, named: Iterable[frozenset[uuid.UUID]]
+) -> list[uuid.UUID] | None:
+    """Those that fit every filter that names some; None: no filter does."""
+    wanted: list[frozenset[uuid.UUID]] = []
+    if filters.names:
+        wanted.append(frozenset().union(*named))
+    for kind in ("customer", "order", "service"):
+        if (name := getattr(filters, kind)) is not None:
+            about = naming.subjects_of(tx, f"{kind}:{name}", upstream=filters.upstream)
+            wanted.append(about)
+    return sorted(frozenset.intersection(*wanted)) if wanted else None
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whom a task is about.
+
+    Attributes:
+        kind: of its subject: ``service``, ``order``, ``payment request``, ``e-mail``.
+        services: the service; those that the payment request asks for, or that the e-mail tells of.
+        domains, plans: of these.
+        state, desired: of the service it is about, if it is about one alone.
+    """
+
+    kind: str | None = None
+    customer: str | None = None
+    order_key: str | None = None
+    services: tuple[uuid.UUID, ...] = ()
+    domains: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
+    state: str | None = None
+    desired: str | None = None
+
+
+_DESCRIBE = text("""
+    SELECT w.subject,
+        CASE WHEN s.id IS NOT NULL THEN 'service' WHEN o.id IS NOT NULL THEN 'order'
+            WHEN r.id IS NOT NULL THEN 'payment request' WHEN e.id IS NOT NULL THEN 'e-mail' END
+            AS kind,
+        coalesce(s.customer_id, o.customer_id, r.customer_id, e.customer_id) AS customer,
+        coalesce(o.key, so.key, ro.key) AS order_key,
+        about.services, about.domains, about.plans, s.state, s.desired
+    FROM unnest(CAST(:subjects AS uuid[])) AS w(subject)
+    LEFT JOIN services AS s ON s.id = w.subject
+    LEFT JOIN orders AS so ON so.id = s.order_id
+    LEFT JOIN orders AS o ON o.id = w.subject
+    LEFT JOIN payment_requests AS r ON r.id = w.subject
+    LEFT JOIN orders AS ro ON ro.id = r.order_id
+    LEFT JOIN emails AS e ON e.id = w.subject
+    CROSS JOIN LATERAL (
+        SELECT array_agg(a.id ORDER BY a.id) AS services,
+            array_agg(DISTINCT a.configuration->>'domain')
+                FILTER (WHERE a.configuration->>'domain' IS NOT NULL) AS domains,
+            array_agg(DISTINCT a.plan) AS plans
+        FROM services AS a WHERE a.id IN (
+            SELECT s.id
+            UNION SELECT l.service_id FROM request_lines AS l WHERE l.request_id = r.id
+            UNION SELECT n.service_id FROM notices AS n WHERE n.email_id = e.id
+        )
+    ) AS about
+""")
+
+
+def describe(tx: Connection, tasks: Sequence[Any]) -> dict[uuid.UUID, About]:
+    """Subject -> whom it is about, for tasks or whatever else has a ``subject``."""
+    subjects = sorted({task.subject for task in tasks})
+    return {
+        row.subject: About(
+            row.kind, row.customer, row.order_key, tuple(row.services or ()),
+            tuple(row.domains or ()), tuple(row.plans or ()), row.state, row.desired,
+        )
+        for row in tx.execute(_DESCRIBE, {"subjects": subjects})
+    }  # fmt: skip
