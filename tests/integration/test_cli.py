@@ -94,7 +94,7 @@ def test_failed_tasks_are_listed_retried_and_cancelled(
         ("web", "k-1", "driver_refused"),
     ]
     assert len(rows(cli("failed", "list", "--queue", "web", "--json"))) == 1
-    assert rows(cli("failed", "list", "--reason", "other", "--json")) == []
+    assert rows(cli("failed", "list", "--reason", "gateway_unknown", "--json")) == []
 
     fleet.simulator.simulator.faults.clear()
     assert cli("failed", "retry", found[1]["subject"]).exit_code == 0

@@ -284,7 +284,9 @@ class TestLanes:
         assert world.service().paid_periods == 1
         lane = next(r for r in rows(cli("lanes", "list", "--json")) if r["lane"] == "gateway")
         assert (lane["tasks"], lane["reason"]) == (1, "bank holiday")
-        assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway is resumed"
+        resumed = cli("lanes", "resume", "gateway").stdout.splitlines()
+        assert "bank holiday" in resumed[0]
+        assert resumed[1:] == ["gateway is resumed"]
         assert cli("lanes", "resume", "gateway").stdout.strip() == "gateway was not paused"
         world.fleet.settle(30)
         assert world.service().paid_periods == 2

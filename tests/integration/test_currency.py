@@ -199,7 +199,7 @@ def in_doubt(world: Any) -> Any:
 
 def retry(world: Any) -> None:
     with world.fleet.engine("api").begin() as tx:
-        failed.retry(tx, [task.subject for task in failed.list_failed(tx)])
+        failed.retry(tx, failed.list_failed(tx))
     world.fleet.settle(30)
 
 

@@ -1,5 +1,6 @@
 """Ends that do not depend on what a customer controls: their address, and what has failed."""
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 from autorenew.cli.services import service as command
 from producers.control import ending
 from schemas.catalogue.store import CatalogueCache
+from schemas.errors import AutorenewError
 from tests.integration.test_dearer import charged
 from tests.integration.test_renewals import declines
 from tests.support import given
@@ -84,7 +86,7 @@ def test_an_operator_ends_a_service_whatever_has_failed(cli: Any) -> None:
     world.pass_until(first, -2.5)
     chosen, other = world.services()
 
-    ended = run(str(chosen.id), "--reason", "abuse, ticket 4711", "--yes")
+    ended = run(str(chosen.id), "--reason", "abuse, ticket 4711", "--by", "eve", "--yes")
 
     assert (ended.exception, ended.exit_code, ended.output) == (
         None,
@@ -94,7 +96,7 @@ def test_an_operator_ends_a_service_whatever_has_failed(cli: Any) -> None:
     states = {s.id: s.state for s in world.services()}
     assert states == {chosen.id: "terminated", other.id: "active"}
     because = [detail for _, detail in world.happened("service.ending")]
-    assert because == [{"reason": "operator", "because": "abuse, ticket 4711"}]
+    assert because == [{"reason": "operator", "because": "abuse, ticket 4711", "by": "eve"}]
     # The other one is asked for alone, and nothing was charged for the one that went.
     open_ = "SELECT total FROM payment_requests WHERE order_id IS NULL AND state = 'open'"
     assert world.database.all(open_) == [(4544,)]
@@ -102,7 +104,12 @@ def test_an_operator_ends_a_service_whatever_has_failed(cli: Any) -> None:
     world.clean()
 
     again = run(str(chosen.id), "--reason", "abuse", "--yes")
-    assert (again.exit_code, again.output) == (1, "0 of 1 services are ending\n")
+    assert (again.exit_code, again.stdout) == (1, "0 of 1 services are ending\n")
+    assert f"{chosen.id}: it is not delivered, or has ended" in again.stderr
+    unknown = run(str(other.id), str(uuid.UUID(int=7)), "--reason", "abuse", "--yes")
+    assert isinstance(unknown.exception, AutorenewError)
+    assert "nothing was done" in str(unknown.exception)
+    assert [s.state for s in world.services() if s.id == other.id] == ["active"]
 
 
 def test_an_operator_is_asked_first_and_has_to_say_why(cli: Any) -> None:

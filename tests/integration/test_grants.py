@@ -19,7 +19,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers, orders
-from producers.control import ending, failed, guard, lanes, suspending
+from producers.control import ending, failed, guard, lanes, naming, suspending
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements
@@ -52,8 +52,9 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
         failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
-        failed._DROP, failed._LIST, lanes._LIST, agreements._raise, customers._ASSIGN,
-        orders._BY_KEY,
+        failed._DROP, lanes._LIST, lanes._FORGET_ENDS, agreements._raise,
+        customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
+        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -92,8 +93,9 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
-    "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x", "unassigned": True,
-    "places": [1],
+    **dict.fromkeys(("upstream", "domain", "cause", "channel", "customer"), "x"),
+    "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
+    "unassigned": True, "places": [1],
 }  # fmt: skip
 
 
@@ -179,11 +181,11 @@ def live(world: Life) -> None:
         lambda reject: None, realm="shop",
     )  # fmt: skip
     with world.fleet.engine("api").begin() as tx:
-        waiting = [task.subject for task in failed.list_failed(tx)]
+        waiting = failed.list_failed(tx)
         failed.retry(tx, waiting)
     world.fleet.settle(30)
     with world.fleet.engine("api").begin() as tx:
-        give_up(tx, waiting[0])
+        give_up(tx, waiting[0].subject)
         lanes.pause(tx, "destructive", "x")
         lanes.resume(tx, "destructive")
     world.fleet.settle(30)

@@ -194,7 +194,7 @@ class TestHeartbeat:
         beat(database)
         with database.owner.begin() as tx:
             for lane in GUARDED:
-                assert lanes.resume(tx, lane)
+                assert lanes.resume(tx, lane, guard=True)
 
         assert beat(database) == []
 
@@ -212,8 +212,11 @@ class TestHeartbeat:
             beat(database)
 
         assert paused(database) == GUARDED
-        both = "maintenance; guard: nothing was seen of the fleet for 7.0 h"
-        assert both in reasons(database)
+        of_gateway = "SELECT source, reason FROM lane_pauses WHERE lane = 'gateway' ORDER BY id"
+        assert database.all(of_gateway) == [
+            ("operator", "maintenance"),
+            ("guard", "guard: nothing was seen of the fleet for 7.0 h"),
+        ]
 
 
 SERVICE = (
@@ -269,7 +272,7 @@ class TestCountOfEnds:
     ) -> None:
         assert self.count(database, 6, 0 * HOUR, destructive_most=5)
         with database.owner.begin() as tx:
-            lanes.resume(tx, "destructive")
+            lanes.resume(tx, "destructive", guard=True)
 
         assert not self.count(database, 5, HOUR, destructive_most=5)
 
@@ -407,7 +410,7 @@ def test_fleet_on_yesterdays_backup_charges_nothing_until_a_person_resumes_it(
 
     with database.owner.begin() as tx:
         for lane in GUARDED:
-            lanes.resume(tx, lane)
+            lanes.resume(tx, lane, guard=True)
     fleet.wait_until_idle(30)
     assert database.value("SELECT state FROM orders") == "delivered"
     assert_clean(fleet, database)
@@ -426,7 +429,7 @@ def test_too_many_ends_wait_for_a_person_before_any_service_is_suspended(life: A
     assert "30 services would be suspended" in str(reasons(world.database))
 
     with world.fleet.owner.begin() as tx:
-        lanes.resume(tx, "destructive")
+        lanes.resume(tx, "destructive", guard=True)
     world.fleet.settle(30)
     assert {s.state for s in world.services()} == {"suspended"}
     assert paused(world.database) == []
@@ -443,7 +446,7 @@ def test_service_paid_while_its_end_waited_for_a_person_stays(life: Any) -> None
 
     world.renew(one)
     with world.fleet.owner.begin() as tx:
-        lanes.resume(tx, "destructive")
+        lanes.resume(tx, "destructive", guard=True)
     world.fleet.settle(30)
 
     states = {s.id: s.state for s in world.services()}

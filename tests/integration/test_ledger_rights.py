@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from producers import ledger
 from producers.control import failed, lanes
+from producers.control.selection import TaskId
 from producers.ledger import Failure, Outcome
 from producers.ledger.dispatching import dispatch, rescue
 from producers.steps import QUEUES, ROLE_OF_QUEUE, STEPS, Place, driver_place
@@ -177,7 +178,8 @@ class TestApi:
         # An order that is not priced, an e-mail, and four kinds of decision.
         assert run(full, "api", "DELETE FROM tasks") == 6
         with full.engine("api").begin() as tx:
-            assert failed.retry(tx, [subject]) == 1
+            task = TaskId("converge", subject)
+            assert failed.retry(tx, [task]) == [task]
 
         tried = "SELECT subject, wanted, attempts FROM tasks WHERE state = 'ready'"
         assert full.all(tried) == [(subject, 2, 0)]

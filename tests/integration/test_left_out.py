@@ -86,7 +86,7 @@ def test_what_was_left_out_is_said_once_it_is_mended(two: Any) -> None:
     move(world, bad, "FR")
 
     with world.database.engine("api").begin() as tx:
-        failed.retry(tx, [task.subject])
+        failed.retry(tx, [task])
     world.fleet.settle(30)
 
     assert ["Site" in plain(mail) for mail in letters(world)] == [False, True]
@@ -142,7 +142,7 @@ def test_renewals_of_one_customer_go_on_although_one_of_them_has_no_price(life: 
 
     publish(world, *given.CATALOGUE.plans.values())
     with world.database.engine("api").begin() as tx:
-        failed.retry(tx, [task.subject])
+        failed.retry(tx, [task])
     world.fleet.settle(30)
     world.pass_days(0.1)
     assert {s.paid_periods for s in world.services()} == {2}

@@ -79,7 +79,7 @@ def test_refused_service_waits_for_a_person_who_may_retry_it(
 
     fleet.simulator.simulator.faults.clear()
     with database.engine("api").begin() as tx:
-        failed.retry(tx, [task.subject for task in failed.list_failed(tx)])
+        failed.retry(tx, failed.list_failed(tx))
     fleet.wait_until_idle(30)
 
     assert database.value("SELECT state FROM orders") == "delivered"
@@ -94,7 +94,7 @@ def test_failed_service_cannot_be_cancelled_after_it_was_retried(
     fleet.simulator.simulator.faults.clear()
     with database.engine("api").begin() as tx:
         (task,) = failed.list_failed(tx)
-        failed.retry(tx, [task.subject])
+        failed.retry(tx, [task])
     fleet.wait_until_idle(30)
 
     with pytest.raises(failed.CannotCancel), database.engine("api").begin() as tx:

@@ -122,7 +122,7 @@ def resume(world: Life, *which: str) -> None:
     which = which or GUARDED_LANES
     with world.fleet.owner.begin() as tx:
         for lane in which:
-            lanes.resume(tx, lane)
+            lanes.resume(tx, lane, guard=True)
     world.fleet.settle(30)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
@@ -187,6 +188,11 @@ def test_a_lost_connection_puts_the_batch_back(world: World) -> None:
     assert world.done() == subjects
 
 
+def counted(outcome: str) -> float:
+    labels = {"queue": "web", "task": "step", "outcome": outcome}
+    return REGISTRY.get_sample_value("autorenew_tasks_total", labels) or 0.0
+
+
 @pytest.mark.parametrize("kind", ["in Python", "in SQL"])
 def test_defect_is_tried_alone_and_then_fails_its_subject(world: World, kind: str) -> None:
     subjects = world.enqueue(4)
@@ -198,11 +204,16 @@ def test_defect_is_tried_alone_and_then_fails_its_subject(world: World, kind: st
         if bad in claim.subjects:
             raise KeyError("nobody foresaw this")
 
+    before = {outcome: counted(outcome) for outcome in ("defect", "failed", "put_back")}
     for _ in range(MAX_STARTS):
         world.deliver(Inside(run), world.runtime())
 
     assert world.done() == [subject for subject in subjects if subject != bad]
     assert [(state, reason) for state, reason, _ in world.tasks()] == [("failed", "defect")]
+    # Those beside it were put back with it once.
+    assert counted("defect") - before["defect"] == len(subjects) + MAX_STARTS - 1
+    assert counted("failed") - before["failed"] == 1
+    assert counted("put_back") == before["put_back"]
 
 
 @pytest.mark.parametrize("junk", [None, 7, "text", [None], ["not a uuid"], [[]], {"a": 1}])

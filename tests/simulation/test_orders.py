@@ -2,7 +2,6 @@
 
 import json
 import random
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from sqlalchemy import Connection
 from autorenew.catalogues import bundled
 from autorenew.demo import orders
 from producers.control import failed
+from producers.control.failed import FailedTask
 from producers.intake import Verdict
 from schemas.catalogue.store import save
 from tests.conftest import Database
@@ -36,16 +36,16 @@ def a_world(draw: random.Random) -> list[dict[str, Any]]:
     ]
 
 
-def give_up(tx: Connection, subjects: Sequence[uuid.UUID]) -> None:
-    for subject in subjects:
-        operators.give_up(tx, subject)
+def give_up(tx: Connection, tasks: Sequence[FailedTask]) -> None:
+    for task in tasks:
+        operators.give_up(tx, task.subject)
 
 
 def decide(fleet: Any, database: Database, decision: Callable[..., object]) -> None:
     """Decide about everything that failed, as an operator does."""
     with database.engine("api").begin() as tx:
-        decision(tx, [task.subject for task in failed.list_failed(tx) if task.name != "refund"])
-        failed.retry(tx, [t.subject for t in failed.list_failed(tx) if t.name == "refund"])
+        decision(tx, [task for task in failed.list_failed(tx) if task.name != "refund"])
+        failed.retry(tx, [t for t in failed.list_failed(tx) if t.name == "refund"])
     fleet.wait_until_idle(60)
 
 

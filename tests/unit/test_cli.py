@@ -324,12 +324,20 @@ class TestFailed:
             assert result.exit_code == 2
             assert "name SUBJECTS, or --all" in result.stderr
 
-    def test_invalid_subject_is_refused(self) -> None:
-        result = run("failed", "retry", "not-a-uuid")
+    @pytest.mark.parametrize("words", [["done", "--reason", "x"], ["settle", "--not-taken"]])
+    def test_what_was_done_by_hand_names_its_subject_by_id(self, words: list[str]) -> None:
+        result = run("failed", *words, "--yes", "not-a-uuid")
         assert result.exit_code == 2
         assert "not-a-uuid" in result.stderr
 
-    def test_cancelling_asks_for_confirmation(self) -> None:
-        result = CliRunner().invoke(main, ["failed", "cancel", SUBJECT], input="n\n")
+    def test_saying_so_asks_for_confirmation(self) -> None:
+        words = ["failed", "done", SUBJECT, "--reason", "x"]
+        result = CliRunner().invoke(main, words, input="n\n")
         assert result.exit_code == 1
-        assert "refund what was paid for them?" in result.output
+        assert "as it should be by now?" in result.output
+
+    @pytest.mark.parametrize("said", ["", "  ", "\x1b[2J"])
+    def test_who_and_why_say_something(self, said: str) -> None:
+        for option in ("--by", "--because"):
+            words = ["failed", "retry", "--all", option, said]
+            assert run(*words).exit_code == 2, option
