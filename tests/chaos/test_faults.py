@@ -273,7 +273,7 @@ def test_a_subject_that_kills_its_process_fails_alone(
 ) -> None:
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "sitecustomize.py").write_text(POISON)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "poison"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "poison"), prepend=os.pathsep)
     fleet.start_all(threads=4)
     monkeypatch.undo()
     send(fleet, 30)
