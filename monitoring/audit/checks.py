@@ -80,7 +80,7 @@ class Books:
 
     @property
     def now(self) -> datetime:
-        """The time of the business, which may be ahead of the database's."""
+        """The time of the business, which may be another than the database's."""
         business: datetime = self._times.business
         return business
 
@@ -103,6 +103,8 @@ class Books:
             "high": self.piece.high,
             "now": self.now,
             "db_now": self._times.now,
+            # A virtual clock may be behind, too.
+            "latest": max(self.now, self._times.now),
             **self.given,
             **more,
         }

@@ -42,7 +42,7 @@ CHECKS = (
             i.subsidiary || '-' || CAST(extract(year FROM n.issued_on) AS integer) || '-C'""",
     ),
     # A day is local to the subsidiary; what is recorded beside it is the database's time, which
-    # the business' may be ahead of.
+    # the business' may be ahead of, or behind, on a virtual clock.
     sql(
         "numbers.dates",
         "a document is dated between the payment that it is for and today",
@@ -50,9 +50,9 @@ CHECKS = (
         SELECT 'invoice', i.id FROM invoices AS i
         LEFT JOIN payment_requests AS r ON r.id = i.request_id
         WHERE i.id BETWEEN :low AND :high
-          AND (i.issued_on < CAST(r.closed_at AS date) - 1
-            OR i.issued_on > CAST(CAST(:now AS timestamptz) + interval '1 day' AS date)
-            OR (i.issued_on > CAST(r.closed_at AS date) + 1
+          AND (i.issued_on > CAST(CAST(:now AS timestamptz) + interval '1 day' AS date)
+            OR (i.issued_on NOT BETWEEN CAST(r.closed_at AS date) - 1
+                AND CAST(r.closed_at AS date) + 1
               AND NOT EXISTS (SELECT FROM virtual_clock)))
         UNION ALL
         SELECT 'credit note', n.id FROM credit_notes AS n

@@ -16,7 +16,8 @@ _TAXED = text("""
         last_day, array_agg(id) AS ids
     FROM (
         SELECT r.id, r.subsidiary, r.country, r.vat_number, q.tax_rate, r.tax_mention,
-            CAST(r.created_at - interval '1 day' AS date) AS made_on,
+            CAST(least(r.created_at, i.issued_on, CAST(:now AS timestamptz)) - interval '1 day'
+                AS date) AS made_on,
             r.state IN ('open', 'paid') AS is_current,
             CAST(coalesce(i.issued_on, least(CAST(:now AS timestamptz) + interval '1 day',
                 r.closed_at + interval '400 days'),

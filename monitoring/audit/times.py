@@ -10,26 +10,26 @@ CHECKS = (
         """
         SELECT 'order', id FROM orders
         WHERE id BETWEEN :low AND :high AND (
-            greatest(accepted_at, ended_at) > CAST(:now AS timestamptz) + interval '10 minutes'
+            greatest(accepted_at, ended_at) > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR accepted_at < '2010-01-01' OR ended_at < accepted_at)
         UNION ALL
         SELECT 'payment request', id FROM payment_requests
         WHERE id BETWEEN :low AND :high AND (greatest(created_at, closed_at, given_up_at)
-                > CAST(:now AS timestamptz) + interval '10 minutes'
+                > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR created_at < '2010-01-01')
         UNION ALL
         SELECT 'payment request', request_id FROM request_lines
         WHERE request_id BETWEEN :low AND :high AND greatest(released_at, refused_at)
-            > CAST(:now AS timestamptz) + interval '10 minutes'
+            > CAST(:latest AS timestamptz) + interval '10 minutes'
         UNION ALL
         SELECT 'charge', key FROM charges
         WHERE request_id BETWEEN :low AND :high AND (
-            greatest(started_at, decided_at) > CAST(:now AS timestamptz) + interval '10 minutes'
+            greatest(started_at, decided_at) > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR started_at < '2010-01-01')
         UNION ALL
         SELECT 'refund', key FROM refunds
         WHERE credit_note_id BETWEEN :low AND :high AND (
-            greatest(started_at, decided_at) > CAST(:now AS timestamptz) + interval '10 minutes'
+            greatest(started_at, decided_at) > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR started_at < '2010-01-01')""",
     ),
     sql(
@@ -39,20 +39,20 @@ CHECKS = (
         SELECT 'service', s.id FROM services AS s
         WHERE s.id BETWEEN :low AND :high AND (
             greatest(suspended_at, held_at, taken_over_at, mode_changed_at)
-                > CAST(:now AS timestamptz) + interval '10 minutes'
+                > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR least(suspended_at, held_at, taken_over_at, mode_changed_at) < '2010-01-01'
             OR (order_id IS NOT NULL
-                AND anchor > CAST(CAST(:now AS timestamptz) + interval '1 day' AS date)))
+                AND anchor > CAST(CAST(:latest AS timestamptz) + interval '1 day' AS date)))
         UNION ALL
         SELECT 'operation', key FROM operations
         WHERE service_id BETWEEN :low AND :high AND (
-            greatest(started_at, ended_at) > CAST(:now AS timestamptz) + interval '10 minutes'
+            greatest(started_at, ended_at) > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR started_at < '2010-01-01')
         UNION ALL
         SELECT 'service', service_id FROM renewals
         WHERE service_id BETWEEN :low AND :high AND (
             greatest(announced_at, raised_at, dearer_at, asked_at, declined_at, last_declined_at)
-                > CAST(:now AS timestamptz) + interval '10 minutes'
+                > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR least(announced_at, raised_at, dearer_at, asked_at, declined_at, last_declined_at)
                 < '2010-01-01'
             OR raised_at > announced_at)""",
@@ -64,7 +64,7 @@ CHECKS = (
         SELECT 'e-mail', id FROM emails
         WHERE id BETWEEN :low AND :high AND (
             greatest(created_at, begun_at, sent_at, refused_at, given_up_at)
-                > CAST(:now AS timestamptz) + interval '10 minutes'
+                > CAST(:latest AS timestamptz) + interval '10 minutes'
             OR least(created_at, begun_at, sent_at, refused_at, given_up_at) < '2010-01-01')""",
     ),
     sql(
@@ -80,10 +80,10 @@ CHECKS = (
         "nothing about customers is dated in the future",
         """
         SELECT 'customer', id FROM customers
-        WHERE updated_at > CAST(:now AS timestamptz) + interval '10 minutes'
+        WHERE updated_at > CAST(:latest AS timestamptz) + interval '10 minutes'
         UNION ALL
         SELECT 'customer', customer_id FROM agreements
-        WHERE accepted_at > CAST(:now AS timestamptz) + interval '10 minutes'""",
+        WHERE accepted_at > CAST(:latest AS timestamptz) + interval '10 minutes'""",
     ),
     # A heartbeat that is trusted for long would switch the guard off.
     sql(
@@ -92,17 +92,17 @@ CHECKS = (
         """
         SELECT 'heartbeat', CAST(identity AS text) FROM heartbeat
         WHERE beat_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
-           OR business_at > CAST(:now AS timestamptz) + interval '10 minutes'
+           OR business_at > CAST(:latest AS timestamptz) + interval '10 minutes'
            OR trusted_until > beat_at + interval '366 days'
         UNION ALL
         SELECT 'ends of', CAST(hour AS text) FROM destructions
-        WHERE hour > CAST(:now AS timestamptz) + interval '10 minutes' OR services < 0
+        WHERE hour > CAST(:latest AS timestamptz) + interval '10 minutes' OR services < 0
         UNION ALL
         SELECT 'lane', lane FROM lane_pauses
         WHERE paused_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
         UNION ALL
         SELECT 'forecast of', CAST(made_on AS text) FROM forecasts
-        WHERE made_on > CAST(CAST(:now AS timestamptz) + interval '1 day' AS date)
+        WHERE made_on > CAST(CAST(:latest AS timestamptz) + interval '1 day' AS date)
         UNION ALL
         SELECT 'catalogue', CAST(version AS text) FROM catalogue_version
         WHERE loaded_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
@@ -112,6 +112,6 @@ CHECKS = (
         UNION ALL
         SELECT 'change of', subsidiary FROM subsidiary_changes
         WHERE greatest(planned_at, applied_at)
-            > CAST(:now AS timestamptz) + interval '10 minutes'""",
+            > CAST(:latest AS timestamptz) + interval '10 minutes'""",
     ),
 )

@@ -243,7 +243,7 @@ INVOICES = (
     (
         "an invoice is dated before its payment",
         f"UPDATE invoices SET issued_on = issued_on - 20 WHERE id = {invoice('nils')}",
-        "numbers.dates",
+        "numbers.gapless",
     ),
     (
         "a credit note is dated before its invoice",
