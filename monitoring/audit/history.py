@@ -261,7 +261,8 @@ CHECKS = (
           AND NOT EXISTS (SELECT FROM events AS e
             WHERE e.subject IN (l.service_id, i.request_id) AND e.name = 'task.done_by_hand')""",
     ),
-    # Tasks of a group of services, and what is kept of customers, have subjects without a row.
+    # Tasks of a group of services, and what is kept of customers and lanes, have subjects without
+    # a row.
     sql(
         "history.subjects",
         "whatever has a history is there",
@@ -271,7 +272,8 @@ CHECKS = (
         LEFT JOIN services AS s ON s.id = e.subject
         LEFT JOIN payment_requests AS r ON r.id = e.subject
         WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id) IS NULL
-          AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'""",
+          AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'
+          AND e.name NOT LIKE 'lane.%'""",
     ),
     # Both are given in the moment in which an event is written.
     sql(

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from autorenew.cli import main
 from producers.control import guard, lanes
+from producers.control.witness import Witness
 from schemas.clock import SystemClock
 from schemas.settings import load_settings
 from tests.conftest import Database
@@ -50,10 +51,10 @@ def history(database: Database) -> list[tuple[str, Any]]:
 def lose_track(database: Database) -> None:
     """The guard pauses charges, requests and ends."""
     with database.engine("relay").begin() as tx:
-        guard.beat(tx, SystemClock(), VIRTUAL)
+        guard.beat(tx, SystemClock(), VIRTUAL, Witness())
     database.run("UPDATE heartbeat SET beat_at = beat_at - interval '7 h'")
     with database.engine("relay").begin() as tx:
-        assert guard.beat(tx, SystemClock(), VIRTUAL)
+        assert guard.beat(tx, SystemClock(), VIRTUAL, Witness())
 
 
 def test_second_pause_keeps_the_first_and_one_resume_does_not_end_both(

@@ -10,6 +10,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 
 from producers.control import guard, lanes
+from producers.control.witness import Witness
 from schemas.clock import SystemClock
 from schemas.database import MIGRATIONS, connect, migrate
 from schemas.settings import load_settings
@@ -61,9 +62,9 @@ def test_pauses_of_before_have_owners(upgraded: Engine) -> None:
 
 def test_guard_pauses_beside_what_it_paused_before(upgraded: Engine) -> None:
     with upgraded.begin() as tx:
-        guard.beat(tx, SystemClock(), load_settings(clock="virtual"))
+        guard.beat(tx, SystemClock(), load_settings(clock="virtual"), Witness())
         tx.execute(text("UPDATE heartbeat SET beat_at = beat_at - interval '7 h'"))
-        assert guard.beat(tx, SystemClock(), load_settings(clock="virtual"))
+        assert guard.beat(tx, SystemClock(), load_settings(clock="virtual"), Witness())
         assert len(lanes.paused(tx, "renewals")) == 2
         assert len(lanes.resume(tx, "renewals", guard=True)) == 2
         assert lanes.paused(tx, "renewals") == []

@@ -100,6 +100,8 @@ def test_a_card_that_is_refreshed_under_its_old_token_is_announced_forecast_and_
     life: Any,
 ) -> None:
     world = life()
+    # In the middle of a month, so that the card ends before the charge whatever day it is.
+    world.pass_days((12 - world.fleet.clock.now().day) % 28)
     soon = (world.fleet.clock.now() + timedelta(days=5)).strftime("%Y-%m")
     world.order(payment_method_expires=soon)
     first = world.service()

@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy import text
 
 from producers.control import ending, failed, lanes, suspending
+from producers.control.selection import TaskId
 from producers.imports.importing import import_services
+from producers.steps import CHARGE
 from schemas.catalogue import Catalogue, Price, Subsidiary, changes
 from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.clock import local_date
@@ -228,7 +230,7 @@ class Everything:
 
         asyncio.run(arrive())
         with self.database.engine("api").begin() as tx:
-            failed.retry(tx, [charge.request_id])
+            failed.retry(tx, [TaskId(CHARGE, charge.request_id)])
         self.fleet.settle(60)
         self._lane("renewals", lanes.resume)
         self.fleet.settle(60)

@@ -9,7 +9,8 @@ branch_labels = None
 depends_on = None
 
 WORKERS = ("orders", "billing", "reminders", "provisioning")
-GUARDS = ("relay", "scheduler")
+# Roles whose processes pause lanes because of what the guard finds.
+GUARDS = ("relay", "scheduler", "billing")
 
 
 def upgrade() -> None:
