@@ -8,12 +8,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from autorenew.cli.services import service as command
-from producers.control import ending
+from producers.control import ending, failed
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
+from schemas.values import Money
 from tests.integration.test_dearer import charged
-from tests.integration.test_renewals import declines
+from tests.integration.test_failed import arrives, fault
+from tests.integration.test_renewals import accepts, declines
 from tests.support import given
+from workers.billing.gateways.port import Charge
 
 
 def test_who_cannot_be_written_to_keeps_no_unpaid_service(life: Any) -> None:
@@ -127,3 +130,39 @@ def test_what_is_not_delivered_yet_is_not_ended(life: Any) -> None:
         catalogue = CatalogueCache().current(tx)
         ids = [s.id for s in world.services()]
         assert ending.end(tx, ids, "abuse", catalogue, world.fleet.clock.now()) == []
+
+
+@pytest.mark.parametrize("lines", [1, 2], ids=["alone", "beside another"])
+@pytest.mark.parametrize("arrived", [True, False], ids=["taken", "declined"])
+def test_a_charge_in_doubt_of_what_an_operator_ends_is_decided(
+    life: Any, arrived: bool, lines: int
+) -> None:
+    world = life()
+    first = world.order(*[given.line("site")] * lines)
+    fault(world, "error", "charge")
+    world.pass_until(first, -2.5)
+    (charge,) = world.database.all(
+        "SELECT c.key, c.amount, c.currency, m.token FROM charges AS c"
+        " JOIN payment_methods AS m ON m.id = c.payment_method_id WHERE c.state = 'unknown'"
+    )
+
+    with world.database.engine("api").begin() as tx:
+        catalogue = CatalogueCache().current(tx)
+        assert ending.end(tx, [first.id], "abuse", catalogue, world.fleet.clock.now())
+    world.fleet.settle(60)
+    assert world.database.value("SELECT count(*) FROM charges WHERE state = 'unknown'") == 1
+    accepts(world)
+    if arrived:
+        amount = Money(charge.amount, charge.currency)
+        arrives(world, Charge(str(charge.key), amount, charge.token, "alice"))
+    else:
+        declines(world)
+    with world.database.engine("api").begin() as tx:
+        failed.retry(tx, failed.list_failed(tx))
+    world.fleet.settle(60)
+
+    states = [service.state for service in world.services()]
+    assert sorted(states) == sorted(["terminated"] + ["active"] * (lines - 1))
+    assert world.database.value("SELECT count(*) FROM refunds") == arrived
+    assert world.database.value("SELECT count(*) FROM charges WHERE state = 'unknown'") == 0
+    world.clean()

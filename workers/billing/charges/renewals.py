@@ -109,17 +109,23 @@ _NEXT_ATTEMPT = text("""
 """)
 
 
+_ENDED = text("SELECT id FROM services WHERE id = ANY(:ids) AND desired = 'absent'")
+
+
 def decline(
     tx: Connection, request_ids: Collection[uuid.UUID], catalogue: Catalogue, now: datetime
 ) -> None:
-    """A charge was declined: the services on it go on from there."""
+    """A charge was declined: the services on it go on from there. Those that have ended since it
+    began come off the request."""
     ids = {
         service for services in store.periods_on(tx, request_ids).values() for service in services
     }
     next_steps.lock(tx, ids)
     tx.execute(_DECLINED, {"ids": list(request_ids), "now": now})
     tx.execute(_NEXT_ATTEMPT, {"ids": list(request_ids)})
-    next_steps.decide_again(tx, ids, catalogue, now, charges=True)
+    ended = set(tx.execute(_ENDED, {"ids": list(ids)}).scalars())
+    moved = store.take_off(tx, ended, store.lock(tx, ended, catalogue), now) if ended else ()
+    next_steps.decide_again(tx, {*ids, *moved}, catalogue, now, charges=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,7 @@ class WithdrawHandler:
         due = {
             s.id
             for s in held.values()
-            if s.is_due(Step.WITHDRAW, now) or s.view.desired is ResourceState.ABSENT
+            if s.is_due(Step.WITHDRAW, now) or _has_ended(s)
         }
         moved = store.take_off(tx, due, held, now)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
@@ -265,3 +265,9 @@ class WithdrawHandler:
             ),
         )
         return Outcome(done=claim.subjects)
+
+
+def _has_ended(service: Renewable) -> bool:
+    """And its renewal can be taken off. A charge that is under way is decided first: what it took
+    is given back, and after a decline it comes off."""
+    return service.view.desired is ResourceState.ABSENT and not service.view.cycle.charging
