@@ -248,11 +248,7 @@ class WithdrawHandler:
     def run(self, tx: Connection, claim: Claim) -> Outcome:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
         held = store.lock(tx, claim.subjects, catalogue)
-        due = {
-            s.id
-            for s in held.values()
-            if s.is_due(Step.WITHDRAW, now) or _has_ended(s)
-        }
+        due = {s.id for s in held.values() if s.is_due(Step.WITHDRAW, now) or _has_ended(s)}
         moved = store.take_off(tx, due, held, now)
         next_steps.decide_again(tx, {*moved, *claim.subjects}, catalogue, now, charges=True)
         tasks = {task.subject: task for task in claim.tasks}
