@@ -1,6 +1,7 @@
 """Servers for the whole run, and a database of its own for each test."""
 
 import itertools
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -39,11 +40,14 @@ class Database:
         self.url = postgres.url(name)
         self.owner = connect(self.url)
         self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
 
     def engine(self, role: str) -> Engine:
-        if role not in self._engines:
-            self._engines[role] = connect(self._postgres.role_url(self.name, role), pool_size=10)
-        return self._engines[role]
+        with self._lock:  # threads of a test may ask at once
+            if role not in self._engines:
+                url = self._postgres.role_url(self.name, role)
+                self._engines[role] = connect(url, pool_size=10)
+            return self._engines[role]
 
     def all(self, query: str, **parameters: Any) -> list[Any]:
         with self.owner.connect() as tx:
