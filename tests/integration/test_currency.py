@@ -15,6 +15,7 @@ from producers.scheduler.changes import Changes
 from schemas.catalogue import changes
 from schemas.catalogue.changes import CannotApply
 from schemas.catalogue.store import CatalogueCache, save
+from schemas.clock import local_date
 from schemas.errors import AutorenewError, CatalogueError
 from schemas.values import Money
 from tests.integration.test_dearer import announced
@@ -566,8 +567,9 @@ class TestWhatIsRefused:
         world = life()
         now = world.fleet.clock.now()
         files = in_francs(timezone="Europe/Zurich")
+        today = local_date(now, "Europe/Paris")
         with world.fleet.owner.begin() as tx, pytest.raises(CatalogueError) as refused:
-            changes.plan(tx, to_francs(now.date(), files), now, files)
+            changes.plan(tx, to_francs(today, files), now, files)
         assert refused.value.problems == [
             "subsidiary FR: timezone: Europe/Zurich in these files, not Europe/Paris"
         ]

@@ -21,7 +21,8 @@ from producers.renewals import next_steps
 from schemas.catalogue.store import CatalogueCache, set_rollout
 from schemas.clock import FixedClock
 from schemas.errors import AutorenewError
-from schemas.values import derived_id
+from schemas.rules.lifecycle import periods_to_reach
+from schemas.values import Period, derived_id
 from tests.conftest import Database
 from tests.support import given
 
@@ -424,11 +425,13 @@ def test_rejected_rows_are_written_beside_the_file_and_can_be_imported_once_mend
     second = cli(str(file), "--json")
 
     assert second.exit_code == 0
+    # Until the future is reached, by today: five periods are paid at the expiry of the row.
+    periods = periods_to_reach(date(2026, 1, 31), Period(1), 5, "Europe/Paris", datetime.now(UTC))
     assert json.loads(second.stdout) == {
         "imported": 1, "known": 1, "rejected": 0, "rejects": None, "dry_run": False,
         "prospects": [
             {"decision": "not_rolled_out", "is_late": True, "services": 1,
-             "net": {"amount": 18935, "currency": "EUR"}}
+             "net": {"amount": 3787 * periods, "currency": "EUR"}}
         ],
     }  # fmt: skip
     assert not rejects.exists()
