@@ -13,6 +13,9 @@ from producers.ledger import Claim
 from producers.loop import Loop
 
 
+STOP_SECONDS = 2.0
+
+
 class Heartbeat:
     """
     Args:
@@ -29,7 +32,12 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     def stop(self) -> None:
+        """End after the round it is in; a round that hangs is not waited for."""
         self._loop.stop()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(STOP_SECONDS)
 
     @contextmanager
     def holding(self, claim: Claim, since: float) -> Iterator[None]:
