@@ -12,7 +12,6 @@ from producers import ledger
 from producers.ledger import Claim
 from producers.loop import Loop
 
-
 STOP_SECONDS = 2.0
 
 
