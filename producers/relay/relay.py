@@ -38,6 +38,8 @@ BUSY_FROM_TASKS = 100
 MESSAGES_PER_WINDOW = 4
 RESCUE_EVERY_SECONDS = 1.0
 BEAT_EVERY_SECONDS = 5.0
+# What was handed over is vouched for by a heartbeat soon after it.
+BEAT_AFTER_SECONDS = 1.0
 FULL_SCAN_EVERY_SECONDS = 2.0
 # A short poll looks back this far; enqueues whose transaction stays open longer wait for the
 # full scan.
@@ -116,6 +118,8 @@ class Relay:
             found = self._dispatch(now)
             self._publish(found)
             batch += found
+        if batch:
+            self._next_beat = min(self._next_beat, now + BEAT_AFTER_SECONDS)
         self._last_round.set_to_current_time()
         return self._count(batch)
 

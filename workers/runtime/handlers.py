@@ -58,7 +58,9 @@ class Witnessing(Protocol[K]):
     """A step whose effects must not be lost: it remembers what it saw committed, and looks whether
     it is still there. Both use transactions of their own."""
 
-    def before_claim(self, engine: Engine) -> None: ...
+    def look(self, engine: Engine) -> None:
+        """Before each claim, and every few seconds while there is none."""
+        ...
 
     def after_record(self, engine: Engine, calls: Sequence[K]) -> None: ...
 

@@ -1,9 +1,10 @@
-"""Renewing the leases of what is still being worked on, from one thread per process."""
+"""What a process does again and again beside its work, from one thread: it renews the leases of what
+is still being worked on, and looks whether what it recorded is still there."""
 
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
@@ -26,6 +27,7 @@ class Heartbeat:
         self._lease = lease_seconds
         # Token -> when its lease was last known to be ours.
         self._held: dict[uuid.UUID, float] = {}
+        self._looks: list[Callable[[Engine], None]] = []
         self._lock = threading.Lock()
         self._loop = Loop("heartbeat", self.round)
         self._thread: threading.Thread | None = None
@@ -37,6 +39,12 @@ class Heartbeat:
             thread = self._thread
         if thread is not None:
             thread.join(STOP_SECONDS)
+
+    def also(self, look: Callable[[Engine], None]) -> None:
+        """Call this, too, about as often as leases are renewed."""
+        with self._lock:
+            if look not in self._looks:
+                self._looks.append(look)
 
     @contextmanager
     def holding(self, claim: Claim, since: float) -> Iterator[None]:
@@ -76,6 +84,7 @@ class Heartbeat:
         started = time.monotonic()
         with self._lock:
             due = [token for token, at in self._held.items() if started - at >= beat]
+            looks = list(self._looks)
         if due:
             with self._engine.begin() as tx:
                 renewal = ledger.renew(tx, due, seconds=self._lease)
@@ -83,4 +92,6 @@ class Heartbeat:
                 for token in renewal.lost:  # rescued, or finished: never again held
                     self._held.pop(token, None)
                 self._held |= dict.fromkeys(renewal.renewed & self._held.keys(), started)
+        for look in looks:
+            look(self._engine)
         return beat / 2

@@ -207,7 +207,7 @@ class Runtime:
     def _claim(self, handler: Handler, queue: str, ids: Sequence[uuid.UUID]) -> Claim:
         failpoint("worker.before_claim")
         if isinstance(handler, Witnessing):
-            handler.before_claim(self._engine)
+            handler.look(self._engine)
         seconds = self._settings.lease_seconds
         with self._claiming.connect() as tx:
             claim = ledger.claim(tx, handler.name, queue, ids, seconds=seconds)
@@ -414,6 +414,7 @@ class Runtime:
     def _remember(self, handler: Witnessing[Any], calls: Sequence[Any]) -> None:
         try:
             handler.after_record(self._engine, calls)
+            self._heartbeat.also(handler.look)
         except SQLAlchemyError as error:  # it is recorded, whatever comes now
             log.warning("cannot look at what was recorded: %s", first_line(error))
 

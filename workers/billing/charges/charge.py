@@ -171,7 +171,7 @@ class ChargeHandler:
         self._policy = policy
         self._remembered = Remembered()
 
-    def before_claim(self, engine: Engine) -> None:
+    def look(self, engine: Engine) -> None:
         self._remembered.look(engine)
 
     def after_record(self, engine: Engine, calls: Sequence[Attempt]) -> None:
