@@ -169,7 +169,7 @@ _DONE = text("""
         WHERE t.name = :name AND t.subject = seen.subject AND seen.is_unchanged
     ), back AS (
         UPDATE tasks AS t SET batched = false, run_at = now(), attempts = 0, starts = 0,
-            reason = NULL, error = NULL, first_failed_at = NULL, total_attempts = 0
+            reason = NULL, code = NULL, error = NULL, first_failed_at = NULL, total_attempts = 0
         FROM seen
         WHERE t.name = :name AND t.subject = seen.subject AND NOT seen.is_unchanged
     )
@@ -181,7 +181,8 @@ TELL_WHO_FAILED = """
     told AS (
         INSERT INTO events (subject, name, task, attempt, detail)
         SELECT subject, 'task.failed', name, attempts,
-               jsonb_build_object('reason', reason, 'error', error)
+               jsonb_strip_nulls(
+                   jsonb_build_object('reason', reason, 'code', code, 'error', error))
         FROM ended WHERE state = 'failed'
     )
 """
@@ -195,6 +196,7 @@ class _NotDone:
     delay: float
     counts: int
     reason: str | None
+    code: str | None
     error: str
 
 
@@ -213,16 +215,16 @@ _NOT_DONE = Bulk(
             total_attempts = t.total_attempts + r.counts,
             first_failed_at = CASE WHEN r.reason IS NULL THEN t.first_failed_at
                 ELSE coalesce(t.first_failed_at, now()) END,
-            starts = 0, reason = r.reason, error = left(r.error, 2000)
+            starts = 0, reason = r.reason, code = left(r.code, 200), error = left(r.error, 2000)
         FROM (
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
             ORDER BY subject FOR UPDATE
         ) AS mine
         JOIN json_to_recordset(CAST(:rows AS json)) AS r(
             subject uuid, wanted integer, failed boolean, delay float8, counts integer,
-            reason text, error text) USING (subject)
+            reason text, code text, error text) USING (subject)
         WHERE t.name = :name AND t.subject = mine.subject
-        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FROM ended
     """,
@@ -254,13 +256,22 @@ def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -
     name = claims[0].name
     wanted = {task.subject: task.wanted for claim in claims for task in claim.tasks}
     rest = [
-        *(_NotDone(s, wanted[s], False, 0.0, 0, None, "") for s in outcome.again),
+        *(_NotDone(s, wanted[s], False, 0.0, 0, None, None, "") for s in outcome.again),
         *(
-            _NotDone(r.subject, wanted[r.subject], False, r.delay, int(r.counts), r.reason, r.error)
+            _NotDone(
+                r.subject,
+                wanted[r.subject],
+                False,
+                r.delay,
+                int(r.counts),
+                r.reason,
+                r.code,
+                r.error,
+            )
             for r in outcome.retries
         ),
         *(
-            _NotDone(f.subject, wanted[f.subject], True, 0.0, 1, f.reason, f.error)
+            _NotDone(f.subject, wanted[f.subject], True, 0.0, 1, f.reason, f.code, f.error)
             for f in outcome.failures
         ),
     ]
@@ -294,7 +305,7 @@ def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -
 
 _RELEASE = text("""
     UPDATE tasks AS t SET batched = false, run_at = now() + make_interval(secs => :delay),
-        reason = :reason, error = left(:error, 2000)
+        reason = :reason, code = NULL, error = left(:error, 2000)
     FROM (
         SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
         ORDER BY subject FOR UPDATE
@@ -321,13 +332,13 @@ _ABANDON = text(f"""
             first_failed_at = coalesce(t.first_failed_at, now()),
             state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
             run_at = now() + make_interval(secs => t.starts + 1),
-            reason = :reason, error = left(:error, 2000)
+            reason = :reason, code = NULL, error = left(:error, 2000)
         FROM (
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
             ORDER BY subject FOR UPDATE
         ) AS mine
         WHERE t.name = :name AND t.subject = mine.subject
-        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FILTER (WHERE state = 'failed') FROM ended
 """)

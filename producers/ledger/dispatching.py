@@ -48,10 +48,11 @@ _RESCUE_LEASED = text(f"""
             starts = t.starts + 1,
             state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
             reason = CASE WHEN t.starts + 1 >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
+            code = NULL,
             -- Spread, so that who ran beside a subject that kills its process does so only once.
             run_at = now() + make_interval(secs => random() * 2 ^ (t.starts + 1))
         FROM held WHERE t.name = held.name AND t.subject = held.subject
-        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), lost AS (
         INSERT INTO events (subject, name, task)
         SELECT subject, 'task.lease_lost', name FROM ended WHERE state = 'ready'

@@ -75,6 +75,7 @@ class Retry:
         delay: seconds from now.
         counts: as one of the attempts after which a person decides.
         jitter: the delay is a ceiling; the runtime draws one below it.
+        code: the far side's own reason, beside ours.
     """
 
     subject: uuid.UUID
@@ -83,15 +84,17 @@ class Retry:
     delay: float = 0.0
     counts: bool = True
     jitter: bool = False
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task waits for a person now."""
+    """Why a task waits for a person now; ``code``: the far side's own reason, beside ours."""
 
     subject: uuid.UUID
     reason: str
     error: str = ""
+    code: str | None = None
 
 
 @dataclass(slots=True)
@@ -178,7 +181,7 @@ _RETRY = text("""
         ORDER BY subject FOR UPDATE
     ), tried AS (
         UPDATE tasks AS t SET state = 'ready', batched = false, wanted = t.wanted + 1, attempts = 0,
-            starts = 0, run_at = clock_timestamp(), reason = NULL, error = NULL,
+            starts = 0, run_at = clock_timestamp(), reason = NULL, code = NULL, error = NULL,
             first_failed_at = coalesce(t.first_failed_at, t.run_at)
         FROM held WHERE t.name = :name AND t.subject = held.subject
         RETURNING t.subject

@@ -43,6 +43,8 @@ tasks = Table(
     Column("lease_token", Uuid),
     moment("lease_until"),
     Column("reason", Text),
+    # The far side's own reason, such as out_of_stock.
+    Column("code", Text),
     Column("error", Text),
     # It is in exactly one batch; otherwise it waits for its time, or for a person.
     Column("batched", Boolean, nullable=False, server_default="false"),

@@ -152,14 +152,15 @@ class ConvergeHandler:
                 _detail(call, answer),
             )
             for subject, call, answer in answers
+            if not (answer.state is DriverState.IN_PROGRESS and call.ask_first)  # told once
         ]
         as_desired = self._confirm(tx, done, happened) if done else set()
         history.record(tx, happened)
         delivered = (c.order_id for _, c, _ in done if c.state is ServiceState.DELIVERING)
         end_orders(tx, (order_id for order_id in delivered if order_id is not None))
 
-        def meaning(task: ClaimedTask, _: Call, answer: DriverAnswer) -> Meaning:
-            meant = meaning_of(task, answer, self._policy)
+        def meaning(task: ClaimedTask, call: Call, answer: DriverAnswer) -> Meaning:
+            meant = meaning_of(task, answer, self._policy, call.seconds)
             return AGAIN if meant is DONE and task.subject not in as_desired else meant
 
         return settle(claim, answers, meaning)
@@ -213,9 +214,9 @@ def _ended(call: Call, answer: DriverAnswer) -> store.EndedRow:
     match answer.state:
         case DriverState.DONE:
             state = OperationState.DONE
-        case DriverState.REFUSED | DriverState.STALE:
+        case DriverState.REFUSED | DriverState.PERMANENT | DriverState.STALE:
             state = OperationState.FAILED
-        case DriverState.UNKNOWN | DriverState.UNAVAILABLE:
+        case DriverState.UNKNOWN | DriverState.UNAVAILABLE | DriverState.IN_PROGRESS:
             state = OperationState.UNKNOWN
     return store.EndedRow(uuid.UUID(call.operation.key), state, answer.reason)
 
@@ -224,6 +225,8 @@ def _detail(call: Call, answer: DriverAnswer) -> dict[str, str]:
     detail: dict[str, str] = {"operation": call.operation.kind}
     if answer.state is not DriverState.DONE:
         detail["reason"] = answer.reason or ""
+        if answer.words:
+            detail["words"] = answer.words
     return detail
 
 
@@ -245,6 +248,7 @@ def _confirmed(
         confirmed=becomes(operation.kind, call.desired),
         until=resource.paid_until or operation.paid_until,
         resource_id=resource.resource_id,
+        details=dict(resource.details) or None,
         state=state,
         at=at,
         anchor=anchor,

@@ -31,17 +31,20 @@ class RetryPolicy:
     cap: float
     attempts: int
 
-    def decide(self, task: ClaimedTask, reason: str, error: str) -> Retry | Failure:
+    def decide(
+        self, task: ClaimedTask, reason: str, error: str, code: str | None = None
+    ) -> Retry | Failure:
         """What becomes of a task that failed once more; the runtime draws the jitter.
 
         Args:
-            reason: a short stable code, by which failed tasks are grouped.
+            reason: a short stable code of ours, by which failed tasks are grouped.
             error: what a person reads.
+            code: the far side's own, beside ours.
         """
         if self.is_exhausted(task):
-            return Failure(task.subject, reason, error)
+            return Failure(task.subject, reason, error, code)
         ceiling = min(self.cap, self.base * 2 ** min(task.attempts, 30))
-        return Retry(task.subject, reason, error, delay=ceiling, jitter=True)
+        return Retry(task.subject, reason, error, delay=ceiling, jitter=True, code=code)
 
     def is_exhausted(self, task: ClaimedTask) -> bool:
         """Whether one more failure is the last one."""
