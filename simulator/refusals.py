@@ -1,5 +1,4 @@
-"""A definite no, and how it is told: by the gateway as a code, by the infrastructure as a problem of
-RFC 9457 with a code."""
+"""A definite no, and how it is told: a code; by the infrastructure in a problem of RFC 9457."""
 
 import math
 from http import HTTPStatus
