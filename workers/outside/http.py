@@ -38,28 +38,32 @@ _MAY_ASK = (202, 429, 503)
 _NEED_NO_BODY = (202, 401, 403, 425, 429)
 
 
-class NotSent(Exception):
-    """Nothing reached the far side: certainly not done."""
-
-
-class InDoubt(Exception):
-    """It may or may not have been done.
+class CallFailed(Exception):
+    """What came instead of an answer.
 
     Attributes:
+        code: what happened, by which failures are grouped, such as ``no_answer``.
+        words: the same for a person.
         retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
-    def __init__(self, words: str, retry_after: float | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, code: str, words: str = "", retry_after: float | None = None) -> None:
+        super().__init__(words or code)
+        self.code = code
+        self.words = words or None
         self.retry_after = retry_after
 
 
-class _Fault(Exception):
+class NotSent(CallFailed):
+    """Nothing reached the far side: certainly not done."""
+
+
+class InDoubt(CallFailed):
+    """It may or may not have been done."""
+
+
+class _Fault(CallFailed):
     """One try that may be tried again, unless the far side asks not to be called."""
-
-    def __init__(self, words: str, retry_after: float | None = None) -> None:
-        super().__init__(words)
-        self.retry_after = retry_after
 
 
 class HttpSettings(BaseModel):
@@ -144,18 +148,18 @@ class HttpCalls:
                     return await self._once(method, path, content)
             except aiohttp.ClientConnectorError as error:
                 words = error.os_error.strerror or first_line(error.os_error)
-                raise _Fault(f"cannot connect: {words}") from None
+                raise _Fault("cannot_connect", f"cannot connect: {words}") from None
             except aiohttp.ConnectionTimeoutError:
-                raise _Fault(f"no connection in {timeout:.3g} s") from None
+                raise _Fault("cannot_connect", f"no connection in {timeout:.3g} s") from None
             except TimeoutError:
                 sent = True
-                raise _Fault(f"no answer in {timeout:.3g} s") from None
+                raise _Fault("no_answer", f"no answer in {timeout:.3g} s") from None
             except _Fault:
                 sent = True
                 raise
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 sent = True
-                raise _Fault(first_line(error)) from None
+                raise _Fault("connection_lost", first_line(error)) from None
 
         try:
             retrying = AsyncRetrying(
@@ -166,10 +170,11 @@ class HttpCalls:
             )
             return await retrying(once)
         except _Fault as asked:  # not to be called for a while
-            raise InDoubt(str(asked), asked.retry_after) from None
+            raise InDoubt(asked.code, asked.words or "", asked.retry_after) from None
         except RetryError as error:
             fault = error.last_attempt.exception()
-            raise (InDoubt if sent else NotSent)(str(fault)) from None
+            assert isinstance(fault, _Fault)
+            raise (InDoubt if sent else NotSent)(fault.code, fault.words or "") from None
         finally:
             metrics.call_seconds.labels(self.target, operation).observe(time.monotonic() - started)
 
@@ -192,17 +197,17 @@ class HttpCalls:
         ) as response:
             later = retry_after(response.headers) if response.status in _MAY_ASK else None
             if response.status >= 500:
-                raise _Fault(f"HTTP {response.status}", later)
+                raise _Fault(f"HTTP {response.status}", retry_after=later)
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise _Fault("an answer that does not end")
+                    raise _Fault("answer_too_long", "an answer that does not end")
         try:
             json.loads(body)
         except (ValueError, RecursionError):
             if response.status not in _NEED_NO_BODY:
-                raise _Fault("an answer that is not JSON") from None
+                raise _Fault("not_json", "an answer that is not JSON") from None
             body = bytearray(b"null")
         return Answer(response.status, bytes(body), later)
 
