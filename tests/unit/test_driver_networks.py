@@ -51,7 +51,7 @@ def test_call_over_a_network_that_is_bad_for_a_moment_is_done_once(
 
 @each_fault
 def test_call_over_a_network_that_stays_bad_is_unknown_and_can_be_asked_about(
-    simulator: Running, fault: Fault, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str], simulator: Running, fault: Fault
 ) -> None:
     with driver_at(port_of(simulator)) as near:
         service = Service(near)
