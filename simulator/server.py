@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -53,7 +54,7 @@ class Simulator:
                 self._route("/health", self._health),
                 self._route("/openapi.yaml", self._infrastructure.document),
             ],
-            exception_handlers={HTTPException: self._no_route},
+            exception_handlers={HTTPException: self._no_route, Exception: self._broken},
         )
         self.app.router.redirect_slashes = False
 
@@ -67,6 +68,8 @@ class Simulator:
                 return await endpoint(request)
             except Refused as refused:
                 return refused.answer(problem=problem)
+            except ClientDisconnect:  # in the middle of its request; nobody reads the answer
+                return Refused(400, "not_json").answer(problem=problem)
             except asyncio.CancelledError:  # a call that hangs while the server is stopped
                 return Refused(503, "stopping").answer(problem=problem)
 
@@ -79,6 +82,10 @@ class Simulator:
         code = "method_not_allowed" if error.status_code == 405 else "no_such_path"
         refused = Refused(error.status_code, code, headers=dict(error.headers or {}))
         return refused.answer(problem=True)
+
+    @staticmethod
+    async def _broken(_request: HttpRequest, _error: Exception) -> Response:
+        return Refused(500, "internal_error").answer(problem=True)
 
     async def _charge(self, request: HttpRequest) -> Response:
         body = await _read(request, _CHARGE)
