@@ -1,0 +1,107 @@
+"""What a provider's error means for the operation."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from schemas.errors import first_line
+from workers.outside.http import InDoubt, NotSent
+from workers.provisioning.drivers.libcloud.call import Call
+from workers.provisioning.drivers.libcloud.settings import OptionRefused
+from workers.provisioning.drivers.port import DriverAnswer, DriverState
+
+# Codes of EC2: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+_BUSY = {
+    "RequestLimitExceeded", "Throttling", "ThrottlingException", "EC2ThrottledException",
+    "TooManyRequestsException", "SlowDown", "ServiceUnavailable", "Unavailable",
+    "RequestExpired",
+}  # fmt: skip
+_NO_ENTRY = {
+    "AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "OptInRequired",
+    "UnauthorizedOperation", "Blocked", "PendingVerification", "MissingAuthenticationToken",
+    "IncompleteSignature", "InvalidCredsError", "AccessDenied",
+}  # fmt: skip
+# Between two states, or not seen yet by the part of the provider that was asked.
+_NOT_YET = {"IncorrectInstanceState", "InvalidInstanceID.NotFound", "IncorrectState"}
+# Said with a status of 500 and more, although nothing was done.
+_SOLD_OUT = {
+    "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity",
+    "InsufficientAddressCapacity", "InsufficientReservedInstanceCapacity",
+}  # fmt: skip
+_CODE_FIRST = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z0-9]+)*): ?(.*)", re.DOTALL)
+BUSY_SECONDS = 5.0
+MOST_WORDS = 500
+
+
+class NotUnderstood(Exception):
+    """The provider answered something that says nothing about machines."""
+
+
+class Scrubber:
+    """Takes what nobody else may see out of texts of the provider."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return "".join(filter(str.isprintable, text))[:MOST_WORDS]
+
+
+def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
+    """What an error during a call means."""
+    perhaps_done = DriverState.UNKNOWN if call.touched else DriverState.UNAVAILABLE
+    match error:
+        case OptionRefused():
+            return DriverAnswer(DriverState.REFUSED, reason=scrubber.clean(str(error)))
+        case NotSent() | InDoubt():
+            return DriverAnswer(perhaps_done, reason=str(error))
+        case NotUnderstood():
+            return DriverAnswer(perhaps_done, reason="not_understood", words=str(error))
+    code, words = _code_and_words(error, call.status)
+    said = scrubber.clean(words) or None
+    code = scrubber.clean(code)
+    bare = code.removeprefix("Client.").removeprefix("Server.")
+    if bare in _BUSY or call.status in (429, 503):
+        # What came before it may have been done.
+        wait = call.retry_after or BUSY_SECONDS
+        return DriverAnswer(perhaps_done, reason=code, words=said, retry_after=wait)
+    if bare in _NO_ENTRY or call.status == 401:
+        return DriverAnswer(DriverState.PERMANENT, reason=code, words=said)
+    if bare in _SOLD_OUT:
+        return DriverAnswer(DriverState.REFUSED, reason=code, words=said)
+    if bare in _NOT_YET:
+        return DriverAnswer(DriverState.IN_PROGRESS, reason=code, words=said)
+    if call.status is None:
+        if call.touched:
+            return DriverAnswer(DriverState.UNKNOWN, reason="not_understood", words=said)
+        # Nothing was sent: Libcloud does not take what the settings say.
+        return DriverAnswer(DriverState.REFUSED, reason="configuration", words=said)
+    if 400 <= call.status < 500 and call.status not in (404, 405, 408):
+        return DriverAnswer(DriverState.REFUSED, reason=code, words=said)
+    if call.status < 400 and not call.touched:
+        code = "not_understood"
+    return DriverAnswer(perhaps_done, reason=code, words=said)
+
+
+def _code_and_words(error: Exception, status: int | None) -> tuple[str, str]:
+    """``InstanceLimitExceeded: You have …``, or JSON with a message, or just words."""
+    text = str(getattr(error, "value", None) or getattr(error, "message", None) or error)
+    if found := _CODE_FIRST.match(text):
+        return found[1], _first(found[2])
+    kind = type(error).__name__
+    code = kind if status is None or kind == "InvalidCredsError" else f"HTTP {status}"
+    try:
+        read: Any = json.loads(text)
+    except ValueError:
+        return code, _first(text)
+    while isinstance(read, dict):
+        inner = read.get("message") or next(iter(read.values()), "")
+        read = inner
+    return code, _first(str(read))
+
+
+def _first(text: str) -> str:
+    return first_line(Exception(text)) if text else ""
