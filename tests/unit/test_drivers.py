@@ -1,6 +1,7 @@
 """Every driver of ours passes the conformance suite; what only the one over HTTP does."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,13 @@ from workers.conformance.drivers import Service
 from workers.conformance.waiting import Waiting
 from workers.provisioning.drivers.http import HttpDriver
 from workers.provisioning.drivers.instant import InstantDriver
-from workers.provisioning.drivers.port import Driver, DriverAnswer, DriverState, OperationKind
+from workers.provisioning.drivers.port import (
+    Driver,
+    DriverAnswer,
+    DriverState,
+    Operation,
+    OperationKind,
+)
 
 CREATE, SUSPEND = OperationKind.CREATE, OperationKind.SUSPEND
 ABSENT = ResourceState.ABSENT
@@ -34,6 +41,39 @@ class TestInstantDriver(DriverConformance):
     @pytest.fixture
     def driver(self) -> Driver:
         return InstantDriver()
+
+
+class SlowDriver(InstantDriver):
+    """What it creates is there after a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready: dict[uuid.UUID, float] = {}
+
+    async def perform(self, operation: Operation) -> DriverAnswer:
+        answer = await super().perform(operation)
+        if operation.kind is CREATE and answer.state is DriverState.DONE:
+            self._ready.setdefault(operation.service_id, time.monotonic() + 0.05)
+        elif answer.state is DriverState.DONE:
+            self._ready[operation.service_id] = 0.0
+        return self._unless_in_progress(operation, answer)
+
+    async def ask(self, operation: Operation) -> DriverAnswer:
+        return self._unless_in_progress(operation, await super().ask(operation))
+
+    def _unless_in_progress(self, operation: Operation, answer: DriverAnswer) -> DriverAnswer:
+        ready = self._ready.get(operation.service_id, 0.0)
+        if answer.state is DriverState.DONE and time.monotonic() < ready:
+            return DriverAnswer(DriverState.IN_PROGRESS, reason="installing", retry_after=0.02)
+        return answer
+
+
+class TestSlowDriver(DriverConformance):
+    slow = True
+
+    @pytest.fixture
+    def driver(self) -> Driver:
+        return SlowDriver()
 
 
 class TestHttpDriver(DriverConformance):
