@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from workers.outside.http import NotSent
 
@@ -107,16 +107,23 @@ class Call:
             self._sockets.clear()
 
 
-def current() -> Call:
-    """The call that this thread makes.
-
-    Raises:
-        NotSent: it makes none.
-    """
+def current() -> Call | None:
+    """The call that this thread makes."""
     call: Call | None = getattr(_of_this_thread, "call", None)
-    if call is None:
-        raise NotSent("no call is being made")
     return call
+
+
+def acting() -> AbstractContextManager[None]:
+    """Requests of this thread in here change something."""
+    call = current()
+    return nullcontext() if call is None else call.acting()
+
+
+def watch(connection: socket.socket | None) -> None:
+    """Shut it at the deadline of the call that this thread makes."""
+    call = current()
+    if call is not None and connection is not None:
+        call.watch(connection)
 
 
 def _shut(connection: socket.socket) -> None:

@@ -18,7 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from workers.outside.http import InDoubt, NotSent
-from workers.provisioning.drivers.libcloud.call import current
+from workers.provisioning.drivers.libcloud.call import current, watch
 
 # A list of ten thousand machines of EC2 has about 60 MB.
 MAX_ANSWER_BYTES = 200_000_000
@@ -28,24 +28,22 @@ _BEFORE_ANYTHING_WAS_SENT = (NewConnectionError, ConnectTimeoutError, ssl.SSLCer
 class _Plain(HTTPConnection):
     def _new_conn(self) -> Any:
         made = super()._new_conn()
-        current().watch(made)
+        watch(made)
         return made
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # kept from the call before
-            current().watch(self.sock)
+        watch(self.sock)  # kept from the call before
         super().request(*args, **kwargs)
 
 
 class _Secure(HTTPSConnection):
     def _new_conn(self) -> Any:
         made = super()._new_conn()
-        current().watch(made)
+        watch(made)
         return made
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            current().watch(self.sock)
+        watch(self.sock)
         super().request(*args, **kwargs)
 
 
@@ -57,7 +55,7 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _Secure
 
 
-class _Adapter(HTTPAdapter):  # type: ignore[misc]
+class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
@@ -69,6 +67,8 @@ class GuardedConnection(LibcloudConnection):  # type: ignore[misc]
     def __init__(self, host: str, port: int, secure: bool | None = None, **kwargs: Any) -> None:
         has_certificate = "cert_file" in kwargs or "key_file" in kwargs
         super().__init__(host, port, secure, **kwargs)
+        if current() is None:
+            return
         self.session.trust_env = False
         self.session.mount("http://", _Adapter())
         if not has_certificate:  # that one has an adapter of its own, and its timeouts only
@@ -85,6 +85,9 @@ class GuardedConnection(LibcloudConnection):  # type: ignore[misc]
         hooks: Any = None,
     ) -> None:
         call = current()
+        if call is None:  # somebody else's
+            super().request(method, url, body, headers, raw, stream, hooks)
+            return
         with call.request() as left:
             try:
                 self.response = self.session.request(
@@ -113,7 +116,10 @@ class GuardedConnection(LibcloudConnection):  # type: ignore[misc]
         raw: bool = False,
         stream: bool = False,
     ) -> None:
-        self.request(method, url, body, headers)
+        if current() is None:
+            super().prepared_request(method, url, body, headers, raw, stream)
+        else:
+            self.request(method, url, body, headers)
 
 
 def install() -> None:

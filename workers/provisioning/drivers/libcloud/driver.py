@@ -136,7 +136,7 @@ class LibcloudDriver:
             if (left := call.ends_at - time.monotonic()) <= 0:
                 return False
             # Looked at, not cancelled with us: it is somebody else's.
-            await asyncio.wait({asyncio.shield(asyncio.wrap_future(earlier))}, timeout=left)
+            await asyncio.wait({asyncio.wrap_future(earlier)}, timeout=left)
         return True
 
     def _follow(self, service: ServiceId, future: Future[Any]) -> None:

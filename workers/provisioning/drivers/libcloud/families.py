@@ -127,7 +127,11 @@ class Tags(Named):
         return kept if isinstance(kept, dict) else {}
 
     def write(self, client: Any, node: Any, facts: Mapping[str, str]) -> None:
-        client.ex_create_tags(node, dict(facts))
+        # Libcloud's own numbers them from 0, which EC2 puts up with and its likes do not.
+        asked = {"Action": "CreateTags", "ResourceId.1": node.id}
+        for place, (name, value) in enumerate(facts.items(), 1):
+            asked |= {f"Tag.{place}.Key": name, f"Tag.{place}.Value": value}
+        client.connection.request(client.path, params=asked)
 
     def create(
         self, client: Any, machine: Machine, name: str, key: str, facts: Mapping[str, str]
@@ -139,9 +143,7 @@ class Tags(Named):
         if machine.location is not None:
             zone = ec2.ExEC2AvailabilityZone(machine.location, None, client.region_name)
             common["location"] = SimpleNamespace(availability_zone=zone)
-        client.create_node(
-            **common, ex_metadata=dict(facts), ex_clienttoken=key, **arguments
-        )
+        client.create_node(**common, ex_metadata=dict(facts), ex_clienttoken=key, **arguments)
 
     @staticmethod
     def _listed(client: Any, **how: Any) -> list[Any]:
@@ -150,8 +152,9 @@ class Tags(Named):
         found: list[Any] = client.list_nodes(**how)
         if not found:
             wanted = f"{{{ec2.NAMESPACE}}}DescribeInstancesResponse"
+            call = current()
             try:
-                root = ElementTree.fromstring(current().body).tag
+                root = ElementTree.fromstring(call.body if call else b"").tag
             except ElementTree.ParseError:
                 root = "no XML"
             if root != wanted:

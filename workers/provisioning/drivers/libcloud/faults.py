@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any
+from xml.sax.saxutils import unescape
 
 from schemas.errors import first_line
 from workers.outside.http import InDoubt, NotSent
@@ -30,6 +31,7 @@ _SOLD_OUT = {
     "InsufficientAddressCapacity", "InsufficientReservedInstanceCapacity",
 }  # fmt: skip
 _CODE_FIRST = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z0-9]+)*): ?(.*)", re.DOTALL)
+_IN_XML = re.compile(rb"<Code>([^<]{1,100})</Code>\s*(?:<Message>([^<]*)</Message>)?")
 BUSY_SECONDS = 5.0
 MOST_WORDS = 500
 
@@ -60,7 +62,7 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
             return DriverAnswer(perhaps_done, reason=str(error))
         case NotUnderstood():
             return DriverAnswer(perhaps_done, reason="not_understood", words=str(error))
-    code, words = _code_and_words(error, call.status)
+    code, words = _code_and_words(error, call)
     said = scrubber.clean(words) or None
     code = scrubber.clean(code)
     bare = code.removeprefix("Client.").removeprefix("Server.")
@@ -86,11 +88,15 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
     return DriverAnswer(perhaps_done, reason=code, words=said)
 
 
-def _code_and_words(error: Exception, status: int | None) -> tuple[str, str]:
+def _code_and_words(error: Exception, call: Call) -> tuple[str, str]:
     """``InstanceLimitExceeded: You have …``, or JSON with a message, or just words."""
+    status = call.status
+    if status is not None and status >= 400 and (found := _IN_XML.search(call.body)):
+        said = found[2] or b""
+        return found[1].decode(errors="replace"), _first(unescape(said.decode(errors="replace")))
     text = str(getattr(error, "value", None) or getattr(error, "message", None) or error)
-    if found := _CODE_FIRST.match(text):
-        return found[1], _first(found[2])
+    if plain := _CODE_FIRST.match(text):
+        return plain[1], _first(plain[2])
     kind = type(error).__name__
     code = kind if status is None or kind == "InvalidCredsError" else f"HTTP {status}"
     try:

@@ -15,7 +15,7 @@ from libcloud.compute.types import NodeState
 
 from schemas.books import ResourceEntry
 from schemas.values import ResourceState
-from workers.provisioning.drivers.libcloud.call import current
+from workers.provisioning.drivers.libcloud.call import acting
 from workers.provisioning.drivers.libcloud.families import (
     BODY,
     GENERATION,
@@ -190,7 +190,7 @@ class Machines:
             raise OptionRefused("no_machine_for_plan")
         machine = plan.ordered(operation.configuration)
         self._memory.begun(operation, body)
-        with current().acting():
+        with acting():
             self._family.create(
                 client,
                 machine,
@@ -207,7 +207,7 @@ class Machines:
     def _leave_one(self, client: Any, found: Found) -> None:
         """Of several that were made at the same time, all but the oldest go."""
         for node in found.living[1:]:
-            with current().acting():
+            with acting():
                 client.destroy_node(node)
 
     def _change(self, client: Any, operation: Operation, node: Any, body: str) -> DriverAnswer:
@@ -220,10 +220,10 @@ class Machines:
             return DriverAnswer(IN_PROGRESS, reason=_changing(node))
         kind = operation.kind
         if kind is OperationKind.SUSPEND and phase is Phase.RUNS:
-            with current().acting():
+            with acting():
                 client.stop_node(node)
         elif kind in (OperationKind.RESUME, OperationKind.CREATE) and phase is Phase.STOPPED:
-            with current().acting():
+            with acting():
                 client.start_node(node)
         return self._ended(operation, self._look(client, operation))
 
@@ -234,7 +234,7 @@ class Machines:
         for node in found.living:
             self._memory.begun(operation, body)
             self._write(client, node, self._facts(operation, body))
-            with current().acting():
+            with acting():
                 client.destroy_node(node)
         if found.living:
             found = self._look(client, operation)
@@ -294,7 +294,7 @@ class Machines:
     def _write(self, client: Any, node: Any, facts: dict[str, str]) -> None:
         known = self._family.facts(node)
         if any(known.get(name) != value for name, value in facts.items()):
-            with current().acting():
+            with acting():
                 self._family.write(client, node, facts)
 
 

@@ -7,7 +7,8 @@ from libcloud.compute.drivers import ec2
 from libcloud.compute.providers import DRIVERS, get_driver
 
 from schemas.errors import ConfigurationError
-from workers.outside.http import InDoubt, NotSent
+from workers.outside.http import NotSent
+from workers.provisioning.drivers.libcloud.call import Call
 from workers.provisioning.drivers.libcloud.faults import Scrubber
 from workers.provisioning.drivers.libcloud.settings import LibcloudSettings
 
@@ -48,9 +49,10 @@ def maker(where: str, settings: LibcloudSettings, scrubber: Scrubber) -> Maker:
         arguments.setdefault("signature_version", "4")
     make = Maker(provider, arguments)
     try:
-        make()
-    except (NotSent, InDoubt):
-        pass  # it signs in at once: no request is made here, and it is tried in the first call
+        with Call(0):  # no request is made here
+            make()
+    except NotSent:
+        pass  # it signs in at once, and will in the first call
     except Exception as error:
         words = scrubber.clean(str(error)) or type(error).__name__
         raise ConfigurationError(f"{where}: Libcloud says: {words}") from None
