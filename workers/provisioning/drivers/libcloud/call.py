@@ -22,6 +22,7 @@ class Call:
     Attributes:
         began: a thread has taken it.
         touched: something may have been changed by it.
+        acted: the last request was to change something.
         status: of the last answer; None: there was none.
         retry_after: seconds for which the last answer asks to be left alone.
         body: the last answer's.
@@ -31,6 +32,7 @@ class Call:
         self.ends_at = time.monotonic() + seconds
         self.began = False
         self.touched = False
+        self.acted = False
         self.status: int | None = None
         self.retry_after: float | None = None
         self.body = b""
@@ -59,6 +61,7 @@ class Call:
         if left <= 0 or self._is_cut:
             raise NotSent("the deadline has passed")
         before = self.touched
+        self.acted = self._acts
         self.touched = before or self._acts
         self.status = self.retry_after = None
         try:

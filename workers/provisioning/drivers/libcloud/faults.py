@@ -67,9 +67,10 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
     code = scrubber.clean(code)
     bare = code.removeprefix("Client.").removeprefix("Server.")
     if bare in _BUSY or call.status in (429, 503):
-        # What came before it may have been done.
         wait = call.retry_after or BUSY_SECONDS
-        return DriverAnswer(perhaps_done, reason=code, words=said, retry_after=wait)
+        # Turned away: it was not done. A look turned away says nothing of what came before it.
+        state = DriverState.UNAVAILABLE if call.acted else perhaps_done
+        return DriverAnswer(state, reason=code, words=said, retry_after=wait)
     if bare in _NO_ENTRY or call.status == 401:
         return DriverAnswer(DriverState.PERMANENT, reason=code, words=said)
     if bare in _SOLD_OUT:
