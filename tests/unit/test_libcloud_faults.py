@@ -1,4 +1,4 @@
-"""What the driver of virtual machines makes of a provider that errs, hangs, or says nothing true."""
+"""What the driver of virtual machines makes of a provider that errs, hangs or talks nonsense."""
 
 import asyncio
 import logging
@@ -112,9 +112,12 @@ def test_what_may_have_been_done_is_unknown_and_a_look_is_not(
 
 
 def test_list_that_cannot_be_read_is_no_empty_list(ec2: Ec2) -> None:
-    with Waiting(driver_of(ec2.url)) as driver, ec2.fault("*", says((200, {}, OF_S3))):
-        with pytest.raises(BookUnavailable, match="not_understood"):
-            driver.resources(None)
+    with (
+        Waiting(driver_of(ec2.url)) as driver,
+        ec2.fault("*", says((200, {}, OF_S3))),
+        pytest.raises(BookUnavailable, match="not_understood"),
+    ):
+        driver.resources(None)
 
 
 def test_look_that_fails_after_a_creation_leaves_it_unknown(ec2: Ec2) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from xml.etree import ElementTree
 
 from libcloud.compute.base import NodeImage, NodeLocation, NodeSize
-from libcloud.compute.drivers import ec2
+from libcloud.compute.drivers import ec2, openstack
 
 from schemas.values import ServiceId
 from workers.provisioning.drivers.libcloud.call import current
@@ -88,14 +88,14 @@ class Named:
 
 
 class Metadata(Named):
-    """OpenStack and its like."""
+    """OpenStack."""
 
     def facts(self, node: Any) -> Mapping[str, str]:
         kept = node.extra.get("metadata")
         return kept if isinstance(kept, dict) else {}
 
     def write(self, client: Any, node: Any, facts: Mapping[str, str]) -> None:
-        client.ex_update_metadata(node, dict(facts))
+        client.ex_set_metadata(node, {**self.facts(node), **facts})  # replaces all of it
 
     def create(
         self, client: Any, machine: Machine, name: str, key: str, facts: Mapping[str, str]
@@ -166,7 +166,7 @@ def family_of(driver_class: Any) -> Family:
     """The one that a class of Libcloud belongs to."""
     if issubclass(driver_class, ec2.BaseEC2NodeDriver):
         return Tags()
-    if hasattr(driver_class, "ex_update_metadata"):
+    if issubclass(driver_class, openstack.OpenStackNodeDriver):
         return Metadata()
     return Named()
 
