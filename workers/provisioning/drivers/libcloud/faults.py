@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
 from xml.sax.saxutils import unescape
 
 from schemas.errors import first_line
@@ -12,11 +11,12 @@ from workers.provisioning.drivers.libcloud.call import Call
 from workers.provisioning.drivers.libcloud.settings import OptionRefused
 from workers.provisioning.drivers.port import DriverAnswer, DriverState
 
-# Codes of EC2: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+# Codes of EC2: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html;
+# those with a small letter first are of OpenStack: https://docs.openstack.org/api-guide/compute/faults.html
 _BUSY = {
     "RequestLimitExceeded", "Throttling", "ThrottlingException", "EC2ThrottledException",
     "TooManyRequestsException", "SlowDown", "ServiceUnavailable", "Unavailable",
-    "RequestExpired",
+    "RequestExpired", "overLimit", "serviceUnavailable",
 }  # fmt: skip
 _NO_ENTRY = {
     "AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "OptInRequired",
@@ -24,7 +24,7 @@ _NO_ENTRY = {
     "IncompleteSignature", "InvalidCredsError", "AccessDenied",
 }  # fmt: skip
 # Between two states, or not seen yet by the part of the provider that was asked.
-_NOT_YET = {"IncorrectInstanceState", "InvalidInstanceID.NotFound", "IncorrectState"}
+_NOT_YET = {"IncorrectInstanceState", "InvalidInstanceID.NotFound", "conflictingRequest"}
 # Said with a status of 500 and more, although nothing was done.
 _SOLD_OUT = {
     "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity",
@@ -95,19 +95,26 @@ def _code_and_words(error: Exception, call: Call) -> tuple[str, str]:
     if status is not None and status >= 400 and (found := _IN_XML.search(call.body)):
         said = found[2] or b""
         return found[1].decode(errors="replace"), _first(unescape(said.decode(errors="replace")))
+    if status is not None and status >= 400 and (named := _in_json(call.body)):
+        return named
     text = str(getattr(error, "value", None) or getattr(error, "message", None) or error)
     if plain := _CODE_FIRST.match(text):
         return plain[1], _first(plain[2])
     kind = type(error).__name__
-    code = kind if status is None or kind == "InvalidCredsError" else f"HTTP {status}"
+    return kind if status is None or kind == "InvalidCredsError" else f"HTTP {status}", _first(text)
+
+
+def _in_json(body: bytes) -> tuple[str, str] | None:
+    """``{"forbidden": {"message": "Quota exceeded …"}}``."""
     try:
-        read: Any = json.loads(text)
+        said = json.loads(body[:10_000])
     except ValueError:
-        return code, _first(text)
-    while isinstance(read, dict):
-        inner = read.get("message") or next(iter(read.values()), "")
-        read = inner
-    return code, _first(str(read))
+        return None
+    if isinstance(said, dict) and len(said) == 1:
+        ((code, more),) = said.items()
+        if isinstance(more, dict) and isinstance(more.get("message"), str):
+            return code, _first(more["message"])
+    return None
 
 
 def _first(text: str) -> str:
