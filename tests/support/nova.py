@@ -76,6 +76,8 @@ class Nova:
                 return self.make(new["name"], new["flavorRef"], new["imageRef"], metadata)
             case _, ["servers", known, *_] if known not in self.servers:
                 return 404, {"itemNotFound": {"code": 404, "message": "no such server"}}
+            case "GET", ["servers", known]:
+                return 200, {"server": self.servers[known]}
             case "PUT", ["servers", known, "metadata"]:
                 self.servers[known]["metadata"] = asked["metadata"]
                 return 200, asked
