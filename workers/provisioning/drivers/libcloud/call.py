@@ -122,6 +122,12 @@ def acting() -> AbstractContextManager[None]:
     return nullcontext() if call is None else call.acting()
 
 
+def is_refused() -> bool:
+    """The last request of this thread was answered with a definite no."""
+    call = current()
+    return call is not None and call.status is not None and 400 <= call.status < 500
+
+
 def watch(connection: socket.socket | None) -> None:
     """Shut it at the deadline of the call that this thread makes."""
     call = current()

@@ -77,7 +77,8 @@ class LibcloudDriver:
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
-        self._clients.clear()
+        while self._clients:
+            self._make.discard(self._clients.pop()[1])
         self._listed = None
 
     async def _answer(
@@ -159,27 +160,32 @@ class LibcloudDriver:
         with call:
             call.began = True
             client = None
+            answered = False
             try:
                 client = self._client()
                 done = work(client)
+                answered = True
+                return done
             except Exception as error:
-                if call.status is not None:  # the provider has answered: the connection is good
-                    self._keep(client)
+                answered = call.status is not None  # if so, the connection is good
                 return answer_of(error, call, self._scrubber)
-            self._keep(client)
-            return done
+            finally:
+                if client is not None:
+                    self._keep(client) if answered else self._make.discard(client)
 
     def _client(self) -> Any:
         """One for this thread alone: Libcloud's keep the state of their last request."""
-        while self._clients:
+        while True:
             try:
                 since, client = self._clients.pop()
-            except IndexError:  # another thread was faster
-                break
+            except IndexError:
+                return self._make()
             if time.monotonic() - since < IDLE_SECONDS:
                 return client
-        return self._make()
+            self._make.discard(client)
 
     def _keep(self, client: Any) -> None:
-        if client is not None and len(self._clients) < self._settings.threads:
+        if self._threads is None or len(self._clients) >= self._settings.threads:
+            self._make.discard(client)
+        else:
             self._clients.append((time.monotonic(), client))

@@ -105,7 +105,7 @@ class Metadata(Named):
 
 
 class Tags(Named):
-    """EC2 and its like: tags by which a list is filtered, and a token against doubles."""
+    """EC2: tags by which a list is filtered, and a token against doubles."""
 
     def of_service(self, client: Any, service: ServiceId) -> list[Any]:
         return self._listed(client, ex_filters={f"tag:{SERVICE}": str(service)})
@@ -127,7 +127,7 @@ class Tags(Named):
         return kept if isinstance(kept, dict) else {}
 
     def write(self, client: Any, node: Any, facts: Mapping[str, str]) -> None:
-        # Libcloud's own numbers them from 0, which EC2 puts up with and its likes do not.
+        # Libcloud's own numbers them from 0, which the document of the API does not.
         asked = {"Action": "CreateTags", "ResourceId.1": node.id}
         for place, (name, value) in enumerate(facts.items(), 1):
             asked |= {f"Tag.{place}.Key": name, f"Tag.{place}.Value": value}
@@ -164,7 +164,7 @@ class Tags(Named):
 
 def family_of(driver_class: Any) -> Family:
     """The one that a class of Libcloud belongs to."""
-    if issubclass(driver_class, ec2.BaseEC2NodeDriver):
+    if issubclass(driver_class, ec2.EC2NodeDriver):
         return Tags()
     if issubclass(driver_class, openstack.OpenStackNodeDriver):
         return Metadata()

@@ -84,7 +84,7 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
         return DriverAnswer(DriverState.REFUSED, reason="configuration", words=said)
     if 400 <= call.status < 500 and call.status not in (404, 405, 408):
         return DriverAnswer(DriverState.REFUSED, reason=code, words=said)
-    if call.status < 400 and not call.touched:
+    if call.status < 400:
         code = "not_understood"
     return DriverAnswer(perhaps_done, reason=code, words=said)
 

@@ -15,7 +15,7 @@ from libcloud.compute.types import NodeState
 
 from schemas.books import ResourceEntry
 from schemas.values import ResourceState
-from workers.provisioning.drivers.libcloud.call import acting
+from workers.provisioning.drivers.libcloud.call import acting, is_refused
 from workers.provisioning.drivers.libcloud.families import (
     BODY,
     GENERATION,
@@ -233,7 +233,8 @@ class Machines:
         service = operation.service_id
         for node in found.living:
             self._memory.begun(operation, body)
-            self._write(client, node, self._facts(operation, body))
+            if phase_of(node) is not Phase.BROKEN:
+                self._write(client, node, self._facts(operation, body))
             with acting():
                 client.destroy_node(node)
         if found.living:
@@ -247,7 +248,7 @@ class Machines:
             # A create that was begun elsewhere may be on its way: look again when it cannot be.
             return DriverAnswer(IN_PROGRESS, reason="waiting_out_creates", retry_after=waits)
         for node in found.left:
-            self._write(client, node, self._facts(operation, body))
+            self._write_to_the_gone(client, node, self._facts(operation, body))
         self._memory.begun(operation, body)
         self._memory.terminated(operation)
         return DriverAnswer(DONE, Resource(None, ResourceState.ABSENT, operation.generation))
@@ -296,6 +297,14 @@ class Machines:
         if any(known.get(name) != value for name, value in facts.items()):
             with acting():
                 self._family.write(client, node, facts)
+
+    def _write_to_the_gone(self, client: Any, node: Any, facts: dict[str, str]) -> None:
+        """So that creations that are older than this stay stale. A provider may refuse it."""
+        try:
+            self._write(client, node, facts)
+        except Exception:
+            if not is_refused():
+                raise
 
 
 def _age(node: Any) -> tuple[bool, datetime | None, str]:

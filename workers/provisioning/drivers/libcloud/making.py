@@ -27,6 +27,14 @@ class Maker:
     def __call__(self) -> Any:
         return self.provider(**self._arguments)
 
+    @staticmethod
+    def discard(client: Any) -> None:
+        """Let its connection go."""
+        connection = getattr(getattr(client, "connection", None), "connection", None)
+        session = getattr(connection, "session", None)
+        if session is not None:
+            session.close()
+
 
 def maker(where: str, settings: LibcloudSettings, scrubber: Scrubber) -> Maker:
     """
