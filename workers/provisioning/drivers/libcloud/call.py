@@ -72,10 +72,8 @@ class Call:
         if self._acts and self.status is not None and 400 <= self.status < 500:
             self.touched = before  # a definite no
 
-    def answered(self, status: int, retry_after: str | None, body: bytes) -> None:
-        self.status, self.body = status, body
-        if retry_after is not None and retry_after.isdecimal():
-            self.retry_after = min(float(retry_after), 3600.0)
+    def answered(self, status: int, retry_after: float | None, body: bytes) -> None:
+        self.status, self.retry_after, self.body = status, retry_after, body
 
     def watch(self, connection: socket.socket) -> None:
         """Shut this one, too, at the deadline."""

@@ -18,6 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from workers.outside.http import InDoubt, NotSent
+from workers.outside.retry_after import retry_after
 from workers.provisioning.drivers.libcloud.call import current, watch
 
 # A list of ten thousand machines of EC2 has about 60 MB.
@@ -104,8 +105,8 @@ class GuardedConnection(LibcloudConnection):  # type: ignore[misc]
                 content = _read(self.response)
             except (requests.RequestException, HTTPError, OSError) as error:
                 raise _sorted(error) from None
-            said = self.response.headers.get("retry-after")
-            call.answered(self.response.status_code, said, content)
+            wait = retry_after(self.response.headers)
+            call.answered(self.response.status_code, wait, content)
 
     def prepared_request(
         self,

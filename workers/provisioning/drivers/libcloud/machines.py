@@ -15,6 +15,7 @@ from libcloud.compute.types import NodeState
 
 from schemas.books import ResourceEntry
 from schemas.values import ResourceState
+from workers.provisioning.drivers.details import told
 from workers.provisioning.drivers.libcloud.call import acting, is_refused
 from workers.provisioning.drivers.libcloud.families import (
     BODY,
@@ -281,7 +282,7 @@ class Machines:
         if node.public_ips:
             details["address"] = str(node.public_ips[0])
         until = _date(self._family.facts(node).get(PAID_UNTIL))
-        return Resource(node.id, state, found.generation, until, details)
+        return Resource(node.id, state, found.generation, until, told(details))
 
     def _facts(self, operation: Operation, body: str) -> dict[str, str]:
         return {

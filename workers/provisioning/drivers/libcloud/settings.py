@@ -98,7 +98,7 @@ class LibcloudSettings(BaseModel):
     options: Secret[dict[str, Any]] = Secret({})
     plans: Annotated[dict[str, Machine], Field(min_length=1)]
     seconds: Annotated[float, Field(gt=0, le=300)] = 30.0
-    threads: Annotated[int, Field(ge=1, le=500)] = 32
+    threads: Annotated[int, Field(ge=1, le=5000)] = 100
     late_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
 
     @field_validator("url")
