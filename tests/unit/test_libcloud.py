@@ -293,7 +293,7 @@ class TestConfiguration:
         [
             ({"provider": "ec3"}, "Libcloud has none that is called 'ec3'"),
             ({"region": "eu-nowhere-1"}, "Invalid region: eu-nowhere-1"),
-            ({"options": {"no_such": 1}}, "no_such"),
+            ({"options": {"signature_version": "99"}}, "signature_version"),
         ],
     )
     def test_what_libcloud_does_not_take_is_said_at_the_start(
@@ -316,7 +316,7 @@ class TestConfiguration:
     )
     def test_wrong_setting_is_refused(self, change: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
-            driver_of("http://127.0.0.1:1", **change)
+            LibcloudDriver.Settings(**options("http://127.0.0.1:1") | change)
 
     def test_without_libcloud_one_line_says_what_to_install(self) -> None:
         result = python(
