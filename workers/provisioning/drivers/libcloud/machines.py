@@ -245,7 +245,7 @@ class Machines:
         if any(phase_of(node) is Phase.LEAVES for node in found.left):
             return DriverAnswer(IN_PROGRESS, reason="terminating")
         was_seen = found.left or self._memory.gone(service) is not None
-        if not was_seen and (waits := self._late - self._memory.absent_for(service)) > 0:
+        if not was_seen and (waits := self._late - self._memory.absent_for(operation)) > 0:
             # A create that was begun elsewhere may be on its way: look again when it cannot be.
             return DriverAnswer(IN_PROGRESS, reason="waiting_out_creates", retry_after=waits)
         for node in found.left:

@@ -32,7 +32,7 @@ class Memory:
         self._seen: _Latest[ServiceId, int] = _Latest()
         self._gone: _Latest[ServiceId, int] = _Latest()
         self._bodies: _Latest[str, str] = _Latest()
-        self._absent_since: _Latest[ServiceId, float] = _Latest()
+        self._absent_since: _Latest[tuple[ServiceId, int], float] = _Latest()
 
     def seen(self, service: ServiceId) -> int:
         """The newest generation that was asked for here."""
@@ -54,17 +54,15 @@ class Memory:
     def exists(self, service: ServiceId) -> None:
         with self._lock:
             self._gone.pop(service, None)
-            self._absent_since.pop(service, None)
 
     def terminated(self, operation: Operation) -> None:
         with self._lock:
             self._gone.put(operation.service_id, operation.generation)
-            self._absent_since.pop(operation.service_id, None)
 
-    def absent_for(self, service: ServiceId) -> float:
-        """Seconds since nothing was first seen of it, without a break."""
-        now = time.monotonic()
+    def absent_for(self, operation: Operation) -> float:
+        """Seconds since this operation first found nothing of its service."""
+        which, now = (operation.service_id, operation.generation), time.monotonic()
         with self._lock:
-            if service not in self._absent_since:
-                self._absent_since.put(service, now)
-            return now - self._absent_since[service]
+            if which not in self._absent_since:
+                self._absent_since.put(which, now)
+            return now - self._absent_since[which]
