@@ -138,7 +138,7 @@ class TestFarSides:
         def at(region: str) -> None:
             driver = {"kind": "libcloud", "provider": "ec2", "region": region}
             settings = load_settings(drivers={"vm": driver})
-            check_far_sides(database.engine("provisioning"), settings, ["cloud"])
+            check_far_sides(database.engine("provisioning"), settings, ["provisioning"])
 
         at("eu-west-1")
         with pytest.raises(ConfigurationError, match="is libcloud ec2 eu-west-1"):
