@@ -116,8 +116,10 @@ class PowerDnsDriver:
     async def _ask(self, server: Conversation, operation: Operation) -> DriverAnswer:
         seen = await self._look(server, operation)
         zone = seen.zone
-        if zone is None or zone.mark is None or zone.service_id != str(operation.service_id):
+        if zone is None or zone.service_id != str(operation.service_id):
             resource = Resource(None, ResourceState.ABSENT, seen.gone or 0)
+        elif zone.mark is None:  # nothing is delivered yet, and nothing is gone for good
+            resource = Resource(None, ResourceState.ABSENT)
         else:
             resource = resource_of(zone.name, zone.mark, self._settings)
         return DriverAnswer(DriverState.DONE, resource)

@@ -100,7 +100,7 @@ Step = Claim | Bury | CreateZone | SetAccount | DeleteZone | Change
 
 def named(operation: Operation) -> str | None:
     """The zone that an operation names; None: it names none that could be."""
-    if operation.resource_id is not None:
+    if operation.resource_id:
         return operation.resource_id.lower().removesuffix(".")
     try:
         return host_name(str(operation.configuration.get(DOMAIN)))
@@ -114,6 +114,8 @@ def next_step(operation: Operation, seen: Seen, settings: PowerDnsSettings) -> S
     mine = zone if zone is not None and zone.service_id == service_id else None
     mark = mine.mark if mine else None
     if operation.generation < max(seen.gone or 0, mark.generation if mark else 0):
+        if mine and mark is None:
+            return DeleteZone(mine.name)  # made by a create that the termination has overtaken
         return DriverAnswer(DriverState.STALE, reason="stale_generation")
     if mark and (body := mark.keys.get(hashed(operation.key))) is not None:
         if body != body_of(operation):
@@ -150,7 +152,7 @@ def _is_to_be_adopted(operation: Operation, seen: Seen) -> bool:
     """The name is of an import: the first operation on it makes it the service's. A service that
     was seen here already had a zone, and one that somebody else put in its place is not its."""
     return (
-        operation.resource_id is not None
+        bool(operation.resource_id)
         and seen.claim is None
         and seen.gone is None
         and seen.zone is not None
