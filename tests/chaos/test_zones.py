@@ -19,6 +19,7 @@ from workers.bootstrap import books_of
 
 pytestmark = pytest.mark.rabbitmq
 
+UNDER_WAY = "SELECT count(*) FROM operations WHERE state = 'pending'"
 # Where a worker is between its call and its record, and just before and after.
 PLACES = ("worker.after_begin", "worker.before_call", "worker.after_call", "worker.before_finish")
 
@@ -57,10 +58,7 @@ def test_worker_that_is_killed_between_call_and_record_leaves_one_zone_for_each_
         ))  # fmt: skip
         count += 20
         fleet.wait_until(
-            lambda: (
-                fleet.scalar("SELECT count(*) FROM operations WHERE state = 'pending'") > 0
-                or ended(fleet) == count
-            ),  # noqa: B023 - called in this round only
+            lambda total=count: fleet.scalar(UNDER_WAY) > 0 or ended(fleet) == total,
             TIMEOUT_SECONDS,
             "they are called",
         )
