@@ -49,6 +49,7 @@ class Service:
         end = time.monotonic() + self._patience
         answer: DriverAnswer = self._driver.perform(operation)
         while answer.state is DriverState.IN_PROGRESS:
+            assert time.monotonic() < end, "still in progress"
             self.ask(end)
             answer = self._driver.perform(operation)
         return answer

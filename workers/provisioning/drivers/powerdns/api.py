@@ -24,9 +24,15 @@ T = TypeVar("T")
 class Fault(Exception):
     """An operation ends with this answer."""
 
-    def __init__(self, state: DriverState, reason: str, words: str | None = None) -> None:
+    def __init__(
+        self,
+        state: DriverState,
+        reason: str,
+        words: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.answer = DriverAnswer(state, reason=reason, words=words)
+        self.answer = DriverAnswer(state, reason=reason, words=words, retry_after=retry_after)
 
 
 class Unprocessable(Exception):
@@ -165,12 +171,13 @@ class Conversation:
         except NotSent as error:
             raise Fault(self._undone, str(error)) from None
         except InDoubt as error:
-            raise Fault(DriverState.UNKNOWN, str(error)) from None
+            later = error.retry_after
+            raise Fault(DriverState.UNKNOWN, str(error), retry_after=later) from None
         status = answer.status
         if status in (401, 403):
             raise Fault(DriverState.PERMANENT, "unauthorized", "the API key is not accepted")
         if status in (425, 429):
-            raise Fault(self._undone, f"HTTP {status}")
+            raise Fault(self._undone, f"HTTP {status}", retry_after=answer.retry_after)
         if status == 413:
             raise Fault(DriverState.REFUSED, "zone_too_large", "larger than a request may be")
         if status in (400, 422):

@@ -11,14 +11,16 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 
 from workers.outside.http import HttpSettings
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-# Below a zone's name there is room for what the driver keeps there.
-MOST_DOMAIN_CHARACTERS = 220
+# A customer is told of it in at most 200 characters, and below it is room for what the driver keeps.
+MOST_DOMAIN_CHARACTERS = 200
+MOST_TOLD_CHARACTERS = 200
 
 
 def host_name(text: str) -> str:
@@ -114,6 +116,13 @@ class PowerDnsSettings(HttpSettings):
     parking: tuple[ParkingRecord, ...] = ()
     registry: HostName = "autorenew.invalid"
     not_sold: frozenset[HostName] = frozenset()
+
+    @field_validator("nameservers", mode="after")
+    @classmethod
+    def _can_be_told(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(", ".join(names)) > MOST_TOLD_CHARACTERS:
+            raise ValueError(f"must have at most {MOST_TOLD_CHARACTERS} characters together")
+        return names
 
     def template(self, plan: str) -> tuple[RecordTemplate, ...] | None:
         return self.templates.get(plan, self.templates.get("*"))
