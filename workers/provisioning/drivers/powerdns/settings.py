@@ -18,7 +18,7 @@ from pydantic import (
 from workers.outside.http import HttpSettings
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-# A customer is told of it in at most 200 characters, and below it is room for what the driver keeps.
+# A customer is told of it in at most 200 characters; below it is room for what the driver keeps.
 MOST_DOMAIN_CHARACTERS = 200
 MOST_TOLD_CHARACTERS = 200
 
