@@ -15,6 +15,7 @@ from autorenew.local.ports import free_port
 from schemas.books import BookUnavailable
 from schemas.values import ResourceState
 from tests.support.between import Between, Fate
+from tests.support.far_side import FarSide, answers
 from tests.support.powerdns import KEY, PowerDns, options
 from workers.conformance import DriverConformance
 from workers.conformance.drivers import Service, whole
@@ -77,6 +78,12 @@ class TestConformance(DriverConformance):
 
         with Between(server.url, fate) as between:
             yield driver_of(server, url=between.url, seconds=0.5)
+
+    @pytest.fixture
+    def busy(self, server: PowerDns) -> Iterator[Driver]:
+        """What stands before a PowerDNS may limit calls."""
+        with FarSide(answers(429, b"slow down", Retry_After="7")) as far_side:
+            yield driver_of(server, url=far_side.url)
 
     @pytest.fixture
     def unacceptable(self) -> dict[str, Any]:
@@ -408,6 +415,25 @@ class TestFaults:
         for answer in (site.does(SUSPEND, 2), site.service.ask()):
             assert (answer.state, answer.reason) == (DriverState.REFUSED, "mark_broken")
         assert site.ask() == ["192.0.2.10"]
+
+    def test_zone_that_no_request_can_hold_is_refused_and_left_as_it_is(
+        self, site: Site, server: PowerDns
+    ) -> None:
+        site.does(CREATE, 1)
+        long = " ".join(['"' + "x" * 255 + '"'] * 15)
+        for part in range(3):
+            names = [f"t{part}-{n}.{site.domain}" for n in range(200)]
+            changes = [
+                {"name": f"{name}.", "type": "TXT", "ttl": 60, "changetype": "REPLACE",
+                 "records": [{"content": long, "disabled": False}]}
+                for name in names
+            ]  # fmt: skip
+            server.api("PATCH", f"/zones/{site.domain}.", {"rrsets": changes})
+        answer = site.does(SUSPEND, 2)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "zone_too_large")
+        assert site.ask() == ["192.0.2.10"]
+        # What changes no records can still be done to it.
+        assert site.does(EXTEND, 2).state is DriverState.DONE
 
     def test_key_of_the_api_is_in_no_answer_and_no_text_of_the_settings(
         self, server: PowerDns

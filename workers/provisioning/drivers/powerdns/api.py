@@ -3,6 +3,7 @@
 Faults are raised as :class:`Fault` with the driver's answer in it.
 """
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from workers.provisioning.drivers.powerdns.zone import RRset, ZoneDocument
 
 # Lists of everything have no pages: a million zones are about 250 MB.
 MOST_BYTES = 500_000_000
+# A server may be set to take less than the usual 2 MB, but hardly less than this.
+LARGE_BYTES = 500_000
 
 T = TypeVar("T")
 
@@ -178,10 +181,11 @@ class Conversation:
             raise Fault(DriverState.PERMANENT, "unauthorized", "the API key is not accepted")
         if status in (425, 429):
             raise Fault(self._undone, f"HTTP {status}", retry_after=answer.retry_after)
-        if status == 413:
+        words = _words(answer) if status in (400, 422) else None
+        if status == 413 or (status == 400 and words is None and _is_large(body)):
             raise Fault(DriverState.REFUSED, "zone_too_large", "larger than a request may be")
         if status in (400, 422):
-            raise Unprocessable(_words(answer))
+            raise Unprocessable(words or f"HTTP {status}")
         if status not in (200, 201, 204, 404, 409):
             raise Fault(DriverState.UNKNOWN, f"HTTP {status}")
         self._has_changed |= is_change
@@ -202,11 +206,16 @@ class Conversation:
             raise Fault(DriverState.UNKNOWN, reason) from None
 
 
-def _words(answer: Answer) -> str:
+def _words(answer: Answer) -> str | None:
     try:
         return _Error.model_validate_json(answer.body).error
     except ValidationError:
-        return f"HTTP {answer.status}"
+        return None
+
+
+def _is_large(body: dict[str, Any] | None) -> bool:
+    """The server ends a request that is longer than ``webserver-max-bodysize`` with a bare 400."""
+    return body is not None and len(json.dumps(body)) > LARGE_BYTES
 
 
 def _id(name: str) -> str:
