@@ -416,6 +416,17 @@ class TestFaults:
             assert (answer.state, answer.reason) == (DriverState.REFUSED, "mark_broken")
         assert site.ask() == ["192.0.2.10"]
 
+    @pytest.mark.parametrize("name", ["", "gone."])
+    def test_registry_that_somebody_changed_is_for_a_person(
+        self, site: Site, server: PowerDns, name: str
+    ) -> None:
+        site.does(CREATE, 1)
+        entry = f"{name}{site.service.id}.autorenew.invalid"
+        server.put("autorenew.invalid", entry, "TXT", '"generation=soon"')
+        answer = site.does(SUSPEND, 2)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "mark_broken")
+        assert answer.words == entry
+
     def test_zone_that_no_request_can_hold_is_refused_and_left_as_it_is(
         self, site: Site, server: PowerDns
     ) -> None:

@@ -127,7 +127,7 @@ class PowerDnsDriver:
     async def _look(self, server: Conversation, operation: Operation) -> Seen:
         service_id, is_create = str(operation.service_id), operation.kind is OperationKind.CREATE
         claim = await self._remembered(server, service_id, "zone")
-        gone = await self._remembered(server, f"gone.{service_id}", "generation")
+        gone = await self._gone(server, service_id)
         zone = None if claim is None else await self._zone(server, claim)
         above = None
         if claim is None or (is_create and (zone is None or zone.service_id != service_id)):
@@ -136,7 +136,7 @@ class PowerDnsDriver:
                 zone = await self._zone(server, name)
             if name is not None and zone is None and is_create:
                 above = await self._above(server, name)
-        return Seen(claim, None if gone is None else int(gone), zone, above)
+        return Seen(claim, gone, zone, above)
 
     async def _do(self, server: Conversation, operation: Operation, step: Step) -> Resource | None:
         """Take a step; returns the resource if the operation is done by that."""
@@ -193,13 +193,24 @@ class PowerDnsDriver:
         ]
         await server.create(name, kind=settings.zone_kind, account=account, rrsets=rrsets, **facts)
 
+    async def _gone(self, server: Conversation, service_id: str) -> int | None:
+        """The generation of a service's last termination."""
+        name = f"gone.{service_id}"
+        generation = await self._remembered(server, name, "generation")
+        if generation is not None and not generation.isdecimal():
+            raise MarkBroken(f"{name}.{self._settings.registry}")
+        return None if generation is None else int(generation)
+
     async def _remembered(self, server: Conversation, name: str, fact: str) -> str | None:
         """A fact of the registry."""
         registry = self._settings.registry
         document = await server.zone(registry, only=f"{name}.{registry}")
         for rrset in document.rrsets if document else ():
             if rrset.type == "TXT" and rrset.records:
-                return rrset.records[0].content.strip('"').removeprefix(f"{fact}=")
+                kind, _, value = rrset.records[0].content.strip('"').partition("=")
+                if kind != fact or not value:
+                    raise MarkBroken(f"{name}.{registry}")
+                return value
         return None
 
     async def _remember(self, server: Conversation, name: str, fact: str) -> None:
