@@ -131,13 +131,11 @@ def test_adopted_zone_keeps_its_records(site: Site, server: PowerDns) -> None:
 
 
 def _theirs(rrsets: list[dict[str, Any]]) -> list[Any]:
+    def content(rrset: dict[str, Any]) -> list[tuple[str, bool]]:
+        return sorted((record["content"], record["disabled"]) for record in rrset["records"])
+
     return sorted(
-        (
-            r["name"],
-            r["type"],
-            r["ttl"],
-            sorted((x["content"], x["disabled"]) for x in r["records"]),
-        )
-        for r in rrsets
-        if "_autorenew" not in r["name"] and r["type"] != "SOA"
+        (rrset["name"], rrset["type"], rrset["ttl"], content(rrset))
+        for rrset in rrsets
+        if "_autorenew" not in rrset["name"] and rrset["type"] != "SOA"
     )
