@@ -39,9 +39,12 @@ modules=$1
 shift
 libraries=$(dirname "$modules")
 triplet=$(basename "$libraries")
-set -- "$root/lib/$triplet"/ld-linux-*.so.* "$@"
-loader=$1
-shift
+for loader in "$root/lib/$triplet" "$libraries"; do # where it is depends on the release
+    set -- "$loader"/ld-linux-*.so.* "$@"
+    loader=$1
+    shift
+    [ ! -e "$loader" ] || break
+done
 exec "$loader" --library-path "$root/lib/$triplet:$libraries" "$root/usr/sbin/pdns_server" \
     --no-config --module-dir="$modules" "$@"
 END
