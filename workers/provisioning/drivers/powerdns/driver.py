@@ -188,7 +188,7 @@ class PowerDnsDriver:
             RRset(
                 name=f"{name}.",
                 type="NS",
-                records=tuple(Record(content=f"{server}.") for server in settings.nameservers),
+                records=tuple(Record(content=f"{host}.") for host in settings.nameservers),
             ),
         ]
         await server.create(name, kind=settings.zone_kind, account=account, rrsets=rrsets, **facts)
