@@ -28,8 +28,7 @@ def selling(embedded: Callable[..., Any], server: PowerDns) -> Callable[..., Any
 
     def start(**changes: Any) -> Any:
         web = {"kind": "powerdns"} | options(server, **changes)
-        url = "http://127.0.0.1:1"
-        others = dict.fromkeys(("dedicated", "cloud", "telecom"), url)
+        others = dict.fromkeys(("dedicated", "cloud", "telecom"), "instant:")
         return embedded(drivers={"web": web}, driver_urls=others, call_seconds=5)
 
     return start

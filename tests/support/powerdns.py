@@ -156,7 +156,7 @@ class PowerDns:
             return False
 
 
-def options(server: PowerDns, **changes: Any) -> dict[str, Any]:
+def options(server: PowerDns, /, **changes: Any) -> dict[str, Any]:
     """Of a driver of this server."""
     return {
         "url": server.url,

@@ -13,7 +13,7 @@ def a_domain() -> str:
     return f"site-{uuid.uuid4().hex[:10]}.example"
 
 
-def driver_of(server: PowerDns, **changes: Any) -> PowerDnsDriver:
+def driver_of(server: PowerDns, /, **changes: Any) -> PowerDnsDriver:
     return PowerDnsDriver("web", PowerDnsDriver.Settings(**options(server, **changes)))
 
 

@@ -57,7 +57,7 @@ class TestConformance(DriverConformance):
             return Fate.LOSES_ITS_ANSWER if is_publishing(method, path) else Fate.PASSES
 
         with Between(server.url, fate) as between:
-            yield driver_of(server, url=between.url, seconds=0.5)
+            yield driver_of(server, url=between.url, seconds=2)
 
     @pytest.fixture
     def busy(self, server: PowerDns) -> Iterator[Driver]:
