@@ -19,7 +19,10 @@ from workers.bootstrap import books_of
 
 pytestmark = pytest.mark.rabbitmq
 
-UNDER_WAY = "SELECT count(*) FROM operations WHERE state = 'pending'"
+DONE_OF_THE_LAST = """
+    SELECT count(*) FROM services AS s JOIN orders AS o ON o.id = s.order_id
+    WHERE s.state = 'active' AND substr(o.key, 3)::int >= :first
+"""
 # Where a worker is between its call and its record, and just before and after.
 PLACES = ("worker.after_begin", "worker.before_call", "worker.after_call", "worker.before_finish")
 
@@ -48,21 +51,33 @@ def test_worker_that_is_killed_between_call_and_record_leaves_one_zone_for_each_
     fleet.start_worker(*UNIVERSES, threads=2, failpoints=str(folder))
     fleet.wait_for_consumers()
 
-    # When zones are ordered until they have all been visited, and the worker is killed as well
+    def sell(first: int, last: int) -> None:
+        place(
+            fleet,
+            *(
+                order(f"k-{n}", line("site", domain=f"s{n}.example"), customer=f"c-{n}")
+                for n in range(first, last)
+            ),
+        )
+
+    # When zones are ordered until they have been at all of them
     count = 0
     while not all((folder / name).exists() for name in PLACES):
         assert count < 400, [path.name for path in folder.iterdir()]
-        names = range(count, count + 20)
-        place(fleet, *(
-            order(f"k-{n}", line("site", domain=f"s{n}.example"), customer=f"c-{n}") for n in names
-        ))  # fmt: skip
+        sell(count, count + 20)
         count += 20
         fleet.wait_until(
-            lambda total=count: fleet.scalar(UNDER_WAY) > 0 or ended(fleet) == total,
-            TIMEOUT_SECONDS,
-            "they are called",
+            lambda total=count: ended(fleet) == total, TIMEOUT_SECONDS, "all orders end"
         )
-        fleet.members["worker-web"].kill()
+    # And once more, when a worker is killed while calls are under way
+    sell(count, count + 60)
+    count += 60
+    fleet.wait_until(
+        lambda: 0 < fleet.scalar(DONE_OF_THE_LAST, first=count - 60) < 60,
+        TIMEOUT_SECONDS,
+        "some are created",
+    )
+    fleet.members["worker-web"].kill()
     fleet.wait_until(lambda: ended(fleet) == count, TIMEOUT_SECONDS, "all orders end")
     fleet.wait_until_idle(TIMEOUT_SECONDS)
 
