@@ -74,8 +74,8 @@ async def read_operation(request: HttpRequest) -> dict[str, Any]:
 
 def _refuse(error: ValidationError) -> NoReturn:
     first = error.errors(include_url=False, include_input=False)[0]
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
+    name = str(first["loc"][0]) if first["loc"] else ""  # a name that is no text has none
+    if first["type"] == "extra_forbidden" or not name:
         raise Refused(400, "unknown_field", f"{name[:100]!a}: there is no such field.")
     raise Refused(400, f"bad_{name}", f"{name}: {first['msg']}.")
 
