@@ -15,6 +15,7 @@ CHARGE = "charge"
 REFUND = "refund"
 CONVERGE = "converge"
 REMIND = "remind"
+TELL = "tell"
 REQUEST = "request"
 WITHDRAW = "withdraw"
 SUSPEND = "suspend"
@@ -45,6 +46,7 @@ class Cancellation(StrEnum):
     PAYMENT = "payment"  # an order that is not paid yet, or one attempt to charge a renewal
     SERVICE = "service"  # before it was delivered; its money goes back
     EMAIL = "email"  # as one that cannot be delivered
+    TELLING = "telling"  # likewise, the e-mail about an order
     DECISION = "decision"  # what is next is decided anew; only if this is not
 
 
@@ -119,6 +121,8 @@ STEPS = {
         ),
         # Its notices are claimed by the scheduler itself.
         StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
+        # Of an order: what became of its services.
+        StepKind(TELL, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.TELLING),
     )
 }  # fmt: skip
 

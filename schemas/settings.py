@@ -130,6 +130,9 @@ class Settings(BaseSettings):
         None, description="what signed them before; its links are still opened"
     )
     link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
+    delivery_email_seconds: Seconds = Field(
+        300.0, description="how long the e-mail about an order waits for its other services"
+    )
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
     calls_at_once: int = Field(
         100, ge=1, le=5000, description="outside calls under way in a process, for each lane"

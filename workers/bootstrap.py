@@ -29,6 +29,7 @@ from workers.provisioning.drivers.port import Driver
 from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer, ThreadedMailer
+from workers.reminders.tell import TellHandler
 from workers.runtime.handlers import Handler
 from workers.runtime.retries import policy_for
 from workers.runtime.runtime import Runtime
@@ -65,7 +66,7 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
             case "billing":
                 made = _billing(settings, catalogue, clock)
             case "reminders":
-                made = [_remind(settings, catalogue, clock)]
+                made = _reminders(settings, catalogue, clock)
             case _:
                 if "converge" not in built:
                     built["converge"] = [_converge(settings, catalogue, clock)]
@@ -91,21 +92,25 @@ def _billing(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> lis
     ]
 
 
-def _remind(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
-    return RemindHandler(
-        _mailer(settings),
-        _sender(settings),
-        _links(settings),
-        catalogue,
-        clock,
-        all_services=settings.account_url or settings.need("link_base_url"),
-        policy=policy_for("mail", settings),
-    )
+def _reminders(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:
+    mailer, sender, links = _mailer(settings), _sender(settings), _links(settings)
+    all_services = settings.account_url or settings.need("link_base_url")
+    policy = policy_for("mail", settings)
+    return [
+        kind(mailer, sender, links, catalogue, clock, all_services=all_services, policy=policy)
+        for kind in (RemindHandler, TellHandler)
+    ]
 
 
 def _converge(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
     policy = policy_for("driver", settings)
-    return ConvergeHandler(drivers_of(settings), catalogue, clock, policy=policy)
+    return ConvergeHandler(
+        drivers_of(settings),
+        catalogue,
+        clock,
+        policy=policy,
+        told_after=settings.delivery_email_seconds,
+    )
 
 
 def gateways_of(settings: Settings) -> dict[str, Gateway]:

@@ -18,6 +18,7 @@ STEPS = (
     ("terminate", "billing", "destructive"),
     ("refund", "billing", "gateway"),
     ("remind", "reminders", "mail"),
+    ("tell", "reminders", "mail"),
 )
 CONVERGE = "converge"
 
@@ -98,7 +99,7 @@ CHECKS = (
         """
         SELECT 'task', t.name || ' ' || t.subject FROM tasks AS t
         WHERE NOT CASE
-            WHEN t.name = 'price' THEN EXISTS (SELECT FROM orders WHERE id = t.subject)
+            WHEN t.name IN ('price', 'tell') THEN EXISTS (SELECT FROM orders WHERE id = t.subject)
             WHEN t.name = 'charge'
                 THEN EXISTS (SELECT FROM payment_requests WHERE id = t.subject)
             WHEN t.name = 'refund'

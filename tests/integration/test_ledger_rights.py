@@ -28,6 +28,7 @@ PLACES = [
 ASKS = {
     # An operator ends a service; a customer moves, or has another address.
     "api": {("price", "orders"), ("withdraw", "billing"), ("remind", "reminders")}
+    | {("tell", "reminders")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "orders": {("charge", "billing")},
     # A renewal that cannot be quoted is asked for alone.
@@ -35,7 +36,7 @@ ASKS = {
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     # What cannot be written goes into an e-mail of its own.
     "reminders": {("remind", "reminders")},
-    "provisioning": {("refund", "billing")},
+    "provisioning": {("refund", "billing"), ("tell", "reminders")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
         ("remind", "reminders"),

@@ -13,6 +13,8 @@ from workers.outside.http import Answer, HttpCalls, HttpSettings, InDoubt, NotSe
 from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation, Resource
 
 RESOURCES_PAGE = 1000
+# What is kept of a service's details.
+MOST_DETAILS, MOST_CHARACTERS = 20, 500
 
 
 class _Said(BaseModel):
@@ -24,6 +26,7 @@ class _Said(BaseModel):
     generation: Annotated[int, Field(ge=0, strict=True)]
     resource_id: Text | None = None
     paid_until: date | None = None
+    details: Any = None
 
 
 class _Refusal(BaseModel):
@@ -108,6 +111,14 @@ class HttpDriver:
         return answer
 
 
+def _details(said: Any) -> dict[str, str]:
+    """What is text of it; nothing is refused for the rest: it decides nothing."""
+    if not isinstance(said, dict):
+        return {}
+    texts = [(k, v) for k, v in said.items() if isinstance(v, str) and v]
+    return {name[:MOST_CHARACTERS]: value[:MOST_CHARACTERS] for name, value in texts[:MOST_DETAILS]}
+
+
 # The request never reached the infrastructure itself: wrong credential, too many at once.
 _TURNED_AWAY = (401, 403, 425, 429)
 
@@ -119,7 +130,9 @@ def _read(answer: Answer, *, question: bool) -> DriverAnswer:
         except ValidationError as error:
             wrong = sorted({str(part["loc"][0]) for part in error.errors() if part["loc"]})
             return DriverAnswer(DriverState.UNKNOWN, reason=f"not understood: {', '.join(wrong)}")
-        resource = Resource(said.resource_id, said.state, said.generation, said.paid_until)
+        resource = Resource(
+            said.resource_id, said.state, said.generation, said.paid_until, _details(said.details)
+        )
         return DriverAnswer(DriverState.DONE, resource)
     try:
         code = _Refusal.model_validate_json(answer.body).code or f"HTTP {answer.status}"
