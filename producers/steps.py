@@ -16,6 +16,7 @@ REFUND = "refund"
 CONVERGE = "converge"
 REMIND = "remind"
 TELL = "tell"
+RECONCILE = "reconcile"
 REQUEST = "request"
 WITHDRAW = "withdraw"
 SUSPEND = "suspend"
@@ -119,6 +120,8 @@ STEPS = {
             CONVERGE, UNIVERSES, None, outside=True,
             cancels=Cancellation.SERVICE, by_hand=ByHand.DONE,
         ),
+        # Of a driver: what exists there beside what should.
+        StepKind(RECONCILE, UNIVERSES, None, outside=True),
         # Its notices are claimed by the scheduler itself.
         StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
         # Of an order: what became of its services.

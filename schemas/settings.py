@@ -130,6 +130,15 @@ class Settings(BaseSettings):
         None, description="what signed them before; its links are still opened"
     )
     link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
+    reconcile_seconds: float = Field(
+        86_400.0, ge=0, le=_YEAR, description="how often drivers' books are compared; 0: never"
+    )
+    reconcile_mends: list[Literal["missing", "state", "paid_until"]] = Field(
+        ["state", "paid_until"], description="which differences are mended without a person"
+    )
+    reconcile_share: float = Field(
+        0.01, ge=0, le=1, description="of a driver's services may differ for any to be mended"
+    )
     delivery_email_seconds: Seconds = Field(
         300.0, description="how long the e-mail about an order waits for its other services"
     )
@@ -179,6 +188,7 @@ class Settings(BaseSettings):
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
         "gateways", "drivers", "retries", "internal_hosts", "realms", "intake_upstreams",
+        "reconcile_mends",
         mode="before",
     )  # fmt: skip
     @classmethod

@@ -25,7 +25,9 @@ from workers.orders.price import PriceHandler
 from workers.outside import identity, registry
 from workers.outside.books import Books
 from workers.provisioning.converge import ConvergeHandler
+from workers.provisioning.differences import Kind
 from workers.provisioning.drivers.port import Driver
+from workers.provisioning.reconcile import ReconcileHandler
 from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer, ThreadedMailer
@@ -69,7 +71,7 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
                 made = _reminders(settings, catalogue, clock)
             case _:
                 if "converge" not in built:
-                    built["converge"] = [_converge(settings, catalogue, clock)]
+                    built["converge"] = _provisioning(settings, catalogue, clock)
                 made = built["converge"]
         missing = {step.task for step in steps_of(queue)} - {handler.name for handler in made}
         if missing:
@@ -102,15 +104,19 @@ def _reminders(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> l
     ]
 
 
-def _converge(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
-    policy = policy_for("driver", settings)
-    return ConvergeHandler(
-        drivers_of(settings),
-        catalogue,
-        clock,
-        policy=policy,
-        told_after=settings.delivery_email_seconds,
-    )
+def _provisioning(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:
+    drivers, policy = drivers_of(settings), policy_for("driver", settings)
+    return [
+        ConvergeHandler(
+            drivers, catalogue, clock, policy=policy, told_after=settings.delivery_email_seconds
+        ),
+        ReconcileHandler(
+            drivers,
+            mends=[Kind(kind) for kind in settings.reconcile_mends],
+            share=settings.reconcile_share,
+            policy=policy,
+        ),
+    ]
 
 
 def gateways_of(settings: Settings) -> dict[str, Gateway]:

@@ -81,7 +81,7 @@ def test_what_is_given_up_is_told_with_the_money_that_goes_back(told: Any) -> No
     give_up_all(world)
 
     (_, second) = world.mails()
-    assert second["Subject"] == "1 service n’a pas pu être livré"
+    assert second["Subject"] == "1 service n\N{RIGHT SINGLE QUOTATION MARK}a pas pu être livré"
     assert "remboursé" in plain(second)
     assert "Payé jusqu" not in plain(second)
     rows = world.database.all(TOLD)

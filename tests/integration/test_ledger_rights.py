@@ -36,10 +36,12 @@ ASKS = {
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     # What cannot be written goes into an e-mail of its own.
     "reminders": {("remind", "reminders")},
-    "provisioning": {("refund", "billing"), ("tell", "reminders")},
+    "provisioning": {("refund", "billing"), ("tell", "reminders")}
+    | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
         ("remind", "reminders"),
+        *(("reconcile", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
     },
 }
 

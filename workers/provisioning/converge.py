@@ -264,7 +264,10 @@ def _confirmed(
         state, anchor = ServiceState.ACTIVE, local_date(now, timezone)
         expires_at = local_midnight(call.period.end(anchor, call.paid_periods), timezone)
     elif operation.kind in _STATES and call.state in _DELIVERED:
-        state, at = _STATES[operation.kind], now
+        # What is suspended, and was found to be active there, is suspended since when it was.
+        is_again = operation.kind is OperationKind.SUSPEND and call.state is ServiceState.SUSPENDED
+        if not is_again or call.ask_first:
+            state, at = _STATES[operation.kind], now
     return store.ConfirmRow(
         id=subject,
         confirmed=becomes(operation.kind, call.desired),

@@ -25,7 +25,7 @@ def upgrade() -> None:
             UPDATE (sent_at, refused_at) ON order_emails TO autorenew_reminders
     """)
     op.execute("""
-        GRANT SELECT (order_id, sent_at, refused_at), UPDATE (refused_at, given_up_at)
+        GRANT SELECT (order_id, sent_at, refused_at, given_up_at), UPDATE (refused_at, given_up_at)
             ON order_emails TO autorenew_api
     """)
     op.execute("GRANT SELECT (id, customer_id) ON orders TO autorenew_reminders")
