@@ -39,6 +39,6 @@ __all__ = [
     "lane_pauses", "metadata", "notices", "operations", "order_emails", "order_lines", "orders",
     "payment_methods", "payment_requests", "plans", "policies", "prices", "recomputations",
     "reconciliations", "refunds", "rejected_documents", "renewals", "request_lines", "rollouts",
-    "routes", "rows_from_json", "sealing", "seals", "services", "sleeping_relays", "subsidiaries", "subsidiary_changes",
-    "tasks", "virtual_clock", "witnesses",
+    "routes", "rows_from_json", "sealing", "seals", "services", "sleeping_relays", "subsidiaries",
+    "subsidiary_changes", "tasks", "virtual_clock", "witnesses",
 ]  # fmt: skip

@@ -80,6 +80,12 @@ class Difference:
     why: str | None = None
     named: str | None = None
 
+    @property
+    def named_service(self) -> ServiceId:
+        """What the driver is to know an orphan by: its own id for it, or one made of its name."""
+        own = _uuid(self.named)
+        return ServiceId(own or derived_id("orphan", self.driver, self.resource_id))
+
 
 @dataclass(slots=True)
 class Found:

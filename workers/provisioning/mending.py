@@ -6,7 +6,7 @@ seen: so the service is converged from what is there, by the same steps as ever.
 
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from sqlalchemy import Connection
@@ -16,8 +16,15 @@ from producers import history, ledger
 from producers.history import Event
 from producers.steps import CONVERGE, driver_place
 from schemas.tables.bulk import Bulk
-from schemas.values import ResourceState
+from schemas.values import ResourceState, derived_id
 from workers.provisioning.differences import MENDABLE, Difference, Found, Kind, Outcome
+from workers.provisioning.drivers.port import (
+    Driver,
+    DriverAnswer,
+    DriverState,
+    Operation,
+    OperationKind,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,31 @@ def mend(
         (Event(d.service, "resource.differs", _detail(d, because)) for d in done if d.service),
     )
     return done
+
+
+async def end_orphan(driver: Driver, orphan: Difference) -> DriverAnswer:
+    """End a resource that is no service's: nobody but a person decides that.
+
+    Its generation is above what the driver shows, so that nothing older revives it.
+    """
+    service = orphan.named_service
+    operation = Operation(
+        kind=OperationKind.TERMINATE,
+        key="",
+        generation=0,
+        service_id=service,
+        customer="",
+        plan="",
+        configuration={},
+        paid_until=orphan.seen.paid_until or date.min,
+        resource_id=orphan.resource_id,
+    )
+    seen = await driver.ask(operation)
+    if seen.state is not DriverState.DONE:
+        return seen
+    generation = (seen.resource.generation if seen.resource else 0) + 1
+    key = str(derived_id("orphan", orphan.driver, orphan.resource_id, generation))
+    return await driver.perform(replace(operation, key=key, generation=generation))
 
 
 def _chosen(
