@@ -10,10 +10,10 @@ from prometheus_client import REGISTRY
 
 from autorenew.cli import main
 from producers import ledger
+from producers.control import suspending
 from producers.scheduler.reconciling import Reconciliations, subject_of
 from producers.steps import RECONCILE, driver_place
 from schemas.catalogue.store import CatalogueCache
-from tests.integration.test_suspending import suspend
 from tests.support.given import line, order, wait_until
 
 
@@ -24,7 +24,9 @@ def world(life: Any) -> Any:
     world.order(line("site", quantity=3), line("server"))
     world.send(order("k-2", line("site"), customer="bob"))
     (theirs,) = (s for s in world.services() if s.customer_id == "bob")
-    suspend(world, theirs)
+    with world.fleet.engine("api").begin() as tx:
+        catalogue, now = CatalogueCache().current(tx), world.fleet.clock.now()
+        suspending.suspend(tx, [theirs.id], "abuse", catalogue, now)
     world.fleet.settle(30)
     settle_down(world)
     return world
