@@ -48,6 +48,16 @@ Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", to_lower=
 Options = dict[str, Secret[dict[str, Any]]]
 
 
+class BreakerSettings(BaseModel):
+    """When a lane is opened because its far side fails, and how often it is tried then."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    failures: Annotated[int, Field(ge=2, le=20)] = 10
+    seconds: Seconds = 5.0
+    cap_seconds: Seconds = 300.0
+
+
 class RetrySettings(BaseModel):
     """How what failed at one kind of far side is tried again; what is left out is as for all."""
 
@@ -174,12 +184,15 @@ class Settings(BaseSettings):
     order_charge_delays: list[Delay] = Field(
         [60.0, 600.0], description="seconds between the charges of an order that is declined"
     )
-    retry_base_seconds: Seconds = Field(5.0, description="backoff of the first retry")
-    retry_cap_seconds: Seconds = 3600.0
-    retry_attempts: int = Field(8, ge=1, description="failures until a person decides")
-    retries: dict[Literal["gateway", "driver", "mail"], RetrySettings] = Field(
-        {"mail": RetrySettings(attempts=24)},
-        description='the same for one kind of far side: {"mail": {"attempts": 24}}',
+    retry_base_seconds: Seconds = Field(60.0, description="backoff of the first retry")
+    retry_cap_seconds: Seconds = 6 * 3600.0
+    retry_attempts: int = Field(24, ge=1, description="failures until a person decides")
+    retries: dict[str, RetrySettings] = Field(
+        {},
+        description='the same for a kind of far side, or for a reason: {"mail": {"attempts": 40}}',
+    )
+    breaker: BreakerSettings = Field(
+        BreakerSettings(), description="when the lane of a far side that fails is opened"
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"

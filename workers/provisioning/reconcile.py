@@ -12,6 +12,7 @@ from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.steps import RECONCILE
 from schemas.tables.bulk import Bulk
 from workers.outside.attempts import DONE, Meaning, settle
+from workers.outside.health import GOOD, Health
 from workers.provisioning import differences, mending
 from workers.provisioning.differences import Found, Kind
 from workers.provisioning.drivers.port import Driver
@@ -90,6 +91,11 @@ class ReconcileHandler:
         return await differences.look(
             call.engine, call.driver, self._drivers[call.driver], share=self._share
         )
+
+    def health(self, call: Look, answer: Found) -> Health | None:
+        if answer.outcome is differences.Outcome.UNAVAILABLE:
+            return Health(False, answer.why or "")
+        return GOOD
 
     async def close(self) -> None:
         for driver in self._drivers.values():

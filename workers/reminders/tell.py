@@ -27,9 +27,10 @@ from schemas.tables import order_emails
 from schemas.tables.bulk import insert
 from schemas.values import RenewalMode, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning, settle
+from workers.outside.health import Health
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, Situation, compose
 from workers.reminders.remind import meaning_of
-from workers.reminders.smtp import MailAnswer, Mailer, MailState
+from workers.reminders.smtp import MailAnswer, Mailer, MailState, health_of
 from workers.runtime.retries import RetryPolicy
 
 _ORDERS = text("""
@@ -173,6 +174,9 @@ class TellHandler:
         if isinstance(call.message, MailAnswer):
             return call.message
         return await self._mailer.perform(call.message)
+
+    def health(self, call: Letter, answer: MailAnswer) -> Health | None:
+        return None if isinstance(call.message, MailAnswer) else health_of(answer)
 
     async def close(self) -> None:
         await self._mailer.close()

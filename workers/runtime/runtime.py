@@ -27,7 +27,9 @@ from schemas.clock import Clock
 from schemas.database import is_circumstance, is_data_error, is_too_slow
 from schemas.errors import AutorenewError, DataError, first_line
 from schemas.settings import Settings
-from workers.outside.calls import Answered, Calls, run_now
+from workers.outside import health
+from workers.outside.calls import Answered, Calls, LaneOpen, run_now
+from workers.outside.health import Breakers, Health, Verdict
 from workers.runtime.handlers import DatabaseHandler, Handler, OutsideHandler, Witnessing
 from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.retries import RetryPolicy, jittered
@@ -71,8 +73,13 @@ class Runtime:
             settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
         )
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
+        self._breakers = Breakers(engine, settings.breaker)
         self._calls = Calls(
-            self._record, self._heartbeat, at_once=settings.calls_at_once, broken=broken
+            self._record,
+            self._heartbeat,
+            at_once=settings.calls_at_once,
+            is_open=self._breakers.is_open,
+            broken=broken,
         )
         self._end: float | None = None
 
@@ -198,6 +205,8 @@ class Runtime:
             _do_not_spin(error)
         if not calls:
             self._heartbeat.drop(claim)
+            if claim.is_probe:
+                self._breakers.probe_again(claim.lane)
             return 0
         failpoint("worker.before_call")
         under_way = claim.subset(subject for subject, _ in calls)
@@ -395,9 +404,11 @@ class Runtime:
         tasks = sorted((t for claim, _ in parts for t in claim.tasks), key=lambda t: t.subject)
         together = replace(first, tasks=tuple(tasks))
         by_subject = {answer[0]: answer for _, answers in parts for answer in answers}
+        verdicts, spared = self._observe(handler, parts)
 
         def record(tx: Connection, some: Claim) -> Outcome:
-            return handler.record(tx, some, [by_subject[subject] for subject in some.subjects])
+            outcome = handler.record(tx, some, [by_subject[subject] for subject in some.subjects])
+            return health.spared(outcome, spared) if spared else outcome
 
         def finish(tx: Connection, _part: Claim, outcome: Outcome) -> None:
             self._finish(tx, [claim for claim, _ in parts], outcome)
@@ -408,8 +419,28 @@ class Runtime:
             self._count(first, outcome)
 
         self._transact(together, record, finish, done)
+        for verdict in verdicts:
+            self._breakers.act(verdict)
         if isinstance(handler, Witnessing):
             self._remember(handler, [answer[1] for _, answers in parts for answer in answers])
+
+    def _observe(
+        self,
+        handler: OutsideHandler[Any, Any],
+        parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
+    ) -> tuple[list[Verdict], set[uuid.UUID]]:
+        """What answers say of their lanes, and which subjects failed for an open one's sake."""
+        verdicts, spared = [], set()
+        for claim, answers in parts:
+            seen: list[tuple[uuid.UUID, Health]] = []
+            for subject, call, answer in answers:
+                if (found := handler.health(call, answer)) is not None:
+                    seen.append((subject, found))
+            verdict = self._breakers.observe(claim, seen)
+            verdicts.append(verdict)
+            if verdict.is_open:
+                spared |= {subject for subject, found in seen if not found.is_good}
+        return verdicts, spared
 
     def _remember(self, handler: Witnessing[Any], calls: Sequence[Any]) -> None:
         try:
@@ -477,7 +508,7 @@ def _halves(claim: Claim) -> tuple[Claim, Claim]:
 
 
 def _is_circumstance(error: Exception) -> bool:
-    return is_circumstance(error) or isinstance(error, OSError)
+    return is_circumstance(error) or isinstance(error, OSError | LaneOpen)
 
 
 def _do_not_spin(error: Exception) -> None:
