@@ -307,7 +307,7 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
 
 
 def _fact(name: str, value: str, wording: Wording) -> str:
-    known = name if name in wording.sentences["fact"] else "other"
+    known = name if name in wording.sentences["fact"] else "any"
     return wording.say("fact", known, name=_line(name, 60), value=_line(value))
 
 
