@@ -3,7 +3,7 @@ that hold a secret also from the file that ``AUTORENEW_…_FILE`` names."""
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from schemas import broker_urls
 from schemas.errors import ConfigurationError
+from schemas.reasons import REASONS, CalledKind
 from schemas.secrecy import placeholder, weakness
 from schemas.secret_files import SettingsFromFiles
 from schemas.urls import (
@@ -53,7 +54,7 @@ class BreakerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    failures: Annotated[int, Field(ge=2, le=20)] = 10
+    failures: Annotated[int, Field(ge=2, le=1000)] = 10
     seconds: Seconds = 5.0
     cap_seconds: Seconds = 300.0
 
@@ -200,9 +201,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
-        "gateways", "drivers", "retries", "internal_hosts", "realms", "intake_upstreams",
-        "reconcile_mends",
-        mode="before",
+        "gateways", "drivers", "retries", "breaker", "internal_hosts", "realms",
+        "intake_upstreams", "reconcile_mends", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -211,6 +211,17 @@ class Settings(BaseSettings):
                 return json.loads(value)
             except (ValueError, RecursionError):
                 raise ValueError("is not JSON") from None
+        return value
+
+    @field_validator("retries", mode="after")
+    @classmethod
+    def _of_what_is_known(cls, value: dict[str, RetrySettings]) -> dict[str, RetrySettings]:
+        known = {*get_args(CalledKind), *REASONS}
+        if unknown := sorted(value.keys() - known):
+            raise ValueError(
+                f"there is no kind of far side and no reason {', '.join(unknown)}; there are"
+                f" {', '.join(sorted(known))}"
+            )
         return value
 
     @field_validator("log_level", mode="before")

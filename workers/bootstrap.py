@@ -32,7 +32,6 @@ from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer, ThreadedMailer
 from workers.reminders.tell import TellHandler
-from workers.runtime import retries
 from workers.runtime.handlers import Handler
 from workers.runtime.retries import policy_for
 from workers.runtime.runtime import Runtime
@@ -59,7 +58,6 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
         ConfigurationError: something that a queue needs is missing or wrong.
         RuntimeError: a step has no handler.
     """
-    retries.check(settings)
     catalogue = CatalogueCache()
     built: dict[str, list[Handler]] = {}  # one converge for all universes of a process
     chosen = {}

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, text
 
 from producers.control import lanes, naming
 from producers.control.naming import UnknownName
-from producers.reasons import REASONS
 from producers.steps import QUEUES, STEPS
+from schemas.reasons import REASONS
 
 
 class State(StrEnum):

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from sqlalchemy import Engine
@@ -26,8 +26,7 @@ from schemas.values import OpenCause
 
 log = logging.getLogger(__name__)
 
-# Answers that are looked at, and the share of bad ones among them that opens a lane.
-WINDOW = 20
+# Of the last answers, twice as many as have to be bad, the share of bad ones that opens a lane.
 SHARE = 0.8
 # So many different subjects must have met them: one that always fails closes nobody else's door.
 SUBJECTS = 3
@@ -79,7 +78,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Watched:
-    answers: deque[tuple[uuid.UUID, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    answers: deque[tuple[uuid.UUID, bool]]
     open_until: float = 0.0
 
 
@@ -106,7 +105,10 @@ class Breakers:
         reason = bad[-1].reason if bad else ""
         lane, queue = claim.lane, claim.queue
         with self._lock:
-            watched = self._lanes.setdefault(lane, _Watched())
+            watched = self._lanes.get(lane)
+            if watched is None:
+                window = deque[tuple[uuid.UUID, bool]](maxlen=2 * self._settings.failures)
+                watched = self._lanes[lane] = _Watched(window)
             if claim.is_probe and seen:
                 watched.answers.clear()
                 if not bad:

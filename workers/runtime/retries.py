@@ -2,20 +2,16 @@
 
 There is one for all reasons; settings change it for a kind of far side (payment gateways,
 infrastructures, mail servers) or for one reason. What is refused fails at once
-(``producers.reasons``). Charging an order or a renewal again after a *decline* is no retry of a
+(``schemas.reasons``). Charging an order or a renewal again after a *decline* is no retry of a
 call: orders have ``order_charge_delays``, renewals the ``charges`` of their life-cycle policy.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 from producers.ledger import ClaimedTask, Failure, Retry
-from producers.reasons import AT_ONCE, REASONS, class_of
-from schemas.errors import ConfigurationError
+from schemas.reasons import AT_ONCE, REASONS, CalledKind, class_of
 from schemas.settings import RetrySettings, Settings
-
-FarSideKind = Literal["gateway", "driver", "mail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ def jittered(retry: Retry, random: float) -> Retry:
     return replace(retry, delay=random * retry.delay, jitter=False) if retry.jitter else retry
 
 
-def policy_for(kind: FarSideKind, settings: Settings) -> RetryPolicy:
+def policy_for(kind: CalledKind, settings: Settings) -> RetryPolicy:
     """The policy of a kind of far side: what is set for a reason, for the kind, or for all."""
     for_all = RetryPolicy(
         settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
@@ -77,16 +73,3 @@ def _changed(policy: RetryPolicy, change: RetrySettings) -> RetryPolicy:
         cap=change.cap_seconds or policy.cap,
         attempts=change.attempts or policy.attempts,
     )
-
-
-def check(settings: Settings) -> None:
-    """
-    Raises:
-        ConfigurationError: a policy is set for something that is no kind and no reason.
-    """
-    known = {*get_args(FarSideKind), *REASONS}
-    if unknown := sorted(settings.retries.keys() - known):
-        raise ConfigurationError(
-            f"AUTORENEW_RETRIES: no kind of far side and no reason {', '.join(unknown)}; there are"
-            f" {', '.join(sorted(known))}"
-        )

@@ -5,6 +5,9 @@ or a driver of another package may add reasons: those are transient.
 """
 
 from enum import StrEnum
+from typing import Literal
+
+CalledKind = Literal["gateway", "driver", "mail"]
 
 
 class FailureClass(StrEnum):
