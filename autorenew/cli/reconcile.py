@@ -106,7 +106,7 @@ def infrastructure(
         raise AutorenewError(f"no driver {', '.join(unknown)} is configured; there are {known}")
     kinds = differences.MENDABLE if mend else ()
 
-    async def look() -> list[tuple[Found, list[Difference]]]:
+    async def look() -> "list[tuple[Found, list[Difference]]]":
         looked = []
         for name in names or sorted(drivers):
             driver = drivers[name]

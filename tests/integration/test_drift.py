@@ -33,10 +33,10 @@ def world(life: Any) -> Any:
 
 
 def settle_down(world: Any) -> None:
-    """As if nothing had been done for an hour."""
+    """As if nothing had been done for a while."""
     world.database.run(
-        "UPDATE operations SET started_at = started_at - interval '1 hour',"
-        " ended_at = ended_at - interval '1 hour'"
+        "UPDATE operations SET started_at = started_at - interval '20 minutes',"
+        " ended_at = ended_at - interval '20 minutes'"
     )
 
 
