@@ -32,6 +32,8 @@ from workers.provisioning.drivers.port import (
 SETTLED_SECONDS = 600.0
 # So few are never too many.
 FEW = 10
+# More are not kept: whose list it is that differs so much is no question of single services.
+MOST = 20_000
 PAGE = 5000
 ASKED_AT_ONCE = 8
 
@@ -160,6 +162,9 @@ async def look(engine: Engine, name: str, driver: Driver, *, share: float) -> Fo
     except BookUnavailable as error:
         found.outcome, found.why = Outcome.UNAVAILABLE, str(error)
         return found
+    except _TooMany:
+        found.outcome, found.why = Outcome.TOO_MANY, f"it differs in more than {MOST} resources"
+        return found
     found.services = sides.services
     found.differences = await asyncio.to_thread(sides.at_rest)
     most = max(FEW, int(share * found.services))
@@ -172,6 +177,10 @@ async def look(engine: Engine, name: str, driver: Driver, *, share: float) -> Fo
     if found.differences:
         found.outcome = Outcome.DIFFERENCES
     return found
+
+
+class _TooMany(Exception):
+    pass
 
 
 class _Sides:
@@ -262,6 +271,8 @@ class _Sides:
                 ours_until=row.confirmed_until,
             )
         self._differences.append(difference)
+        if len(self._differences) > MOST:
+            raise _TooMany
 
 
 def difference_of(row: Any, seen: Resource) -> Kind | None:
