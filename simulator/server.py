@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -101,7 +102,7 @@ class Simulator:
                 _check(body, name, str)
 
         def act() -> tuple[int, dict[str, Any]]:
-            return 200, self.store.operate(driver, service_id, kind, body)
+            return 200, _with_details(self.store.operate(driver, service_id, kind, body))
 
         def check() -> None:
             self.store.check_generation(service_id, body["generation"])
@@ -198,7 +199,7 @@ class Simulator:
         self._was_asked(request.path_params["service_id"])
         if resource is None:
             raise Refused(404, "not_found")
-        return JSONResponse(resource)
+        return JSONResponse(_with_details(resource))
 
     def _was_asked(self, what: str) -> None:
         event = self._asked.pop(what, None)
@@ -224,6 +225,17 @@ class Simulator:
 
     async def _health(self, _request: HttpRequest) -> Response:
         return JSONResponse({"state": "up"})
+
+
+def _with_details(resource: dict[str, Any]) -> dict[str, Any]:
+    """A resource with what a customer is told of it, made up from its name."""
+    name = resource["resource_id"]
+    if name is None:
+        return resource
+    number = zlib.crc32(name.encode())
+    # Addresses for documentation (RFC 3849).
+    address = f"2001:db8::{number >> 16:x}:{number & 0xFFFF:x}"
+    return resource | {"details": {"name": f"{name}.example.net", "address": address}}
 
 
 def _about(body: dict[str, Any], state: str, **more: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import zlib
 from typing import Any, NamedTuple
 
 _SCHEMA = """
@@ -46,14 +45,6 @@ class Request(NamedTuple):
     @property
     def content(self) -> tuple[str, str, str]:
         return self.operation, self.subject, json.dumps(self.body, sort_keys=True)
-
-
-def _details(resource_id: str) -> dict[str, str]:
-    """What a customer is told of it, made up from its name."""
-    number = zlib.crc32(resource_id.encode())
-    # Addresses for documentation (RFC 3849).
-    address = f"2001:db8::{number >> 16:x}:{number & 0xFFFF:x}"
-    return {"name": f"{resource_id}.example.net", "address": address}
 
 
 class Store:
@@ -134,7 +125,7 @@ class Store:
             (service_id,),
         ).fetchone()
         names = ("resource_id", "state", "paid_until", "generation")
-        return dict(zip(names, row, strict=True)) | {"details": _details(row[0])} if row else None
+        return dict(zip(names, row, strict=True)) if row else None
 
     def check_generation(self, service_id: str, generation: int) -> None:
         """Refuse a generation older than the newest one seen, also for a repeated request."""

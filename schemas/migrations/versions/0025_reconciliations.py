@@ -25,7 +25,7 @@ def upgrade() -> None:
     """)
     op.execute("GRANT SELECT ON reconciliations TO autorenew_readonly")
     op.execute("""
-        GRANT SELECT (driver, id, asked_at), INSERT (driver, id), UPDATE (asked_at)
+        GRANT SELECT (driver, asked_at), INSERT (driver, id), UPDATE (asked_at)
             ON reconciliations TO autorenew_scheduler
     """)
     op.execute("""
