@@ -324,7 +324,11 @@ class Settings(BaseSettings):
                 url = chosen.get("url")
                 if not isinstance(url, str) or not url.startswith("http://"):
                     continue
-                has_secret = group == "gateways" or "token" in chosen or urlsplit(url).username
+                has_secret = (
+                    group == "gateways"
+                    or chosen.keys() & {"token", "key", "secret"}
+                    or urlsplit(url).username
+                )
                 if has_secret and (host := in_the_clear(url, internal)):
                     yield f"{group.upper()}[{name!r}]", host, "https://"
 
@@ -375,9 +379,10 @@ class Settings(BaseSettings):
             yield f"AUTORENEW_DRIVER_TOKENS[{name!r}]", token.get_secret_value()
         for group in ("gateways", "drivers"):
             for name, options in getattr(self, group).items():
-                token = options.get_secret_value().get("token")
-                if isinstance(token, str):
-                    yield f"AUTORENEW_{group.upper()}[{name!r}]: token", token
+                for option in ("token", "secret"):
+                    secret_of_it = options.get_secret_value().get(option)
+                    if isinstance(secret_of_it, str):
+                        yield f"AUTORENEW_{group.upper()}[{name!r}]: {option}", secret_of_it
 
     @model_validator(mode="after")
     def _time_to_drain(self) -> "Settings":
