@@ -46,7 +46,7 @@ def far(world: Any, statement: str, *values: Any) -> None:
 
 def resources(world: Any) -> list[tuple[str, str, str]]:
     rows = world.fleet.simulator.simulator.store.resources(0, 100)
-    return sorted((r["service_id"], r["state"], r["paid_until"]) for r in rows)
+    return sorted(((r["service_id"], r["state"], r["paid_until"]) for r in rows), key=str)
 
 
 def look(world: Any, driver: str = "web", universe: str = "web") -> Any:
