@@ -73,6 +73,19 @@ left_out = Counter(
     "Services that were left out of an e-mail, because nothing can be written about them.",
     ["reason"],
 )
+reconciliations = Counter(
+    "autorenew_reconciliations_total", "Drivers' books that were compared.", ["driver", "outcome"]
+)
+reconciled_differences = Counter(
+    "autorenew_reconciled_differences_total",
+    "What a driver's book had otherwise than it should be.",
+    ["driver", "difference"],
+)
+mended_resources = Counter(
+    "autorenew_mended_resources_total",
+    "Services that are converged again because a driver's book differed.",
+    ["driver"],
+)
 sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
 carried_over = Counter(

@@ -95,6 +95,7 @@ class Embedded:
             **{
                 "calls_at_once": 4,
                 "sweep_seconds": 0.05,
+                "delivery_email_seconds": 0.3,
                 "smtp_url": self.mailbox.url,
                 "mail_from": "billing@example.com",
                 "link_base_url": "https://example.com",

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from monitoring.audit import (
     credits,
     customers,
+    deliveries,
     far_side,
     history,
     invoices,
@@ -46,7 +47,7 @@ RECHECK_SECONDS = 1.0
 # A further kind of check is one more module here.
 AREAS = (
     orders, requests, money, invoices, credits, numbers, services, periods, renewals, steps,
-    ledger, mails, customers, history, times, seals,
+    ledger, mails, deliveries, customers, history, times, seals,
 )  # fmt: skip
 CHECKS: tuple[Check, ...] = tuple(check for area in AREAS for check in area.CHECKS)
 # With the far sides' books. Two books cannot be read at one moment: what differs is looked at

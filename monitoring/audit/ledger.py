@@ -18,8 +18,10 @@ STEPS = (
     ("terminate", "billing", "destructive"),
     ("refund", "billing", "gateway"),
     ("remind", "reminders", "mail"),
+    ("tell", "reminders", "mail"),
 )
-CONVERGE = "converge"
+# On their universe's queue, in their driver's lane.
+OF_DRIVERS = ("converge", "reconcile")
 
 # Parameters of the statements below.
 PLACES: dict[str, Any] = {
@@ -89,8 +91,13 @@ CHECKS = (
         LEFT JOIN unnest(CAST(:names AS text[]), CAST(:queues AS text[]), CAST(:lanes AS text[]))
             AS p(name, queue, lane) ON p.name = t.name
         LEFT JOIN services AS s ON t.name = 'converge' AND s.id = t.subject
-        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe)
-           OR t.lane IS DISTINCT FROM coalesce(p.lane, 'driver:' || s.driver)""",
+        LEFT JOIN (
+            SELECT c.id, c.driver, min(a.universe) AS universe
+            FROM reconciliations AS c JOIN plans AS a ON a.driver = c.driver
+            GROUP BY c.id, c.driver) AS r ON t.name = 'reconcile' AND r.id = t.subject
+        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe, r.universe)
+           OR t.lane IS DISTINCT FROM
+            coalesce(p.lane, 'driver:' || coalesce(s.driver, r.driver))""",
     ),
     sql(
         "ledger.subjects",
@@ -98,7 +105,7 @@ CHECKS = (
         """
         SELECT 'task', t.name || ' ' || t.subject FROM tasks AS t
         WHERE NOT CASE
-            WHEN t.name = 'price' THEN EXISTS (SELECT FROM orders WHERE id = t.subject)
+            WHEN t.name IN ('price', 'tell') THEN EXISTS (SELECT FROM orders WHERE id = t.subject)
             WHEN t.name = 'charge'
                 THEN EXISTS (SELECT FROM payment_requests WHERE id = t.subject)
             WHEN t.name = 'refund'
@@ -107,6 +114,8 @@ CHECKS = (
             WHEN t.name = 'remind' THEN EXISTS (SELECT FROM emails WHERE id = t.subject)
             WHEN t.name IN ('converge', 'withdraw', 'suspend', 'terminate')
                 THEN EXISTS (SELECT FROM services WHERE id = t.subject)
+            WHEN t.name = 'reconcile'
+                THEN EXISTS (SELECT FROM reconciliations WHERE id = t.subject)
             ELSE true END""",
     ),
     # Of defaults of an hour at most; whoever sets longer ones is told.

@@ -67,7 +67,9 @@ CHECKS = (
                 WHEN o.kind = 'terminate' THEN s.confirmed = 'absent'
                 ELSE s.order_id IS NULL OR s.confirmed = 'absent' END
             OR s.confirmed <> 'absent' AND (s.confirmed_until IS NULL
-                OR s.confirmed_until < p.until))""",
+                OR s.confirmed_until < p.until))
+          -- What was found to be otherwise is converged again.
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
     ),
     sql(
         "services.calls",

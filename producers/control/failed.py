@@ -293,6 +293,24 @@ def _give_up_email(
     )
 
 
+_GIVE_UP_TELLING = text("""
+    UPDATE order_emails SET refused_at = coalesce(refused_at, :now), given_up_at = :now
+    WHERE order_id = :id AND sent_at IS NULL AND given_up_at IS NULL RETURNING order_id
+""")
+
+
+def _give_up_telling(
+    tx: Connection, name: str, subject: uuid.UUID, _catalogue: Catalogue, now: datetime
+) -> None:
+    """What else became of the order is told in the next e-mail."""
+    parameters = {"id": subject, "now": now}
+    if tx.execute(_GIVE_UP_TELLING, parameters).first() is None:
+        raise CannotCancel(f"no e-mail about the order {subject} waits to be sent: retry it")
+    _hold(tx, name, subject)
+    ledger.retry(tx, name, [subject])
+    history.record(tx, [Event(subject, "delivery.refused", {"reason": "given_up"})])
+
+
 _CONCERNED = text("SELECT id FROM services WHERE id = :id OR next_subject = :id ORDER BY id")
 
 
@@ -323,5 +341,6 @@ _CANCELLING: dict[
     Cancellation.PAYMENT: _give_up_payment,
     Cancellation.SERVICE: _give_up_service,
     Cancellation.EMAIL: _give_up_email,
+    Cancellation.TELLING: _give_up_telling,
     Cancellation.DECISION: _decide_anew,
 }

@@ -24,6 +24,7 @@ from producers.loop import Loop
 from producers.renewals import next_steps
 from producers.scheduler.changes import Changes, carry_over
 from producers.scheduler.notices import claim_notices
+from producers.scheduler.reconciling import Reconciliations
 from producers.scheduler.sealing import Sealer
 from producers.steps import DESTRUCTIVE, STEPS
 from schemas import locks
@@ -61,6 +62,7 @@ class Scheduler:
         self._loop = Loop("scheduler", self._round)
         self._changes = Changes(engine)
         self._sealer = Sealer(engine)
+        self._reconciliations = Reconciliations(engine, catalogue, settings.reconcile_seconds)
         self._witness = Witness()
         self._snapshot_on: date | None = None
         self._parts = 1
@@ -113,6 +115,7 @@ class Scheduler:
         self._parts = 1
         self._take_snapshot(now)
         self._sealer.seal()
+        self._reconciliations.ask()
         self._show(paused)
         return found
 

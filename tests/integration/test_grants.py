@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,9 @@ from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.renewals import next_steps
-from schemas.catalogue.store import CatalogueCache
+from producers.steps import UNIVERSES
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import CatalogueCache, save
 from schemas.clock import SystemClock
 from schemas.tables import ROLES
 from schemas.tables.bulk import Bulk
@@ -33,7 +35,7 @@ from schemas.virtual_clock import VirtualClock
 from tests.conftest import Database
 from tests.integration.test_importing import ndjson, row
 from tests.integration.test_renewals import DECLINE, accepts, declines
-from tests.support import moving
+from tests.support import given, moving
 from tests.support.given import body, line, order
 from tests.support.life import Life
 from tests.support.operators import give_up
@@ -43,8 +45,10 @@ from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
 from workers.outside import identity
+from workers.provisioning import differences, mending
+from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
-from workers.reminders import remind
+from workers.reminders import remind, tell
 
 Statement = tuple[str, Any]
 
@@ -58,6 +62,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
         naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET, breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
+        failed._GIVE_UP_TELLING,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -70,12 +75,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
-        remind._leave_out, tasks._ENQUEUE, *BREAKER,
+        remind._leave_out, tasks._ENQUEUE, tell._REFUSED, *BREAKER,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
-        identity._WRITE, identity._READ, *BREAKER,
+        identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
+        reconciled._END, differences._NOW, differences._BY_NAME, differences._BY_ID,
+        differences._THERE, differences._AT_REST,
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
@@ -90,6 +97,9 @@ RARELY_ASKED = {
     ("autorenew_billing", "refund", "billing"),
     ("autorenew_billing", "request", "billing"),
     ("autorenew_reminders", "remind", "reminders"),
+    ("autorenew_api", "tell", "reminders"),
+    *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
+    *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
 # Values of parameters; a list of UUIDs for those that are not here.
 SAMPLES = {
@@ -97,6 +107,8 @@ SAMPLES = {
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
+    **dict.fromkeys(("settled", "every"), 1.0),
+    "driver": "x", "after": UUID(int=1),
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
@@ -175,6 +187,9 @@ def live(world: Life) -> None:
         if role not in ("relay", "readonly"):
             with world.fleet.engine(role).connect() as tx:
                 CatalogueCache().current(tx)
+    subsidiaries = [replace(given.FR, delivery_emails=True), given.IE]
+    with world.fleet.owner.begin() as tx:
+        save(tx, Catalogue(subsidiaries, [given.TERMS], given.CATALOGUE.plans.values()))
     faults = world.fleet.simulator.simulator.faults
     first = world.order(line("site", quantity=2), line("server"), line("vm"), line("phone"))
     faults.add(DECLINE | {"customer": "bob"})
