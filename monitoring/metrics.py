@@ -75,6 +75,16 @@ left_out = Counter(
 )
 sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
+bulk_operations = Counter(
+    "autorenew_bulk_operations_total",
+    "Bulk operations that came to an end by themselves.",
+    ["kind", "state"],
+)
+bulk_tasks = Counter(
+    "autorenew_bulk_tasks_total",
+    "Failed tasks that bulk operations sent, and how they ended.",
+    ["kind", "outcome"],
+)
 carried_over = Counter(
     "autorenew_carried_over_services_total",
     "Services that a change of their subsidiary was carried over to.",
@@ -109,6 +119,12 @@ def intake_waiting() -> Gauge:
 def lanes_paused() -> Gauge:
     """Created in a scheduler only, so that no other process shows it."""
     return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
+
+
+@cache
+def bulk_operations_open() -> Gauge:
+    """Created in a scheduler only, so that no other process shows it."""
+    return Gauge("autorenew_bulk_operations_open", "Bulk operations that have not ended.")
 
 
 @cache

@@ -12,6 +12,7 @@ from schemas.tables.billing import (
     refunds,
     request_lines,
 )
+from schemas.tables.bulk_operations import bulk_operations, bulk_tasks
 from schemas.tables.catalogue import (
     catalogue_version,
     contracts,
@@ -33,8 +34,8 @@ from schemas.tables.reminders import emails, notices
 from schemas.tables.services import operations, renewals, services
 
 __all__ = [
-    "ROLES", "agreements", "batches", "catalogue_version", "charges", "contracts",
-    "credit_note_lines", "credit_notes", "customers", "destructions", "emails", "enqueuers",
+    "ROLES", "agreements", "batches", "bulk_operations", "bulk_tasks", "catalogue_version", "charges",
+    "contracts", "credit_note_lines", "credit_notes", "customers", "destructions", "emails", "enqueuers",
     "events", "far_sides", "forecasts", "heartbeat", "invoice_lines", "invoice_series", "invoices",
     "lane_pauses", "metadata", "notices", "operations", "order_lines", "orders", "payment_methods",
     "payment_requests", "plans", "policies", "prices", "recomputations", "refunds",
