@@ -251,9 +251,7 @@ def list_operations(
 
 def _operation(row: Any) -> BulkOperation:
     values = {field.name: getattr(row, field.name) for field in fields(BulkOperation)}
-    return BulkOperation(
-        **{**values, "kind": BulkKind(row.kind), "state": BulkState(row.state)}
-    )
+    return BulkOperation(**{**values, "kind": BulkKind(row.kind), "state": BulkState(row.state)})
 
 
 _NOT_DONE = text("""
@@ -295,5 +293,3 @@ def stop(tx: Connection, id: uuid.UUID) -> BulkOperation:
         raise NoBulkOperation(f"bulk operation {id} is not running: {operation.state}")
     history.record(tx, [Event(id, "bulk.stopped", {"sent": operation.sent})])
     return operation
-
-

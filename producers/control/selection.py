@@ -67,7 +67,7 @@ class Filters:
         customer, order, service: what it is about, by its id, or key.
         upstream: whose order keys are meant; needed where several use the same.
         older_than: since it first failed; of one that did not, since it was ready.
-        since: it has failed, or became ready, at this moment or later.
+        since: it has failed, or became ready, at this moment or later; or within this time.
     """
 
     names: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Filters:
     service: str | None = None
     upstream: str | None = None
     older_than: timedelta | None = None
-    since: datetime | None = None
+    since: datetime | timedelta | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is filtered by; whose order keys are meant filters nothing."""
@@ -162,6 +162,8 @@ FITS = """
       AND (CAST(:older_than AS float8) IS NULL OR coalesce(t.first_failed_at, t.run_at)
            < clock_timestamp() - make_interval(secs => :older_than))
       AND (CAST(:since AS timestamptz) IS NULL OR t.run_at >= :since)
+      AND (CAST(:within AS float8) IS NULL
+           OR t.run_at >= clock_timestamp() - make_interval(secs => :within))
       AND (CAST(:plan AS text) IS NULL OR CASE t.name WHEN 'converge'
            THEN EXISTS (SELECT FROM services AS s WHERE s.id = t.subject AND s.plan = :plan)
            ELSE EXISTS (SELECT FROM services AS s WHERE s.plan = :plan AND s.id IN (
@@ -277,7 +279,8 @@ def resolve(
         "plan": filters.plan,
         "subjects": _subjects(tx, filters, named.values()),
         "older_than": filters.older_than and filters.older_than.total_seconds(),
-        "since": filters.since,
+        "since": None if isinstance(filters.since, timedelta) else filters.since,
+        "within": (filters.since.total_seconds() if isinstance(filters.since, timedelta) else None),
     }
 
 

@@ -23,7 +23,9 @@ def upgrade() -> None:
         op.execute(f"""
             GRANT SELECT, UPDATE ({PROGRESS}) ON bulk_operations TO autorenew_{role}
         """)
-        op.execute(f"GRANT SELECT, UPDATE (state, outcome, first_failed_at) ON bulk_tasks TO autorenew_{role}")
+        op.execute(
+            f"GRANT SELECT, UPDATE (state, outcome, first_failed_at) ON bulk_tasks TO autorenew_{role}"
+        )
     op.execute("GRANT SELECT ON bulk_operations, bulk_tasks TO autorenew_readonly")
     op.execute("""
         GRANT INSERT (kind, asked_by, note, filters, rate, all_at_once, total)
