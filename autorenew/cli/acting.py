@@ -47,7 +47,8 @@ def check_text(value: str, fail: Callable[[str], Any]) -> str:
 
 
 def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
-    """``--by`` or ``--as``, and ``--because`` or ``--note``: all that a command records in the history has them.
+    """``--by`` or ``--as``, and ``--because`` or ``--note``: all that a command records in the
+    history has them.
 
     Args:
         required: why must be said.

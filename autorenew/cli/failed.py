@@ -1,5 +1,6 @@
 """Commands about failed tasks: what waits for a person, and what a person can do about it."""
 
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ import click
 from autorenew.cli.common import as_json, clock, database, said_of, say, show
 from autorenew.cli.failed_acting import cancel_failed, edit_failed, retry_failed
 from autorenew.cli.failed_by_hand import done_by_hand, settle_by_hand
-from autorenew.cli.lines import Column, age, echo, short
+from autorenew.cli.lines import Column, age, echo, short, width
 from autorenew.cli.selecting import Text, say_more, say_unmatched, selects
 from autorenew.cli.tasks import find_history, show_history, whole_second
 from producers.control import failed as failures
@@ -18,6 +19,7 @@ from producers.control.naming import UnknownName
 from producers.control.selection import Filters
 from producers.steps import CONVERGE
 from schemas.catalogue.store import CatalogueCache
+from schemas.shown import for_terminal
 
 COLUMNS = (
     "queue", "task", "subject", "order", "customer", "services", "plan", "lane", "reason", "code",
@@ -31,10 +33,11 @@ _GROUP_LINE = (
     Column("FIRST", 5, right=True), Column("LAST", 4, right=True), Column("FAR SIDE'S CODE"),
 )  # fmt: skip
 _LINE = (
-    Column("ID", 8), Column("STEP", 9), Column("CUSTOMER", 12), Column("ORDER", 13),
-    Column("REASON", 18), Column("TRY", 3, right=True), Column("LAST", 4, right=True),
-    Column("SAYS"),
+    Column("ID", 8), Column("STEP", 9), Column("CUSTOMER", 13), Column("ORDER", 18),
+    Column("REASON", 18), Column("TRY", 3, right=True), Column("LAST", 4),
 )  # fmt: skip
+# Where there is room for it: what the far side says.
+_SAYS_FROM = 100
 
 
 @click.group()
@@ -75,7 +78,7 @@ def list_failed(filters: Filters, group: bool, limit: int, page: int, as_json: b
         echo_failed(listed)
     else:
         say("failed tasks: none")
-    say_more(selection, as_json=as_json)
+    say_more(selection, as_json=as_json, see="--page and --limit")
     say_unmatched(selection.unmatched, "no failed task")
 
 
@@ -104,17 +107,18 @@ def show_groups(found: Sequence[Group], *, as_json: bool) -> None:
 
 def echo_failed(listed: Sequence[failures.FailedTask]) -> None:
     now = datetime.now(UTC)
-    echo(
-        _LINE,
+    rows = [
         (
-            (
-                short(one.subject), one.name, one.about.customer, one.about.order_key,
-                one.task.code or one.reason, one.task.total_attempts,
-                age(one.task.since, now), one.error,
-            )
-            for one in listed
-        ),
-    )  # fmt: skip
+            short(one.subject), one.name, one.about.customer, one.about.order_key,
+            one.task.code or one.reason, one.task.total_attempts, age(one.task.since, now),
+        )
+        for one in listed
+    ]  # fmt: skip
+    if width() < _SAYS_FROM:
+        echo(_LINE, rows)
+    else:
+        says = [(*row, one.error) for row, one in zip(rows, listed, strict=True)]
+        echo((*_LINE, Column("SAYS")), says)
 
 
 def _row(one: failures.FailedTask) -> Sequence[Any]:
@@ -167,7 +171,7 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         if one.name != CONVERGE:
             facts.append(("next", f"the step {one.name}, from its first attempt, same keys"))
     if not listed:
-        facts.append(("failed", "nothing; this is how it went"))
+        facts.append(("failed", "nothing waits for a person"))
     if service is not None:
         facts += [("next", str(service)), ("over there", service.over_there)]
     if as_json:
@@ -186,4 +190,19 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
             if fact:
                 say(f"{label:<10}  {fact:%F %H:%M:%S} UTC" if isinstance(fact, datetime)
                     else f"{label:<10}  {fact}")  # fmt: skip
-    show_history(events, as_json=as_json)
+    if as_json:
+        show_history(events, as_json=True)
+    else:
+        _say_attempts(events)
+
+
+def _say_attempts(events: Sequence[Any]) -> None:
+    """What happened, in order; long texts are folded."""
+    for event in events:
+        detail = ", ".join(f"{k} {v}" for k, v in (event.detail or {}).items())
+        attempt = f" (attempt {event.attempt})" if event.attempt else ""
+        said = for_terminal(f"{event.name}{attempt} {detail}".strip())
+        start = f"{event.at.astimezone(UTC):%F %H:%M:%S}  "
+        folded = textwrap.wrap(said, width() - len(start), break_on_hyphens=False)
+        for number, line in enumerate(folded):
+            click.echo(f"{start if number == 0 else ' ' * len(start)}{line}")

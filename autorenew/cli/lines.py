@@ -46,7 +46,7 @@ def _line(columns: Sequence[Column], cells: Sequence[object], width: int) -> str
     left = width
     for column, cell in zip(columns, cells, strict=True):
         is_last = column is columns[-1]
-        room = left if is_last else column.width
+        room = (column.width or left) if is_last else column.width
         shown = _cut("" if cell is None else for_terminal(str(cell)).strip(), room)
         parts.append(shown.rjust(room) if column.right and not is_last else shown.ljust(room))
         left -= room + 1

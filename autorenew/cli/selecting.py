@@ -115,10 +115,10 @@ def selects(*, states: bool = False) -> Callable[[F], F]:
     return decorate
 
 
-def say_more(selection: Selection, *, as_json: bool) -> None:
+def say_more(selection: Selection, *, as_json: bool, see: str = "--limit") -> None:
     """What of a list was not shown."""
     if selection.more:
-        say(f"and {selection.more} more; see --limit", err=as_json)
+        say(f"and {selection.more} more; see {see}", err=as_json)
 
 
 def say_unmatched(names: Sequence[str], what: str) -> None:

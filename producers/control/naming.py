@@ -75,8 +75,8 @@ def subjects_of(tx: Connection, name: str, *, upstream: str | None = None) -> Su
     """The subjects whose tasks are meant by a name.
 
     Args:
-        name: an id, or the beginning of one that has a task; ``order:KEY``, ``service:ID``, ``customer:ID``, ``domain:NAME``; or one of
-            these without its kind.
+        name: an id, or the beginning of one that has a task; ``order:KEY``, ``service:ID``,
+            ``customer:ID``, ``domain:NAME``; or one of these without its kind.
         upstream: whose order keys are meant.
 
     Raises:

@@ -34,12 +34,12 @@ from schemas.tables.reminders import emails, notices
 from schemas.tables.services import operations, renewals, services
 
 __all__ = [
-    "ROLES", "agreements", "batches", "bulk_operations", "bulk_tasks", "catalogue_version", "charges",
-    "contracts", "credit_note_lines", "credit_notes", "customers", "destructions", "emails", "enqueuers",
-    "events", "far_sides", "forecasts", "heartbeat", "invoice_lines", "invoice_series", "invoices",
-    "lane_pauses", "metadata", "notices", "operations", "order_lines", "orders", "payment_methods",
-    "payment_requests", "plans", "policies", "prices", "recomputations", "refunds",
-    "rejected_documents", "renewals", "request_lines", "rollouts", "routes", "rows_from_json",
-    "sealing", "seals", "services", "sleeping_relays", "subsidiaries", "subsidiary_changes",
-    "tasks", "virtual_clock", "witnesses",
+    "ROLES", "agreements", "batches", "bulk_operations", "bulk_tasks", "catalogue_version",
+    "charges", "contracts", "credit_note_lines", "credit_notes", "customers", "destructions",
+    "emails", "enqueuers", "events", "far_sides", "forecasts", "heartbeat", "invoice_lines",
+    "invoice_series", "invoices", "lane_pauses", "metadata", "notices", "operations",
+    "order_lines", "orders", "payment_methods", "payment_requests", "plans", "policies",
+    "prices", "recomputations", "refunds", "rejected_documents", "renewals", "request_lines",
+    "rollouts", "routes", "rows_from_json", "sealing", "seals", "services", "sleeping_relays",
+    "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock", "witnesses",
 ]  # fmt: skip

@@ -20,19 +20,21 @@ PROGRESS = (
 def upgrade() -> None:
     op.get_bind().exec_driver_sql((Path(__file__).parent / "0020_bulk.sql").read_text())
     for role in ("api", "scheduler"):
-        op.execute(f"""
-            GRANT SELECT, UPDATE ({PROGRESS}) ON bulk_operations TO autorenew_{role}
-        """)
-        op.execute(
-            f"GRANT SELECT, UPDATE (state, outcome, first_failed_at) ON bulk_tasks TO autorenew_{role}"
-        )
+        op.execute(f"GRANT SELECT ON bulk_operations, bulk_tasks TO autorenew_{role}")
+    op.execute(f"""
+        GRANT UPDATE ({PROGRESS}) ON bulk_operations TO autorenew_scheduler
+    """)
+    op.execute("""
+        GRANT UPDATE (state, outcome, first_failed_at) ON bulk_tasks TO autorenew_scheduler
+    """)
     op.execute("GRANT SELECT ON bulk_operations, bulk_tasks TO autorenew_readonly")
     op.execute("""
         GRANT INSERT (kind, asked_by, note, filters, rate, all_at_once, total)
             ON bulk_operations TO autorenew_api
     """)
     op.execute("""
-        GRANT UPDATE (total) ON bulk_operations TO autorenew_api
+        GRANT UPDATE (total, state, reason, waits_for, ended_at) ON bulk_operations
+            TO autorenew_api
     """)
     op.execute("""
         GRANT INSERT (bulk_id, number, name, subject, lane, reason, code, first_failed_at,
