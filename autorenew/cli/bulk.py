@@ -8,7 +8,7 @@ import click
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json as json_option
 from autorenew.cli.common import database, said_of, say
-from autorenew.cli.following import document, exit_code, filters_of, follow, show
+from autorenew.cli.following import document, filters_of, follow, show
 from autorenew.cli.lines import Column, age, echo, short
 from autorenew.cli.selecting import Text, counted
 from producers.control import bulk as operations
@@ -72,7 +72,6 @@ def show_bulk(id: str, wait: bool, as_json: bool) -> None:
     if wait:
         sys.exit(follow(engine, operation, as_json=as_json))
     show(engine, operation, as_json=as_json)
-    sys.exit(exit_code(operation) if operation.is_over else 0)
 
 
 @bulk.command("stop")

@@ -63,10 +63,10 @@ def follow(engine: Engine, operation: BulkOperation, *, as_json: bool) -> int:
         )
         return INTERRUPTED
     show(engine, operation, as_json=as_json)
-    return exit_code(operation)
+    return _exit_code(operation)
 
 
-def exit_code(operation: BulkOperation) -> int:
+def _exit_code(operation: BulkOperation) -> int:
     return 0 if operation.done == operation.total else 1
 
 

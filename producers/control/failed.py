@@ -118,8 +118,10 @@ def one_subject(tx: Connection, name: str, *, upstream: str | None = None) -> uu
     rows = tx.execute(_FAILED, {"subjects": list(subjects)})
     failing: list[uuid.UUID] = sorted({task.subject for task in rows})
     if len(failing) != 1:
-        listed = "".join(f"\n  {subject}" for subject in failing or sorted(subjects)[:20])
-        raise UnknownName(f"{name!r} means several things: name one of{listed}")
+        several = failing or sorted(subjects)
+        listed = "".join(f"\n  {subject}" for subject in several[:10])
+        more = f"\n  and {len(several) - 10} more" if len(several) > 10 else ""
+        raise UnknownName(f"{name!r} means several things: name one of{listed}{more}")
     return failing[0]
 
 

@@ -48,8 +48,8 @@ def upgrade() -> None:
 def _give_up() -> None:
     """The scheduler does on behalf of an operator what the role api may do for one."""
     op.execute("""
-        GRANT SELECT (lane, queue, state, run_at, wanted, attempts, total_attempts,
-                first_failed_at, reason, code),
+        GRANT SELECT (state, run_at, wanted, attempts, total_attempts, first_failed_at, reason,
+                code),
             UPDATE (state, batched, wanted, attempts, starts, run_at, reason, code, error,
                 first_failed_at), DELETE ON tasks TO autorenew_scheduler
     """)
