@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from autorenew.cli.common import said_of, say
 from autorenew.cli.lines import Column, echo, short
 from autorenew.cli.selecting import counted
 from producers.control import bulk, lanes
 from producers.control.bulk import BulkOperation, BulkTask
+from schemas.database import is_circumstance
 from schemas.values import BulkKind, BulkState
 
 POLL_SECONDS = 0.25
@@ -48,8 +50,7 @@ def follow(engine: Engine, operation: BulkOperation, *, as_json: bool) -> int:
                 ended = operation.done + operation.failed + operation.skipped
                 bar.update(ended - bar.pos, _standing(operation))
                 time.sleep(POLL_SECONDS)
-                with engine.connect() as tx:
-                    operation = bulk.get(tx, operation.id)
+                operation = _look(engine, operation)
                 holds = operation.waits_for or _unclaimed(operation, time.monotonic() - started)
                 if holds and holds != told and not is_shown:
                     say(f"waits: {holds}", err=True)
@@ -64,6 +65,17 @@ def follow(engine: Engine, operation: BulkOperation, *, as_json: bool) -> int:
         return INTERRUPTED
     show(engine, operation, as_json=as_json)
     return _exit_code(operation)
+
+
+def _look(engine: Engine, operation: BulkOperation) -> BulkOperation:
+    """How it stands now; as it was, while the database cannot be asked."""
+    try:
+        with engine.connect() as tx:
+            return bulk.get(tx, operation.id)
+    except DBAPIError as error:
+        if not is_circumstance(error):
+            raise
+        return operation
 
 
 def _exit_code(operation: BulkOperation) -> int:

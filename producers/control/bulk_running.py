@@ -15,14 +15,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError, IntegrityError
 
 from monitoring import metrics
 from producers import history
 from producers.control import failed
-from producers.control.failed import CannotCancel
 from producers.control.selection import TaskId
 from producers.history import Event, Operator
 from schemas.catalogue import Catalogue
+from schemas.errors import AutorenewError, first_line
 from schemas.values import BulkKind, BulkState
 
 # Tasks that are sent in one step. To give one up takes several statements.
@@ -80,15 +81,20 @@ _NEXT = text("""
     WHERE bulk_id = :id AND state = 'waiting' AND lane <> ALL(:paused)
     ORDER BY number LIMIT :limit
 """)
-# Only the failures that were asked about: locked in the order in which a retry locks them.
-_STILL = text("""
+# Only the failures that were asked about.
+_FAILED = """
     SELECT b.number FROM bulk_tasks AS b JOIN tasks AS t
         ON t.name = b.name AND t.subject = b.subject AND t.state = 'failed'
         AND (t.reason, t.code, t.first_failed_at, t.total_attempts)
             IS NOT DISTINCT FROM (b.reason, b.code, b.first_failed_at, b.total_attempts)
     WHERE b.bulk_id = :id AND b.number = ANY(:numbers)
-    ORDER BY t.name, t.subject FOR UPDATE OF t
-""")
+    ORDER BY t.name, t.subject
+"""
+# A retry locks them in this order, too; who gives one up locks its subject first.
+_STILL = {
+    BulkKind.RETRY: text(f"{_FAILED} FOR UPDATE OF t"),
+    BulkKind.CANCEL: text(_FAILED),
+}
 _SENT = text("""
     UPDATE bulk_tasks AS b SET state = 'sent', first_failed_at = (
         SELECT t.first_failed_at FROM tasks AS t WHERE t.name = b.name AND t.subject = b.subject)
@@ -118,6 +124,21 @@ _SAVE = text("""
         ended_at = CASE WHEN :ended THEN clock_timestamp() END
     WHERE id = :id
 """)
+
+
+_FORGET = text("""
+    DELETE FROM bulk_tasks WHERE (bulk_id, number) IN (
+        SELECT t.bulk_id, t.number FROM bulk_operations AS o JOIN bulk_tasks AS t ON t.bulk_id = o.id
+        WHERE o.ended_at < clock_timestamp() - make_interval(days => :days) LIMIT :limit)
+""")
+# For so long it is known which tasks an operation was about; its counts and its history stay.
+KEPT_DAYS = 30
+
+
+def forget(tx: Connection) -> int:
+    """Drop some of the snapshots of operations that ended long ago; returns how many tasks of them,
+    at most :data:`LOOK`."""
+    return tx.execute(_FORGET, {"days": KEPT_DAYS, "limit": LOOK}).rowcount
 
 
 def open_operations(tx: Connection) -> list[uuid.UUID]:
@@ -306,7 +327,7 @@ class _Advance:
         """
         numbers = [task.number for task in chosen]
         parameters = {"id": self._id, "numbers": numbers}
-        still = set(self._tx.execute(_STILL, parameters).scalars())
+        still = set(self._tx.execute(_STILL[self._kind], parameters).scalars())
         tasks = {TaskId(t.name, t.subject): t.number for t in chosen if t.number in still}
         if self._kind is BulkKind.RETRY:
             return {tasks[tried] for tried in failed.retry(self._tx, tasks)}, {}
@@ -319,6 +340,6 @@ class _Advance:
                         self._tx, task.subject, self._catalogue, self._now, steps=[task.name]
                     )
                 done.add(number)
-            except CannotCancel as error:
-                why[number] = str(error)
+            except (AutorenewError, IntegrityError, DataError) as error:
+                why[number] = first_line(error)
         return done, why

@@ -23,6 +23,7 @@ SHORTEST_SECONDS = 0.1
 LONGEST_SECONDS = 5.0
 # Between two parts of the tasks of a large one, none of which has come to an end.
 PART_SECONDS = 0.25
+FORGET_EVERY_SECONDS = 3600.0
 
 
 class BulkRunner:
@@ -38,6 +39,7 @@ class BulkRunner:
         self._clock = clock
         self._loop = Loop("bulk", self._round)
         self._open = metrics.bulk_operations_open()
+        self._next_forget = 0.0
         # Operation -> for how long it is left alone, and until when.
         self._rests: dict[uuid.UUID, tuple[float, float]] = {}
 
@@ -50,19 +52,34 @@ class BulkRunner:
         self._loop.run()
 
     def _round(self) -> float:
+        self._forget()
         with self._engine.connect() as tx:
             open_ = bulk_running.open_operations(tx)
         self._open.set(len(open_))
         self._rests = {id: rest for id, rest in self._rests.items() if id in open_}
         now, wait = time.monotonic(), IDLE_SECONDS
+        failure: Exception | None = None
         for id in open_:
             pause, until = self._rests.get(id, (0.0, 0.0))
             if now >= until:
-                pause = self._pause_after(self.step(id), pause)
+                try:
+                    pause = self._pause_after(self.step(id), pause)
+                except Exception as error:  # of one: the others go on
+                    failure, pause = error, LONGEST_SECONDS
                 until = now + pause
                 self._rests[id] = (pause, until)
             wait = min(wait, max(until - now, 0.0))
+        if failure is not None:
+            raise failure
         return wait
+
+    def _forget(self) -> None:
+        """Drop old snapshots, now and then."""
+        now = time.monotonic()
+        if now >= self._next_forget:
+            with self._engine.begin() as tx:
+                forgotten = bulk_running.forget(tx)
+            self._next_forget = now + (0.0 if forgotten else FORGET_EVERY_SECONDS)
 
     @staticmethod
     def _pause_after(step: Step | None, pause: float) -> float:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from monitoring.audit import audit
 from producers import history
-from producers.control import bulk, failed, groups, lanes
+from producers.control import bulk, bulk_running, failed, groups, lanes
 from producers.control.bulk import BulkOperation, NoBulkOperation
 from producers.control.bulk_running import CHUNK
 from producers.control.naming import UnknownName
@@ -354,6 +355,36 @@ def test_counts_of_an_operation_are_those_of_its_tasks(still: World) -> None:
     assert states == {"skipped": 5, "done": 15, "failed": 20}
     assert (operation.skipped, operation.done, operation.failed) == (5, 15, 20)
     assert (operation.sent, operation.state) == (35, BulkState.DONE)
+
+
+def test_snapshots_of_operations_that_ended_long_ago_are_dropped(still: World) -> None:
+    still.put(3)
+    old, new = still.start(all_at_once=True), still.start(all_at_once=True)
+    still.step(old)
+    still.end_ready()
+    still.step(old)
+    still.database.run(
+        "UPDATE bulk_operations SET ended_at = now() - interval '31 days' WHERE id = :id", id=old
+    )
+
+    with still.database.engine("scheduler").begin() as tx:
+        assert (bulk_running.forget(tx), bulk_running.forget(tx)) == (3, 0)
+
+    assert still.get(old).done == 3
+    assert still.database.value("SELECT count(*) FROM bulk_tasks WHERE bulk_id = :id", id=new) == 3
+
+
+def test_an_operation_that_cannot_go_on_does_not_hold_up_others(still: World) -> None:
+    still.put(3)
+    broken, sound = still.start(all_at_once=True), still.start(all_at_once=True)
+    still.database.run("UPDATE bulk_operations SET batch = 2000000000, sent = 2147483647"
+                       " WHERE id = :id", id=broken)  # fmt: skip
+    runner = BulkRunner(still.database.engine("scheduler"), CatalogueCache(), SystemClock())
+
+    with pytest.raises(DBAPIError):
+        runner._round()
+
+    assert still.get(sound).sent == 3
 
 
 class TestGivingUp:

@@ -25,7 +25,7 @@ def upgrade() -> None:
         GRANT UPDATE ({PROGRESS}) ON bulk_operations TO autorenew_scheduler
     """)
     op.execute("""
-        GRANT UPDATE (state, outcome, first_failed_at) ON bulk_tasks TO autorenew_scheduler
+        GRANT UPDATE (state, outcome, first_failed_at), DELETE ON bulk_tasks TO autorenew_scheduler
     """)
     op.execute("GRANT SELECT ON bulk_operations, bulk_tasks TO autorenew_readonly")
     op.execute("""
