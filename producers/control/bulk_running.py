@@ -128,7 +128,8 @@ _SAVE = text("""
 
 _FORGET = text("""
     DELETE FROM bulk_tasks WHERE (bulk_id, number) IN (
-        SELECT t.bulk_id, t.number FROM bulk_operations AS o JOIN bulk_tasks AS t ON t.bulk_id = o.id
+        SELECT t.bulk_id, t.number FROM bulk_operations AS o
+        JOIN bulk_tasks AS t ON t.bulk_id = o.id
         WHERE o.ended_at < clock_timestamp() - make_interval(days => :days) LIMIT :limit)
 """)
 # For so long it is known which tasks an operation was about; its counts and its history stay.

@@ -96,7 +96,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "scheduler": [
         guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED, bulk._ONE, bulk_running._HOLD,
         bulk_running._LOOK, bulk_running._UNTRIED, bulk_running._NEXT,
-        *bulk_running._STILL.values(), bulk_running._FORGET, bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
+        *bulk_running._STILL.values(), bulk_running._FORGET,
+        bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._EMAIL,
         failed._GIVE_UP_CHARGE, failed._GIVE_UP_EMAIL, failed._RELEASE, failed._DROP,
     ],
