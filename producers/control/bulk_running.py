@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -19,10 +19,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from monitoring import metrics
 from producers import history
-from producers.control import failed
+from producers.control import failed, giving_up
 from producers.control.selection import TaskId
 from producers.history import Event, Operator
-from schemas.catalogue import Catalogue
 from schemas.errors import AutorenewError, first_line
 from schemas.values import BulkKind, BulkState
 
@@ -171,11 +170,8 @@ class Step:
         return bool(self.sent or self.skipped or self.changed or self.ended)
 
 
-def advance(tx: Connection, id: uuid.UUID, catalogue: Catalogue, now: datetime) -> Step | None:
+def advance(tx: Connection, id: uuid.UUID) -> Step | None:
     """Take one step of an operation; what it does is recorded as its operator's.
-
-    Args:
-        now: by the fleet's clock.
 
     Returns:
         None: it has ended, or somebody else takes a step of it.
@@ -185,7 +181,7 @@ def advance(tx: Connection, id: uuid.UUID, catalogue: Catalogue, now: datetime) 
         return None
     who = Operator(row["asked_by"], row["note"], id)
     with history.acting(who):
-        return _Advance(tx, dict(row), catalogue, now).step()
+        return _Advance(tx, dict(row)).step()
 
 
 def count(kind: BulkKind, step: Step) -> None:
@@ -199,15 +195,11 @@ def count(kind: BulkKind, step: Step) -> None:
 class _Advance:
     """One step of one operation, whose row is locked."""
 
-    def __init__(
-        self, tx: Connection, row: dict[str, Any], catalogue: Catalogue, now: datetime
-    ) -> None:
+    def __init__(self, tx: Connection, row: dict[str, Any]) -> None:
         self._tx = tx
         self._row = row
         self._id: uuid.UUID = row["id"]
         self._kind = BulkKind(row["kind"])
-        self._catalogue = catalogue
-        self._now = now
         self._done = Step()
         self._paused: list[str] = list(tx.execute(_PAUSED).scalars())
 
@@ -337,9 +329,7 @@ class _Advance:
         for task, number in sorted(tasks.items(), key=lambda item: item[0].subject):
             try:
                 with self._tx.begin_nested():
-                    failed.cancel(
-                        self._tx, task.subject, self._catalogue, self._now, steps=[task.name]
-                    )
+                    giving_up.give_up(self._tx, self._id, number, task)
                 done.add(number)
             except (AutorenewError, IntegrityError, DataError) as error:
                 why[number] = first_line(error)

@@ -13,8 +13,6 @@ from producers.control import bulk, bulk_running
 from producers.control.bulk_running import Step
 from producers.failpoints import failpoint
 from producers.loop import Loop
-from schemas.catalogue.store import CatalogueCache
-from schemas.clock import Clock
 
 # Until it is looked whether there is a new operation; and, of one whose last step did nothing,
 # until it is looked at again: doubling.
@@ -30,13 +28,11 @@ class BulkRunner:
     """Carries out bulk operations until stopped.
 
     Args:
-        engine: as the database role ``scheduler`` or ``api``.
+        engine: as the database role ``scheduler``.
     """
 
-    def __init__(self, engine: Engine, catalogue: CatalogueCache, clock: Clock) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._catalogue = catalogue
-        self._clock = clock
         self._loop = Loop("bulk", self._round)
         self._open = metrics.bulk_operations_open()
         self._next_forget = 0.0
@@ -92,8 +88,7 @@ class BulkRunner:
     def step(self, id: uuid.UUID) -> Step | None:
         """Take one step of an operation; None: it has ended, or another scheduler takes one."""
         with self._engine.begin() as tx:
-            catalogue = self._catalogue.current(tx)
-            step = bulk_running.advance(tx, id, catalogue, self._clock.now())
+            step = bulk_running.advance(tx, id)
             if step is None:
                 return None
             kind = bulk.get(tx, id).kind

@@ -61,7 +61,7 @@ class Scheduler:
         self._clock = clock
         self._settings = settings
         self._loop = Loop("scheduler", self._round)
-        self.bulk = BulkRunner(engine, catalogue, clock)
+        self.bulk = BulkRunner(engine)
         self._changes = Changes(engine)
         self._sealer = Sealer(engine)
         self._witness = Witness()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from monitoring.audit import audit
 from producers import history
@@ -17,8 +17,6 @@ from producers.control.naming import UnknownName
 from producers.control.selection import Filters
 from producers.history import Operator
 from producers.scheduler.bulk import BulkRunner
-from schemas.catalogue.store import CatalogueCache
-from schemas.clock import SystemClock
 from schemas.values import BulkKind, BulkState
 from tests.conftest import Database
 from tests.support.given import line, order, wait_until
@@ -73,7 +71,7 @@ class World:
 
     def step(self, id: uuid.UUID, times: int = 1) -> None:
         for _ in range(times):
-            BulkRunner(self.database.engine("scheduler"), CatalogueCache(), SystemClock()).step(id)
+            BulkRunner(self.database.engine("scheduler")).step(id)
 
     def end_ready(self, *, failed_for: str | None = None, code: str | None = None) -> int:
         """Whatever is ready is done, or fails."""
@@ -317,10 +315,7 @@ class TestStopping:
 def test_several_schedulers_send_each_task_once(still: World) -> None:
     still.put(3000)
     id = still.start(all_at_once=True)
-    runners = [
-        BulkRunner(still.database.engine("scheduler"), CatalogueCache(), SystemClock())
-        for _ in range(4)
-    ]
+    runners = [BulkRunner(still.database.engine("scheduler")) for _ in range(4)]
     threads = [threading.Thread(target=runner.run, daemon=True) for runner in runners]
     for thread in threads:
         thread.start()
@@ -379,7 +374,7 @@ def test_an_operation_that_cannot_go_on_does_not_hold_up_others(still: World) ->
     broken, sound = still.start(all_at_once=True), still.start(all_at_once=True)
     still.database.run("UPDATE bulk_operations SET batch = 2000000000, sent = 2147483647"
                        " WHERE id = :id", id=broken)  # fmt: skip
-    runner = BulkRunner(still.database.engine("scheduler"), CatalogueCache(), SystemClock())
+    runner = BulkRunner(still.database.engine("scheduler"))
 
     with pytest.raises(DBAPIError):
         runner._round()
@@ -418,6 +413,33 @@ class TestGivingUp:
         assert task.state == "skipped"
         assert "the customer is owed the refund" in str(task.outcome)
         assert still.get(id).is_over
+
+    def test_a_scheduler_gives_up_nothing_that_no_operator_named(self, still: World) -> None:
+        still.put(1)
+        retry, cancel = still.start(), still.start(BulkKind.CANCEL, all_at_once=True)
+        for bulk_id, number in ((retry, 1), (cancel, 2), (uuid.uuid4(), 1)):
+            with pytest.raises(ProgrammingError, match="nobody asked"):
+                with still.database.engine("scheduler").begin() as tx:
+                    tx.execute(
+                        text("SELECT give_up_failed(:id, :number)"),
+                        {"id": bulk_id, "number": number},
+                    )
+
+    def test_orders_without_a_price_and_charges_in_doubt_are_given_up(
+        self, embedded: Any, database: Database
+    ) -> None:
+        world = World(database, embedded([{"fault": "error", "operation": "charge",
+                                           "times": 100_000}]))  # fmt: skip
+        world.fail(order("k-1"))
+        assert database.value("SELECT name FROM tasks WHERE state = 'failed'") == "charge"
+        world.mend()
+
+        ended = world.ends(world.start(BulkKind.CANCEL, all_at_once=True))
+        world.fleet.wait_until_idle(30)
+
+        assert (ended.done, ended.total) == (1, 1)
+        assert database.value("SELECT state FROM orders") == "cancelled"
+        world.clean()
 
 
 @pytest.mark.parametrize("role", ["orders", "billing", "reminders", "provisioning", "relay"])

@@ -25,6 +25,7 @@ from producers.control import (
     editing,
     ending,
     failed,
+    giving_up,
     groups,
     guard,
     lanes,
@@ -98,8 +99,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         bulk_running._LOOK, bulk_running._UNTRIED, bulk_running._NEXT,
         *bulk_running._STILL.values(), bulk_running._FORGET,
         bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
-        failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._EMAIL,
-        failed._GIVE_UP_CHARGE, failed._GIVE_UP_EMAIL, failed._RELEASE, failed._DROP,
+        giving_up._GIVE_UP,
     ],
 }  # fmt: skip
 # What is asked for in cases that this life does not have: a service ended while it was paid, one

@@ -271,8 +271,8 @@ class TestCancel:
         result = cli("failed", "cancel", "k-3", stdin="n\n")
 
         assert result.exit_code == 1
-        assert shop.of["k-3"] in result.stdout
-        assert "refund what was paid for them?" in result.stdout
+        assert shop.of["k-3"][:8] in result.stdout
+        assert "refund 45.44 EUR that was paid for them?" in result.stdout
         assert set(shop.states().values()) == {"failed"}
 
 

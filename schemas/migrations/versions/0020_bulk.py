@@ -9,8 +9,6 @@ down_revision = "0019"
 branch_labels = None
 depends_on = None
 
-# Steps that are dropped, once a person has given them up: as in 0011.
-GIVEN_UP = "'price', 'remind', 'request', 'withdraw', 'suspend', 'terminate'"
 PROGRESS = (
     "state, batch, batch_left, paced_at, looked_at, sent, done, failed, skipped, reason,"
     " waits_for, ended_at"
@@ -41,45 +39,32 @@ def upgrade() -> None:
             total_attempts) ON bulk_tasks TO autorenew_api
     """)
     op.execute("GRANT SELECT (code) ON tasks TO autorenew_api")
-    _give_up()
+    _act()
     _show()
 
 
-def _give_up() -> None:
-    """The scheduler does on behalf of an operator what the role api may do for one."""
+def _act() -> None:
+    """The scheduler has failed tasks tried again, and gives up what an operator named."""
     op.execute("""
         GRANT SELECT (state, run_at, wanted, attempts, total_attempts, first_failed_at, reason,
                 code),
             UPDATE (state, batched, wanted, attempts, starts, run_at, reason, code, error,
-                first_failed_at), DELETE ON tasks TO autorenew_scheduler
+                first_failed_at) ON tasks TO autorenew_scheduler
     """)
     op.execute("""
         CREATE POLICY tasks_scheduler_update ON tasks FOR UPDATE TO autorenew_scheduler
             USING (state = 'failed')
             WITH CHECK (state = 'ready' AND NOT batched AND run_at <= clock_timestamp())
     """)
-    op.execute(f"""
-        CREATE POLICY tasks_scheduler_delete ON tasks FOR DELETE TO autorenew_scheduler
-            USING (state = 'failed' AND name IN ({GIVEN_UP}))
-    """)
-    op.execute("GRANT UPDATE (desired, generation) ON services TO autorenew_scheduler")
-    op.execute("""
-        GRANT SELECT (id, state), UPDATE (state, reason, ended_at) ON orders
-        TO autorenew_scheduler
-    """)
-    op.execute("""
-        GRANT SELECT (id, order_id), UPDATE (given_up_at) ON payment_requests
-        TO autorenew_scheduler
-    """)
-    op.execute("GRANT UPDATE (refused_at, given_up_at) ON emails TO autorenew_scheduler")
-    op.execute("GRANT DELETE ON notices TO autorenew_scheduler")
+    function = (Path(__file__).parent / "0020_give_up.sql").read_text()
+    op.get_bind().exec_driver_sql(function.replace("%", "%%"))
 
 
 def _show() -> None:
     """What a person reads of a failed task before they decide."""
     op.execute("""
-        GRANT SELECT (service_id, kind, generation, paid_until, state, reason, started_at,
-            ended_at) ON operations TO autorenew_api
+        GRANT SELECT (service_id, kind, generation, state, reason, started_at) ON operations
+            TO autorenew_api
     """)
     op.execute("GRANT SELECT (confirmed, confirmed_until) ON services TO autorenew_api")
     op.execute("GRANT UPDATE (configuration) ON services TO autorenew_api")
