@@ -418,12 +418,12 @@ class TestGivingUp:
         still.put(1)
         retry, cancel = still.start(), still.start(BulkKind.CANCEL, all_at_once=True)
         for bulk_id, number in ((retry, 1), (cancel, 2), (uuid.uuid4(), 1)):
-            with pytest.raises(ProgrammingError, match="nobody asked"):
-                with still.database.engine("scheduler").begin() as tx:
-                    tx.execute(
-                        text("SELECT give_up_failed(:id, :number)"),
-                        {"id": bulk_id, "number": number},
-                    )
+            parameters = {"id": bulk_id, "number": number}
+            with (
+                pytest.raises(ProgrammingError, match="nobody asked"),
+                still.database.engine("scheduler").begin() as tx,
+            ):
+                tx.execute(text("SELECT give_up_failed(:id, :number)"), parameters)
 
     def test_orders_without_a_price_and_charges_in_doubt_are_given_up(
         self, embedded: Any, database: Database
