@@ -164,6 +164,7 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         why = ": ".join(filter(None, (one.reason, one.task.code)))
         facts += [
             ("failed", f"{one.name} in lane {one.task.lane}: {why}"),
+            ("paused", "the lane is: a retry waits for it" if one.task.is_lane_paused else None),
             ("says", one.error), ("attempts", f"{one.attempts}, {one.task.total_attempts} in all"),
             ("first", one.task.first_failed_at), ("last", one.task.since),
             ("possible", ", ".join(one.actions)),
