@@ -241,7 +241,7 @@ class TestCancel:
         words = ("failed", "cancel", "--plan", "site", "--note", "not made any more")
         asked = cli(*words, stdin="n\n")
         assert asked.exit_code == 1
-        assert "Give 10 tasks up, and refund 454.42 EUR" in asked.stdout
+        assert "Give 10 tasks up, and refund 454.44 EUR" in asked.stdout
         assert shop.states("site") == {"delivering"}
 
         result = cli(*words, stdin="y\n")
@@ -251,7 +251,7 @@ class TestCancel:
         assert shop.states("site") == {"cancelled"}
         assert shop.states("vm") == {"delivering"}
         refunded = "SELECT sum(amount) FROM refunds WHERE state = 'succeeded'"
-        assert shop.database.value(refunded) == 45442
+        assert shop.database.value(refunded) == 45444
         shop.clean()
 
     def test_of_a_name_says_the_sum_too(self, cli: Any, shop: Shop) -> None:
