@@ -25,16 +25,22 @@ _CLAIM = text(f"""
             SELECT id FROM batches
             WHERE id = ANY(:batches) AND name = :name AND queue = :queue AND state = 'dispatched'
               AND lane NOT IN (SELECT lane FROM lane_pauses)
+              -- Of a lane that is open, its probe alone.
+              AND NOT EXISTS (SELECT FROM lane_breakers AS o
+                  WHERE o.lane = batches.lane AND o.probe IS DISTINCT FROM batches.id)
               AND (lane NOT IN {GUARDED_LANES}
                    OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
             LIMIT 1 FOR UPDATE SKIP LOCKED
         )
         -- It need not reach the disk: whoever commits an effect later takes it there. After a crash
         -- in between the batch is dispatched still, and this token is worth nothing.
-        RETURNING subjects, set_config('synchronous_commit', 'off', true)
+        RETURNING subjects, lane,
+            EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = batches.lane) AS is_probe,
+            set_config('synchronous_commit', 'off', true)
     )
     SELECT t.subject, t.wanted, t.attempts,
-           extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited
+           extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited,
+           held.lane, held.is_probe
     FROM held CROSS JOIN LATERAL unnest(held.subjects) AS s(subject)
     -- One by one, by the key: a join was planned as a product of all tasks of the name with the
     -- batch while the table had no statistics yet.
@@ -52,7 +58,7 @@ def claim(
     """Lease the tasks of the batch that a message names; the caller commits, or is in autocommit.
 
     A batch that cannot be claimed was claimed before, was dispatched anew, or is in a lane that
-    was paused meanwhile: this is the duplicate check.
+    was paused or opened meanwhile: this is the duplicate check.
     Subjects must be read in a *later statement*: READ COMMITTED would hand a statement that
     joins both the new task and the old subject.
 
@@ -68,7 +74,9 @@ def claim(
         "seconds": seconds,
     }
     rows = tx.execute(_CLAIM, parameters).all()
-    return Claim(name, queue, token, tuple(ClaimedTask(*row) for row in rows))
+    tasks = tuple(ClaimedTask(*row[:4]) for row in rows)
+    lane, is_probe = rows[0][4:] if rows else ("", False)
+    return Claim(name, queue, token, tasks, lane, is_probe)
 
 
 _RENEW = text("""

@@ -19,7 +19,7 @@ All times in here are the database's. A worker's side is in ``claims``, a relay'
 
 import uuid
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, text
 
@@ -40,18 +40,21 @@ class Claim:
 
     Attributes:
         token: the id of their batch, which only its holder knows.
+        lane: that they are in.
+        is_probe: the lane is open, and this is the one task that goes out to look whether its far
+            side answers again.
     """
 
     name: str
     queue: str
     token: uuid.UUID
     tasks: tuple["ClaimedTask", ...]
+    lane: str = ""
+    is_probe: bool = False
 
     def subset(self, subjects: Iterable[uuid.UUID]) -> "Claim":
         chosen = set(subjects)
-        return Claim(
-            self.name, self.queue, self.token, tuple(t for t in self.tasks if t.subject in chosen)
-        )
+        return replace(self, tasks=tuple(t for t in self.tasks if t.subject in chosen))
 
     @property
     def subjects(self) -> list[uuid.UUID]:

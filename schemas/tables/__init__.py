@@ -28,7 +28,16 @@ from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
 from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock, witnesses
 from schemas.tables.history import events, sealing, seals
-from schemas.tables.ledger import batches, enqueuers, lane_pauses, routes, sleeping_relays, tasks
+from schemas.tables.ledger import (
+    batches,
+    enqueuers,
+    lane_breakers,
+    lane_limits,
+    lane_pauses,
+    routes,
+    sleeping_relays,
+    tasks,
+)
 from schemas.tables.orders import order_lines, orders, rejected_documents
 from schemas.tables.reminders import emails, notices
 from schemas.tables.services import operations, renewals, services
@@ -37,9 +46,10 @@ __all__ = [
     "ROLES", "agreements", "batches", "bulk_operations", "bulk_tasks", "catalogue_version",
     "charges", "contracts", "credit_note_lines", "credit_notes", "customers", "destructions",
     "emails", "enqueuers", "events", "far_sides", "forecasts", "heartbeat", "invoice_lines",
-    "invoice_series", "invoices", "lane_pauses", "metadata", "notices", "operations",
-    "order_lines", "orders", "payment_methods", "payment_requests", "plans", "policies",
-    "prices", "recomputations", "refunds", "rejected_documents", "renewals", "request_lines",
-    "rollouts", "routes", "rows_from_json", "sealing", "seals", "services", "sleeping_relays",
-    "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock", "witnesses",
+    "invoice_series", "invoices", "lane_breakers", "lane_limits", "lane_pauses", "metadata",
+    "notices", "operations", "order_lines", "orders", "payment_methods", "payment_requests",
+    "plans", "policies", "prices", "recomputations", "refunds", "rejected_documents",
+    "renewals", "request_lines", "rollouts", "routes", "rows_from_json", "sealing", "seals",
+    "services", "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks",
+    "virtual_clock", "witnesses",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from tenacity import (
     AsyncRetrying,
     RetryError,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     stop_after_delay,
     wait_random_exponential,
@@ -25,24 +25,45 @@ from tenacity import (
 from monitoring import metrics
 from schemas.errors import first_line
 from schemas.settings import Url
+from workers.outside.retry_after import retry_after
 
 MAX_ANSWER_BYTES = 1_000_000
 # A try gets this share of what is left of the deadline, so that one that hangs leaves time for
 # another.
 SHARE_OF_A_TRY = 0.6
 TRIES = 5
+# Answers in which Retry-After says when to come back.
+_MAY_ASK = (202, 429, 503)
+# They say all there is to say by themselves, and are often from what stands before a far side.
+_NEED_NO_BODY = (202, 401, 403, 425, 429)
 
 
-class NotSent(Exception):
+class CallFailed(Exception):
+    """What came instead of an answer.
+
+    Attributes:
+        code: what happened, by which failures are grouped, such as ``no_answer``.
+        words: the same for a person.
+        retry_after: seconds for which the far side asks not to be called; None: it does not.
+    """
+
+    def __init__(self, code: str, words: str = "", retry_after: float | None = None) -> None:
+        super().__init__(words or code)
+        self.code = code
+        self.words = words or None
+        self.retry_after = retry_after
+
+
+class NotSent(CallFailed):
     """Nothing reached the far side: certainly not done."""
 
 
-class InDoubt(Exception):
+class InDoubt(CallFailed):
     """It may or may not have been done."""
 
 
-class _Fault(Exception):
-    """One try that may be tried again."""
+class _Fault(CallFailed):
+    """One try that may be tried again, unless the far side asks not to be called."""
 
 
 class HttpSettings(BaseModel):
@@ -77,10 +98,12 @@ class Answer:
     """
     Attributes:
         body: the JSON value of the answer, as bytes: what it means is for a model to say.
+        retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
     status: int
     body: bytes
+    retry_after: float | None = None
 
 
 class HttpCalls:
@@ -125,27 +148,33 @@ class HttpCalls:
                     return await self._once(method, path, content)
             except aiohttp.ClientConnectorError as error:
                 words = error.os_error.strerror or first_line(error.os_error)
-                raise _Fault(f"cannot connect: {words}") from None
+                raise _Fault("cannot_connect", f"cannot connect: {words}") from None
             except aiohttp.ConnectionTimeoutError:
-                raise _Fault(f"no connection in {timeout:.3g} s") from None
+                raise _Fault("cannot_connect", f"no connection in {timeout:.3g} s") from None
             except TimeoutError:
                 sent = True
-                raise _Fault(f"no answer in {timeout:.3g} s") from None
-            except (aiohttp.ClientError, OSError, ValueError, _Fault) as error:
+                raise _Fault("no_answer", f"no answer in {timeout:.3g} s") from None
+            except _Fault:
                 sent = True
-                raise _Fault(first_line(error)) from None
+                raise
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                sent = True
+                raise _Fault("connection_lost", first_line(error)) from None
 
         try:
             retrying = AsyncRetrying(
-                retry=retry_if_exception_type(_Fault),
+                retry=retry_if_exception(_may_be_tried_again),
                 stop=stop_after_delay(seconds * 0.9) | stop_after_attempt(TRIES),
                 wait=wait_random_exponential(multiplier=0.02, max=seconds / 8),
                 retry_error_cls=RetryError,
             )
             return await retrying(once)
+        except _Fault as asked:  # not to be called for a while
+            raise InDoubt(asked.code, asked.words or "", asked.retry_after) from None
         except RetryError as error:
             fault = error.last_attempt.exception()
-            raise (InDoubt if sent else NotSent)(str(fault)) from None
+            assert isinstance(fault, _Fault)
+            raise (InDoubt if sent else NotSent)(fault.code, fault.words or "") from None
         finally:
             metrics.call_seconds.labels(self.target, operation).observe(time.monotonic() - started)
 
@@ -166,18 +195,21 @@ class HttpCalls:
             headers=self._headers,
             allow_redirects=False,
         ) as response:
+            later = retry_after(response.headers) if response.status in _MAY_ASK else None
             if response.status >= 500:
-                raise _Fault(f"HTTP {response.status}")
+                raise _Fault(f"HTTP {response.status}", retry_after=later)
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise _Fault("an answer that does not end")
+                    raise _Fault("answer_too_long", "an answer that does not end")
         try:
             json.loads(body)
         except (ValueError, RecursionError):
-            raise _Fault("an answer that is not JSON") from None
-        return Answer(response.status, bytes(body))
+            if response.status not in _NEED_NO_BODY:
+                raise _Fault("not_json", "an answer that is not JSON") from None
+            body = bytearray(b"null")
+        return Answer(response.status, bytes(body), later)
 
     def _open(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -192,3 +224,7 @@ class HttpCalls:
                 trust_env=False,
             )
         return self._session
+
+
+def _may_be_tried_again(error: BaseException) -> bool:
+    return isinstance(error, _Fault) and error.retry_after is None

@@ -23,6 +23,7 @@ from schemas.clock import Clock, local_date, local_midnight
 from schemas.values import OperationState, Period, ResourceState, ServiceState
 from workers.orders.ending import end_orders
 from workers.outside.attempts import AGAIN, DONE, Meaning, attempt, settle
+from workers.outside.health import Health
 from workers.provisioning import store
 from workers.provisioning.drivers.port import Driver, DriverAnswer, DriverState, OperationKind
 from workers.provisioning.operations import (
@@ -30,6 +31,7 @@ from workers.provisioning.operations import (
     becomes,
     call_of,
     checked,
+    health_of,
     is_as_asked,
     meaning_of,
     missing_operation,
@@ -122,6 +124,9 @@ class ConvergeHandler:
         if answer.state is DriverState.STALE:
             return overtaken(call, answer, await driver.ask(operation))
         return checked(call, answer)
+
+    def health(self, call: Call, answer: DriverAnswer) -> Health | None:
+        return health_of(answer)
 
     async def close(self) -> None:
         for driver in self._drivers.values():

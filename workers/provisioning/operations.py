@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from producers.ledger import ClaimedTask, Failure, Retry
+from producers.ledger import ClaimedTask, Retry
 from schemas.values import OrderId, Period, ResourceState, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning
+from workers.outside.health import GOOD, Health
 from workers.provisioning.drivers.port import (
     MOST_AHEAD,
     DriverAnswer,
@@ -137,10 +138,6 @@ def meaning_of(
     match answer.state:
         case DriverState.DONE:
             return DONE
-        case DriverState.REFUSED:
-            return Failure(task.subject, "driver_refused", said(answer), answer.reason)
-        case DriverState.PERMANENT:
-            return Failure(task.subject, "driver_permanent", said(answer), answer.reason)
         case DriverState.IN_PROGRESS if seconds < LONGEST_SECONDS:
             delay = answer.retry_after or min(max(seconds / 4, POLL_SECONDS), POLL_MOST_SECONDS)
             return Retry(
@@ -151,6 +148,14 @@ def meaning_of(
             return AGAIN  # above the generation that the far side has seen
         case state:
             return policy.decide(task, f"driver_{state}", said(answer), answer.reason)
+
+
+def health_of(answer: DriverAnswer) -> Health:
+    """Whether an infrastructure works: whatever it refuses, it does."""
+    match answer.state:
+        case DriverState.UNKNOWN | DriverState.UNAVAILABLE | DriverState.PERMANENT:
+            return Health(False, said(answer), answer.retry_after)
+    return GOOD
 
 
 def said(answer: DriverAnswer) -> str:

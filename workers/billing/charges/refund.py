@@ -25,8 +25,16 @@ from schemas.tables.bulk import Bulk, insert
 from schemas.values import ChargeState, Money, derived_id
 from workers.billing.charges.charge import DecidedRow
 from workers.billing.charges.invoices import GivenBack, credit_note_id, issue_credit_notes
-from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState, Refund
+from workers.billing.gateways.port import (
+    Gateway,
+    GatewayAnswer,
+    GatewayState,
+    Refund,
+    health_of,
+    said,
+)
 from workers.outside.attempts import DONE, Meaning, attempt, settle
+from workers.outside.health import Health
 from workers.runtime.retries import RetryPolicy
 
 
@@ -207,6 +215,9 @@ class RefundHandler:
             is_decided=lambda found: found.state is not GatewayState.NOT_FOUND,
         )
 
+    def health(self, call: Attempt, answer: GatewayAnswer) -> Health | None:
+        return health_of(answer)
+
     async def close(self) -> None:
         for gateway in self._gateways.values():
             await gateway.close()
@@ -236,14 +247,13 @@ class RefundHandler:
 
 def meaning_of(task: ClaimedTask, answer: GatewayAnswer, policy: RetryPolicy) -> Meaning:
     """What the gateway's answer means for a refund's task."""
-    reason = answer.reason or ""
     match answer.state:
         case GatewayState.SUCCEEDED:
             return DONE
         case GatewayState.DECLINED:
-            return Failure(task.subject, "refund_declined", reason)
+            return policy.decide(task, "refund_declined", said(answer), answer.reason)
         case state:
-            return policy.decide(task, f"gateway_{state}", reason)
+            return policy.decide(task, f"gateway_{state}", said(answer), answer.reason)
 
 
 def _next_attempt(row: Any) -> Attempt:

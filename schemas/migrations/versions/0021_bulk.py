@@ -4,8 +4,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
@@ -16,7 +16,7 @@ PROGRESS = (
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql((Path(__file__).parent / "0020_bulk.sql").read_text())
+    op.get_bind().exec_driver_sql((Path(__file__).parent / "0021_bulk.sql").read_text())
     for role in ("api", "scheduler"):
         op.execute(f"GRANT SELECT ON bulk_operations, bulk_tasks TO autorenew_{role}")
     op.execute(f"""
@@ -56,7 +56,7 @@ def _act() -> None:
             USING (state = 'failed')
             WITH CHECK (state = 'ready' AND NOT batched AND run_at <= clock_timestamp())
     """)
-    function = (Path(__file__).parent / "0020_give_up.sql").read_text()
+    function = (Path(__file__).parent / "0021_give_up.sql").read_text()
     op.get_bind().exec_driver_sql(function.replace("%", "%%"))
 
 
