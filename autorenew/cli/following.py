@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from autorenew.cli.common import said_of, say
 from autorenew.cli.lines import Column, echo, short
 from autorenew.cli.selecting import counted
-from producers.control import bulk, lanes
+from producers.control import breakers, bulk, lanes
 from producers.control.bulk import BulkOperation, BulkTask
 from schemas.database import is_circumstance
 from schemas.values import BulkKind, BulkState
@@ -109,6 +109,7 @@ def show(engine: Engine, operation: BulkOperation, *, as_json: bool) -> None:
     with engine.connect() as tx:
         left = bulk.not_done(tx, operation.id, limit=LISTED)
         pauses = lanes.paused(tx) if operation.waits_for else []
+        opened = breakers.open_lanes(tx) if operation.waits_for else []
     if as_json:
         tasks = [asdict(task) for task in left]
         click.echo(said_of(document(operation) | {"not_done": tasks}))
@@ -131,9 +132,18 @@ def show(engine: Engine, operation: BulkOperation, *, as_json: bool) -> None:
     if operation.waits_for:
         say(f"  waits: {operation.waits_for}")
         for pause in pauses:
-            if pause.lane in operation.waits_for.removeprefix("paused: ").split(", "):
+            if pause.lane in _lanes_of(operation.waits_for):
                 say(f"    {pause.lane}: pause {pause}")
+        for one in opened:
+            if one.lane in _lanes_of(operation.waits_for):
+                say(f"    {one.lane}: {one}")
     _say_left(operation, left)
+
+
+def _lanes_of(waits_for: str) -> set[str]:
+    """The lanes of ``paused: a, b; open: c``."""
+    parts = (part.partition(": ")[2] for part in waits_for.split("; "))
+    return {lane for part in parts for lane in part.split(", ")}
 
 
 def _say_left(operation: BulkOperation, left: list[BulkTask]) -> None:

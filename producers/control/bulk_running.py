@@ -70,6 +70,12 @@ _LOOK = text("""
     FROM judged
 """)
 _PAUSED = text("SELECT DISTINCT lane FROM lane_pauses ORDER BY lane")
+_OPEN_LANES = text("SELECT lane FROM lane_breakers ORDER BY lane")
+# An open lane gets no more of them while some of them wait there for its probes.
+_PROBED = text("""
+    SELECT DISTINCT lane FROM bulk_tasks
+    WHERE bulk_id = :id AND state = 'sent' AND lane = ANY(:open)
+""")
 # Of the batch, that can be tried and have not been.
 _UNTRIED = text("""
     SELECT count(*) FROM bulk_tasks
@@ -202,6 +208,7 @@ class _Advance:
         self._kind = BulkKind(row["kind"])
         self._done = Step()
         self._paused: list[str] = list(tx.execute(_PAUSED).scalars())
+        self._open: list[str] = list(tx.execute(_OPEN_LANES).scalars())
 
     def step(self) -> Step:
         row, was = self._row, BulkState(self._row["state"])
@@ -258,7 +265,7 @@ class _Advance:
         limit = min(self._allowed_by_batch(), self._allowed_by_rate())
         if limit <= 0:
             return
-        parameters = {"id": self._id, "paused": self._paused, "limit": limit}
+        parameters = {"id": self._id, "paused": self._paused + self._probed(), "limit": limit}
         chosen = self._tx.execute(_NEXT, parameters).all()
         if not chosen:
             row["waits_for"] = self._held()
@@ -280,12 +287,12 @@ class _Advance:
 
     def _allowed_by_batch(self) -> int:
         """How many may be sent now: what is left of the batch, or of the next one once all of this
-        one have been tried. What is in a paused lane is not waited for."""
+        one have been tried. What is in a lane that is paused or open is not waited for."""
         row, chunk = self._row, CHUNK[self._kind]
         if row["all_at_once"]:
             return chunk
         if row["batch_left"] <= 0:
-            parameters = {"id": self._id, "paused": self._paused}
+            parameters = {"id": self._id, "paused": self._paused + self._open}
             untried: int = self._tx.execute(_UNTRIED, parameters).scalar_one()
             if untried:
                 if not self._done.did_something:
@@ -306,11 +313,21 @@ class _Advance:
         row["paced_at"] = row["now"] - timedelta(seconds=elapsed)
         return int(elapsed * row["rate"] + 1e-6)
 
+    def _probed(self) -> list[str]:
+        """Open lanes that have one of its tasks to probe with, and are to get no more."""
+        if not self._open or self._row["all_at_once"]:
+            return []
+        return list(self._tx.execute(_PROBED, {"id": self._id, "open": self._open}).scalars())
+
     def _held(self) -> str | None:
-        if not self._paused:
-            return None
-        held = list(self._tx.execute(_HELD, {"id": self._id, "paused": self._paused}).scalars())
-        return f"paused: {', '.join(held)}" if held else None
+        """The lanes that hold its tasks back: ``paused: a, b; open: c``."""
+        said = []
+        for what, lanes in (("paused", self._paused), ("open", self._open)):
+            if lanes:
+                parameters = {"id": self._id, "paused": lanes}
+                if held := list(self._tx.execute(_HELD, parameters).scalars()):
+                    said.append(f"{what}: {', '.join(held)}")
+        return "; ".join(said) or None
 
     def _do(self, chosen: Sequence[Any]) -> tuple[set[int], dict[int, str]]:
         """Do it to those of the tasks whose failure is still the one that was asked about.

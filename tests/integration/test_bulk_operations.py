@@ -10,14 +10,14 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from monitoring.audit import audit
 from producers import history
-from producers.control import bulk, bulk_running, failed, groups, lanes
+from producers.control import breakers, bulk, bulk_running, failed, groups, lanes
 from producers.control.bulk import BulkOperation, NoBulkOperation
 from producers.control.bulk_running import CHUNK
 from producers.control.naming import UnknownName
 from producers.control.selection import Filters
 from producers.history import Operator
 from producers.scheduler.bulk import BulkRunner
-from schemas.values import BulkKind, BulkState
+from schemas.values import BulkKind, BulkState, OpenCause
 from tests.conftest import Database
 from tests.support.given import line, order, wait_until
 
@@ -273,6 +273,31 @@ class TestRetry:
         still.step(id)
 
         assert (still.get(id).sent, still.get(id).waits_for) == (6, None)
+
+    def test_an_open_lane_gets_what_its_probes_need_and_holds_up_no_other(
+        self, still: World
+    ) -> None:
+        still.put(3, lane="driver:web")
+        still.put(3, lane="gateway")
+        with still.database.owner.begin() as tx:
+            breakers.open_lane(tx, "driver:web", "web", OpenCause.FAILING, "down", seconds=60)
+        id = still.start()
+
+        still.step(id)
+        probes = "state = 'ready' AND lane = 'driver:web'"
+        assert still.count(probes) == 1
+        still.step(id, 3)
+        assert still.count(probes) == 1
+        assert (still.get(id).sent, still.count("state = 'ready'")) == (4, 4)
+        still.database.run("DELETE FROM tasks WHERE state = 'ready' AND lane = 'gateway'")
+        still.step(id, 2)
+        assert still.get(id).waits_for == "open: driver:web"
+
+        with still.database.owner.begin() as tx:  # a probe was answered
+            tx.execute(text("DELETE FROM lane_breakers"))
+        still.database.run("DELETE FROM tasks WHERE state = 'ready'")
+        still.step(id, 3)
+        assert still.get(id).sent == 6
 
     def test_a_filter_that_names_nothing_starts_nothing(self, still: World) -> None:
         still.put(1)
