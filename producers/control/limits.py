@@ -14,7 +14,6 @@ from producers.control.lanes import subject_of
 from producers.history import Event
 from schemas.errors import AutorenewError
 
-
 MOST = 1_000_000
 
 

@@ -57,8 +57,23 @@ _RESCUE_LEASED = text(f"""
 """)
 
 
+# A probe that comes to nothing, such as with the process that had it, is followed by another.
+PROBE_SECONDS = 30.0
+# The database's clock was set back, or a server whose clock is behind took over: nothing waits
+# until it has caught up. What was left of a burst counts; a lane that seems to have opened in the
+# future is tried as often as probes that come to nothing.
+_SET_BACK = (
+    text("UPDATE lane_limits SET filled_at = now() WHERE filled_at > clock_timestamp()"),
+    text("""
+        UPDATE lane_breakers SET probe_at = now() + make_interval(secs => :probe)
+        WHERE opened_at > clock_timestamp() AND probe_at > now() + make_interval(secs => :probe)
+    """),
+)
+
+
 def rescue(tx: Connection, *, limit: int = 1000) -> tuple[int, int]:
-    """Make ready again what was dispatched and not claimed, and what lost its lease.
+    """Make ready again what was dispatched and not claimed, and what lost its lease; let lanes go
+    on that wait for a time which a clock that was set back has put far away.
 
     A subject whose process died :data:`MAX_STARTS` times is failed as ``crashed`` instead.
 
@@ -68,6 +83,8 @@ def rescue(tx: Connection, *, limit: int = 1000) -> tuple[int, int]:
     Returns:
         How many tasks were rescued: from ``dispatched``, and from ``leased``.
     """
+    for statement in _SET_BACK:
+        tx.execute(statement, {"probe": PROBE_SECONDS})
     dispatched = tx.execute(_RESCUE_DISPATCHED, {"limit": limit}).scalar_one()
     parameters = {"max_starts": MAX_STARTS, "limit": limit}
     leased = tx.execute(_RESCUE_LEASED, parameters).scalar_one()
@@ -137,8 +154,8 @@ _READY = text("""
     WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
       AND NOT EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = r.lane)
     UNION ALL
-    -- Of each lane that is open, one task once in a while, and not the same one again; of any of its
-    -- queues and steps, since nobody may be at work on one of them.
+    -- Of each lane that is open, one task once in a while, and not the same one again; of any of
+    -- its queues and steps, since nobody may be at work on one of them.
     SELECT b.queue, b.name, b.lane, b.id, b.size, b.starts, 1, false, 1, true, b.run_at
     FROM lane_breakers AS o CROSS JOIN LATERAL (
         SELECT first.* FROM routes AS r CROSS JOIN LATERAL (
@@ -152,29 +169,16 @@ _READY = text("""
     WHERE o.probe_at <= now() AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = o.lane)
     ORDER BY queue, name, lane, run_at
 """)
-# One that comes to nothing, such as with the process that had it, is followed by another.
 _PROBING = text("""
     UPDATE lane_breakers SET probe = :id, probe_at = now() + make_interval(secs => :seconds)
     WHERE lane = :lane
 """)
-PROBE_SECONDS = 30.0
 
 _TAKE_TOKENS = text("""
     UPDATE lane_limits SET filled_at = now(), tokens = least(burst,
         tokens + per_second * extract(epoch FROM greatest(now() - filled_at, '0'))) - :tasks
     WHERE lane = :lane AND per_second IS NOT NULL
 """)
-
-# The database's clock was set back, or a server whose clock is behind took over: nothing waits until
-# it has caught up. What was left of a burst counts; a lane that seems to have opened in the future is
-# tried as often as probes that come to nothing.
-_SET_BACK = (
-    text("UPDATE lane_limits SET filled_at = now() WHERE filled_at > clock_timestamp()"),
-    text("""
-        UPDATE lane_breakers SET probe_at = now() + make_interval(secs => :probe)
-        WHERE opened_at > clock_timestamp() AND probe_at > now() + make_interval(secs => :probe)
-    """),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +254,6 @@ def dispatch(
     # Nor need it reach the disk: after a crash of the database it is dispatched again.
     locks.take(tx, Lock.DISPATCH)
     tx.execute(_NEED_NOT_REACH_THE_DISK)
-    for statement in _SET_BACK:
-        tx.execute(statement, {"probe": PROBE_SECONDS})
     tx.execute(_GATHER, {"horizon": horizon})
     rows = tx.execute(_READY, {"cap": cap, "suspect": SUSPECT_FROM_STARTS, "horizon": horizon})
     found = [Ready(*row[:-1]) for row in rows.all()]
