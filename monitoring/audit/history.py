@@ -19,7 +19,7 @@ CHECKS = (
                     'order.cancelled')) AS ended,
                 max(substring(name FROM 7)) FILTER (WHERE name IN ('order.delivered',
                     'order.partly_delivered', 'order.cancelled')) AS ending,
-                max(detail->>'upstream') AS upstream,
+                max(detail->>'upstream') AS upstream, max(detail->>'body') AS body,
                 min(at) FILTER (WHERE name IN ('order.accepted', 'order.refused')) AS at
             FROM events WHERE subject BETWEEN :low AND :high AND name LIKE 'order.%'
             GROUP BY subject) AS e ON e.subject = o.id
@@ -31,6 +31,9 @@ CHECKS = (
             OR e.ended <> CAST(o.ended_at IS NOT NULL AS integer)
             OR e.ending <> o.state
             OR (o.state <> 'refused' AND e.upstream IS DISTINCT FROM o.upstream)
+            -- An earlier release did not tell the beginning of the hash.
+            OR e.body <> left(encode(o.body_hash, 'hex'), length(e.body))
+            OR length(e.body) < 16
             OR e.at NOT BETWEEN o.accepted_at - interval '1 hour'
                 AND o.accepted_at + interval '1 hour')""",
     ),
@@ -39,6 +42,15 @@ CHECKS = (
         "history.amounts",
         "an order costs what its history says: services, net, and what was paid",
         """
+        SELECT 'order', o.subject FROM (
+            SELECT e.subject, CAST(e.detail->>'net' AS bigint) AS net FROM events AS e
+            WHERE e.subject BETWEEN :low AND :high AND e.name = 'order.accepted'
+              AND e.detail ? 'net') AS o
+        JOIN (
+            SELECT order_id, sum(quantity * (setup + renewal)) AS net FROM order_lines
+            WHERE order_id BETWEEN :low AND :high GROUP BY order_id) AS l ON l.order_id = o.subject
+        WHERE l.net IS DISTINCT FROM o.net
+        UNION ALL
         SELECT 'order', r.order_id FROM payment_requests AS r
         JOIN events AS e ON e.subject = r.order_id AND e.name = 'order.priced'
         LEFT JOIN (SELECT request_id, count(DISTINCT service_id) AS services

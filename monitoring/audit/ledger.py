@@ -4,9 +4,14 @@ Which steps there are, and where each runs, is said here once more than in ``pro
 test holds the two together.
 """
 
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
-from monitoring.audit.checks import sql
+from sqlalchemy import text
+
+from monitoring.audit.checks import Books, Check, Offence, sql
+from schemas.values import derived_id
 
 # Name, queue, lane; a service is converged on its universe's queue, in its driver's lane.
 STEPS = (
@@ -27,6 +32,40 @@ PLACES: dict[str, Any] = {
     "queues": [queue for _, queue, _ in STEPS],
     "lanes": [lane for _, _, lane in STEPS],
 }
+
+_LANES = text("""
+    SELECT lane FROM routes UNION SELECT lane FROM lane_pauses
+    UNION SELECT unnest(CAST(:lanes AS text[]))
+""")
+_STANDING = text("SELECT lane, id FROM lane_pauses")
+_TOLD = text("""
+    SELECT detail->>'lane' AS lane, name, CAST(detail->>'pause' AS bigint) AS pause FROM events
+    WHERE subject = ANY(:subjects) AND name IN ('lane.paused', 'lane.resumed')
+""")
+
+
+def _pauses(books: Books) -> Iterator[Offence]:
+    """Lanes whose pauses are not those that their history says began and did not end.
+
+    Not every event has the number of its pause: what the fleet pauses by itself it only counts.
+    """
+    lanes = sorted(row.lane for row in books.rows(_LANES))
+    standing, begun, ended = (defaultdict[str, list[int | None]](list) for _ in range(3))
+    for row in books.rows(_STANDING):
+        standing[row.lane].append(row.id)
+    subjects = [derived_id("lane", lane) for lane in lanes]
+    for row in books.rows(_TOLD, subjects=subjects):
+        (begun if row.name == "lane.paused" else ended)[row.lane].append(row.pause)
+    for lane in lanes:
+        there, over = set(standing[lane]), set(ended[lane])
+        is_missing = bool(set(begun[lane]) - {None} - over - there)
+        if (
+            len(standing[lane]) != len(begun[lane]) - len(ended[lane])
+            or is_missing
+            or there & over
+        ):
+            yield Offence("lane", lane)
+
 
 CHECKS = (
     sql(
@@ -153,5 +192,11 @@ CHECKS = (
         WHERE NOT EXISTS (SELECT FROM enqueuers AS e
             WHERE e.step = 'converge' AND e.queue = p.universe)
         GROUP BY p.universe""",
+    ),
+    Check(
+        "ledger.pauses",
+        "a lane has the pauses that its history says began and did not end",
+        _pauses,
+        whole=True,
     ),
 )

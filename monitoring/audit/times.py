@@ -77,13 +77,17 @@ CHECKS = (
     ),
     sql(
         "times.customers",
-        "nothing about customers is dated in the future",
+        "nothing about customers, and what they pay with, is dated in the future",
         """
         SELECT 'customer', id FROM customers
         WHERE updated_at > CAST(:latest AS timestamptz) + interval '10 minutes'
         UNION ALL
         SELECT 'customer', customer_id FROM agreements
-        WHERE accepted_at > CAST(:latest AS timestamptz) + interval '10 minutes'""",
+        WHERE accepted_at > CAST(:latest AS timestamptz) + interval '10 minutes'
+        UNION ALL
+        SELECT 'payment method', CAST(id AS text) FROM payment_methods
+        WHERE created_at > CAST(:latest AS timestamptz) + interval '10 minutes'
+           OR created_at < '2010-01-01'""",
     ),
     # A heartbeat that is trusted for long would switch the guard off.
     sql(
