@@ -5,13 +5,23 @@ history is sealed in blocks. What is changed, added or deleted later breaks a ha
 write everything can compute all hashes anew: a copy of the heads that is kept elsewhere shows that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 EVENTS = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last link of a chain: a series of documents, or the blocks of the history."""
+
+    chain: str
+    number: int
+    hash: str
+
 
 # A document without a hash is wrong like one with another.
 _BROKEN_DOCUMENTS = text("""
@@ -30,7 +40,34 @@ _BROKEN_DOCUMENTS = text("""
          WHERE d.series = s.code ORDER BY d.number DESC LIMIT 1), chain_start(s.code))
 """)
 
-_SEALS = text("SELECT number, first_id, last_id, events, hash FROM seals ORDER BY number")
+# Those behind the heads that are known, and the ends of all series.
+_BROKEN_LATER = text("""
+    WITH known AS (
+        SELECT s.code AS series, coalesce(m.number, 0) AS number, s.last_hash,
+            coalesce(decode(m.hash, 'hex'), chain_start(s.code)) AS hash
+        FROM invoice_series AS s
+        LEFT JOIN unnest(CAST(:chains AS text[]), CAST(:numbers AS bigint[]),
+            CAST(:hashes AS text[])) AS m(code, number, hash) ON m.code = s.code
+    ), later AS (
+        SELECT k.series, d.number, d.hash, sha256(coalesce(
+            lag(d.hash) OVER (PARTITION BY k.series ORDER BY d.number), k.hash) || d.digest)
+            AS expected
+        FROM known AS k CROSS JOIN LATERAL (
+            SELECT number, hash, digest FROM digested_documents
+            WHERE series = k.series AND number > k.number) AS d
+    )
+    SELECT series || '-' || number FROM later WHERE hash IS DISTINCT FROM expected
+    UNION ALL
+    SELECT k.series FROM known AS k
+    WHERE k.last_hash IS DISTINCT FROM coalesce(
+        (SELECT l.hash FROM later AS l WHERE l.series = k.series ORDER BY l.number DESC LIMIT 1),
+        k.hash)
+""")
+
+_SEALS = text("""
+    SELECT number, first_id, last_id, events, hash FROM seals WHERE number > :number
+    ORDER BY number
+""")
 _SEALED = text("SELECT last_id, number, hash FROM sealing")
 _START = text("SELECT chain_start(:chain)")
 _BLOCK = text("SELECT events, hash FROM block_hash(:before, :first, :last)")
@@ -48,12 +85,30 @@ def broken_documents(tx: Connection) -> list[str]:
     return [str(name) for name in tx.execute(_BROKEN_DOCUMENTS).scalars()]
 
 
-def broken_blocks(tx: Connection) -> Iterator[str]:
-    """Blocks of the history that are not what they were, or do not follow the one before them."""
-    before, last_id, number = tx.execute(_START, {"chain": EVENTS}).scalar_one(), 0, 0
-    if tx.execute(_BEFORE_ALL).scalar_one():
-        yield "events up to 0"
-    for seal in tx.execute(_SEALS).all():
+def broken_documents_after(tx: Connection, known: Sequence[Head]) -> list[str]:
+    """The same of documents behind heads that are known, one of a series at most."""
+    given = {
+        "chains": [head.chain for head in known],
+        "numbers": [head.number for head in known],
+        "hashes": [head.hash for head in known],
+    }
+    return [str(name) for name in tx.execute(_BROKEN_LATER, given).scalars()]
+
+
+def broken_blocks(tx: Connection, after: tuple[Head, int] | None = None) -> Iterator[str]:
+    """Blocks of the history that are not what they were, or do not follow the one before them.
+
+    Args:
+        after: the head that is known, and the last event in its block; None: all blocks.
+    """
+    if after is None:
+        before, last_id, number = tx.execute(_START, {"chain": EVENTS}).scalar_one(), 0, 0
+        if tx.execute(_BEFORE_ALL).scalar_one():
+            yield "events up to 0"
+    else:
+        head, last_id = after
+        before, number = bytes.fromhex(head.hash), head.number
+    for seal in tx.execute(_SEALS, {"number": number}).all():
         parameters = {"before": before, "first": seal.first_id, "last": seal.last_id}
         found = tx.execute(_BLOCK, parameters).one()
         follows = (seal.number, seal.first_id) == (number + 1, last_id + 1)
@@ -65,15 +120,6 @@ def broken_blocks(tx: Connection) -> Iterator[str]:
     late = tx.execute(_OLDEST_UNSEALED, {"seconds": SEALED_WITHIN_SECONDS}).scalar_one()
     if late:
         yield f"{late} events that were never sealed"
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The last link of a chain: a series of documents, or the blocks of the history."""
-
-    chain: str
-    number: int
-    hash: str
 
 
 _HEADS = text("""

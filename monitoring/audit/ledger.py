@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from monitoring.audit.checks import Books, Check, Offence, sql
+from monitoring.audit.checks import Books, Check, Offence, Since, sql
 from schemas.values import derived_id
 
 # Name, queue, lane; a service is converged on its universe's queue, in its driver's lane.
@@ -59,11 +59,7 @@ def _pauses(books: Books) -> Iterator[Offence]:
     for lane in lanes:
         there, over = set(standing[lane]), set(ended[lane])
         is_missing = bool(set(begun[lane]) - {None} - over - there)
-        if (
-            len(standing[lane]) != len(begun[lane]) - len(ended[lane])
-            or is_missing
-            or there & over
-        ):
+        if len(standing[lane]) != len(begun[lane]) - len(ended[lane]) or is_missing or there & over:
             yield Offence("lane", lane)
 
 
@@ -72,31 +68,36 @@ CHECKS = (
         "ledger.rest",
         "what is not at rest has a task",
         """
-        SELECT 'order', o.id FROM orders AS o WHERE o.state = 'accepted'
+        SELECT 'order', o.id FROM orders AS o
+        WHERE o.id BETWEEN :low AND :high AND o.state = 'accepted'
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'price' AND t.subject = o.id)
         UNION ALL
-        SELECT 'order', o.id FROM orders AS o WHERE o.state = 'priced' AND NOT EXISTS (
+        SELECT 'order', o.id FROM orders AS o
+        WHERE o.id BETWEEN :low AND :high AND o.state = 'priced' AND NOT EXISTS (
             SELECT FROM payment_requests AS r WHERE r.order_id = o.id AND r.state = 'open')
         UNION ALL
         SELECT 'payment request', r.id FROM payment_requests AS r
-        WHERE r.state = 'open' AND r.order_id IS NOT NULL
+        WHERE r.id BETWEEN :low AND :high AND r.state = 'open' AND r.order_id IS NOT NULL
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'charge' AND t.subject = r.id)""",
     ),
     sql(
         "ledger.begun",
         "what was begun and not decided is asked about",
         """
-        SELECT 'charge', c.key FROM charges AS c WHERE c.state IN ('started', 'unknown')
+        SELECT 'charge', c.key FROM charges AS c
+        WHERE c.request_id BETWEEN :low AND :high AND c.state IN ('started', 'unknown')
           AND NOT EXISTS (SELECT FROM tasks AS t
             WHERE t.name = 'charge' AND t.subject = c.request_id)
         UNION ALL
         SELECT 'refund', f.key FROM refunds AS f
-        WHERE f.state IN ('started', 'unknown') AND NOT EXISTS (SELECT FROM tasks AS t
+        WHERE f.credit_note_id BETWEEN :low AND :high AND f.state IN ('started', 'unknown')
+          AND NOT EXISTS (SELECT FROM tasks AS t
             JOIN credit_note_lines AS l ON l.credit_note_id = f.credit_note_id
             JOIN invoices AS i ON i.id = l.invoice_id
             WHERE t.name = 'refund' AND t.subject IN (l.service_id, i.request_id))
         UNION ALL
-        SELECT 'operation', o.key FROM operations AS o WHERE o.state IN ('pending', 'unknown')
+        SELECT 'operation', o.key FROM operations AS o
+        WHERE o.service_id BETWEEN :low AND :high AND o.state IN ('pending', 'unknown')
           AND NOT EXISTS (SELECT FROM tasks AS t
             WHERE t.name = 'converge' AND t.subject = o.service_id)""",
     ),
@@ -109,6 +110,7 @@ CHECKS = (
             ON b.name = t.name AND b.subject = t.subject
         GROUP BY t.name, t.subject, t.batched
         HAVING count(b.subject) <> CAST(t.batched AS integer)""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.batches",
@@ -119,6 +121,7 @@ CHECKS = (
            OR EXISTS (SELECT FROM unnest(b.subjects) AS u(subject)
             LEFT JOIN tasks AS t ON t.name = b.name AND t.subject = u.subject
             WHERE (t.queue, t.lane) IS DISTINCT FROM (b.queue, b.lane) OR t.state <> 'ready')""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.places",
@@ -130,6 +133,7 @@ CHECKS = (
         LEFT JOIN services AS s ON t.name = 'converge' AND s.id = t.subject
         WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe)
            OR t.lane IS DISTINCT FROM coalesce(p.lane, 'driver:' || s.driver)""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.subjects",
@@ -147,6 +151,7 @@ CHECKS = (
             WHEN t.name IN ('converge', 'withdraw', 'suspend', 'terminate')
                 THEN EXISTS (SELECT FROM services WHERE id = t.subject)
             ELSE true END""",
+        since=Since.ONCE,
     ),
     # Of defaults of an hour at most; whoever sets longer ones is told.
     sql(
@@ -162,6 +167,7 @@ CHECKS = (
            OR run_at > CAST(:db_now AS timestamptz) + interval '1 day'
            OR run_at < CAST(:db_now AS timestamptz) - interval '10 years'
            OR (state <> 'ready' AND until IS NULL) OR starts < 0 OR dispatches < 0""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.failed",
@@ -170,6 +176,7 @@ CHECKS = (
         SELECT 'task', name || ' ' || subject FROM tasks
         WHERE (state = 'failed' AND (reason IS NULL OR batched))
            OR attempts < 0 OR starts < 0 OR wanted < 1 OR (state = 'ready' AND starts >= 5)""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.routes",
@@ -178,6 +185,7 @@ CHECKS = (
         SELECT DISTINCT 'task', t.name || ' on ' || t.queue || ' in ' || t.lane FROM tasks AS t
         WHERE t.state = 'ready' AND NOT EXISTS (SELECT FROM routes AS r
             WHERE (r.queue, r.name, r.lane) = (t.queue, t.name, t.lane))""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.enqueuers",
@@ -192,11 +200,13 @@ CHECKS = (
         WHERE NOT EXISTS (SELECT FROM enqueuers AS e
             WHERE e.step = 'converge' AND e.queue = p.universe)
         GROUP BY p.universe""",
+        since=Since.ONCE,
     ),
     Check(
         "ledger.pauses",
         "a lane has the pauses that its history says began and did not end",
         _pauses,
         whole=True,
+        since=Since.ONCE,
     ),
 )

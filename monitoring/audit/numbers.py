@@ -1,32 +1,94 @@
 """Numbers of invoices and credit notes: without gap, in order of their dates, in their series."""
 
-from monitoring.audit.checks import sql
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import TextClause, text
+
+from monitoring.audit.checks import Books, Check, Offence, Since, sql
+
+_GAPS = text("""
+    SELECT 'number', series || '-' || lpad(CAST(number AS text), 7, '0') FROM (
+        SELECT series, number, issued_on,
+            row_number() OVER w AS expected, lag(issued_on) OVER w AS before
+        FROM (SELECT series, number, issued_on FROM invoices
+              UNION ALL SELECT series, number, issued_on FROM credit_notes) AS d
+        WINDOW w AS (PARTITION BY series ORDER BY number)) AS n
+    WHERE number <> expected OR issued_on < before
+""")
+_COUNTERS = text("""
+    SELECT 'series', coalesce(s.code, d.series) FROM invoice_series AS s
+    FULL JOIN (
+        SELECT series, count(*) AS count, max(number) AS last, max(issued_on) AS day
+        FROM (SELECT series, number, issued_on FROM invoices
+              UNION ALL SELECT series, number, issued_on FROM credit_notes) AS d
+        GROUP BY series) AS d ON d.series = s.code
+    WHERE (s.last_number, s.last_number, s.last_date)
+        IS DISTINCT FROM (d.count, d.last, d.day)
+""")
+# From the last number that an earlier run has seen, and that one again.
+_LATER_GAPS = text("""
+    SELECT 'number', code || '-' || lpad(CAST(number AS text), 7, '0') FROM (
+        SELECT s.code, d.number, d.issued_on, lag(d.issued_on) OVER w AS before,
+            greatest(m.number, 1) + row_number() OVER w - 1 AS expected
+        FROM invoice_series AS s
+        LEFT JOIN unnest(CAST(:chains AS text[]), CAST(:numbers AS bigint[])) AS m(code, number)
+            ON m.code = s.code
+        CROSS JOIN LATERAL (
+            SELECT number, issued_on FROM invoices
+            WHERE series = s.code AND number >= coalesce(m.number, 0)
+            UNION ALL SELECT number, issued_on FROM credit_notes
+            WHERE series = s.code AND number >= coalesce(m.number, 0)) AS d
+        WINDOW w AS (PARTITION BY s.code ORDER BY d.number)) AS n
+    WHERE number <> expected OR issued_on < before
+""")
+_LATER_COUNTERS = text("""
+    SELECT 'series', s.code FROM invoice_series AS s
+    LEFT JOIN unnest(CAST(:chains AS text[]), CAST(:numbers AS bigint[])) AS m(code, number)
+        ON m.code = s.code
+    CROSS JOIN LATERAL (
+        SELECT max(number) AS last, max(issued_on) AS day FROM (
+            SELECT number, issued_on FROM invoices
+            WHERE series = s.code AND number >= coalesce(m.number, 0)
+            UNION ALL SELECT number, issued_on FROM credit_notes
+            WHERE series = s.code AND number >= coalesce(m.number, 0)) AS d) AS d
+    WHERE (s.last_number, s.last_date) IS DISTINCT FROM (d.last, d.day)
+""")
+
+
+def _gaps(books: Books) -> Iterator[Offence]:
+    for kind, number in _found(books, _GAPS, _LATER_GAPS):
+        yield Offence(kind, number)
+
+
+def _counters(books: Books) -> Iterator[Offence]:
+    for kind, series in _found(books, _COUNTERS, _LATER_COUNTERS):
+        yield Offence(kind, series)
+
+
+def _found(books: Books, every: TextClause, later: TextClause) -> Iterable[Any]:
+    if books.mark is None:
+        return books.rows(every)
+    known = books.mark.documents
+    return books.rows(
+        later, chains=[head.chain for head in known], numbers=[head.number for head in known]
+    )
+
 
 CHECKS = (
-    sql(
+    Check(
         "numbers.gapless",
         "numbers of a series are 1..n, dates never go back",
-        """
-        SELECT 'number', series || '-' || lpad(CAST(number AS text), 7, '0') FROM (
-            SELECT series, number, issued_on,
-                row_number() OVER w AS expected, lag(issued_on) OVER w AS before
-            FROM (SELECT series, number, issued_on FROM invoices
-                  UNION ALL SELECT series, number, issued_on FROM credit_notes) AS d
-            WINDOW w AS (PARTITION BY series ORDER BY number)) AS n
-        WHERE number <> expected OR issued_on < before""",
+        _gaps,
+        whole=True,
+        since=Since.ONCE,
     ),
-    sql(
+    Check(
         "numbers.counter",
         "a series' counter is its last number, of its last date",
-        """
-        SELECT 'series', coalesce(s.code, d.series) FROM invoice_series AS s
-        FULL JOIN (
-            SELECT series, count(*) AS count, max(number) AS last, max(issued_on) AS day
-            FROM (SELECT series, number, issued_on FROM invoices
-                  UNION ALL SELECT series, number, issued_on FROM credit_notes) AS d
-            GROUP BY series) AS d ON d.series = s.code
-        WHERE (s.last_number, s.last_number, s.last_date)
-            IS DISTINCT FROM (d.count, d.last, d.day)""",
+        _counters,
+        whole=True,
+        since=Since.ONCE,
     ),
     sql(
         "numbers.series",

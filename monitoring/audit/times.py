@@ -1,6 +1,6 @@
 """Moments: none lies in the future of the business, and none before there was a fleet."""
 
-from monitoring.audit.checks import sql
+from monitoring.audit.checks import Since, sql
 
 # Clocks of hosts differ by less than ten minutes. NULLs do not count in greatest and least.
 CHECKS = (
@@ -117,5 +117,6 @@ CHECKS = (
         SELECT 'change of', subsidiary FROM subsidiary_changes
         WHERE greatest(planned_at, applied_at)
             > CAST(:latest AS timestamptz) + interval '10 minutes'""",
+        since=Since.ONCE,
     ),
 )
