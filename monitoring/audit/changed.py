@@ -173,5 +173,12 @@ def subjects_since(tx: Connection, last_id: int) -> list[uuid.UUID]:
 
 @cache
 def narrowed(statement: str) -> TextClause:
-    """The statement of a check, over what changed alone."""
-    return text(f"{_NARROWED}{statement.replace(_RANGE, _CHANGED)}\n) AS found")
+    """The statement of a check, over what changed alone.
+
+    Raises:
+        ValueError: it names its range otherwise than as ``BETWEEN :low AND :high``.
+    """
+    changed = statement.replace(_RANGE, _CHANGED)
+    if ":low" in changed or ":high" in changed:
+        raise ValueError("a range of ids is to be said as BETWEEN :low AND :high")
+    return text(f"{_NARROWED}{changed}\n) AS found")

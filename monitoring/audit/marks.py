@@ -91,6 +91,24 @@ def _parsed(content: Mapping[str, Any]) -> Mark:
     return Mark(at, last_id, found)
 
 
+def prepare(file: Path) -> None:
+    """See that a mark can be written there, before a run of an hour ends without.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    unfinished = _unfinished(file)
+    try:
+        unfinished.touch()
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {file}: {error.strerror}") from None
+    unfinished.unlink(missing_ok=True)
+
+
+def _unfinished(file: Path) -> Path:
+    return file.with_name(f"{file.name}.{os.getpid()}")
+
+
 def write(file: Path, mark: Mark) -> None:
     """Put a mark in the place of the one before, in one step.
 
@@ -105,7 +123,7 @@ def write(file: Path, mark: Mark) -> None:
             {"chain": head.chain, "number": head.number, "hash": head.hash} for head in mark.heads
         ],
     }
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished = _unfinished(file)
     try:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         unfinished.replace(file)

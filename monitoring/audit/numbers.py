@@ -53,6 +53,9 @@ _LATER_COUNTERS = text("""
             UNION ALL SELECT number, issued_on FROM credit_notes
             WHERE series = s.code AND number >= coalesce(m.number, 0)) AS d) AS d
     WHERE (s.last_number, s.last_date) IS DISTINCT FROM (d.last, d.day)
+    UNION ALL
+    SELECT 'series', m.code FROM unnest(CAST(:chains AS text[])) AS m(code)
+    WHERE NOT EXISTS (SELECT FROM invoice_series AS s WHERE s.code = m.code)
 """)
 
 

@@ -16,7 +16,6 @@ from tests.conftest import Database
 from tests.integration.test_renewals import accepts, declines, publish
 from tests.support import given
 from tests.support.given import line, wait_until
-from tests.support.operators import pause
 
 TERMS = {"contract": "terms", "version": 2}
 
@@ -337,7 +336,7 @@ class TestWhatIsRefused:
 
     def test_service_that_is_not_delivered_is_refused(self, life: Any) -> None:
         world = life()
-        pause(world.database.engine("api"), "driver:web")
+        world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('driver:web', 'test')")
         world.send(given.order("k-1"))
         assert world.service().state == "delivering"
         coming = SimpleNamespace(id=world.service().id, expires_at=datetime.now(UTC))
