@@ -1,5 +1,5 @@
-"""What a process does again and again beside its work, from one thread: it renews the leases of what
-is still being worked on, and looks whether what it recorded is still there."""
+"""What a process does again and again beside its work, from one thread: it renews the leases of
+what is still being worked on, and looks whether what it recorded is still there."""
 
 import threading
 import time

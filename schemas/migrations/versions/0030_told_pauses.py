@@ -15,13 +15,14 @@ depends_on = None
 # Pauses that are older than the events of pauses, the oldest of each lane first.
 _UNTOLD = text("""
     SELECT p.lane, p.paused_by, p.reason, p.id FROM (
-        SELECT lane, paused_by, reason, id, row_number() OVER (PARTITION BY lane ORDER BY id) AS nth,
-            count(*) OVER (PARTITION BY lane) AS standing
+        SELECT lane, paused_by, reason, id, count(*) OVER (PARTITION BY lane) AS standing,
+            row_number() OVER (PARTITION BY lane ORDER BY id) AS nth
         FROM lane_pauses) AS p
     LEFT JOIN (
         SELECT detail->>'lane' AS lane, count(*) FILTER (WHERE name = 'lane.paused')
             - count(*) FILTER (WHERE name = 'lane.resumed') AS told
-        FROM events WHERE name IN ('lane.paused', 'lane.resumed') GROUP BY 1) AS e ON e.lane = p.lane
+        FROM events WHERE name IN ('lane.paused', 'lane.resumed') GROUP BY 1
+    ) AS e ON e.lane = p.lane
     WHERE p.nth <= p.standing - coalesce(e.told, 0)
     ORDER BY p.id
 """)
