@@ -18,6 +18,7 @@ from benchmarks import (
     orders,
     ours,
     outside,
+    provisioning,
     renewals,
 )
 from benchmarks.bench import BATCH, Bench
@@ -25,12 +26,17 @@ from benchmarks.peers import celery_peer, dramatiq_peer
 from benchmarks.reporting import (
     ALONE,
     AMONG_MANY,
+    AT_ONCE,
+    CALM,
     DUE,
     FEW_AUDITED,
     FEW_SERVICES,
+    HANGING,
     MANY_AUDITED,
+    MANY_PROCESSES,
     MANY_SERVICES,
     ONE_EACH,
+    ONE_PROCESS,
     ORDERS_SINCE,
     OUTSIDE,
 )
@@ -155,6 +161,66 @@ def run_outside(bench: Bench) -> None:
         _check(fleet.owner)
 
 
+def run_processes(bench: Bench) -> None:
+    """An infrastructure that takes its time: one process, and several with the same limits each."""
+    for processes, case in ((1, ONE_PROCESS), (provisioning.MANY_PROCESSES, MANY_PROCESSES)):
+        with outside.far_side(0.0, provisioning.SHORT_SECONDS) as url:
+            at_once = str(provisioning.FEW_AT_ONCE)
+            settings = provisioning.settings(url, calls_at_once=at_once)
+            _provision(bench, case, settings, count=processes * 2000, processes=processes)
+
+
+def run_at_once(bench: Bench) -> None:
+    """One process with many calls at once."""
+    with outside.far_side(0.0, provisioning.LONG_SECONDS) as url:
+        at_once = str(provisioning.MANY_AT_ONCE)
+        settings = provisioning.settings(url, calls_at_once=at_once)
+        _provision(bench, AT_ONCE, settings, count=6000)
+
+
+def run_hanging(bench: Bench) -> None:
+    """Four universes in one process; then the driver of one of them hangs."""
+    others = [universe for universe in Universe if universe != provisioning.HANGING]
+    for case, hangs in ((CALM, ()), (HANGING, (provisioning.HANGING,))):
+        with outside.far_side(0.0, provisioning.SHORT_SECONDS, hangs) as url:
+            settings = provisioning.settings(
+                url, calls_at_once="20", call_seconds=str(provisioning.CALL_SECONDS)
+            )
+            _provision(bench, case, settings, count=12_000, watched=others)
+
+
+def _provision(
+    bench: Bench,
+    case: str,
+    settings: dict[str, str],
+    *,
+    count: int,
+    processes: int = 1,
+    watched: Sequence[Universe] = (Universe.WEB,),
+) -> None:
+    """Deliver paid services; with several universes as many in each.
+
+    Args:
+        watched: universes whose deliveries are waited for.
+    """
+    universes = list(Universe) if len(watched) > 1 else [Universe.WEB]
+    plans = len(universes)
+    with bench.prepared(orders.catalogue(plans, universes), **settings) as fleet:
+        provisioning.prepare(fleet, count, plans, universes)
+        for number in range(processes):
+            fleet.start_worker(*universes, name=f"worker-{number}", threads=4)
+        wanted = count * len(watched) // len(universes)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(case, total=wanted)
+            seconds = provisioning.run(
+                fleet, wanted, lambda done: progress.update(bar, completed=done), watched
+            )
+        bench.note(case, wanted, seconds, "services")
+        if len(watched) == len(universes):
+            fleet.wait_until_idle(60)
+        _check(fleet.owner)
+
+
 def run_renewals(bench: Bench) -> None:
     """Services that fall due on one day, a few to a customer; and one to a customer."""
     _renew(bench, "renewals", RENEWALS // 4)
@@ -252,6 +318,9 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
     "outside": run_outside,
+    "processes": run_processes,
+    "at-once": run_at_once,
+    "hanging": run_hanging,
     "renewals": run_renewals,
     "history": run_history,
     "audit": run_audit,

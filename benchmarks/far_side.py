@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import signal
+from collections.abc import Collection
 
 _STATES = {"create": "active", "resume": "active", "extend": "active", "suspend": "suspended",
            "terminate": "absent"}  # fmt: skip
@@ -19,9 +20,13 @@ class FarSide(asyncio.Protocol):
     Args:
         charge_seconds: what the gateway takes for a call.
         operate_seconds: what the infrastructure takes for a call.
+        hangs: drivers that never answer.
     """
 
-    def __init__(self, charge_seconds: float, operate_seconds: float) -> None:
+    def __init__(
+        self, charge_seconds: float, operate_seconds: float, hangs: Collection[str] = ()
+    ) -> None:
+        self._hangs = hangs
         self._charge_seconds = charge_seconds
         self._operate_seconds = operate_seconds
         self._received = b""
@@ -58,7 +63,10 @@ class FarSide(asyncio.Protocol):
             }
         else:
             delay = self._operate_seconds
-            _, _, driver, _, service_id, kind = path.split("/")
+            _, _, driver, _, service_id, *kinds = path.split("/")
+            if driver in self._hangs:
+                return
+            kind = kinds[0]
             said = {
                 "resource_id": f"{driver}-{service_id[:8]}",
                 "state": _STATES[kind],
@@ -74,13 +82,15 @@ class FarSide(asyncio.Protocol):
             self._transport.write(answer)
 
 
-async def serve(port: int, charge_seconds: float, operate_seconds: float) -> None:
+async def serve(
+    port: int, charge_seconds: float, operate_seconds: float, hangs: Collection[str]
+) -> None:
     """Serve on the loopback interface until SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     server = await loop.create_server(
-        lambda: FarSide(charge_seconds, operate_seconds), "127.0.0.1", port, backlog=4096
+        lambda: FarSide(charge_seconds, operate_seconds, hangs), "127.0.0.1", port, backlog=4096
     )
     async with server:
         await ended.wait()
@@ -91,5 +101,6 @@ if __name__ == "__main__":
     arguments.add_argument("port", type=int)
     arguments.add_argument("--charge-seconds", type=float, default=0.3)
     arguments.add_argument("--operate-seconds", type=float, default=0.5)
+    arguments.add_argument("--hangs", nargs="*", default=[], metavar="DRIVER")
     given = arguments.parse_args()
-    asyncio.run(serve(given.port, given.charge_seconds, given.operate_seconds))
+    asyncio.run(serve(given.port, given.charge_seconds, given.operate_seconds, given.hangs))

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,12 +29,15 @@ LONG_SECONDS = 8.0
 
 
 @contextmanager
-def far_side(charge_seconds: float, operate_seconds: float) -> Iterator[str]:
+def far_side(
+    charge_seconds: float, operate_seconds: float, hangs: Sequence[str] = ()
+) -> Iterator[str]:
     """A far side in a process of its own; its base URL."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.far_side", str(port),
-         "--charge-seconds", str(charge_seconds), "--operate-seconds", str(operate_seconds)],
+         "--charge-seconds", str(charge_seconds), "--operate-seconds", str(operate_seconds),
+         "--hangs", *hangs],
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, outside
+from benchmarks import latency, outside, provisioning
 
 RESULTS = Path("benchmarks/results")
 ONE_EACH = "renewals, one to a customer"
@@ -22,6 +22,11 @@ ORDERS_SINCE = 100
 FORECAST_SECONDS = 5.0
 OUTSIDE = "outside calls of 0.3 and 0.5 s"
 ALONE = "their far side by itself"
+ONE_PROCESS = "provisioning, calls of 50 ms, 1 process"
+MANY_PROCESSES = f"provisioning, calls of 50 ms, {provisioning.MANY_PROCESSES} processes"
+AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 process"
+CALM = "three universes, a fourth beside them"
+HANGING = "three universes, the fourth hangs"
 LEAST = {
     "renewals": 2000,
     ONE_EACH: 2500,
@@ -111,6 +116,7 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
             "at least 0.8",
             _verdict(ratio >= 0.8),
         )
+    yield from _ratios(results)
     if results.calling_mb:
         largest = max(results.calling_mb)
         wanted = "at most 200 MB"
@@ -118,6 +124,23 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
     if results.worker_mb:
         largest = max(results.worker_mb)
         yield "largest worker", f"{largest:.0f} MB", "under 120 MB", _verdict(largest < 120)
+
+
+def _ratios(results: Results) -> Iterator[tuple[str, str, str, str]]:
+    """Provisioning: two rates, or a rate and what is possible."""
+    for name, rate, other, least in (
+        (f"{provisioning.MANY_PROCESSES} processes / 1", results.median(MANY_PROCESSES),
+         results.median(ONE_PROCESS), 3.0),
+        (f"{AT_ONCE} / bound", results.median(AT_ONCE), provisioning.BOUND, 0.85),
+        (f"{HANGING} / calm", results.median(HANGING), results.median(CALM), 0.95),
+    ):  # fmt: skip
+        if rate and other:
+            yield (
+                name,
+                f"{rate / other:.2f}",
+                f"at least {least:g}",
+                _verdict(rate / other >= least),
+            )
 
 
 def _times(results: Results) -> Iterator[tuple[str, str, str, str]]:

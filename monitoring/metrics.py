@@ -90,6 +90,11 @@ clock_ahead = Gauge(
     "By how much this host's clock is ahead of the database's; negative: behind.",
     multiprocess_mode="livemostrecent",
 )
+breaker = Counter(
+    "autorenew_breaker_total",
+    "Times the lane of a far side was opened or closed, and probes that failed meanwhile.",
+    ["lane", "event"],
+)
 guard_trips = Counter(
     "autorenew_guard_trips_total", "Times the guard paused a lane.", ["lane", "reason"]
 )
@@ -108,7 +113,11 @@ def intake_waiting() -> Gauge:
 @cache
 def lanes_paused() -> Gauge:
     """Created in a scheduler only, so that no other process shows it."""
-    return Gauge("autorenew_lane_paused", "1 for each lane that is paused.", ["lane"])
+    return Gauge(
+        "autorenew_lane_paused",
+        "1 for each lane that is held: by an operator, the guard, or its breaker.",
+        ["lane", "by"],
+    )
 
 
 @cache

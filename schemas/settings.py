@@ -3,7 +3,7 @@ that hold a secret also from the file that ``AUTORENEW_…_FILE`` names."""
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from schemas import broker_urls
 from schemas.errors import ConfigurationError
+from schemas.reasons import REASONS, CalledKind
 from schemas.secrecy import placeholder, weakness
 from schemas.secret_files import SettingsFromFiles
 from schemas.urls import (
@@ -46,6 +47,16 @@ Url = Annotated[str, AfterValidator(check_web)]
 FarUrl = Annotated[str, AfterValidator(lambda url: url if url == INSTANT else check_web(url))]
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", to_lower=True)]
 Options = dict[str, Secret[dict[str, Any]]]
+
+
+class BreakerSettings(BaseModel):
+    """When a lane is opened because its far side fails, and how often it is tried then."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    failures: Annotated[int, Field(ge=2, le=1000)] = 10
+    seconds: Seconds = 5.0
+    cap_seconds: Seconds = 300.0
 
 
 class RetrySettings(BaseModel):
@@ -162,12 +173,15 @@ class Settings(BaseSettings):
     order_charge_delays: list[Delay] = Field(
         [60.0, 600.0], description="seconds between the charges of an order that is declined"
     )
-    retry_base_seconds: Seconds = Field(5.0, description="backoff of the first retry")
-    retry_cap_seconds: Seconds = 3600.0
-    retry_attempts: int = Field(8, ge=1, description="failures until a person decides")
-    retries: dict[Literal["gateway", "driver", "mail"], RetrySettings] = Field(
-        {"mail": RetrySettings(attempts=24)},
-        description='the same for one kind of far side: {"mail": {"attempts": 24}}',
+    retry_base_seconds: Seconds = Field(60.0, description="backoff of the first retry")
+    retry_cap_seconds: Seconds = 6 * 3600.0
+    retry_attempts: int = Field(24, ge=1, description="failures until a person decides")
+    retries: dict[str, RetrySettings] = Field(
+        {},
+        description='the same for a kind of far side, or for a reason: {"mail": {"attempts": 40}}',
+    )
+    breaker: BreakerSettings = Field(
+        BreakerSettings(), description="when the lane of a far side that fails is opened"
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"
@@ -175,8 +189,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
-        "gateways", "drivers", "retries", "internal_hosts", "realms", "intake_upstreams",
-        mode="before",
+        "gateways", "drivers", "retries", "breaker", "internal_hosts", "realms",
+        "intake_upstreams", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -185,6 +199,17 @@ class Settings(BaseSettings):
                 return json.loads(value)
             except (ValueError, RecursionError):
                 raise ValueError("is not JSON") from None
+        return value
+
+    @field_validator("retries", mode="after")
+    @classmethod
+    def _of_what_is_known(cls, value: dict[str, RetrySettings]) -> dict[str, RetrySettings]:
+        known = {*get_args(CalledKind), *REASONS}
+        if unknown := sorted(value.keys() - known):
+            raise ValueError(
+                f"there is no kind of far side and no reason {', '.join(unknown)}; there are"
+                f" {', '.join(sorted(known))}"
+            )
         return value
 
     @field_validator("log_level", mode="before")

@@ -186,6 +186,13 @@ class BatchState(StrEnum):
     LEASED = "leased"
 
 
+class OpenCause(StrEnum):
+    """Why the lane of a far side is open."""
+
+    FAILING = "failing"  # its calls keep failing or timing out
+    ASKED = "asked"  # the far side asked to be left alone (429, Retry-After)
+
+
 class PauseSource(StrEnum):
     """Who paused a lane."""
 

@@ -1,52 +1,78 @@
-"""Commands about lanes: what is paused, by whom and why."""
+"""Commands about lanes: what is paused, by whom and why; what is open, and what is limited."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from autorenew.cli.acting import Words, acts
 from autorenew.cli.common import as_json, database, say, show
 from autorenew.cli.selecting import Text
+from producers.control import breakers, limits
 from producers.control import lanes as all_lanes
+from producers.control.breakers import OpenLane
 from producers.control.lanes import Lane, Pause
+from producers.control.limits import Limit
 from schemas.values import PauseSource
 
 _lane = click.argument("lane", type=Text())
-_COLUMNS = ("lane", "queue", "tasks", "later", "leased", "failed", "paused_at", "reason")
+_COLUMNS = (
+    "lane", "queue", "tasks", "later", "leased", "failed", "limit", "paused_at", "reason",
+)  # fmt: skip
 
 
 @click.group()
 def lanes() -> None:
-    """Pause and resume groups of tasks: of a driver, of the gateway, of suspensions and ends."""
+    """Pause, resume and limit groups of tasks: of a driver, of the gateway, of ends.
+
+    A lane is paused by a person or by the guard, until somebody resumes it. It is open while its
+    far side fails, and closes by itself once a probe is answered.
+    """
 
 
 @lanes.command("list")
 @as_json
 def list_lanes(as_json: bool) -> None:
-    """List the lanes, how many tasks each has in which state, and what pauses them."""
+    """List the lanes, how many tasks each has in which state, and what holds them."""
     with database().connect() as tx:
-        found = all_lanes.list_lanes(tx)
+        found = _read(tx)
     if as_json:
-        for lane in found:
-            click.echo(json.dumps(_document(lane)))
+        for one in found:
+            click.echo(json.dumps(_document(*one)))
         return
-    show("lanes", _COLUMNS, [_row(lane) for lane in found], json_lines=False)
+    show("lanes", _COLUMNS, [_row(*one) for one in found], json_lines=False)
 
 
-def _row(lane: Lane) -> Sequence[Any]:
-    since = min((pause.paused_at for pause in lane.pauses), default=None)
+def _read(
+    tx: Connection, lane: str | None = None
+) -> list[tuple[Lane, OpenLane | None, Limit | None]]:
+    """Each lane on each queue, why it is open if it is, and its limit."""
+    opened = {one.lane: one for one in breakers.open_lanes(tx)}
+    limited = limits.limits(tx)
+    return [
+        (one, opened.get(one.lane), limited.get(one.lane))
+        for one in all_lanes.list_lanes(tx)
+        if lane in (None, one.lane)
+    ]
+
+
+def _row(lane: Lane, opened: OpenLane | None, limit: Limit | None) -> Sequence[Any]:
+    since = [pause.paused_at for pause in lane.pauses]
+    since += [opened.opened_at] if opened else []
     return (
         lane.lane, lane.queue, lane.waiting, lane.later, lane.leased, lane.failed,
-        since and since.replace(microsecond=0), "; ".join(map(str, lane.pauses)),
+        str(limit) if limit else None, min(since).replace(microsecond=0) if since else None,
+        "; ".join(map(str, (*lane.pauses, *([opened] if opened else [])))),
     )  # fmt: skip
 
 
-def _document(lane: Lane) -> dict[str, Any]:
-    """The fields of a row, and each pause by itself."""
+def _document(lane: Lane, opened: OpenLane | None, limit: Limit | None) -> dict[str, Any]:
+    """The fields of a row; each pause, why it is open and its limit by themselves."""
     since = min((pause.paused_at for pause in lane.pauses), default=None)
     pauses = [
         {"pause": p.id, "source": p.source, "paused_by": p.paused_by, "reason": p.reason,
@@ -54,10 +80,19 @@ def _document(lane: Lane) -> dict[str, Any]:
         for p in lane.pauses
     ]  # fmt: skip
     return {
-        **dict(zip(_COLUMNS, _row(lane), strict=True)),
+        **dict(zip(_COLUMNS, _row(lane, opened, limit), strict=True)),
         "paused_at": since and since.isoformat(),
         "reason": "; ".join(pause.reason for pause in lane.pauses) or None,
         "pauses": pauses,
+        "open": opened
+        and {
+            "cause": opened.cause,
+            "reason": opened.reason,
+            "probes": opened.probes,
+            "opened_at": opened.opened_at.isoformat(),
+            "probe_at": opened.probe_at.isoformat(),
+        },
+        "limit": limit and asdict(limit),
     }
 
 
@@ -68,22 +103,25 @@ _HISTORY = text("SELECT at, name, detail FROM events WHERE subject = :subject OR
 @_lane
 @as_json
 def show_lane(lane: str, as_json: bool) -> None:
-    """Show what is in LANE, what pauses it, and who paused and resumed it before."""
+    """Show what is in LANE, what holds it, and what became of it before, by whom."""
     with database().connect() as tx:
         all_lanes.check(tx, lane)
-        found = [one for one in all_lanes.list_lanes(tx) if one.lane == lane]
+        found = _read(tx, lane)
         events = tx.execute(_HISTORY, {"subject": all_lanes.subject_of(lane)}).all()
     rows = [(e.at, e.name, *((e.detail or {}).get(n) for n in _DETAIL)) for e in events]
     if as_json:
-        documents = [_document(one) for one in found]
+        documents = [_document(*one) for one in found]
         history = [dict(event._mapping) for event in events]
         click.echo(json.dumps({"lane": lane, "queues": documents, "history": history}, default=str))
         return
-    show("lane", _COLUMNS, [_row(one) for one in found], json_lines=False)
+    show("lane", _COLUMNS, [_row(*one) for one in found], json_lines=False)
     show("history", ("at", "event", *_DETAIL), rows, json_lines=False)
 
 
-_DETAIL = ("pause", "by", "because", "paused_by", "paused_because")
+_DETAIL = (
+    "pause", "by", "because", "paused_by", "paused_because", "reason", "probes", "seconds",
+    "at_once", "per_second", "burst",
+)  # fmt: skip
 
 
 @lanes.command()
@@ -132,6 +170,66 @@ def resume(
     else:
         say(f"{lane} is resumed" if ended else f"{lane} was not paused")
     sys.exit(1 if left and not ended else 0)
+
+
+@lanes.command("limit")
+@_lane
+@click.option("--at-once", type=click.IntRange(1), help="Tasks worked on at a time.")
+@click.option("--per-second", type=float, help="Tasks begun a second.")
+@click.option("--burst", type=click.IntRange(1), help="Of them, at once after a quiet time.")
+@click.option("--none", "lifted", is_flag=True, help="Take the limit away.")
+@acts()
+def limit_lane(
+    lane: str, at_once: int | None, per_second: float | None, burst: int | None, lifted: bool
+) -> None:
+    """Bound what the whole fleet asks of the far side of LANE, from the next task on.
+
+    What is not named has no limit. A burst is as large as the rate, if none is named. A task is one
+    call, and two where it first has to ask what became of an earlier one.
+    """
+    named = at_once is not None or per_second is not None
+    if named == lifted:
+        raise click.UsageError("name --at-once, --per-second or both; or --none")
+    if per_second is not None and burst is None:
+        burst = max(1, math.ceil(per_second))
+    with database().begin() as tx:
+        if lifted:
+            had = limits.lift(tx, lane)
+            say(f"{lane} has no limit" + ("" if had else ", and had none"))
+            return
+        limit = Limit(at_once, per_second, burst)
+        limits.set_limit(tx, lane, limit)
+    say(f"{lane}: {limit}")
+
+
+@lanes.command("try")
+@_lane
+@acts()
+def try_lane(lane: str) -> None:
+    """Let one task of LANE, which is open, out at once: if it is answered, the lane closes.
+
+    Exit code 1 if the lane is not open.
+    """
+    with database().begin() as tx:
+        all_lanes.check(tx, lane)
+        is_open = breakers.probe_now(tx, lane)
+    say(f"{lane}: the next probe goes out now" if is_open else f"{lane} is not open")
+    sys.exit(0 if is_open else 1)
+
+
+@lanes.command("close")
+@_lane
+@acts()
+def close_lane(lane: str) -> None:
+    """Close LANE, which is open, without a probe: all that waits there starts.
+
+    If its far side still fails, it opens again. Exit code 1 if the lane is not open.
+    """
+    with database().begin() as tx:
+        all_lanes.check(tx, lane)
+        was_open = breakers.close_lane(tx, lane)
+    say(f"{lane} is closed" if was_open else f"{lane} is not open")
+    sys.exit(0 if was_open else 1)
 
 
 def _say_standing(pauses: Sequence[Pause]) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from producers.control import lanes, naming
 from producers.control.naming import UnknownName
 from producers.steps import QUEUES, STEPS
+from schemas.reasons import REASONS
 
 
 class State(StrEnum):
@@ -26,22 +27,8 @@ class State(StrEnum):
     BACKING_OFF = "backing_off"  # after a failure, until its next attempt
     DISPATCHED = "dispatched"  # handed to the broker, not claimed
     LEASED = "leased"  # being worked on
-    PAUSED = "paused"  # ready or dispatched, and its lane is paused
+    PAUSED = "paused"  # ready or dispatched, and its lane is paused or open
     FAILED = "failed"  # for a person
-
-
-# Why a task backs off, or has failed; a gateway or a driver of another package may add to them.
-REASONS = frozenset(
-    {
-        "driver_refused", "driver_unknown", "driver_unavailable", "driver_stale", "no_such_driver",
-        "gateway_unknown", "gateway_unavailable", "no_such_gateway", "refund_declined", "declined",
-        "plan_gone", "tax_not_supported", "vat_number_invalid", "price_gone", "sender_refused",
-        "recipient_refused", "message_refused", "address_unsupported", "address_invalid",
-        "greylisted", "try_later", "cannot_connect", "connection_lost", "tls_failed",
-        "login_required", "login_failed", "lost_after_data", "data", "crashed", "defect",
-        "interrupted", "lease_lost",
-    }
-)  # fmt: skip
 
 
 class TaskId(NamedTuple):
@@ -162,7 +149,9 @@ _FIND = text("""
         SELECT s.*, p.lane IS NOT NULL AS is_lane_paused,
             CASE WHEN p.lane IS NOT NULL AND s.state IN ('ready', 'dispatched') THEN 'paused'
                 ELSE s.state END AS shown
-        FROM stored AS s LEFT JOIN (SELECT DISTINCT lane FROM lane_pauses) AS p ON p.lane = s.lane
+        FROM stored AS s LEFT JOIN (
+            SELECT lane FROM lane_pauses UNION SELECT lane FROM lane_breakers
+        ) AS p ON p.lane = s.lane
     )
     SELECT name, subject, queue, lane, shown AS state, until,
         CASE WHEN run_at <= clock_timestamp() THEN run_at END AS since, first_failed_at,

@@ -25,16 +25,22 @@ _CLAIM = text(f"""
             SELECT id FROM batches
             WHERE id = ANY(:batches) AND name = :name AND queue = :queue AND state = 'dispatched'
               AND lane NOT IN (SELECT lane FROM lane_pauses)
+              -- Of a lane that is open, its probe alone.
+              AND NOT EXISTS (SELECT FROM lane_breakers AS o
+                  WHERE o.lane = batches.lane AND o.probe IS DISTINCT FROM batches.id)
               AND (lane NOT IN {GUARDED_LANES}
                    OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
             LIMIT 1 FOR UPDATE SKIP LOCKED
         )
         -- It need not reach the disk: whoever commits an effect later takes it there. After a crash
         -- in between the batch is dispatched still, and this token is worth nothing.
-        RETURNING subjects, set_config('synchronous_commit', 'off', true)
+        RETURNING subjects, lane,
+            EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = batches.lane) AS is_probe,
+            set_config('synchronous_commit', 'off', true)
     )
     SELECT t.subject, t.wanted, t.attempts,
-           extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited
+           extract(epoch FROM clock_timestamp() - t.run_at)::float8 AS waited,
+           held.lane, held.is_probe
     FROM held CROSS JOIN LATERAL unnest(held.subjects) AS s(subject)
     -- One by one, by the key: a join was planned as a product of all tasks of the name with the
     -- batch while the table had no statistics yet.
@@ -52,7 +58,7 @@ def claim(
     """Lease the tasks of the batch that a message names; the caller commits, or is in autocommit.
 
     A batch that cannot be claimed was claimed before, was dispatched anew, or is in a lane that
-    was paused meanwhile: this is the duplicate check.
+    was paused or opened meanwhile: this is the duplicate check.
     Subjects must be read in a *later statement*: READ COMMITTED would hand a statement that
     joins both the new task and the old subject.
 
@@ -68,7 +74,9 @@ def claim(
         "seconds": seconds,
     }
     rows = tx.execute(_CLAIM, parameters).all()
-    return Claim(name, queue, token, tuple(ClaimedTask(*row) for row in rows))
+    tasks = tuple(ClaimedTask(*row[:4]) for row in rows)
+    lane, is_probe = rows[0][4:] if rows else ("", False)
+    return Claim(name, queue, token, tasks, lane, is_probe)
 
 
 _RENEW = text("""
@@ -169,7 +177,7 @@ _DONE = text("""
         WHERE t.name = :name AND t.subject = seen.subject AND seen.is_unchanged
     ), back AS (
         UPDATE tasks AS t SET batched = false, run_at = now(), attempts = 0, starts = 0,
-            reason = NULL, error = NULL, first_failed_at = NULL, total_attempts = 0
+            reason = NULL, code = NULL, error = NULL, first_failed_at = NULL, total_attempts = 0
         FROM seen
         WHERE t.name = :name AND t.subject = seen.subject AND NOT seen.is_unchanged
     )
@@ -181,7 +189,8 @@ TELL_WHO_FAILED = """
     told AS (
         INSERT INTO events (subject, name, task, attempt, detail)
         SELECT subject, 'task.failed', name, attempts,
-               jsonb_build_object('reason', reason, 'error', error)
+               jsonb_strip_nulls(
+                   jsonb_build_object('reason', reason, 'code', code, 'error', error))
         FROM ended WHERE state = 'failed'
     )
 """
@@ -195,6 +204,7 @@ class _NotDone:
     delay: float
     counts: int
     reason: str | None
+    code: str | None
     error: str
 
 
@@ -213,16 +223,16 @@ _NOT_DONE = Bulk(
             total_attempts = t.total_attempts + r.counts,
             first_failed_at = CASE WHEN r.reason IS NULL THEN t.first_failed_at
                 ELSE coalesce(t.first_failed_at, now()) END,
-            starts = 0, reason = r.reason, error = left(r.error, 2000)
+            starts = 0, reason = r.reason, code = left(r.code, 200), error = left(r.error, 2000)
         FROM (
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
             ORDER BY subject FOR UPDATE
         ) AS mine
         JOIN json_to_recordset(CAST(:rows AS json)) AS r(
             subject uuid, wanted integer, failed boolean, delay float8, counts integer,
-            reason text, error text) USING (subject)
+            reason text, code text, error text) USING (subject)
         WHERE t.name = :name AND t.subject = mine.subject
-        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FROM ended
     """,
@@ -254,13 +264,22 @@ def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -
     name = claims[0].name
     wanted = {task.subject: task.wanted for claim in claims for task in claim.tasks}
     rest = [
-        *(_NotDone(s, wanted[s], False, 0.0, 0, None, "") for s in outcome.again),
+        *(_NotDone(s, wanted[s], False, 0.0, 0, None, None, "") for s in outcome.again),
         *(
-            _NotDone(r.subject, wanted[r.subject], False, r.delay, int(r.counts), r.reason, r.error)
+            _NotDone(
+                r.subject,
+                wanted[r.subject],
+                False,
+                r.delay,
+                int(r.counts),
+                r.reason,
+                r.code,
+                r.error,
+            )
             for r in outcome.retries
         ),
         *(
-            _NotDone(f.subject, wanted[f.subject], True, 0.0, 1, f.reason, f.error)
+            _NotDone(f.subject, wanted[f.subject], True, 0.0, 1, f.reason, f.code, f.error)
             for f in outcome.failures
         ),
     ]
@@ -294,7 +313,7 @@ def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -
 
 _RELEASE = text("""
     UPDATE tasks AS t SET batched = false, run_at = now() + make_interval(secs => :delay),
-        reason = :reason, error = left(:error, 2000)
+        reason = :reason, code = NULL, error = left(:error, 2000)
     FROM (
         SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
         ORDER BY subject FOR UPDATE
@@ -321,13 +340,13 @@ _ABANDON = text(f"""
             first_failed_at = coalesce(t.first_failed_at, now()),
             state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
             run_at = now() + make_interval(secs => t.starts + 1),
-            reason = :reason, error = left(:error, 2000)
+            reason = :reason, code = NULL, error = left(:error, 2000)
         FROM (
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
             ORDER BY subject FOR UPDATE
         ) AS mine
         WHERE t.name = :name AND t.subject = mine.subject
-        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FILTER (WHERE state = 'failed') FROM ended
 """)

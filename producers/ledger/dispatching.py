@@ -7,19 +7,15 @@ dispatched and not claimed, or leased and not finished, in time is made ready ag
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from sqlalchemy import Connection, text
 
 from producers.ledger.claims import TELL_WHO_FAILED
+from producers.ledger.composing import SUSPECT_FROM_STARTS, Part, Ready, compose
 from producers.ledger.tasks import MAX_STARTS
 from schemas import locks
 from schemas.locks import Lock
 from schemas.tables.bulk import Bulk
-
-# From its fourth start without an end a task is a suspect: a queue has one suspect under way at
-# a time, so that no two die of each other until one is set aside.
-SUSPECT_FROM_STARTS = 3
 
 _RESCUE_DISPATCHED = text("""
     WITH late AS (
@@ -48,10 +44,11 @@ _RESCUE_LEASED = text(f"""
             starts = t.starts + 1,
             state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
             reason = CASE WHEN t.starts + 1 >= :max_starts THEN 'crashed' ELSE 'lease_lost' END,
+            code = NULL,
             -- Spread, so that who ran beside a subject that kills its process does so only once.
             run_at = now() + make_interval(secs => random() * 2 ^ (t.starts + 1))
         FROM held WHERE t.name = held.name AND t.subject = held.subject
-        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.error
+        RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), lost AS (
         INSERT INTO events (subject, name, task)
         SELECT subject, 'task.lease_lost', name FROM ended WHERE state = 'ready'
@@ -106,118 +103,60 @@ _READY = text("""
                     WHERE b.state = 'dispatched' AND b.until > now()), 0) AS waiting,
                 -- Nobody claims what was dispatched before its lane was paused.
                 coalesce(bool_or(b.starts >= :suspect) FILTER (
-                    WHERE b.state = 'leased' OR b.lane NOT IN (SELECT lane FROM lane_pauses)
+                    WHERE b.state = 'leased' OR b.lane NOT IN (
+                        SELECT lane FROM lane_pauses UNION ALL SELECT lane FROM lane_breakers)
                 ), false) AS has_suspect
             FROM batches AS b
             WHERE b.state IN ('dispatched', 'leased') AND b.queue = q.queue
         ) AS h
     )
-    SELECT r.queue, r.name, r.lane, b.id, b.size, b.starts, q.room, q.has_suspect
+    SELECT r.queue, r.name, r.lane, b.id, b.size, b.starts, q.room, q.has_suspect,
+        x.room AS lane_room, false AS is_probe, b.run_at
     FROM routes AS r
     JOIN queues AS q ON q.queue = r.queue AND q.room > 0
+    LEFT JOIN LATERAL (
+        SELECT greatest(0, least(
+            l.at_once - (
+                SELECT coalesce(sum(h.size), 0) FROM batches AS h WHERE h.lane = l.lane
+                  AND (h.state = 'leased' OR h.state = 'dispatched' AND h.until > now())),
+            floor(least(l.burst,
+                l.tokens + l.per_second * extract(epoch FROM now() - l.filled_at)))
+        ))::integer AS room
+        FROM lane_limits AS l WHERE l.lane = r.lane
+    ) AS x ON true
     CROSS JOIN LATERAL (
         SELECT id, size, starts, run_at FROM batches AS b
         WHERE b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
           AND b.run_at <= now() AND b.run_at > now() - make_interval(secs => :horizon)
           AND (b.until IS NULL OR b.until <= now())
-        ORDER BY b.run_at LIMIT q.room
+        ORDER BY b.run_at LIMIT least(q.room, x.room)
     ) AS b
     WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
-    ORDER BY r.queue, r.name, r.lane, b.run_at
+      AND NOT EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = r.lane)
+    UNION ALL
+    -- Of each lane that is open, one task once in a while, and not the same one again.
+    SELECT b.queue, b.name, b.lane, b.id, b.size, b.starts, 1, false, 1, true, b.run_at
+    FROM lane_breakers AS o CROSS JOIN LATERAL (
+        SELECT b.* FROM routes AS r JOIN batches AS b
+            ON b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
+        WHERE r.lane = o.lane AND b.run_at <= now() AND (b.until IS NULL OR b.until <= now())
+        ORDER BY b.starts, b.run_at LIMIT 1
+    ) AS b
+    WHERE o.probe_at <= now() AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = o.lane)
+    ORDER BY queue, name, lane, run_at
 """)
+# One that comes to nothing, such as with the process that had it, is followed by another.
+_PROBING = text("""
+    UPDATE lane_breakers SET probe = :id, probe_at = now() + make_interval(secs => :seconds)
+    WHERE lane = :lane
+""")
+PROBE_SECONDS = 30.0
 
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A batch that may go out."""
-
-    queue: str
-    name: str
-    lane: str
-    id: uuid.UUID
-    size: int
-    starts: int
-    room: int
-    """How many tasks its queue has room for."""
-    has_suspect: bool
-    """Whether a suspect of its queue is under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Subjects ``first`` to ``last`` of a batch, counted from 1."""
-
-    batch: Ready
-    first: int
-    last: int
-
-    @property
-    def is_whole(self) -> bool:
-        return self.last - self.first + 1 == self.batch.size
-
-
-def share(room: int, sizes: Sequence[int]) -> list[int]:
-    """How much of ``room`` each lane gets: equal parts, and what one leaves over the others get."""
-    granted = [0] * len(sizes)
-    by_size = sorted(range(len(sizes)), key=sizes.__getitem__)
-    for position, lane in enumerate(by_size):
-        granted[lane] = min(sizes[lane], room // (len(sizes) - position))
-        room -= granted[lane]
-    return granted
-
-
-def compose(ready: Iterable[Ready], most: Callable[[str], int]) -> list[list[Part]]:
-    """What goes out, message by message.
-
-    Args:
-        ready: of each lane together, the oldest first.
-        most: tasks in one message, by the task's name.
-    """
-    messages: list[list[Part]] = []
-    for _, of_queue in groupby(ready, key=lambda batch: batch.queue):
-        lanes = [
-            list(group)
-            for _, group in groupby(
-                _one_suspect(of_queue), key=lambda batch: (batch.name, batch.lane)
-            )
-        ]
-        if lanes:
-            granted = share(lanes[0][0].room, [sum(b.size for b in lane) for lane in lanes])
-            for lane, room in zip(lanes, granted, strict=True):
-                messages += _fill(lane, room, most(lane[0].name))
-    return messages
-
-
-def _one_suspect(of_queue: Iterable[Ready]) -> Iterable[Ready]:
-    busy = False
-    for batch in of_queue:
-        if batch.starts < SUSPECT_FROM_STARTS:
-            yield batch
-        elif not (busy or batch.has_suspect):
-            busy = True
-            yield batch
-
-
-def _fill(lane: Sequence[Ready], room: int, most: int) -> Iterable[list[Part]]:
-    """Batches stay whole where they can: that costs nothing to write."""
-    message: list[Part] = []
-    free = most
-    for batch in lane:
-        left = min(batch.size, room)
-        room -= left
-        if message and (left > free or batch.starts):
-            yield message
-            message, free = [], most
-        first = 1
-        while left > 0:
-            taken = min(left, free)
-            message.append(Part(batch, first, first + taken - 1))
-            first, left, free = first + taken, left - taken, free - taken
-            if free == 0 or batch.starts:
-                yield message
-                message, free = [], most
-    if message:
-        yield message
+_TAKE_TOKENS = text("""
+    UPDATE lane_limits SET filled_at = now(), tokens = least(burst,
+        tokens + per_second * extract(epoch FROM now() - filled_at)) - :tasks
+    WHERE lane = :lane AND per_second IS NOT NULL
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +234,12 @@ def dispatch(
     tx.execute(_NEED_NOT_REACH_THE_DISK)
     tx.execute(_GATHER, {"horizon": horizon})
     rows = tx.execute(_READY, {"cap": cap, "suspect": SUSPECT_FROM_STARTS, "horizon": horizon})
-    messages = compose([Ready(*row) for row in rows.all()], batch)
+    found = [Ready(*row[:-1]) for row in rows.all()]
+    ready = [one for one in found if not one.is_probe]
+    messages = compose(ready, batch)
+    probes = [one for one in found if one.is_probe]
+    messages += [[Part(probe, 1, 1)] for probe in probes]
+    limited = {one.lane for one in ready if one.lane_room is not None}
     if not messages:
         return []
     whole = [parts[0].batch.id for parts in messages if len(parts) == 1 and parts[0].is_whole]
@@ -313,10 +257,16 @@ def dispatch(
     ]
     if pieces:
         _RECUT(tx, pieces + _left_over(messages), rescue=rescue_seconds)
+    for lane in limited:
+        going = sum(part.size for parts in messages for part in parts if part.batch.lane == lane)
+        tx.execute(_TAKE_TOKENS, {"lane": lane, "tasks": going})
+    for name, parts in list(zip(names, messages, strict=True))[len(messages) - len(probes) :]:
+        probing = {"id": name, "lane": parts[0].batch.lane, "seconds": PROBE_SECONDS}
+        tx.execute(_PROBING, probing)
     return [
         Dispatch(
             parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,
-            sum(part.last - part.first + 1 for part in parts),
+            sum(part.size for part in parts),
         )
         for name, parts in zip(names, messages, strict=True)
     ]  # fmt: skip
@@ -330,6 +280,8 @@ _DISPATCH_NEW = text("""
         WHERE b.id = ANY(:ids) AND b.state = 'ready' AND b.until IS NULL AND b.starts = 0
           AND b.size <= :most
           AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = b.lane)
+          AND NOT EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = b.lane)
+          AND NOT EXISTS (SELECT FROM lane_limits AS l WHERE l.lane = b.lane)
           AND :cap > (
               SELECT coalesce(sum(h.size), 0) * 2 FROM batches AS h
               WHERE h.state = 'dispatched' AND h.queue = b.queue AND h.until > now())
@@ -347,7 +299,8 @@ def dispatch_new(
 ) -> list[Dispatch]:
     """Take batches that were just enqueued, in one statement: the short way of an idle fleet.
 
-    What it leaves, such as batches of a lane that is paused, waits for :func:`dispatch`.
+    What it leaves, such as batches of a lane that is paused, open or limited, waits for
+    :func:`dispatch`.
 
     Args:
         most: tasks in one message, whatever their name.

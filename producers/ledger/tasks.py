@@ -19,7 +19,7 @@ All times in here are the database's. A worker's side is in ``claims``, a relay'
 
 import uuid
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, text
 
@@ -40,18 +40,21 @@ class Claim:
 
     Attributes:
         token: the id of their batch, which only its holder knows.
+        lane: that they are in.
+        is_probe: the lane is open, and this is the one task that goes out to look whether its far
+            side answers again.
     """
 
     name: str
     queue: str
     token: uuid.UUID
     tasks: tuple["ClaimedTask", ...]
+    lane: str = ""
+    is_probe: bool = False
 
     def subset(self, subjects: Iterable[uuid.UUID]) -> "Claim":
         chosen = set(subjects)
-        return Claim(
-            self.name, self.queue, self.token, tuple(t for t in self.tasks if t.subject in chosen)
-        )
+        return replace(self, tasks=tuple(t for t in self.tasks if t.subject in chosen))
 
     @property
     def subjects(self) -> list[uuid.UUID]:
@@ -75,6 +78,7 @@ class Retry:
         delay: seconds from now.
         counts: as one of the attempts after which a person decides.
         jitter: the delay is a ceiling; the runtime draws one below it.
+        code: the far side's own reason, beside ours.
     """
 
     subject: uuid.UUID
@@ -83,15 +87,17 @@ class Retry:
     delay: float = 0.0
     counts: bool = True
     jitter: bool = False
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task waits for a person now."""
+    """Why a task waits for a person now; ``code``: the far side's own reason, beside ours."""
 
     subject: uuid.UUID
     reason: str
     error: str = ""
+    code: str | None = None
 
 
 @dataclass(slots=True)
@@ -178,7 +184,7 @@ _RETRY = text("""
         ORDER BY subject FOR UPDATE
     ), tried AS (
         UPDATE tasks AS t SET state = 'ready', batched = false, wanted = t.wanted + 1, attempts = 0,
-            starts = 0, run_at = clock_timestamp(), reason = NULL, error = NULL,
+            starts = 0, run_at = clock_timestamp(), reason = NULL, code = NULL, error = NULL,
             first_failed_at = coalesce(t.first_failed_at, t.run_at)
         FROM held WHERE t.name = :name AND t.subject = held.subject
         RETURNING t.subject

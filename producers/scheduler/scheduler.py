@@ -64,7 +64,7 @@ class Scheduler:
         self._witness = Witness()
         self._snapshot_on: date | None = None
         self._parts = 1
-        self._paused: set[str] = set()
+        self._paused: set[tuple[str, str]] = set()
 
     def stop(self) -> None:
         """Have :meth:`run` return after the chunk it is in."""
@@ -98,7 +98,7 @@ class Scheduler:
             due_changes = changes.due(tx, now)
             due = set(tx.execute(_DUE_STEPS, {"steps": list(Step), "now": now}).scalars())
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
-            paused = set(tx.execute(_PAUSED).scalars())
+            paused = {(row.lane, row.by) for row in tx.execute(_PAUSED)}
         self._witness.confirm()
         found = self._changes.put_in_force(due_changes)
         for step in STEPS.values():
@@ -223,9 +223,9 @@ class Scheduler:
                 forecast.take_snapshot(tx, today)
             self._snapshot_on = today
 
-    def _show(self, paused: set[str]) -> None:
-        for lane in paused | self._paused:
-            metrics.lanes_paused().labels(lane).set(lane in paused)
+    def _show(self, paused: set[tuple[str, str]]) -> None:
+        for one in paused | self._paused:
+            metrics.lanes_paused().labels(*one).set(one in paused)
         self._paused = paused
         metrics.scheduler_last_round().set_to_current_time()
 
@@ -236,7 +236,10 @@ _DUE_STEPS = text("""
         SELECT FROM services WHERE next_step = step AND next_step_at <= :now)
 """)
 _IS_RECOMPUTING = text("SELECT EXISTS (SELECT FROM recomputations)")
-_PAUSED = text("SELECT lane FROM lane_pauses")
+_PAUSED = text("""
+    SELECT DISTINCT lane, source AS by FROM lane_pauses
+    UNION ALL SELECT lane, 'breaker' FROM lane_breakers
+""")
 
 # An index-only scan that writes no service row: its cost depends on what is due, not on how many
 # services there are or where the due ones are stored.

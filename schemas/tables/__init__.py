@@ -27,7 +27,16 @@ from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
 from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock, witnesses
 from schemas.tables.history import events, sealing, seals
-from schemas.tables.ledger import batches, enqueuers, lane_pauses, routes, sleeping_relays, tasks
+from schemas.tables.ledger import (
+    batches,
+    enqueuers,
+    lane_breakers,
+    lane_limits,
+    lane_pauses,
+    routes,
+    sleeping_relays,
+    tasks,
+)
 from schemas.tables.orders import order_lines, orders, rejected_documents
 from schemas.tables.reminders import emails, notices
 from schemas.tables.services import operations, renewals, services
@@ -36,7 +45,8 @@ __all__ = [
     "ROLES", "agreements", "batches", "catalogue_version", "charges", "contracts",
     "credit_note_lines", "credit_notes", "customers", "destructions", "emails", "enqueuers",
     "events", "far_sides", "forecasts", "heartbeat", "invoice_lines", "invoice_series", "invoices",
-    "lane_pauses", "metadata", "notices", "operations", "order_lines", "orders", "payment_methods",
+    "lane_breakers", "lane_limits", "lane_pauses", "metadata", "notices", "operations",
+    "order_lines", "orders", "payment_methods",
     "payment_requests", "plans", "policies", "prices", "recomputations", "refunds",
     "rejected_documents", "renewals", "request_lines", "rollouts", "routes", "rows_from_json",
     "sealing", "seals", "services", "sleeping_relays", "subsidiaries", "subsidiary_changes",

@@ -3,7 +3,9 @@
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
+    Double,
     Identity,
     Index,
     Integer,
@@ -18,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import func
 
 from schemas.tables.base import is_one_of, metadata, moment, state
-from schemas.values import BatchState, PauseSource, TaskState
+from schemas.values import BatchState, OpenCause, PauseSource, TaskState
 
 # Written when it is enqueued, deleted when it is done. What becomes of it in between is written of
 # the batch that it is in.
@@ -43,6 +45,8 @@ tasks = Table(
     Column("lease_token", Uuid),
     moment("lease_until"),
     Column("reason", Text),
+    # The far side's own reason, such as out_of_stock.
+    Column("code", Text),
     Column("error", Text),
     # It is in exactly one batch; otherwise it waits for its time, or for a person.
     Column("batched", Boolean, nullable=False, server_default="false"),
@@ -121,6 +125,43 @@ enqueuers = Table(
     Column("queue", Text, nullable=False),
     Column("role", Text, nullable=False),
     PrimaryKeyConstraint("step", "queue", "role"),
+)
+
+# A lane is open while it has a row here: its far side fails, and its tasks wait.
+lane_breakers = Table(
+    "lane_breakers",
+    metadata,
+    Column("lane", Text, primary_key=True),
+    # Where it was found out.
+    Column("queue", Text, nullable=False),
+    Column("cause", Text, is_one_of("cause", OpenCause), nullable=False),
+    Column("reason", Text, nullable=False),
+    moment("opened_at", nullable=False, server_default=func.now()),
+    # That have failed.
+    Column("probes", Integer, nullable=False, server_default="0"),
+    # When the next one may go out.
+    moment("probe_at", nullable=False),
+    # The batch that may be claimed meanwhile.
+    Column("probe", Uuid),
+)
+
+# What a lane may ask of its far side, by the number of tasks that are handed over.
+lane_limits = Table(
+    "lane_limits",
+    metadata,
+    Column("lane", Text, primary_key=True),
+    Column("at_once", Integer),
+    Column("per_second", Double),
+    Column("burst", Integer),
+    # What is left of the burst, as of then.
+    Column("tokens", Double, nullable=False, server_default="0"),
+    moment("filled_at", nullable=False, server_default=func.now()),
+    CheckConstraint(
+        "(at_once IS NOT NULL OR per_second IS NOT NULL)"
+        " AND (burst IS NULL) = (per_second IS NULL)"
+        " AND at_once > 0 AND per_second > 0 AND burst > 0",
+        name="bounds",
+    ),
 )
 
 # A lane is paused while it has a row here. Each row is one pause, of an operator or of the guard,

@@ -53,6 +53,8 @@ services = Table(
     state("confirmed", ResourceState, server_default=ResourceState.ABSENT),
     Column("confirmed_until", Date),
     Column("resource_id", Text),
+    # What its driver says of it for the customer, such as an address: texts by name.
+    Column("details", JSONB),
     # Since when it is suspended for want of payment.
     moment("suspended_at"),
     # Since when an operator has it suspended, and why: whatever is paid, or is not.

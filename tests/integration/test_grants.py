@@ -19,7 +19,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers, orders
-from producers.control import ending, failed, guard, lanes, naming, suspending
+from producers.control import breakers, ending, failed, guard, lanes, limits, naming, suspending
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
@@ -48,6 +48,7 @@ from workers.reminders import remind
 
 Statement = tuple[str, Any]
 
+BREAKER = (breakers._OPEN, breakers._OPEN_LONGER, breakers._CLOSE, breakers._PROBE_NOW)
 # What a fleet does once in a while, such as after a crash: the statement is enough.
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
@@ -55,7 +56,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
         failed._DROP, lanes._LIST, lanes._FORGET_ENDS, agreements._raise,
         customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
-        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET,
+        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET, breakers._LIST,
+        breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -64,20 +66,21 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
         handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND, identity._WRITE,
-        identity._READ, guard._PAUSE,
+        identity._READ, guard._PAUSE, *BREAKER,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
-        remind._leave_out, tasks._ENQUEUE,
+        remind._leave_out, tasks._ENQUEUE, *BREAKER,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
-        identity._WRITE, identity._READ,
+        identity._WRITE, identity._READ, *BREAKER,
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
         dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT, guard._DOUBT,
+        dispatching._PROBING, dispatching._TAKE_TOKENS,
     ],
     "scheduler": [guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED],
 }  # fmt: skip
@@ -93,7 +96,8 @@ SAMPLES = {
     "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
-    **dict.fromkeys(("delay", "shortest", "longest"), 1.0),
+    **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
+    **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     **dict.fromkeys(("upstream", "domain", "cause", "channel", "customer"), "x"),

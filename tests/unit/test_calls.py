@@ -43,6 +43,9 @@ class Handler:
         self.closed = False
         self.go = threading.Event()
 
+    def health(self, call: Any, answer: Any) -> None:
+        return None
+
     async def call(self, call: Any) -> Any:
         if isinstance(call, BaseException):
             raise call
@@ -274,6 +277,9 @@ def test_closing_ends_when_its_time_is_up() -> None:
 class Exits(Handler):
     """Its calls exit in a task of their own, which ends the loop."""
 
+    def health(self, call: Any, answer: Any) -> None:
+        return None
+
     async def call(self, call: Any) -> Any:
         async def leave() -> None:
             raise SystemExit("from a port")
@@ -322,6 +328,9 @@ def test_closing_ends_when_a_call_ends_the_loop_meanwhile() -> None:
         raise SystemExit("from a port")
 
     class ExitsLater(Handler):
+        def health(self, call: Any, answer: Any) -> None:
+            return None
+
         async def call(self, call: Any) -> Any:
             await asyncio.create_task(leave())
 

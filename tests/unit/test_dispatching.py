@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.ledger.dispatching import Part, Ready, compose, share
+from producers.ledger.composing import Part, Ready, compose, share
 
 sizes = st.lists(st.integers(1, 500), min_size=1, max_size=8)
 

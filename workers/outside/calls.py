@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
+
+class LaneOpen(Exception):
+    """It is not called: its far side fails, and nothing is wrong with it."""
+
+
 # So many more than are called at once are claimed, so that a call that ends has a successor while
 # its answer is recorded: with calls of 0.3 s, recording and claiming take about a third of that.
 CLAIMED_AHEAD = 0.5
@@ -107,6 +112,7 @@ class Calls:
 
     Args:
         at_once: calls under way in each lane, if its handler states no lower limit.
+        is_open: whether a lane is open: but for a probe, nothing is called there.
         broken: called when no more calls can be made, because one has exited.
     """
 
@@ -116,8 +122,10 @@ class Calls:
         heartbeat: Heartbeat,
         *,
         at_once: int,
+        is_open: Callable[[str], bool] = lambda lane: False,
         broken: Callable[[], None] = lambda: None,
     ) -> None:
+        self._is_open = is_open
         self._record = record
         self._broken = broken
         self._heartbeat = heartbeat
@@ -265,6 +273,9 @@ class Calls:
             if not self._heartbeat.is_held(batch.claim):
                 # Somebody else may have taken it over: nothing leaves the house.
                 error: Exception | None = TimeoutError("its lease ended before it was called")
+                answered = Answered(batch, subject, call, error=error)
+            elif self._is_open(batch.claim.lane) and not batch.claim.is_probe:
+                error = LaneOpen(f"lane {batch.claim.lane} is open")
                 answered = Answered(batch, subject, call, error=error)
             else:
                 metrics.calls_under_way.labels(batch.handler.name).inc()

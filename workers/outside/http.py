@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from tenacity import (
     AsyncRetrying,
     RetryError,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     stop_after_delay,
     wait_random_exponential,
@@ -25,12 +25,17 @@ from tenacity import (
 from monitoring import metrics
 from schemas.errors import first_line
 from schemas.settings import Url
+from workers.outside.retry_after import retry_after
 
 MAX_ANSWER_BYTES = 1_000_000
 # A try gets this share of what is left of the deadline, so that one that hangs leaves time for
 # another.
 SHARE_OF_A_TRY = 0.6
 TRIES = 5
+# Answers in which Retry-After says when to come back.
+_MAY_ASK = (202, 429, 503)
+# They say all there is to say by themselves, and are often from what stands before a far side.
+_NEED_NO_BODY = (202, 401, 403, 425, 429)
 
 
 class NotSent(Exception):
@@ -38,11 +43,23 @@ class NotSent(Exception):
 
 
 class InDoubt(Exception):
-    """It may or may not have been done."""
+    """It may or may not have been done.
+
+    Attributes:
+        retry_after: seconds for which the far side asks not to be called; None: it does not.
+    """
+
+    def __init__(self, words: str, retry_after: float | None = None) -> None:
+        super().__init__(words)
+        self.retry_after = retry_after
 
 
 class _Fault(Exception):
-    """One try that may be tried again."""
+    """One try that may be tried again, unless the far side asks not to be called."""
+
+    def __init__(self, words: str, retry_after: float | None = None) -> None:
+        super().__init__(words)
+        self.retry_after = retry_after
 
 
 class HttpSettings(BaseModel):
@@ -77,10 +94,12 @@ class Answer:
     """
     Attributes:
         body: the JSON value of the answer, as bytes: what it means is for a model to say.
+        retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
     status: int
     body: bytes
+    retry_after: float | None = None
 
 
 class HttpCalls:
@@ -131,18 +150,23 @@ class HttpCalls:
             except TimeoutError:
                 sent = True
                 raise _Fault(f"no answer in {timeout:.3g} s") from None
-            except (aiohttp.ClientError, OSError, ValueError, _Fault) as error:
+            except _Fault:
+                sent = True
+                raise
+            except (aiohttp.ClientError, OSError, ValueError) as error:
                 sent = True
                 raise _Fault(first_line(error)) from None
 
         try:
             retrying = AsyncRetrying(
-                retry=retry_if_exception_type(_Fault),
+                retry=retry_if_exception(_may_be_tried_again),
                 stop=stop_after_delay(seconds * 0.9) | stop_after_attempt(TRIES),
                 wait=wait_random_exponential(multiplier=0.02, max=seconds / 8),
                 retry_error_cls=RetryError,
             )
             return await retrying(once)
+        except _Fault as asked:  # not to be called for a while
+            raise InDoubt(str(asked), asked.retry_after) from None
         except RetryError as error:
             fault = error.last_attempt.exception()
             raise (InDoubt if sent else NotSent)(str(fault)) from None
@@ -166,8 +190,9 @@ class HttpCalls:
             headers=self._headers,
             allow_redirects=False,
         ) as response:
+            later = retry_after(response.headers) if response.status in _MAY_ASK else None
             if response.status >= 500:
-                raise _Fault(f"HTTP {response.status}")
+                raise _Fault(f"HTTP {response.status}", later)
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
@@ -176,8 +201,10 @@ class HttpCalls:
         try:
             json.loads(body)
         except (ValueError, RecursionError):
-            raise _Fault("an answer that is not JSON") from None
-        return Answer(response.status, bytes(body))
+            if response.status not in _NEED_NO_BODY:
+                raise _Fault("an answer that is not JSON") from None
+            body = bytearray(b"null")
+        return Answer(response.status, bytes(body), later)
 
     def _open(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -192,3 +219,7 @@ class HttpCalls:
                 trust_env=False,
             )
         return self._session
+
+
+def _may_be_tried_again(error: BaseException) -> bool:
+    return isinstance(error, _Fault) and error.retry_after is None

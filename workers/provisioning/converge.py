@@ -23,6 +23,7 @@ from schemas.clock import Clock, local_date, local_midnight
 from schemas.values import OperationState, Period, ResourceState, ServiceState
 from workers.orders.ending import end_orders
 from workers.outside.attempts import AGAIN, DONE, Meaning, attempt, settle
+from workers.outside.health import Health
 from workers.provisioning import store
 from workers.provisioning.drivers.port import Driver, DriverAnswer, DriverState, OperationKind
 from workers.provisioning.operations import (
@@ -30,6 +31,7 @@ from workers.provisioning.operations import (
     becomes,
     call_of,
     checked,
+    health_of,
     is_as_asked,
     meaning_of,
     missing_operation,
@@ -123,6 +125,9 @@ class ConvergeHandler:
             return overtaken(call, answer, await driver.ask(operation))
         return checked(call, answer)
 
+    def health(self, call: Call, answer: DriverAnswer) -> Health | None:
+        return health_of(answer)
+
     async def close(self) -> None:
         for driver in self._drivers.values():
             await driver.close()
@@ -152,14 +157,15 @@ class ConvergeHandler:
                 _detail(call, answer),
             )
             for subject, call, answer in answers
+            if not (answer.state is DriverState.IN_PROGRESS and call.ask_first)  # told once
         ]
         as_desired = self._confirm(tx, done, happened) if done else set()
         history.record(tx, happened)
         delivered = (c.order_id for _, c, _ in done if c.state is ServiceState.DELIVERING)
         end_orders(tx, (order_id for order_id in delivered if order_id is not None))
 
-        def meaning(task: ClaimedTask, _: Call, answer: DriverAnswer) -> Meaning:
-            meant = meaning_of(task, answer, self._policy)
+        def meaning(task: ClaimedTask, call: Call, answer: DriverAnswer) -> Meaning:
+            meant = meaning_of(task, answer, self._policy, call.seconds)
             return AGAIN if meant is DONE and task.subject not in as_desired else meant
 
         return settle(claim, answers, meaning)
@@ -213,9 +219,9 @@ def _ended(call: Call, answer: DriverAnswer) -> store.EndedRow:
     match answer.state:
         case DriverState.DONE:
             state = OperationState.DONE
-        case DriverState.REFUSED | DriverState.STALE:
+        case DriverState.REFUSED | DriverState.PERMANENT | DriverState.STALE:
             state = OperationState.FAILED
-        case DriverState.UNKNOWN | DriverState.UNAVAILABLE:
+        case DriverState.UNKNOWN | DriverState.UNAVAILABLE | DriverState.IN_PROGRESS:
             state = OperationState.UNKNOWN
     return store.EndedRow(uuid.UUID(call.operation.key), state, answer.reason)
 
@@ -224,6 +230,8 @@ def _detail(call: Call, answer: DriverAnswer) -> dict[str, str]:
     detail: dict[str, str] = {"operation": call.operation.kind}
     if answer.state is not DriverState.DONE:
         detail["reason"] = answer.reason or ""
+        if answer.words:
+            detail["words"] = answer.words
     return detail
 
 
@@ -245,6 +253,7 @@ def _confirmed(
         confirmed=becomes(operation.kind, call.desired),
         until=resource.paid_until or operation.paid_until,
         resource_id=resource.resource_id,
+        details=dict(resource.details) or None,
         state=state,
         at=at,
         anchor=anchor,

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from producers.ledger import ClaimedTask, Failure
+from producers.ledger import ClaimedTask, Retry
 from schemas.values import OrderId, Period, ResourceState, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning
+from workers.outside.health import GOOD, Health
 from workers.provisioning.drivers.port import (
     MOST_AHEAD,
     DriverAnswer,
@@ -16,6 +17,12 @@ from workers.provisioning.drivers.port import (
     Resource,
 )
 from workers.runtime.retries import RetryPolicy
+
+# What is in progress is asked about again after a quarter of the time it has taken, within these.
+POLL_SECONDS = 1.0
+POLL_MOST_SECONDS = 60.0
+# What takes longer is no progress: it counts as a failure.
+LONGEST_SECONDS = 6 * 3600.0
 
 
 def missing_operation(
@@ -58,6 +65,8 @@ class Call:
     desired: ResourceState
     ask_first: bool
     """It was begun before and never decided."""
+    seconds: float = 0.0
+    """Since it was begun."""
 
 
 def call_of(row: Any, kind: OperationKind, paid_until: date) -> Call:
@@ -92,6 +101,7 @@ def call_of(row: Any, kind: OperationKind, paid_until: date) -> Call:
         paid_periods=row.paid_periods,
         desired=ResourceState(row.desired),
         ask_first=row.doubted is not None,
+        seconds=row.doubted_seconds or 0.0,
     )
 
 
@@ -117,17 +127,40 @@ def overtaken(call: Call, stale: DriverAnswer, seen: DriverAnswer) -> DriverAnsw
     return replace(stale, resource=resource if ahead > 0 else None)
 
 
-def meaning_of(task: ClaimedTask, answer: DriverAnswer, policy: RetryPolicy) -> Meaning:
-    """What a driver's answer means for a service's task."""
+def meaning_of(
+    task: ClaimedTask, answer: DriverAnswer, policy: RetryPolicy, seconds: float = 0.0
+) -> Meaning:
+    """What a driver's answer means for a service's task.
+
+    Args:
+        seconds: since its operation was begun.
+    """
     match answer.state:
         case DriverState.DONE:
             return DONE
-        case DriverState.REFUSED:
-            return Failure(task.subject, "driver_refused", answer.reason or "")
+        case DriverState.IN_PROGRESS if seconds < LONGEST_SECONDS:
+            delay = answer.retry_after or min(max(seconds / 4, POLL_SECONDS), POLL_MOST_SECONDS)
+            return Retry(
+                task.subject, "in_progress", said(answer), delay=delay, counts=False,
+                code=answer.reason,
+            )  # fmt: skip
         case DriverState.STALE if answer.resource is not None:
             return AGAIN  # above the generation that the far side has seen
         case state:
-            return policy.decide(task, f"driver_{state}", answer.reason or "")
+            return policy.decide(task, f"driver_{state}", said(answer), answer.reason)
+
+
+def health_of(answer: DriverAnswer) -> Health:
+    """Whether an infrastructure works: whatever it refuses, it does."""
+    match answer.state:
+        case DriverState.UNKNOWN | DriverState.UNAVAILABLE | DriverState.PERMANENT:
+            return Health(False, said(answer), answer.retry_after)
+    return GOOD
+
+
+def said(answer: DriverAnswer) -> str:
+    """What a person reads of an answer."""
+    return ": ".join(filter(None, (answer.reason, answer.words)))
 
 
 def is_as_asked(call: Call, resource: Resource | None) -> bool:

@@ -13,6 +13,7 @@ from workers.provisioning.drivers.port import OperationKind
 READ = text("""
     SELECT s.*, d.kind AS doubted, d.key AS doubted_key, d.generation AS doubted_generation,
            d.paid_until AS doubted_until, h.refused,
+           extract(epoch FROM now() - d.started_at)::float8 AS doubted_seconds,
            h.created > h.terminated OR s.confirmed <> 'absent' AS may_exist
     FROM (
         SELECT id, order_id, customer_id, subsidiary, plan, driver, configuration, period_months,
@@ -137,6 +138,7 @@ class ConfirmRow:
     confirmed: ResourceState
     until: date
     resource_id: str | None
+    details: dict[str, str] | None = None
     state: ServiceState | None = None
     at: datetime | None = None
     anchor: date | None = None
@@ -148,6 +150,7 @@ CONFIRM = Bulk(
     """
     UPDATE services AS s SET confirmed = r.confirmed, confirmed_until = r.until,
         resource_id = coalesce(r.resource_id, s.resource_id),
+        details = coalesce(r.details, s.details),
         -- What was given up while it was being created is not delivered.
         state = CASE WHEN s.desired = 'absent' AND r.state <> 'terminated' THEN s.state
             ELSE coalesce(r.state, s.state) END,
@@ -159,7 +162,8 @@ CONFIRM = Bulk(
         anchor = coalesce(s.anchor, r.anchor),
         expires_at = coalesce(s.expires_at, r.expires_at)
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, confirmed text, until date,
-        resource_id text, state text, at timestamptz, anchor date, expires_at timestamptz)
+        resource_id text, details jsonb, state text, at timestamptz, anchor date,
+        expires_at timestamptz)
     WHERE s.id = r.id
     RETURNING s.id, s.subsidiary, s.generation, s.desired, s.state, s.anchor,
         s.paid_periods

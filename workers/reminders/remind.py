@@ -33,9 +33,10 @@ from schemas.rules.payable import PaymentMethod
 from schemas.tables.bulk import Bulk
 from schemas.values import Money, ResourceState, ServiceId, derived_id
 from workers.outside.attempts import DONE, Meaning, settle
+from workers.outside.health import Health
 from workers.reminders.items import Payer, item_of
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
-from workers.reminders.smtp import MailAnswer, Mailer, MailState
+from workers.reminders.smtp import MailAnswer, Mailer, MailState, health_of
 from workers.runtime.retries import RetryPolicy
 
 _EMAILS = text("""
@@ -220,6 +221,9 @@ class RemindHandler:
         if isinstance(call.message, MailAnswer):
             return call.message
         return await self._mailer.perform(call.message)
+
+    def health(self, call: Letter, answer: MailAnswer) -> Health | None:
+        return None if isinstance(call.message, MailAnswer) else health_of(answer)
 
     async def close(self) -> None:
         await self._mailer.close()

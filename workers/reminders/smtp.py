@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from monitoring import metrics
 from schemas.errors import ConfigurationError
 from schemas.urls import is_internal
+from workers.outside.health import GOOD, Health
 
 MAILS_PER_CONNECTION = 100
 IDLE_SECONDS = 60.0
@@ -50,6 +51,17 @@ class MailAnswer:
         return self.state is MailState.REFUSED and self.reason in _OF_THE_RECIPIENT
 
 
+def health_of(answer: MailAnswer) -> Health | None:
+    """Whether a mail server works: whatever it refuses, it does."""
+    if answer.state not in (MailState.UNKNOWN, MailState.UNAVAILABLE):
+        return GOOD
+    if answer.reason == GREYLISTED:
+        return None  # this sender and this recipient, for the first time
+    words = filter(None, (answer.reason or answer.state, answer.detail))
+    return Health(False, ": ".join(words))
+
+
+GREYLISTED = "greylisted"
 _OF_THE_RECIPIENT = ("recipient_refused", "address_unsupported", "address_invalid")
 
 
@@ -406,7 +418,7 @@ def _expect(reply: tuple[int, bytes], wanted: tuple[int, ...], reason: str) -> N
         raise _Failed(MailAnswer(MailState.REFUSED, reason, detail))
     greylisted = reason == "recipient_refused" and code in (450, 451)
     raise _Failed(
-        MailAnswer(MailState.UNAVAILABLE, "greylisted" if greylisted else "try_later", detail)
+        MailAnswer(MailState.UNAVAILABLE, GREYLISTED if greylisted else "try_later", detail)
     )
 
 

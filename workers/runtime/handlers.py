@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from sqlalchemy import Connection, Engine
 
 from producers.ledger import Claim, Outcome
+from workers.outside.health import Health
 
 C = TypeVar("C")  # what is called
 A = TypeVar("A")  # what is answered
@@ -46,6 +47,10 @@ class OutsideHandler(Protocol[C, A]):
         self, tx: Connection, claim: Claim, answers: Sequence[tuple[uuid.UUID, C, A]]
     ) -> Outcome:
         """Write outcomes down as they arrive, with their effects and follow-ups."""
+        ...
+
+    def health(self, call: C, answer: A) -> Health | None:
+        """What an answer says of its far side; None: nothing, or no call was made."""
         ...
 
     async def close(self) -> None:

@@ -1,17 +1,17 @@
 """How often what failed is tried again by itself, and after how long: policies, given as data.
 
-There is one for each kind of far side: payment gateways, infrastructures, mail servers. Charging an
-order or a renewal again after a *decline* is no retry of a call: orders have
-``order_charge_delays``, renewals the ``charges`` of their plan's life-cycle policy.
+There is one for all reasons; settings change it for a kind of far side (payment gateways,
+infrastructures, mail servers) or for one reason. What is refused fails at once
+(``schemas.reasons``). Charging an order or a renewal again after a *decline* is no retry of a
+call: orders have ``order_charge_delays``, renewals the ``charges`` of their life-cycle policy.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from producers.ledger import ClaimedTask, Failure, Retry
+from schemas.reasons import AT_ONCE, REASONS, CalledKind, class_of
 from schemas.settings import RetrySettings, Settings
-
-FarSideKind = Literal["gateway", "driver", "mail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +25,29 @@ class RetryPolicy:
         base: seconds, the ceiling of the first delay; it doubles with each attempt.
         cap: seconds, the highest ceiling.
         attempts: failures after which the task waits for a person.
+        of_reasons: other policies, for some reasons.
     """
 
     base: float
     cap: float
     attempts: int
+    of_reasons: Mapping[str, "RetryPolicy"] = field(default_factory=dict)
 
-    def decide(self, task: ClaimedTask, reason: str, error: str) -> Retry | Failure:
+    def decide(
+        self, task: ClaimedTask, reason: str, error: str, code: str | None = None
+    ) -> Retry | Failure:
         """What becomes of a task that failed once more; the runtime draws the jitter.
 
         Args:
-            reason: a short stable code, by which failed tasks are grouped.
+            reason: a short stable code of ours, by which failed tasks are grouped.
             error: what a person reads.
+            code: the far side's own, beside ours.
         """
-        if self.is_exhausted(task):
-            return Failure(task.subject, reason, error)
-        ceiling = min(self.cap, self.base * 2 ** min(task.attempts, 30))
-        return Retry(task.subject, reason, error, delay=ceiling, jitter=True)
-
-    def is_exhausted(self, task: ClaimedTask) -> bool:
-        """Whether one more failure is the last one."""
-        return task.attempts + 1 >= self.attempts
+        policy = self.of_reasons.get(reason, self)
+        if class_of(reason) in AT_ONCE or task.attempts + 1 >= policy.attempts:
+            return Failure(task.subject, reason, error, code)
+        ceiling = min(policy.cap, policy.base * 2 ** min(task.attempts, 30))
+        return Retry(task.subject, reason, error, delay=ceiling, jitter=True, code=code)
 
 
 def jittered(retry: Retry, random: float) -> Retry:
@@ -53,11 +55,21 @@ def jittered(retry: Retry, random: float) -> Retry:
     return replace(retry, delay=random * retry.delay, jitter=False) if retry.jitter else retry
 
 
-def policy_for(kind: FarSideKind, settings: Settings) -> RetryPolicy:
-    """The policy of a kind of far side: what is set for it, or else what is set for all."""
-    own = settings.retries.get(kind, RetrySettings())
+def policy_for(kind: CalledKind, settings: Settings) -> RetryPolicy:
+    """The policy of a kind of far side: what is set for a reason, for the kind, or for all."""
+    for_all = RetryPolicy(
+        settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
+    )
+    own = _changed(for_all, settings.retries.get(kind, RetrySettings()))
+    of_reasons = {
+        name: _changed(own, change) for name, change in settings.retries.items() if name in REASONS
+    }
+    return replace(own, of_reasons=of_reasons)
+
+
+def _changed(policy: RetryPolicy, change: RetrySettings) -> RetryPolicy:
     return RetryPolicy(
-        base=own.base_seconds or settings.retry_base_seconds,
-        cap=own.cap_seconds or settings.retry_cap_seconds,
-        attempts=own.attempts or settings.retry_attempts,
+        base=change.base_seconds or policy.base,
+        cap=change.cap_seconds or policy.cap,
+        attempts=change.attempts or policy.attempts,
     )

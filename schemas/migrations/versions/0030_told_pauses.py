@@ -8,7 +8,7 @@ from sqlalchemy import text
 from schemas.values import derived_id
 
 revision = "0030"
-down_revision = "0018"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 

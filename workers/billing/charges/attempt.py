@@ -92,6 +92,10 @@ class Effect(StrEnum):
     VOIDED = "voided"  # an order's: no money will come
 
 
+# A gateway that was asked so often about the charge of what was given up has not heard of it.
+ASKED_ENOUGH = 8
+
+
 @dataclass(frozen=True, slots=True)
 class ChargePolicy:
     """
@@ -113,7 +117,7 @@ def last_word(
     A person gave it up, and the gateway has not heard of its charge however often it was
     asked: no money will come. Should it come after all, the audit tells.
     """
-    asked_enough = policy.calls.is_exhausted(task)
+    asked_enough = task.attempts + 1 >= min(ASKED_ENOUGH, policy.calls.attempts)
     if attempt.given_up and asked_enough and answer.state is GatewayState.NOT_FOUND:
         return GatewayAnswer(GatewayState.DECLINED, reason="not_found")
     return answer

@@ -36,9 +36,10 @@ from workers.billing.charges.attempt import (
 from workers.billing.charges.invoices import issue_invoices
 from workers.billing.charges.numbering import Number
 from workers.billing.charges.remembered import Remembered
-from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState
+from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState, health_of
 from workers.billing.payment_requests import store
 from workers.outside.attempts import DONE, Meaning, attempt, settle
+from workers.outside.health import Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,9 @@ class ChargeHandler:
             in_doubt=call.in_doubt,
             is_decided=lambda found: found.state is not GatewayState.NOT_FOUND or call.given_up,
         )
+
+    def health(self, call: Attempt, answer: GatewayAnswer) -> Health | None:
+        return None if call.answer_without_call is not None else health_of(answer)
 
     async def close(self) -> None:
         for gateway in self._gateways.values():

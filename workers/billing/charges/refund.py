@@ -25,8 +25,15 @@ from schemas.tables.bulk import Bulk, insert
 from schemas.values import ChargeState, Money, derived_id
 from workers.billing.charges.charge import DecidedRow
 from workers.billing.charges.invoices import GivenBack, credit_note_id, issue_credit_notes
-from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState, Refund
+from workers.billing.gateways.port import (
+    Gateway,
+    GatewayAnswer,
+    GatewayState,
+    Refund,
+    health_of,
+)
 from workers.outside.attempts import DONE, Meaning, attempt, settle
+from workers.outside.health import Health
 from workers.runtime.retries import RetryPolicy
 
 
@@ -206,6 +213,9 @@ class RefundHandler:
             in_doubt=call.in_doubt,
             is_decided=lambda found: found.state is not GatewayState.NOT_FOUND,
         )
+
+    def health(self, call: Attempt, answer: GatewayAnswer) -> Health | None:
+        return health_of(answer)
 
     async def close(self) -> None:
         for gateway in self._gateways.values():

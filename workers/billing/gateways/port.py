@@ -7,6 +7,7 @@ from typing import Protocol
 
 from schemas.books import BookEntry
 from schemas.values import Money
+from workers.outside.health import GOOD, Health
 
 
 class GatewayState(StrEnum):
@@ -42,9 +43,17 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class GatewayAnswer:
+    """
+    Attributes:
+        reference: the gateway's, of what it has done.
+        reason: why not, in its words.
+        retry_after: seconds for which it asks not to be called at all.
+    """
+
     state: GatewayState
     reference: str | None = None
     reason: str | None = None
+    retry_after: float | None = None
 
     @property
     def is_decided(self) -> bool:
@@ -68,3 +77,10 @@ class Gateway(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def health_of(answer: GatewayAnswer) -> Health:
+    """Whether a gateway works: whatever it declines, it does."""
+    if answer.state in (GatewayState.UNKNOWN, GatewayState.UNAVAILABLE):
+        return Health(False, answer.reason or answer.state, answer.retry_after)
+    return GOOD

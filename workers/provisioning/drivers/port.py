@@ -1,7 +1,7 @@
 """The port to an infrastructure API: what provisioning asks, and what may be answered."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Any, Protocol
@@ -24,7 +24,9 @@ class OperationKind(StrEnum):
 
 class DriverState(StrEnum):
     DONE = "done"
-    REFUSED = "refused"  # a definite no
+    IN_PROGRESS = "in_progress"  # begun there, and not ended yet: to be asked about again
+    REFUSED = "refused"  # a definite no to what was asked for, such as a quota or a wrong option
+    PERMANENT = "permanent"  # no other wording of it changes this no: a credential is wrong
     STALE = "stale"  # a newer generation was seen there
     UNKNOWN = "unknown"  # it may or may not have been done
     UNAVAILABLE = "unavailable"  # certainly not done
@@ -49,19 +51,37 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What there is at the far side; ``state`` absent: nothing."""
+    """What there is at the far side; ``state`` absent: nothing.
+
+    Attributes:
+        details: what the customer is told of it when it is delivered, such as its address: short
+            texts by name. Never a password.
+    """
 
     resource_id: str | None
     state: ResourceState
     generation: int = 0
     paid_until: date | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DriverAnswer:
+    """
+    Attributes:
+        resource: what there is now, if that is known.
+        reason: a short stable code, by which failures are grouped: the far side's own
+            (``out_of_stock``), or what happened to the call.
+        words: what the far side says to a person about it.
+        retry_after: seconds for which the far side asks not to be called at all, or, of what is
+            in progress, not to be asked about it.
+    """
+
     state: DriverState
     resource: Resource | None = None
     reason: str | None = None
+    words: str | None = None
+    retry_after: float | None = None
 
 
 class Driver(Protocol):
