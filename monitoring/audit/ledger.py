@@ -47,7 +47,7 @@ _TOLD = text("""
 def _pauses(books: Books) -> Iterator[Offence]:
     """Lanes whose pauses are not those that their history says began and did not end.
 
-    Not every event has the number of its pause: what the fleet pauses by itself it only counts.
+    An event need not have the number of its pause, as those of the fleet itself: these are counted.
     """
     lanes = sorted(row.lane for row in books.rows(_LANES))
     standing, begun, ended = (defaultdict[str, list[int | None]](list) for _ in range(3))
@@ -58,8 +58,12 @@ def _pauses(books: Books) -> Iterator[Offence]:
         (begun if row.name == "lane.paused" else ended)[row.lane].append(row.pause)
     for lane in lanes:
         there, over = set(standing[lane]), set(ended[lane])
-        is_missing = bool(set(begun[lane]) - {None} - over - there)
-        if len(standing[lane]) != len(begun[lane]) - len(ended[lane]) or is_missing or there & over:
+        gone = set(begun[lane]) - {None} - over - there
+        if (
+            len(standing[lane]) != len(begun[lane]) - len(ended[lane])
+            or len(gone) > ended[lane].count(None)
+            or there & over
+        ):
             yield Offence("lane", lane)
 
 
