@@ -40,28 +40,22 @@ _BROKEN_DOCUMENTS = text("""
          WHERE d.series = s.code ORDER BY d.number DESC LIMIT 1), chain_start(s.code))
 """)
 
-# Those behind the heads that are known, and the ends of all series.
+# Of one series, behind a head that is known. Of all series at once the planner would read all.
 _BROKEN_LATER = text("""
-    WITH known AS (
-        SELECT s.code AS series, coalesce(m.number, 0) AS number, s.last_hash,
-            coalesce(decode(m.hash, 'hex'), chain_start(s.code)) AS hash
-        FROM invoice_series AS s
-        LEFT JOIN unnest(CAST(:chains AS text[]), CAST(:numbers AS bigint[]),
-            CAST(:hashes AS text[])) AS m(code, number, hash) ON m.code = s.code
-    ), later AS (
-        SELECT k.series, d.number, d.hash, sha256(coalesce(
-            lag(d.hash) OVER (PARTITION BY k.series ORDER BY d.number), k.hash) || d.digest)
-            AS expected
-        FROM known AS k CROSS JOIN LATERAL (
-            SELECT number, hash, digest FROM digested_documents
-            WHERE series = k.series AND number > k.number) AS d
-    )
-    SELECT series || '-' || number FROM later WHERE hash IS DISTINCT FROM expected
-    UNION ALL
-    SELECT k.series FROM known AS k
-    WHERE k.last_hash IS DISTINCT FROM coalesce(
-        (SELECT l.hash FROM later AS l WHERE l.series = k.series ORDER BY l.number DESC LIMIT 1),
-        k.hash)
+    SELECT number FROM (
+        SELECT number, hash, sha256(coalesce(
+            lag(hash) OVER (ORDER BY number), CAST(:hash AS bytea)) || digest) AS expected
+        FROM digested_documents WHERE series = :series AND number > :number
+    ) AS d
+    WHERE hash IS DISTINCT FROM expected ORDER BY number
+""")
+_ENDS = text("""
+    SELECT code AS series, last_hash IS NOT DISTINCT FROM coalesce(
+        (SELECT d.hash FROM (SELECT series, number, hash FROM invoices
+                             UNION ALL SELECT series, number, hash FROM credit_notes) AS d
+         WHERE d.series = s.code ORDER BY d.number DESC LIMIT 1), chain_start(code)) AS is_kept,
+        chain_start(code) AS start
+    FROM invoice_series AS s ORDER BY code
 """)
 
 _SEALS = text("""
@@ -85,14 +79,17 @@ def broken_documents(tx: Connection) -> list[str]:
     return [str(name) for name in tx.execute(_BROKEN_DOCUMENTS).scalars()]
 
 
-def broken_documents_after(tx: Connection, known: Sequence[Head]) -> list[str]:
+def broken_documents_after(tx: Connection, known: Sequence[Head]) -> Iterator[str]:
     """The same of documents behind heads that are known, one of a series at most."""
-    given = {
-        "chains": [head.chain for head in known],
-        "numbers": [head.number for head in known],
-        "hashes": [head.hash for head in known],
-    }
-    return [str(name) for name in tx.execute(_BROKEN_LATER, given).scalars()]
+    heads_of = {head.chain: head for head in known}
+    for series, is_kept, start in tx.execute(_ENDS).all():
+        head = heads_of.get(series)
+        number, before = (head.number, bytes.fromhex(head.hash)) if head else (0, start)
+        behind = {"series": series, "number": number, "hash": before}
+        for broken in tx.execute(_BROKEN_LATER, behind).scalars():
+            yield f"{series}-{broken}"
+        if not is_kept:
+            yield str(series)
 
 
 def broken_blocks(tx: Connection, after: tuple[Head, int] | None = None) -> Iterator[str]:

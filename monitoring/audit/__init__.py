@@ -147,7 +147,7 @@ def audit_since(
     of_changed = [one for one in CHECKS if one.since is Since.CHANGED]
     for one in CHECKS:
         findings[one.code].is_done = one.since is not Since.NEVER
-    _take_snapshot(tx)
+    _take_snapshot(tx, workers=0)
     subjects = subjects_since(tx, mark.last_id)
     total, done = len(once) + len(of_changed) * -(-len(subjects) // at_once), 0
     books = Books(tx, given=ledger.PLACES, mark=mark)
@@ -156,7 +156,7 @@ def audit_since(
         progress(done := done + 1, total)
     name(tx, [finding for finding in findings.values() if finding.broken])
     for first in range(0, len(subjects), at_once):
-        _take_snapshot(tx)
+        _take_snapshot(tx, workers=0)
         changed = Changed.of(tx, subjects[first : first + at_once])
         books = Books(tx, given=ledger.PLACES, changed=changed)
         for one in of_changed:
@@ -178,13 +178,18 @@ def check(tx: Connection, codes: Collection[str]) -> dict[str, Finding]:
     return findings
 
 
-def _take_snapshot(tx: Connection) -> None:
-    """Every statement sees the same moment: a busy fleet is not mistaken for a broken one."""
+def _take_snapshot(tx: Connection, *, workers: int = 2) -> None:
+    """Every statement sees the same moment: a busy fleet is not mistaken for a broken one.
+
+    Args:
+        workers: processes that help with a statement. To start them and to tell them of thousands
+            of ids takes longer than to look at what has these.
+    """
     tx.rollback()
     tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
     # The far side's books may take their time to be read.
     tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-    tx.execute(text("SET LOCAL max_parallel_workers_per_gather = 2"))
+    tx.execute(text(f"SET LOCAL max_parallel_workers_per_gather = {workers:d}"))
     # How many ids there are decides how a statement is done best.
     tx.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     tx.execute(text("SET LOCAL work_mem = '128MB'"))

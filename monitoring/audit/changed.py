@@ -86,35 +86,35 @@ agreements AS NOT MATERIALIZED (
     SELECT * FROM public.agreements WHERE customer_id = ANY(CAST(:customers AS text[]))),
 payment_methods AS NOT MATERIALIZED (
     SELECT id, customer_id, expires_on, gateway, created_at FROM public.payment_methods
-    WHERE id = ANY(CAST(:context AS uuid[]))),
+    WHERE id = ANY(CAST(:methods AS uuid[]))),
 orders AS NOT MATERIALIZED (
-    SELECT * FROM public.orders WHERE id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.orders WHERE id = ANY(CAST(:orders AS uuid[]))),
 order_lines AS NOT MATERIALIZED (
-    SELECT * FROM public.order_lines WHERE order_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.order_lines WHERE order_id = ANY(CAST(:orders AS uuid[]))),
 services AS NOT MATERIALIZED (
-    SELECT * FROM public.services WHERE id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.services WHERE id = ANY(CAST(:services AS uuid[]))),
 renewals AS NOT MATERIALIZED (
-    SELECT * FROM public.renewals WHERE service_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.renewals WHERE service_id = ANY(CAST(:services AS uuid[]))),
 operations AS NOT MATERIALIZED (
-    SELECT * FROM public.operations WHERE service_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.operations WHERE service_id = ANY(CAST(:services AS uuid[]))),
 payment_requests AS NOT MATERIALIZED (
-    SELECT * FROM public.payment_requests WHERE id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.payment_requests WHERE id = ANY(CAST(:requests AS uuid[]))),
 request_lines AS NOT MATERIALIZED (
-    SELECT * FROM public.request_lines WHERE request_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.request_lines WHERE request_id = ANY(CAST(:requests AS uuid[]))),
 charges AS NOT MATERIALIZED (
-    SELECT * FROM public.charges WHERE request_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.charges WHERE request_id = ANY(CAST(:requests AS uuid[]))),
 invoices AS NOT MATERIALIZED (
-    SELECT * FROM public.invoices WHERE id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.invoices WHERE id = ANY(CAST(:invoices AS uuid[]))),
 invoice_lines AS NOT MATERIALIZED (
-    SELECT * FROM public.invoice_lines WHERE invoice_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.invoice_lines WHERE invoice_id = ANY(CAST(:invoices AS uuid[]))),
 credit_notes AS NOT MATERIALIZED (
-    SELECT * FROM public.credit_notes WHERE id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.credit_notes WHERE id = ANY(CAST(:credit_notes AS uuid[]))),
 credit_note_lines AS NOT MATERIALIZED (
-    SELECT * FROM public.credit_note_lines WHERE invoice_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.credit_note_lines WHERE invoice_id = ANY(CAST(:invoices AS uuid[]))),
 refunds AS NOT MATERIALIZED (
-    SELECT * FROM public.refunds WHERE credit_note_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.refunds WHERE credit_note_id = ANY(CAST(:credit_notes AS uuid[]))),
 notices AS NOT MATERIALIZED (
-    SELECT * FROM public.notices WHERE service_id = ANY(CAST(:context AS uuid[]))),
+    SELECT * FROM public.notices WHERE service_id = ANY(CAST(:services AS uuid[]))),
 emails AS NOT MATERIALIZED (
     SELECT * FROM public.emails WHERE customer_id = ANY(CAST(:customers AS text[]))),
 tasks AS NOT MATERIALIZED (
@@ -134,11 +134,19 @@ class Changed:
             requests, documents and e-mails.
         context: these, and ids of what they are compared with.
         customers: whose all that is.
+        orders, services, requests, invoices, credit_notes, methods: the context by its kinds;
+            what a subject was that is not there is not known, so it is in each.
     """
 
     focus: list[uuid.UUID]
     context: list[uuid.UUID]
     customers: list[str]
+    orders: list[uuid.UUID]
+    services: list[uuid.UUID]
+    requests: list[uuid.UUID]
+    invoices: list[uuid.UUID]
+    credit_notes: list[uuid.UUID]
+    methods: list[uuid.UUID]
 
     @classmethod
     def of(cls, tx: Connection, subjects: Sequence[uuid.UUID]) -> "Changed":
@@ -154,16 +162,26 @@ class Changed:
         invoices = ids(_INVOICES, requests=requests, services=services)
         credit_notes = ids(_CREDIT_NOTES, invoices=invoices)
         emails = ids(_EMAILS, changed=subjects, services=services)
-        focus = {*subjects, *services, *orders, *requests, *invoices, *credit_notes, *emails}
-        context = focus | ids(
-            _AROUND, orders=orders, requests=requests, emails=emails, services=services
-        )
+        found = services | orders | requests | invoices | credit_notes | emails
+        around = ids(_AROUND, orders=orders, requests=requests, emails=emails, services=services)
+        focus, context = {*subjects, *found}, {*subjects, *found, *around}
         customers: set[str] = set(tx.execute(_CUSTOMERS, {"context": list(context)}).scalars())
         customers.discard(None)
         methods = ids(
             _METHODS, services=services, orders=orders, requests=requests, customers=customers
         )
-        return cls(sorted(focus | methods), sorted(context | methods), sorted(customers))
+        gone = set(subjects) - found
+        return cls(
+            focus=sorted(focus | methods),
+            context=sorted(context | methods),
+            customers=sorted(customers),
+            orders=sorted(orders | gone),
+            services=sorted(services | around | gone),
+            requests=sorted(requests | gone),
+            invoices=sorted(invoices | gone),
+            credit_notes=sorted(credit_notes | gone),
+            methods=sorted(methods | gone),
+        )
 
 
 def subjects_since(tx: Connection, last_id: int) -> list[uuid.UUID]:

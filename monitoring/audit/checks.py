@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum, auto
 from functools import cached_property
@@ -121,9 +121,7 @@ class Books:
             **more,
         }
         if self.changed is not None:
-            known |= {
-                name: getattr(self.changed, name) for name in ("focus", "context", "customers")
-            }
+            known |= {one.name: getattr(self.changed, one.name) for one in fields(self.changed)}
         return {name: known[name] for name in statement.compile().params}
 
 

@@ -1,6 +1,6 @@
 """Numbers of invoices and credit notes: without gap, in order of their dates, in their series."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import TextClause, text
@@ -26,36 +26,28 @@ _COUNTERS = text("""
     WHERE (s.last_number, s.last_number, s.last_date)
         IS DISTINCT FROM (d.count, d.last, d.day)
 """)
-# From the last number that an earlier run has seen, and that one again.
+_SERIES = text("SELECT code FROM invoice_series ORDER BY code")
+# Of one series, from the last number that an earlier run has seen, and that one again. Of all
+# series at once the planner would read all.
 _LATER_GAPS = text("""
-    SELECT 'number', code || '-' || lpad(CAST(number AS text), 7, '0') FROM (
-        SELECT s.code, d.number, d.issued_on, lag(d.issued_on) OVER w AS before,
-            greatest(m.number, 1) + row_number() OVER w - 1 AS expected
-        FROM invoice_series AS s
-        LEFT JOIN unnest(CAST(:chains AS text[]), CAST(:numbers AS bigint[])) AS m(code, number)
-            ON m.code = s.code
-        CROSS JOIN LATERAL (
-            SELECT number, issued_on FROM invoices
-            WHERE series = s.code AND number >= coalesce(m.number, 0)
-            UNION ALL SELECT number, issued_on FROM credit_notes
-            WHERE series = s.code AND number >= coalesce(m.number, 0)) AS d
-        WINDOW w AS (PARTITION BY s.code ORDER BY d.number)) AS n
+    SELECT 'number', :series || '-' || lpad(CAST(number AS text), 7, '0') FROM (
+        SELECT number, issued_on, lag(issued_on) OVER w AS before,
+            greatest(CAST(:number AS bigint), 1) + row_number() OVER w - 1 AS expected
+        FROM (SELECT number, issued_on FROM invoices WHERE series = :series AND number >= :number
+              UNION ALL SELECT number, issued_on FROM credit_notes
+              WHERE series = :series AND number >= :number) AS d
+        WINDOW w AS (ORDER BY number)) AS n
     WHERE number <> expected OR issued_on < before
 """)
 _LATER_COUNTERS = text("""
-    SELECT 'series', s.code FROM invoice_series AS s
-    LEFT JOIN unnest(CAST(:chains AS text[]), CAST(:numbers AS bigint[])) AS m(code, number)
-        ON m.code = s.code
-    CROSS JOIN LATERAL (
-        SELECT max(number) AS last, max(issued_on) AS day FROM (
-            SELECT number, issued_on FROM invoices
-            WHERE series = s.code AND number >= coalesce(m.number, 0)
-            UNION ALL SELECT number, issued_on FROM credit_notes
-            WHERE series = s.code AND number >= coalesce(m.number, 0)) AS d) AS d
-    WHERE (s.last_number, s.last_date) IS DISTINCT FROM (d.last, d.day)
-    UNION ALL
-    SELECT 'series', m.code FROM unnest(CAST(:chains AS text[])) AS m(code)
-    WHERE NOT EXISTS (SELECT FROM invoice_series AS s WHERE s.code = m.code)
+    SELECT 'series', code FROM (VALUES (CAST(:series AS text))) AS v(code)
+    WHERE (SELECT (last_number, last_date) FROM invoice_series WHERE code = :series)
+        IS DISTINCT FROM (
+            SELECT (max(number), max(issued_on))
+            FROM (SELECT number, issued_on FROM invoices
+                  WHERE series = :series AND number >= :number
+                  UNION ALL SELECT number, issued_on FROM credit_notes
+                  WHERE series = :series AND number >= :number) AS d)
 """)
 
 
@@ -69,13 +61,14 @@ def _counters(books: Books) -> Iterator[Offence]:
         yield Offence(kind, series)
 
 
-def _found(books: Books, every: TextClause, later: TextClause) -> Iterable[Any]:
+def _found(books: Books, every: TextClause, later: TextClause) -> Iterator[Any]:
     if books.mark is None:
-        return books.rows(every)
-    known = books.mark.documents
-    return books.rows(
-        later, chains=[head.chain for head in known], numbers=[head.number for head in known]
-    )
+        yield from books.rows(every)
+        return
+    known = {row.code: 0 for row in books.rows(_SERIES)}
+    known |= {head.chain: head.number for head in books.mark.documents}
+    for series, number in known.items():
+        yield from books.rows(later, series=series, number=number)
 
 
 CHECKS = (

@@ -1,6 +1,6 @@
 """Documents and history are what they were when they were hashed: see ``monitoring.seals``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from monitoring import seals
 from monitoring.audit.checks import Books, Check, Offence, Since
@@ -8,7 +8,7 @@ from monitoring.audit.checks import Books, Check, Offence, Since
 
 def _documents(books: Books) -> Iterator[Offence]:
     if books.mark is None:
-        names = seals.broken_documents(books.tx)
+        names: Iterable[str] = seals.broken_documents(books.tx)
     else:
         known = books.mark.documents
         for head in seals.missing(books.tx, known):
