@@ -55,7 +55,7 @@ __all__ = [
 ]  # fmt: skip
 
 RECHECK_SECONDS = 1.0
-# Subjects that changed, looked at in one snapshot: a second or two.
+# Subjects that changed, looked at in one snapshot: some seconds.
 AT_ONCE = 2000
 
 # A further kind of check is one more module here.
