@@ -9,6 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    failed_work,
     floor,
     history,
     importing,
@@ -27,6 +28,7 @@ from benchmarks.reporting import (
     AMONG_MANY,
     AT_ONCE,
     CALM,
+    COUNTED,
     DUE,
     FEW_SERVICES,
     HANGING,
@@ -35,8 +37,10 @@ from benchmarks.reporting import (
     ONE_EACH,
     ONE_PROCESS,
     OUTSIDE,
+    RETRIED,
 )
 from monitoring.audit import audit
+from producers.control.selection import Filters
 from schemas.database import connect
 from schemas.values import Universe
 
@@ -270,6 +274,40 @@ def run_many(bench: Bench) -> None:
                     bench.note_seconds(f"a forecast over {count:,} services", seconds)
 
 
+def run_failed(bench: Bench) -> None:
+    """Failed work: counted by group among many services, and retried in bulk, all at once."""
+    today, failures = datetime.now(UTC).date(), bench.failures
+    with (
+        bench.empty_database() as (name, engine),
+        Progress(console=bench.console, transient=True) as progress,
+    ):
+        bar = progress.add_task(f"writing {bench.services:,} services", total=bench.services)
+        failed_work.fill(
+            engine, bench.services, failures, today=today,
+            watch=lambda done: progress.update(bar, completed=done),
+        )  # fmt: skip
+        api = connect(bench.postgres.role_url(name, "api"))
+        for _ in range(5):
+            bench.note_seconds(COUNTED, failed_work.count(api, Filters(), failures))
+            for what, filters in (
+                ("of a plan", Filters(plan="plan-1")),
+                ("of a reason and a driver", Filters(reason="reason_1", driver="web")),
+                ("of a customer", Filters(customer="customer-1")),
+            ):
+                bench.note_seconds(f"{COUNTED}, {what}", failed_work.count(api, filters))
+        api.dispose()
+    with bench.prepared(many_services.catalogue(failed_work.PLANS)) as fleet:
+        failed_work.fill(fleet.owner, 2 * failures, failures, today=today, watch=lambda done: None)
+        failed_work.start(fleet)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(RETRIED, total=failures)
+            dispatched, ended = failed_work.retry(
+                fleet.owner, failures, lambda done: progress.update(bar, completed=done)
+            )
+        bench.note_seconds(RETRIED, dispatched)
+        bench.note_seconds("a bulk retry, all ended", ended)
+
+
 def run_import(bench: Bench) -> None:
     with bench.empty_database() as (name, engine):
         importing.prepare(engine)
@@ -304,6 +342,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "history": run_history,
     "import": run_import,
     "many": run_many,
+    "failed": run_failed,
 }
-ONCE = ("many", "history")
+ONCE = ("many", "history", "failed")
 """Measured in the first run only: their databases take minutes to write."""

@@ -88,6 +88,16 @@ mended_resources = Counter(
 )
 sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
+bulk_operations = Counter(
+    "autorenew_bulk_operations_total",
+    "Bulk operations that came to an end by themselves.",
+    ["kind", "state"],
+)
+bulk_tasks = Counter(
+    "autorenew_bulk_tasks_total",
+    "Failed tasks that bulk operations sent, and how they ended.",
+    ["kind", "outcome"],
+)
 carried_over = Counter(
     "autorenew_carried_over_services_total",
     "Services that a change of their subsidiary was carried over to.",
@@ -131,6 +141,12 @@ def lanes_paused() -> Gauge:
         "1 for each lane that is held: by an operator, the guard, or its breaker.",
         ["lane", "by"],
     )
+
+
+@cache
+def bulk_operations_open() -> Gauge:
+    """Created in a scheduler only, so that no other process shows it."""
+    return Gauge("autorenew_bulk_operations_open", "Bulk operations that have not ended.")
 
 
 @cache

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy import Connection as Transaction
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
 
 from schemas.connections import GRACE_SECONDS, Connection
@@ -79,6 +79,7 @@ def connect(
 
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "handle_error", _note_lost_primary)
+    event.listen(engine, "checkout", _use_no_lost_one)
     event.listen(engine, "reset", _end_patience)
     if patient:
         event.listen(engine, "begin", _begin_patiently)
@@ -170,6 +171,13 @@ def _driver(tx: Transaction) -> Connection:
 
 def _end_patience(connection: Connection, _record: object, _state: object) -> None:
     connection.seconds = connection.usual_seconds
+
+
+def _use_no_lost_one(connection: Connection, _record: object, _proxy: object) -> None:
+    """After a restart of the server, or of a pooler, its connections are opened anew before they
+    are used: each process would lose the first thing it does, such as to claim a message."""
+    if connection.is_lost():
+        raise InvalidatePoolError("closed by the other end while it was idle")
 
 
 def _note_lost_primary(context: ExceptionContext) -> None:

@@ -271,7 +271,8 @@ CHECKS = (
         LEFT JOIN orders AS o ON o.id = e.subject
         LEFT JOIN services AS s ON s.id = e.subject
         LEFT JOIN payment_requests AS r ON r.id = e.subject
-        WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id) IS NULL
+        LEFT JOIN bulk_operations AS b ON b.id = e.subject
+        WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id, b.id) IS NULL
           AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'
           AND e.name NOT LIKE 'lane.%'""",
     ),

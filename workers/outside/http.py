@@ -6,8 +6,10 @@ took four times and httpx forty times as much (300 calls at once, one core).
 """
 
 import asyncio
+import io
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -28,6 +30,7 @@ from schemas.settings import Url
 from workers.outside.retry_after import retry_after
 
 MAX_ANSWER_BYTES = 1_000_000
+LARGE_BYTES = 500_000
 # A try gets this share of what is left of the deadline, so that one that hangs leaves time for
 # another.
 SHARE_OF_A_TRY = 0.6
@@ -97,7 +100,7 @@ Text = Annotated[str, AfterValidator(_cleaned)]
 class Answer:
     """
     Attributes:
-        body: the JSON value of the answer, as bytes: what it means is for a model to say.
+        body: the answer's JSON value, as bytes: what it means is for a model to say.
         retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
@@ -113,28 +116,53 @@ class HttpCalls:
 
     Args:
         target: its name in the metrics.
+        headers: what says who calls, instead of the settings' token as a bearer token.
+        json_only: an answer whose body is not JSON is a fault. Otherwise it is the caller's to
+            read, and may be empty.
+        most_bytes: the longest body that is read.
     """
 
-    def __init__(self, target: str, settings: HttpSettings) -> None:
+    def __init__(
+        self,
+        target: str,
+        settings: HttpSettings,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json_only: bool = True,
+        most_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
         self.target = target
+        self._json_only = json_only
+        self._most_bytes = most_bytes
         self._settings = settings
         self._base_url = settings.url.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if settings.token:
+        if headers is not None:
+            self._headers |= headers
+        elif settings.token:
             self._headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def call(
-        self, operation: str, method: str, path: str, body: dict[str, Any] | None = None
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> Answer:
         """The far side's answer, whatever its status below 500.
+
+        Args:
+            seconds: the deadline of this call, if it is a part of what the settings' is for.
 
         Raises:
             NotSent: every try failed before anything was sent.
             InDoubt: at least one try may have been acted on.
         """
-        seconds = self._settings.seconds
+        seconds = self._settings.seconds if seconds is None else seconds
         started = time.monotonic()
         deadline = started + seconds
         content = None if body is None else json.dumps(body).encode()
@@ -191,7 +219,8 @@ class HttpCalls:
         async with self._open().request(
             method,
             self._base_url + path,
-            data=content,
+            # aiohttp warns of a large body that is not a file.
+            data=content if content is None or len(content) < LARGE_BYTES else io.BytesIO(content),
             headers=self._headers,
             allow_redirects=False,
         ) as response:
@@ -201,14 +230,15 @@ class HttpCalls:
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
-                if len(body) > MAX_ANSWER_BYTES:
+                if len(body) > self._most_bytes:
                     raise _Fault("answer_too_long", "an answer that does not end")
-        try:
-            json.loads(body)
-        except (ValueError, RecursionError):
-            if response.status not in _NEED_NO_BODY:
-                raise _Fault("not_json", "an answer that is not JSON") from None
-            body = bytearray(b"null")
+        if self._json_only:
+            try:
+                json.loads(body)
+            except (ValueError, RecursionError):
+                if response.status not in _NEED_NO_BODY:
+                    raise _Fault("not_json", "an answer that is not JSON") from None
+                body = bytearray(b"null")
         return Answer(response.status, bytes(body), later)
 
     def _open(self) -> aiohttp.ClientSession:

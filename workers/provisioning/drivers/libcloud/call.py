@@ -59,7 +59,7 @@ class Call:
         """
         left = self.ends_at - time.monotonic()
         if left <= 0 or self._is_cut:
-            raise NotSent("the deadline has passed")
+            raise NotSent("no_time", "the deadline has passed")
         before = self.touched
         self.acted = self._acts
         self.touched = before or self._acts

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0024"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
@@ -18,7 +18,7 @@ FAILED = """
 
 
 def upgrade() -> None:
-    op.execute((Path(__file__).parent / "0024_order_emails.sql").read_text())
+    op.execute((Path(__file__).parent / "0022_order_emails.sql").read_text())
     op.execute("GRANT SELECT ON order_emails TO autorenew_reminders, autorenew_readonly")
     op.execute("""
         GRANT INSERT (id, order_id, number, delivered, given_up, begun_at),
