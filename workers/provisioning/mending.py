@@ -26,7 +26,6 @@ from workers.provisioning.drivers.port import (
     OperationKind,
 )
 
-
 # Who rents an orphan, and as what.
 NOBODY = "nobody"
 
