@@ -169,10 +169,14 @@ _READY = text("""
     WHERE o.probe_at <= now() AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = o.lane)
     ORDER BY queue, name, lane, run_at
 """)
-_PROBING = text("""
-    UPDATE lane_breakers SET probe = :id, probe_at = now() + make_interval(secs => :seconds)
-    WHERE lane = :lane
-""")
+_PROBING = (
+    text("""
+        UPDATE lane_breakers SET probe = :id, probe_at = now() + make_interval(secs => :seconds)
+        WHERE lane = :lane
+    """),
+    # However often it was dispatched before: perhaps there is no other task to try.
+    text("UPDATE batches SET until = now() + make_interval(secs => :seconds) WHERE id = :id"),
+)
 
 _TAKE_TOKENS = text("""
     UPDATE lane_limits SET filled_at = now(), tokens = least(burst,
@@ -284,7 +288,8 @@ def dispatch(
         tx.execute(_TAKE_TOKENS, {"lane": lane, "tasks": going})
     for name, parts in list(zip(names, messages, strict=True))[len(messages) - len(probes) :]:
         probing = {"id": name, "lane": parts[0].batch.lane, "seconds": PROBE_SECONDS}
-        tx.execute(_PROBING, probing)
+        for statement in _PROBING:
+            tx.execute(statement, probing)
     return [
         Dispatch(
             parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,

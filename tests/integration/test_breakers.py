@@ -345,6 +345,18 @@ def test_probe_whose_process_is_killed_is_followed_by_another_and_counts_a_start
     assert lane.claim(another.batch).subjects != claim.subjects
 
 
+def test_probe_that_the_broker_lost_is_sent_again_soon_if_it_is_the_only_task(
+    database: Database,
+) -> None:
+    lane = OpenLane(database, 1)
+    (lost,) = lane.dispatch()
+    database.run("UPDATE batches SET state = 'ready', until = NULL, dispatches = 7")
+    database.run("UPDATE lane_breakers SET probe_at = now()")
+    (lost,) = lane.dispatch()
+    wait = "SELECT extract(epoch FROM until - now())::float8 FROM batches WHERE id = :id"
+    assert float(database.value(wait, id=lost.batch)) <= dispatching.PROBE_SECONDS
+
+
 def test_two_workers_that_open_a_lane_at_once_open_it_once(database: Database) -> None:
     def open_it(barrier: threading.Barrier) -> bool:
         with database.engine("provisioning").begin() as tx:

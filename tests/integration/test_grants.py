@@ -83,7 +83,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
         dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT, guard._DOUBT,
-        dispatching._PROBING, dispatching._TAKE_TOKENS, *dispatching._SET_BACK,
+        *dispatching._PROBING, dispatching._TAKE_TOKENS, *dispatching._SET_BACK,
     ],
     "scheduler": [guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED],
 }  # fmt: skip
