@@ -3,7 +3,7 @@
 import time
 import uuid
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -21,7 +21,7 @@ def claim(count: int = 1, *, is_probe: bool = False) -> Claim:
 
 
 def breakers(**settings: Any) -> Breakers:
-    return Breakers(Mock(), BreakerSettings(**settings))
+    return Breakers(MagicMock(), BreakerSettings(**settings))
 
 
 def answers(of: Claim, health: Health) -> list[tuple[uuid.UUID, Health]]:
@@ -164,7 +164,7 @@ def test_claim_from_before_a_lane_opened_does_not_close_it() -> None:
 
 
 def test_lane_that_could_not_be_opened_for_the_fleet_is_opened_with_the_next_answer() -> None:
-    engine = Mock()
+    engine = MagicMock()
     engine.begin.side_effect = OperationalError("INSERT", None, Exception("gone"))
     ours = Breakers(engine, BreakerSettings(failures=5))
     many, late = claim(5), claim()
