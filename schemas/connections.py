@@ -37,10 +37,12 @@ class Connection(psycopg.Connection[Any]):
         seconds: how long an answer may take.
         usual_seconds: the same, if nothing else was said for a transaction.
         is_direct: no pooler is between; None: not known yet.
+        disposals: how often its engine had been disposed of when it was opened.
     """
 
     seconds = usual_seconds = 30.0
     is_direct: bool | None = None
+    disposals: int = 0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -8,11 +8,15 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 KINDS = (
-    "decline", "refuse", "error", "hang_before", "hang_after", "late", "slow", "duplicate",
+    "decline", "refuse", "forbid", "in_progress", "busy", "maintenance", "error", "hang_before",
+    "hang_after", "late", "slow", "duplicate",
 )  # fmt: skip
 # These are answers: every try of a key gets the same one. The others are accidents: by default
 # they happen to the first try of a key only.
-ANSWERS = ("decline", "refuse")
+ANSWERS = ("decline", "refuse", "forbid")
+# What only one of the far sides can do.
+ONLY = {"decline": "gateway", "forbid": "infrastructure", "in_progress": "infrastructure"}
+REASONS = {"decline": "insufficient_funds", "refuse": "out_of_stock"}
 TARGETS = {
     "gateway": ("charge", "refund"),
     "infrastructure": ("create", "suspend", "resume", "extend", "terminate"),
@@ -27,10 +31,14 @@ class Rule:
         target: ``gateway``, ``infrastructure`` or ``*``.
         operation: one of a target's in :data:`TARGETS`, or ``*``.
         customer, plan: globs.
+        configuration: globs by option; all of them have to match.
         rate: share of keys it happens to, from 0 to 1; drawn from the seed, the rule and the key.
         times: how many tries of one key it happens to; by default 1, for an answer all of them.
-        seconds: how long a slow or hanging call takes.
-        reason: the reason a decline or a refusal gives.
+        seconds: how long a slow or hanging call takes, or what is in progress; of a far side that
+            is busy or in maintenance, what it says in Retry-After.
+        reason: the code that a decline or a refusal gives. What is in progress ends with it
+            instead of being done.
+        words: what a refusal says to people.
 
     Raises:
         ValueError: an argument is wrong; the message names it.
@@ -44,17 +52,26 @@ class Rule:
         operation: str = "*",
         customer: str = "*",
         plan: str = "*",
+        configuration: dict[str, str] | None = None,
         rate: float = 1.0,
         times: int | None = None,
         seconds: float = 30.0,
         reason: str | None = None,
+        words: str | None = None,
     ) -> None:
         _check("fault", fault, KINDS)
         _check("target", target, (*TARGETS, "*"))
+        if target not in (ONLY.get(fault, target), "*"):
+            raise ValueError(f"fault {fault!r} is of target {ONLY[fault]!r}")
         operations = [o for name, own in TARGETS.items() if target in (name, "*") for o in own]
         _check("operation", operation, (*operations, "*"))
-        for name, text in (("customer", customer), ("plan", plan), ("reason", reason)):
-            if not isinstance(text, str) and (name, text) != ("reason", None):
+        texts: dict[str, Any] = {"customer": customer, "plan": plan}
+        texts |= {n: t for n, t in (("reason", reason), ("words", words)) if t is not None}
+        if not isinstance(configuration, dict | None):
+            raise ValueError(f"configuration {configuration!r} is not an object")
+        texts |= {f"configuration.{name}": glob for name, glob in (configuration or {}).items()}
+        for name, text in texts.items():
+            if not isinstance(text, str):
                 raise ValueError(f"{name} {text!r} is not a text")
         if type(rate) not in (int, float) or not 0 <= rate <= 1:
             raise ValueError(f"rate {rate!r} is not between 0 and 1")
@@ -66,7 +83,9 @@ class Rule:
         self.customer, self.plan, self.rate = customer, plan, rate
         self.times = times if times is not None else (10**9 if fault in ANSWERS else 1)
         self.seconds = seconds
-        self.reason = reason or ("insufficient_funds" if fault == "decline" else "out_of_stock")
+        self.configuration = configuration or {}
+        self.reason = reason or REASONS.get(fault)
+        self.words = words
         self._hits: Counter[str] = Counter()
 
     def strikes(
@@ -75,10 +94,11 @@ class Rule:
         """Whether this try is struck; counts it if so."""
         applies = (
             self.target in (target, "*")
-            and (self.fault != "decline" or target == "gateway")
+            and ONLY.get(self.fault, target) == target
             and self.operation in (operation, "*")
             and fnmatchcase(str(body.get("customer", "")), self.customer)
             and fnmatchcase(str(body.get("plan", "")), self.plan)
+            and self._matches(body.get("configuration"))
         )
         if not applies or self._hits[key] >= self.times:
             return False
@@ -87,6 +107,14 @@ class Rule:
             return False
         self._hits[key] += 1
         return True
+
+    def _matches(self, configuration: object) -> bool:
+        if not self.configuration:
+            return True
+        return isinstance(configuration, dict) and all(
+            name in configuration and fnmatchcase(str(configuration[name]), glob)
+            for name, glob in self.configuration.items()
+        )
 
 
 def _check(name: str, value: object, known: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import socket
 import threading
 import time
@@ -11,18 +10,20 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from simulator.faults import TARGETS, Faults, Rule
-from simulator.store import Refused, Request, Store
+from simulator.faults import Faults, Rule
+from simulator.infrastructure import Infrastructure
+from simulator.refusals import Refused
+from simulator.requests import MOST, read_json
+from simulator.store import Request, Store
 
 _CHARGE = {"key": str, "amount": int, "currency": str, "token": str, "customer": str}
 _REFUND = {"key": str, "charge_key": str, "amount": int, "currency": str}
-_OPERATION = {"key": str, "generation": int, "plan": str, "customer": str}
-
-_MOST = 2**63 - 1  # the largest integer of SQLite
 
 Act = Callable[[], tuple[int, dict[str, Any]]]
 
@@ -30,44 +31,61 @@ Act = Callable[[], tuple[int, dict[str, Any]]]
 class Simulator:
     """The application, its store and its faults."""
 
-    def __init__(self, store: Store, faults: Faults) -> None:
+    def __init__(self, store: Store, faults: Faults, token: str | None = None) -> None:
         self.store = store
         self.faults = faults
+        self._infrastructure = Infrastructure(store, self._once, self._was_asked, token)
         self._asked: dict[str, asyncio.Event] = {}
         self._late: set[asyncio.Task[None]] = set()
+        infrastructure = "/infrastructure/{driver}"
+        service = infrastructure + "/services/{service_id}"
         self.app = Starlette(
             routes=[
-                Route("/gateway/charges", self._safely(self._charge), methods=["POST"]),
-                Route("/gateway/refunds", self._safely(self._refund), methods=["POST"]),
-                Route("/gateway/charges/{key}", self._safely(self._find_charge)),
-                Route("/gateway/refunds/{key}", self._safely(self._find_refund)),
-                Route("/gateway/book", self._safely(self._book)),
-                Route("/infrastructure/resources", self._safely(self._resources)),
-                Route("/infrastructure/{driver}/resources", self._safely(self._resources)),
-                Route(
-                    "/infrastructure/{driver}/services/{service_id}/{kind}",
-                    self._safely(self._operate),
-                    methods=["PUT"],
-                ),
-                Route("/infrastructure/{driver}/services/{service_id}", self._safely(self._get)),
-                Route("/faults", self._safely(self._change_faults), methods=["POST", "DELETE"]),
-                Route("/health", self._safely(self._health)),
-            ]
+                self._route("/gateway/charges", self._charge, "POST"),
+                self._route("/gateway/refunds", self._refund, "POST"),
+                self._route("/gateway/charges/{key}", self._find_charge),
+                self._route("/gateway/refunds/{key}", self._find_refund),
+                self._route("/gateway/book", self._book),
+                self._route("/infrastructure/resources", self._resources),
+                self._route(infrastructure + "/resources", self._infrastructure.resources),
+                self._route(service + "/{kind}", self._infrastructure.operate, "PUT"),
+                self._route(service, self._infrastructure.get),
+                self._route("/faults", self._change_faults, "POST", "DELETE"),
+                self._route("/health", self._health),
+                self._route("/openapi.yaml", self._infrastructure.document),
+            ],
+            exception_handlers={HTTPException: self._no_route, Exception: self._broken},
         )
+        self.app.router.redirect_slashes = False
 
     @staticmethod
-    def _safely(
-        endpoint: Callable[[HttpRequest], Awaitable[Response]],
-    ) -> Callable[[HttpRequest], Awaitable[Response]]:
+    def _route(
+        path: str, endpoint: Callable[[HttpRequest], Awaitable[Response]], *methods: str
+    ) -> Route:
         async def answer(request: HttpRequest) -> Response:
+            problem = path.startswith("/infrastructure/{driver}")
             try:
                 return await endpoint(request)
             except Refused as refused:
-                return JSONResponse({"code": refused.code}, refused.status)
+                return refused.answer(problem=problem)
+            except ClientDisconnect:  # in the middle of its request; nobody reads the answer
+                return Refused(400, "not_json").answer(problem=problem)
             except asyncio.CancelledError:  # a call that hangs while the server is stopped
-                return JSONResponse({"code": "stopping"}, 503)
+                return Refused(503, "stopping").answer(problem=problem)
 
-        return answer
+        return Route(path, answer, methods=methods or ("GET",))
+
+    @staticmethod
+    async def _no_route(_request: HttpRequest, error: Exception) -> Response:
+        """No path, or another method than those it has."""
+        assert isinstance(error, HTTPException)
+        code = "method_not_allowed" if error.status_code == 405 else "no_such_path"
+        refused = Refused(error.status_code, code, headers=dict(error.headers or {}))
+        return refused.answer(problem=True)
+
+    @staticmethod
+    async def _broken(_request: HttpRequest, _error: Exception) -> Response:
+        return Refused(500, "internal_error").answer(problem=True)
 
     async def _charge(self, request: HttpRequest) -> Response:
         body = await _read(request, _CHARGE)
@@ -88,26 +106,6 @@ class Simulator:
             return 201, _about(body, "succeeded", reference=f"re-{body['key'][:8]}")
 
         return await self._once(Request("gateway", "refund", "", body["key"], body), act)
-
-    async def _operate(self, request: HttpRequest) -> Response:
-        driver, service_id, kind = (
-            request.path_params[name] for name in ("driver", "service_id", "kind")
-        )
-        if kind not in TARGETS["infrastructure"]:
-            raise Refused(404, "no_such_operation")
-        body = await _read(request, _OPERATION)
-        for name in ("paid_until", "resource_id"):
-            if body.get(name) is not None:
-                _check(body, name, str)
-
-        def act() -> tuple[int, dict[str, Any]]:
-            return 200, self.store.operate(driver, service_id, kind, body)
-
-        def check() -> None:
-            self.store.check_generation(service_id, body["generation"])
-
-        wanted = Request("infrastructure", kind, f"{driver}/{service_id}", body["key"], body)
-        return await self._once(wanted, act, check=check, asked_by=service_id)
 
     async def _once(
         self,
@@ -130,6 +128,8 @@ class Simulator:
             if known is None:
                 known = act()
                 self.store.remember(request, *known)
+            if request.target == "infrastructure":
+                return self._infrastructure.answered(request, *known)
             return JSONResponse(known[1], known[0])
 
         rule = self.faults.draw(request.target, request.operation, request.key, request.body)
@@ -142,23 +142,31 @@ class Simulator:
     ) -> Response:
         match rule.fault:
             case "decline":
-                answer = _about(request.body, "declined", reason=rule.reason)
+                answer = _about(request.body, "declined", reason=rule.reason or "declined")
                 known = self.store.answer(request)
                 if known is None:
                     self.store.remember(request, 402, answer)
                     known = 402, answer
                 return JSONResponse(known[1], known[0])
             case "refuse":
-                raise Refused(422, rule.reason)
+                raise Refused(422, rule.reason or "refused", rule.words)
+            case "forbid":
+                raise Refused(403, rule.reason or "forbidden", rule.words)
+            case "busy":
+                raise Refused(429, "busy", rule.words, retry_after=rule.seconds)
+            case "maintenance":
+                raise Refused(503, "maintenance", rule.words, retry_after=rule.seconds)
+            case "in_progress":
+                return self._infrastructure.begin(rule, request, do)
             case "error":
-                return JSONResponse({"code": "internal_error"}, 500)
+                raise Refused(500, "internal_error")
             case "hang_before":
                 await asyncio.sleep(rule.seconds)
-                return JSONResponse({"code": "gave_up"}, 503)
+                raise Refused(503, "gave_up")
             case "hang_after":
                 do()
                 await asyncio.sleep(rule.seconds)
-                return JSONResponse({"code": "gave_up"}, 503)
+                raise Refused(503, "gave_up")
             case "late":
                 asked = self._asked.setdefault(asked_by, asyncio.Event())
 
@@ -172,7 +180,7 @@ class Simulator:
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
                 await asyncio.sleep(rule.seconds)
-                return JSONResponse({"code": "gave_up"}, 503)
+                raise Refused(503, "gave_up")
             case "slow":
                 await asyncio.sleep(rule.seconds)
                 return do()
@@ -193,13 +201,6 @@ class Simulator:
             raise Refused(404, "not_found")
         return JSONResponse(answer)
 
-    async def _get(self, request: HttpRequest) -> Response:
-        resource = self.store.resource(request.path_params["service_id"])
-        self._was_asked(request.path_params["service_id"])
-        if resource is None:
-            raise Refused(404, "not_found")
-        return JSONResponse(resource)
-
     def _was_asked(self, what: str) -> None:
         event = self._asked.pop(what, None)
         if event is not None:
@@ -209,8 +210,7 @@ class Simulator:
         return JSONResponse({"entries": self.store.book(*_page(request))})
 
     async def _resources(self, request: HttpRequest) -> Response:
-        driver = request.path_params.get("driver")
-        return JSONResponse({"entries": self.store.resources(*_page(request), driver)})
+        return JSONResponse({"entries": self.store.resources(*_page(request))})
 
     async def _change_faults(self, request: HttpRequest) -> Response:
         if request.method == "DELETE":
@@ -233,12 +233,7 @@ def _about(body: dict[str, Any], state: str, **more: str) -> dict[str, Any]:
 
 
 async def _read(request: HttpRequest, fields: dict[str, type]) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise Refused(400, "not_json") from None
-    if not isinstance(body, dict):
-        raise Refused(400, "not_an_object")
+    body = await read_json(request)
     for name, kind in fields.items():
         _check(body, name, kind)
     return body
@@ -251,7 +246,7 @@ def _check(body: dict[str, Any], name: str, kind: type) -> None:
         good = not any("\ud800" <= c <= "\udfff" for c in value)  # lone surrogates
     else:
         least = 1 if name == "amount" else 0
-        good = isinstance(value, int) and least <= value <= _MOST
+        good = isinstance(value, int) and least <= value <= MOST
     if type(value) is not kind or not good:
         raise Refused(400, f"bad_{name}")
 
@@ -262,7 +257,7 @@ def _page(request: HttpRequest) -> tuple[int, int]:
         limit = int(request.query_params.get("limit", "1000"))
     except ValueError:
         raise Refused(400, "bad_page") from None
-    return min(max(after, 0), _MOST), min(max(limit, 1), 10_000)
+    return min(max(after, 0), MOST), min(max(limit, 1), 10_000)
 
 
 class Running:
@@ -272,6 +267,7 @@ class Running:
         port: 0 for any free one.
         store: SQLite file.
         rules: see :class:`simulator.faults.Rule`.
+        token: the bearer token that the infrastructure asks for; None: it asks for none.
     """
 
     def __init__(
@@ -282,8 +278,9 @@ class Running:
         store: str = ":memory:",
         seed: int = 1,
         rules: list[dict[str, Any]] | None = None,
+        token: str | None = None,
     ) -> None:
-        self.simulator = Simulator(Store(store), Faults(rules, seed))
+        self.simulator = Simulator(Store(store), Faults(rules, seed), token)
         # asyncio sets TCP_NODELAY only if the protocol is named: 2 ms a call instead of 42.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -2,7 +2,10 @@
 
 import json
 import sqlite3
+import time
 from typing import Any, NamedTuple
+
+from simulator.refusals import Refused
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -17,15 +20,8 @@ CREATE TABLE IF NOT EXISTS resources (
     resource_id TEXT NOT NULL, state TEXT NOT NULL, paid_until TEXT);
 CREATE INDEX IF NOT EXISTS resources_service ON resources (service_id);
 CREATE TABLE IF NOT EXISTS generations (service_id TEXT PRIMARY KEY, generation INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS under_way (service_id TEXT PRIMARY KEY, until REAL NOT NULL);
 """
-
-
-class Refused(Exception):
-    """A definite refusal, with its HTTP status and a stable code."""
-
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(code)
-        self.status, self.code = status, code
 
 
 class Request(NamedTuple):
@@ -175,6 +171,21 @@ class Store:
             )
         absent = {"resource_id": None, "state": "absent", "paid_until": None}
         return self.resource(service_id) or absent | {"generation": generation}
+
+    def go_on(self, service_id: str, seconds: float) -> None:
+        """Let what was begun for a service take so long."""
+        until = time.time() + seconds
+        self._db.execute("INSERT OR REPLACE INTO under_way VALUES (?, ?)", (service_id, until))
+
+    def call_off(self, service_id: str) -> None:
+        self._db.execute("DELETE FROM under_way WHERE service_id = ?", (service_id,))
+
+    def seconds_left(self, service_id: str) -> float:
+        """Until what is under way for a service has ended; 0 if nothing is."""
+        row = self._db.execute(
+            "SELECT until FROM under_way WHERE service_id = ?", (service_id,)
+        ).fetchone()
+        return max(row[0] - time.time(), 0.0) if row else 0.0
 
     def _adopt(self, driver: str, service_id: str, body: dict[str, Any]) -> None:
         """Bind a resource that existed before, under its own name, to a service; once."""

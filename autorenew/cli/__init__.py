@@ -22,6 +22,7 @@ COMMANDS = {
     "rejected": "orders",
     "tasks": "tasks",
     "failed": "failed",
+    "bulk": "bulk",
     "lanes": "lanes",
     "audit": "auditing",
     "seals": "seals",

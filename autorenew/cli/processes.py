@@ -135,7 +135,10 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 @click.option("--store", default=":memory:", show_default=True, help="SQLite file.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
-def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) -> None:
+@click.option("--token", help="What the infrastructure asks for.  [default: nothing]")
+def simulator(
+    host: str, port: int, store: str, seed: int, faults: Path | None, token: str | None
+) -> None:
     """Simulate payment gateway and infrastructure; --faults makes them misbehave."""
     from simulator.faults import Faults
     from simulator.server import Running
@@ -148,7 +151,7 @@ def simulator(host: str, port: int, store: str, seed: int, faults: Path | None) 
     stopping = threading.Event()
     on_stop(stopping.set)
     try:
-        running = Running(host=host, port=port, store=store, seed=seed, rules=rules)
+        running = Running(host=host, port=port, store=store, seed=seed, rules=rules, token=token)
     except OSError as error:
         raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
     except sqlite3.Error as error:

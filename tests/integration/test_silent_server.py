@@ -121,7 +121,7 @@ def test_batch_whose_statement_got_no_answer_is_done_later(
     database.run("GRANT INSERT ON done TO autorenew_relay")
     database.run("GRANT ALL ON ALL TABLES IN SCHEMA public TO autorenew_relay")
     runtime = world.runtime()
-    runtime._engine = engine
+    runtime._engine = runtime._transactions._engine = engine
 
     def run(_tx: Any, _claim: Any) -> None:
         proxy.fall_silent()

@@ -60,12 +60,18 @@ class FarSide:
         self._server.server_close()
 
 
-def answers(status: int, body: Any) -> Script:
-    """A step that answers; ``body`` is sent as JSON unless it is bytes."""
+def answers(status: int, body: Any, **headers: str) -> Script:
+    """A step that answers; ``body`` is sent as JSON unless it is bytes.
+
+    Args:
+        headers: by name, with ``_`` for ``-``; these and no others.
+    """
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     def step(_: FarSide, handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
+        handler.send_response_only(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content)

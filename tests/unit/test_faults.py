@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.faults import ANSWERS, KINDS, Faults, Rule
+from simulator.faults import ANSWERS, KINDS, ONLY, Faults, Rule
 
 KEYS = [f"key-{number}" for number in range(1000)]
-BODY = {"customer": "c-1", "plan": "web-perso"}
+BODY = {"customer": "c-1", "plan": "web-perso", "configuration": {"domain": "example.com"}}
+
+
+def strikes(faults: Faults, fault: str) -> bool:
+    """Whether the next try of one key is struck, at a far side that can do that."""
+    target = ONLY.get(fault, "gateway")
+    operation = "charge" if target == "gateway" else "create"
+    return faults.draw(target, operation, "k", BODY) is not None
 
 
 def struck(faults: Faults, keys: list[str] = KEYS) -> set[str]:
@@ -64,14 +71,13 @@ def test_first_rule_that_applies_wins() -> None:
 @pytest.mark.parametrize("fault", [kind for kind in KINDS if kind not in ANSWERS])
 def test_fault_happens_to_the_first_try_of_a_key_only(fault: str) -> None:
     faults = Faults([{"fault": fault}])
-    tries = [faults.draw("gateway", "charge", "k", BODY) is not None for _ in range(3)]
-    assert tries == [True, False, False]
+    assert [strikes(faults, fault) for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize("fault", ANSWERS)
 def test_decline_stays_the_same_however_often_it_is_repeated(fault: str) -> None:
     faults = Faults([{"fault": fault}])
-    assert all(faults.draw("gateway", "charge", "k", BODY) for _ in range(100))
+    assert all(strikes(faults, fault) for _ in range(100))
 
 
 def test_fault_happens_to_as_many_tries_as_the_rule_says() -> None:
@@ -96,11 +102,19 @@ def test_fault_happens_to_as_many_tries_as_the_rule_says() -> None:
         ({"plan": "web-*"}, True),
         ({"plan": "WEB-*"}, False),
         ({"plan": "web-*", "customer": "d-*"}, False),
+        ({"configuration": {}}, True),
+        ({"configuration": {"domain": "*.com"}}, True),
+        ({"configuration": {"domain": "*.net"}}, False),
+        ({"configuration": {"domain": "*.com", "size": "*"}}, False),
     ],
 )
 def test_rule_can_be_restricted_to_some_calls(rule: dict[str, Any], strikes: bool) -> None:
     drawn = Faults([{"fault": "error"} | rule]).draw("gateway", "charge", "k", BODY)
     assert (drawn is not None) is strikes
+
+
+def test_a_gateway_is_not_struck_by_what_only_an_infrastructure_does() -> None:
+    assert Faults([{"fault": "forbid"}]).draw("gateway", "charge", "k", BODY) is None
 
 
 def test_only_charges_can_be_declined() -> None:
@@ -133,6 +147,10 @@ def test_rules_can_be_added_and_taken_away() -> None:
         {"fault": "slow", "operation": 5}, {"fault": "slow", "operation": "chrage"},
         {"fault": "slow", "operation": "create", "target": "gateway"},
         {"fault": "refuse", "reason": 5}, {"fault": "refuse", "reason": []},
+        {"fault": "refuse", "words": 5}, {"fault": "refuse", "configuration": "example.com"},
+        {"fault": "refuse", "configuration": {"domain": 5}},
+        {"fault": "refuse", "configuration": []}, {"fault": "in_progress", "target": "gateway"},
+        {"fault": "decline", "target": "infrastructure"},
     ],
     ids=json.dumps,
 )  # fmt: skip
@@ -144,4 +162,5 @@ def test_invalid_rule_is_refused(rule: Any) -> None:
 def test_decline_and_refusal_give_their_reason() -> None:
     assert Rule("decline").reason == "insufficient_funds"
     assert Rule("refuse").reason == "out_of_stock"
+    assert Rule("in_progress").reason is None  # it is done in the end
     assert Rule("decline", reason="stolen_card").reason == "stolen_card"

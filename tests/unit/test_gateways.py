@@ -118,6 +118,15 @@ class TestOverHttp:
             assert gateway.perform(CHARGE).state is UNKNOWN
             assert gateway.ask(CHARGE).state is UNKNOWN
 
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_gateway_that_says_when_to_come_back_is_not_called_again(self, status: int) -> None:
+        with (
+            FarSide(answers(status, b"<html>", Retry_After="90")) as far_side,
+            asking(far_side.url, seconds=1) as gateway,
+        ):
+            assert {(a.state, a.retry_after) for a in ask(gateway)} == {(UNKNOWN, 90.0)}
+            assert len(far_side.requests) == 2
+
     def test_not_found_is_valid_only_as_the_answer_to_a_query(self) -> None:
         with (
             FarSide(answers(404, {"code": "not_found"})) as far_side,

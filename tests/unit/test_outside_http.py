@@ -69,6 +69,27 @@ def test_client_error_is_an_answer_and_is_not_retried(status: int) -> None:
         assert len(far_side.requests) == 1
 
 
+@pytest.mark.parametrize("status", [202, 401, 403, 425, 429])
+def test_some_answers_need_no_body(status: int) -> None:
+    with FarSide(answers(status, b"<html>", Retry_After="7")) as far_side:
+        later = 7.0 if status in (202, 429) else None
+        answer = calls(far_side.url).call("create", "PUT", "/")
+        assert answer == Answer(status, b"null", later)
+        assert len(far_side.requests) == 1
+
+
+def test_far_side_that_asks_not_to_be_called_is_not_called_again() -> None:
+    # Given a fault that is tried again, and then one that asks for a pause
+    fault, pause = answers(502, b""), answers(503, b"<html>", Retry_After="30")
+    with (
+        FarSide(fault, pause, answers(200, {})) as far_side,
+        pytest.raises(InDoubt, match="HTTP 503") as caught,
+    ):
+        calls(far_side.url).call("create", "PUT", "/")
+    assert caught.value.retry_after == 30.0
+    assert len(far_side.requests) == 2
+
+
 @pytest.mark.parametrize(
     "fault", [drops, answers(500, {}), answers(502, b"<html>"), answers(200, b"not JSON")]
 )

@@ -21,15 +21,33 @@ class Client:
         self._url = url
         self._pool = urllib3.PoolManager(retries=False)
 
-    def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 5) -> Answered:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        seconds: float = 5,
+        headers: dict[str, str] | None = None,
+    ) -> Answered:
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         try:
             response = self._pool.request(
-                method, self._url + path, body=content, timeout=urllib3.Timeout(total=seconds)
+                method,
+                self._url + path,
+                body=content,
+                headers=headers or ({"Content-Type": "application/json"} if content else {}),
+                timeout=urllib3.Timeout(total=seconds),
             )
         except urllib3.exceptions.ReadTimeoutError:
             return None
-        return response.status, response.json()
+        self.headers = response.headers
+        answer = response.json()
+        if response.headers["content-type"] == "application/problem+json":
+            assert set(answer) == {"title", "status", "code", "detail"}
+            assert answer["status"] == response.status
+            answer = {"code": answer["code"]}
+        return response.status, answer
 
     def charge(self, key: str = "k", *, seconds: float = 5, **changes: Any) -> Answered:
         facts = {"key": key, "amount": 1000, "currency": "EUR", "token": "t", "customer": "c-1"}

@@ -1,6 +1,7 @@
 """A port as a test uses it: each call is waited for, on one event loop."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 
@@ -22,6 +23,10 @@ class Waiting:
 
     def resources(self, after: str | None) -> Any:
         return self._runner.run(self.port.resources(after))
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """On the same event loop as the port's own calls."""
+        return self._runner.run(coroutine)
 
     def __enter__(self) -> "Waiting":
         return self

@@ -21,11 +21,11 @@ from producers import ledger
 from producers.control import own_clock
 from producers.control.own_clock import WrongClock
 from producers.failpoints import failpoint
-from producers.ledger import Claim, ClaimedTask, Failure, LeaseLost, Outcome
+from producers.ledger import Claim, LeaseLost, Outcome
 from producers.ledger.dispatching import hand_back
 from schemas.clock import Clock
-from schemas.database import is_circumstance, is_data_error, is_too_slow
-from schemas.errors import AutorenewError, DataError, first_line
+from schemas.database import is_circumstance
+from schemas.errors import first_line
 from schemas.settings import Settings
 from workers.outside import health
 from workers.outside.calls import Answered, Calls, LaneOpen, run_now
@@ -33,11 +33,9 @@ from workers.outside.health import Breakers, Health, Verdict
 from workers.runtime.handlers import DatabaseHandler, Handler, OutsideHandler, Witnessing
 from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.retries import RetryPolicy, jittered
+from workers.runtime.transactions import Transactions
 
 log = logging.getLogger(__name__)
-
-Run = Callable[[Connection, Claim], Outcome]
-Finish = Callable[[Connection, Claim, Outcome], None]
 
 # What found no room is dispatched again after so long, perhaps to a process that has some: at once
 # would only go in circles, and the longest is what a lane may stand idle when it has room again.
@@ -69,9 +67,10 @@ class Runtime:
         self._has_wrong_clock = False
         self._claiming = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._settings = settings
-        self._slow = RetryPolicy(
+        slow = RetryPolicy(
             settings.retry_base_seconds, settings.retry_cap_seconds, settings.retry_attempts
         )
+        self._transactions = Transactions(engine, slow)
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
         self._breakers = Breakers(engine, settings.breaker)
         self._calls = Calls(
@@ -238,82 +237,7 @@ class Runtime:
             failpoint("worker.after_finish")
             self._count(claim, outcome)
 
-        self._transact(claim, handler.run, finish, done)
-
-    def _transact(
-        self,
-        claim: Claim,
-        run: Run,
-        finish: Finish,
-        done: Callable[[Outcome], None],
-    ) -> None:
-        """Run a batch in one transaction; if its data is at fault, in another one, in parts; if it
-        takes too long, in halves, each in a transaction of its own.
-
-        Savepoints would spare the second transaction, and cost a lone task 0.5 ms each.
-
-        Args:
-            done: called after each commit.
-        """
-        try:
-            outcome = self._in_one(claim, run, finish)
-        except Exception as error:
-            if not is_too_slow(error):
-                raise
-            if len(claim.tasks) == 1:
-                outcome = self._too_slow(claim.tasks[0], error)
-                with self._engine.begin() as tx:
-                    finish(tx, claim, outcome)
-            else:
-                log.warning("%s: halve %d: %s", claim.name, len(claim.tasks), first_line(error))
-                for half in _halves(claim):
-                    self._transact(half, run, finish, done)
-                return
-        done(outcome)
-
-    def _in_one(self, claim: Claim, run: Run, finish: Finish) -> Outcome:
-        try:
-            with self._engine.begin() as tx:
-                outcome = run(tx, claim)
-                finish(tx, claim, outcome)
-                return outcome
-        except Exception as error:
-            if not _is_subjects_fault(error):
-                raise
-        with self._engine.begin() as tx:
-            outcome = self._bisect(tx, claim, run)
-            finish(tx, claim, outcome)
-            return outcome
-
-    def _too_slow(self, task: ClaimedTask, error: Exception) -> Outcome:
-        """A lone subject took too long: perhaps only now, so it is tried again, and counted."""
-        log.warning("%s took too long: %s", task.subject, first_line(error))
-        decision = self._slow.decide(task, "too_slow", first_line(error))
-        if isinstance(decision, Failure):
-            return Outcome(failures=[decision])
-        return Outcome(retries=[decision])
-
-    def _bisect(self, tx: Connection, claim: Claim, run: Run) -> Outcome:
-        """Run a batch whose data is at fault: halve it until the bad one is alone."""
-        try:
-            with tx.begin_nested():
-                return run(tx, claim)
-        except Exception as error:
-            if not _is_subjects_fault(error):
-                raise
-            if len(claim.tasks) == 1:
-                task = claim.tasks[0]
-                log.warning("%s %s failed: %s", claim.name, task.subject, first_line(error))
-                reason = error.code if isinstance(error, AutorenewError) else "data"
-                return Outcome(failures=[Failure(task.subject, reason, first_line(error))])
-        whole = Outcome()
-        for half in _halves(claim):
-            part = self._bisect(tx, half, run)
-            whole.done += part.done
-            whole.again += part.again
-            whole.retries += part.retries
-            whole.failures += part.failures
-        return whole
+        self._transactions.run(claim, handler.run, finish, done)
 
     def _begin(
         self, handler: OutsideHandler[Any, Any], claim: Claim, held_since: float
@@ -337,7 +261,7 @@ class Runtime:
             if len(outcome):
                 self._finish(tx, [part], outcome)
 
-        self._transact(claim, begin, finish, lambda outcome: self._count(claim, outcome))
+        self._transactions.run(claim, begin, finish, lambda outcome: self._count(claim, outcome))
         if calls:
             failpoint("worker.after_begin")
         return list(calls.items())
@@ -419,7 +343,7 @@ class Runtime:
             failpoint("worker.after_finish")
             self._count(first, outcome)
 
-        self._transact(together, record, finish, done)
+        self._transactions.run(together, record, finish, done)
         for verdict in verdicts:
             self._breakers.act(verdict)
         if isinstance(handler, Witnessing):
@@ -503,11 +427,6 @@ class Runtime:
                 metrics.tasks_ended.labels(claim.queue, claim.name, label).inc(number)
 
 
-def _halves(claim: Claim) -> tuple[Claim, Claim]:
-    middle = len(claim.tasks) // 2
-    return claim.subset(claim.subjects[:middle]), claim.subset(claim.subjects[middle:])
-
-
 def _is_circumstance(error: Exception) -> bool:
     return is_circumstance(error) or isinstance(error, OSError | LaneOpen)
 
@@ -516,7 +435,3 @@ def _do_not_spin(error: Exception) -> None:
     """What failed by its circumstances comes back within a second; do not race through a queue."""
     if _is_circumstance(error):
         time.sleep(0.5)
-
-
-def _is_subjects_fault(error: Exception) -> bool:
-    return isinstance(error, DataError) or is_data_error(error)

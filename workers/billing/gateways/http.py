@@ -1,5 +1,6 @@
 """A payment gateway that speaks HTTP; what it must answer is in docs/reference/simulator.md."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -103,11 +104,15 @@ class HttpGateway:
     ) -> GatewayAnswer:
         try:
             said = await self._calls.call(operation, method, path, body)
-            answer = _read(said, about, question=body is None)
+            answer = replace(
+                _read(said, about, question=body is None), retry_after=said.retry_after
+            )
         except NotSent as error:
-            answer = GatewayAnswer(GatewayState.UNAVAILABLE, reason=str(error))
+            answer = GatewayAnswer(GatewayState.UNAVAILABLE, None, error.code, error.words)
         except InDoubt as error:
-            answer = GatewayAnswer(GatewayState.UNKNOWN, reason=str(error))
+            answer = GatewayAnswer(
+                GatewayState.UNKNOWN, None, error.code, error.words, error.retry_after
+            )
         self._calls.count(operation, answer.state)
         return answer
 

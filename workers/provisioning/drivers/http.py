@@ -1,4 +1,7 @@
-"""An infrastructure that speaks HTTP; what it must answer is in docs/reference/simulator.md."""
+"""An infrastructure that speaks HTTP, as ``simulator/infrastructure.openapi.yaml`` has it.
+
+What each answer means is in docs/reference/drivers.md.
+"""
 
 from datetime import date
 from typing import Annotated, Any
@@ -10,9 +13,11 @@ from schemas.books import BookUnavailable, ResourceEntry
 from schemas.errors import first_line
 from schemas.values import ResourceState
 from workers.outside.http import Answer, HttpCalls, HttpSettings, InDoubt, NotSent, Text
+from workers.provisioning.drivers.details import told
 from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation, Resource
 
 RESOURCES_PAGE = 1000
+MOST_CODE = 100
 
 
 class _Said(BaseModel):
@@ -24,12 +29,17 @@ class _Said(BaseModel):
     generation: Annotated[int, Field(ge=0, strict=True)]
     resource_id: Text | None = None
     paid_until: date | None = None
+    details: Any = None
 
 
-class _Refusal(BaseModel):
+class _Problem(BaseModel):
+    """Why not, or not yet: a problem of RFC 9457 with a code."""
+
     model_config = ConfigDict(extra="ignore")
 
     code: Text | None = None
+    detail: Text | None = None
+    title: Text | None = None
 
 
 class _Entry(BaseModel):
@@ -101,15 +111,22 @@ class HttpDriver:
             said = await self._calls.call(operation, method, path, body)
             answer = _read(said, question=body is None)
         except NotSent as error:
-            answer = DriverAnswer(DriverState.UNAVAILABLE, reason=str(error))
+            answer = DriverAnswer(DriverState.UNAVAILABLE, reason=error.code, words=error.words)
         except InDoubt as error:
-            answer = DriverAnswer(DriverState.UNKNOWN, reason=str(error))
+            answer = DriverAnswer(
+                DriverState.UNKNOWN, reason=error.code, words=error.words,
+                retry_after=error.retry_after,
+            )  # fmt: skip
         self._calls.count(operation, answer.state)
         return answer
 
 
-# The request never reached the infrastructure itself: wrong credential, too many at once.
-_TURNED_AWAY = (401, 403, 425, 429)
+# Nothing was done, and it is worth trying again: too early, too many at once.
+_TURNED_AWAY = (425, 429)
+# The credential is wrong, whatever is asked for.
+_NO_ENTRY = (401, 403)
+# Nothing is there to be asked: the URL is wrong, or what is behind it is another API.
+_NO_WAY = {404: ("no_such_path", "no_such_operation"), 405: ("method_not_allowed",)}
 
 
 def _read(answer: Answer, *, question: bool) -> DriverAnswer:
@@ -119,18 +136,38 @@ def _read(answer: Answer, *, question: bool) -> DriverAnswer:
         except ValidationError as error:
             wrong = sorted({str(part["loc"][0]) for part in error.errors() if part["loc"]})
             return DriverAnswer(DriverState.UNKNOWN, reason=f"not understood: {', '.join(wrong)}")
-        resource = Resource(said.resource_id, said.state, said.generation, said.paid_until)
+        details = told(said.details)
+        resource = Resource(said.resource_id, said.state, said.generation, said.paid_until, details)
         return DriverAnswer(DriverState.DONE, resource)
-    try:
-        code = _Refusal.model_validate_json(answer.body).code or f"HTTP {answer.status}"
-    except ValidationError:
-        code = f"HTTP {answer.status}"
-    if answer.status == 404 and code == "not_found" and question:
+    problem = _problem(answer)
+    if answer.status == 404 and problem.code == "not_found" and question:
         return DriverAnswer(DriverState.DONE, Resource(None, ResourceState.ABSENT))
-    if answer.status in _TURNED_AWAY:
-        return DriverAnswer(DriverState.UNAVAILABLE, reason=code)
-    if answer.status == 409 and code == "stale_generation":
-        return DriverAnswer(DriverState.STALE, reason=code)
-    if 400 <= answer.status < 500 and answer.status not in (404, 405, 408):
-        return DriverAnswer(DriverState.REFUSED, reason=code)
-    return DriverAnswer(DriverState.UNKNOWN, reason=code)
+    default = "in_progress" if answer.status == 202 else f"HTTP {answer.status}"
+    return DriverAnswer(
+        _state(answer.status, problem.code),
+        reason=(problem.code or default)[:MOST_CODE],
+        words=problem.detail or problem.title or None,
+        retry_after=answer.retry_after,
+    )
+
+
+def _problem(answer: Answer) -> _Problem:
+    try:
+        return _Problem.model_validate_json(answer.body)
+    except ValidationError:
+        return _Problem()
+
+
+def _state(status: int, code: str | None) -> DriverState:
+    """What an answer means that shows no resource."""
+    if status == 202:
+        return DriverState.IN_PROGRESS
+    if status in _TURNED_AWAY:
+        return DriverState.UNAVAILABLE
+    if status in _NO_ENTRY or code in _NO_WAY.get(status, ()):
+        return DriverState.PERMANENT
+    if status == 409 and code == "stale_generation":
+        return DriverState.STALE
+    if 400 <= status < 500 and status not in (404, 405, 408):
+        return DriverState.REFUSED
+    return DriverState.UNKNOWN
