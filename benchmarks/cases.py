@@ -9,6 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    auditing,
     failed_work,
     floor,
     history,
@@ -30,12 +31,15 @@ from benchmarks.reporting import (
     CALM,
     COUNTED,
     DUE,
+    FEW_AUDITED,
     FEW_SERVICES,
     HANGING,
+    MANY_AUDITED,
     MANY_PROCESSES,
     MANY_SERVICES,
     ONE_EACH,
     ONE_PROCESS,
+    ORDERS_SINCE,
     OUTSIDE,
     RETRIED,
 )
@@ -251,6 +255,23 @@ def _renew(bench: Bench, case: str, customers: int, *, others: int = 0) -> None:
         _check(fleet.owner)
 
 
+def run_audit(bench: Bench) -> None:
+    """All of the books, and what a hundred orders have changed since."""
+    for count in (FEW_AUDITED, MANY_AUDITED):
+        with bench.fleet(1) as fleet:
+            auditing.fill(fleet.owner, count)
+            seconds, mark = auditing.everything(fleet.owner)
+            bench.note_seconds(f"an audit of {count:,} services", seconds)
+            ours.pause(fleet.owner)
+            orders.place(fleet.owner, ORDERS_SINCE)
+            ours.run(fleet.owner, ORDERS_SINCE, lambda done: None)
+            for _ in range(3):
+                seconds, _ = auditing.changed(fleet.owner, mark)
+                bench.note_seconds(
+                    f"an audit since {ORDERS_SINCE} orders, among {count:,}", seconds
+                )
+
+
 def run_many(bench: Bench) -> None:
     """The cost of a sweep, and of a forecast, when there are millions."""
     for count in (FEW_SERVICES, MANY_SERVICES):
@@ -340,9 +361,10 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "hanging": run_hanging,
     "renewals": run_renewals,
     "history": run_history,
+    "audit": run_audit,
     "import": run_import,
     "many": run_many,
     "failed": run_failed,
 }
-ONCE = ("many", "history", "failed")
+ONCE = ("many", "history", "failed", "audit")
 """Measured in the first run only: their databases take minutes to write."""

@@ -16,7 +16,9 @@ RESULTS = Path("benchmarks/results")
 ONE_EACH = "renewals, one to a customer"
 AMONG_MANY = "renewals among ten times as many"
 FEW_SERVICES, MANY_SERVICES = 100_000, 5_000_000
+FEW_AUDITED, MANY_AUDITED = 5_000, 50_000
 DUE = 10_000
+ORDERS_SINCE = 100
 FORECAST_SECONDS = 5.0
 FAILURES = 100_000
 COUNTED, RETRIED = "failed work by group", "a bulk retry, all dispatched"
@@ -162,6 +164,13 @@ def _times(results: Results) -> Iterator[tuple[str, str, str, str]]:
     if few and many:
         ratio = many / few
         yield "sweep, many / few", f"{ratio:.2f} x", "at most 1.3", _verdict(ratio <= 1.3)
+    few, many = (
+        results.median_seconds(f"an audit since {ORDERS_SINCE} orders, among {count:,}")
+        for count in (FEW_AUDITED, MANY_AUDITED)
+    )
+    if few and many:
+        ratio = many / few
+        yield "audit since, many / few", f"{ratio:.2f} x", "at most 1.5", _verdict(ratio <= 1.5)
 
 
 def _verdict(reached: bool) -> str:

@@ -110,7 +110,7 @@ CHECKS = (
           AND NOT ((s.agreed_version IS NULL OR EXISTS (SELECT FROM agreements AS b
                 WHERE b.customer_id = s.customer_id AND b.contract = p.contract
                   AND b.version = s.agreed_version))
-            AND EXISTS (SELECT FROM services AS t
+            AND EXISTS (SELECT FROM public.services AS t
                 WHERE t.customer_id = s.customer_id AND t.order_id IS NULL))""",
     ),
     sql(

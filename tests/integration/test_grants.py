@@ -66,7 +66,10 @@ from workers.reminders import remind, tell
 
 Statement = tuple[str, Any]
 
-BREAKER = (breakers._OPEN, breakers._OPEN_LONGER, breakers._CLOSE, breakers._PROBE_NOW)
+BREAKER = (
+    breakers._OPEN, breakers._ASKED_MEANWHILE, breakers._OPEN_LONGER, breakers._CLOSE,
+    breakers._PROBE_NOW,
+)  # fmt: skip
 # What a fleet does once in a while, such as after a crash: the statement is enough.
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
@@ -104,7 +107,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
         dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT, guard._DOUBT,
-        dispatching._PROBING, dispatching._TAKE_TOKENS,
+        *dispatching._PROBING, dispatching._TAKE_TOKENS, *dispatching._SET_BACK,
     ],
     "scheduler": [
         guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED, bulk._ONE, bulk_running._HOLD,
@@ -132,6 +135,7 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
     "driver": "x", "after": UUID(int=1),
+    "probe": 1.0,
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
