@@ -262,6 +262,15 @@ def _summary(console: Console, tx: Connection, given_up: int) -> None:
             FROM orders, jsonb_array_elements(problems) AS p
             WHERE state = 'refused' GROUP BY 1 ORDER BY 2 DESC, 1""",
         ),
+        (
+            "E-mails about orders",
+            ("language", "e-mails", "services delivered", "services given up"),
+            """SELECT c.language, count(*), sum(cardinality(e.delivered)),
+                sum(cardinality(e.given_up))
+            FROM order_emails AS e JOIN orders AS o ON o.id = e.order_id
+            JOIN customers AS c ON c.id = o.customer_id
+            WHERE e.sent_at IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1""",
+        ),
     ):
         _table(console, title, columns, tx.execute(text(query)).all())
     money = tx.execute(

@@ -20,7 +20,7 @@ from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
 from benchmarks.bench import Bench
 from benchmarks.cases import CASES, ONCE
-from benchmarks.reporting import Results, report
+from benchmarks.reporting import FAILURES, MANY_SERVICES, Results, report
 
 
 def _machine() -> str:
@@ -32,6 +32,10 @@ def _machine() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--orders", type=int, default=20_000, help="orders in a run (20000)")
+    parser.add_argument("--services", type=int, default=MANY_SERVICES,
+                        help=f"among which failed work is counted ({MANY_SERVICES})")  # fmt: skip
+    parser.add_argument("--failures", type=int, default=FAILURES,
+                        help=f"that are counted, and retried in bulk ({FAILURES})")  # fmt: skip
     parser.add_argument("--runs", type=int, default=3, help="runs of each case (3)")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE",
                         help=f"of {', '.join(CASES)}")  # fmt: skip
@@ -48,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             postgres.start()
             rabbitmq.start()
-            bench = Bench(postgres, rabbitmq, folder, console, options.orders, results)
+            bench = Bench(
+                postgres, rabbitmq, folder, console, options.orders, results, options.services,
+                options.failures,
+            )  # fmt: skip
             for number in range(options.runs):
                 console.print(f"run {number + 1} of {options.runs}")
                 for case in options.only:

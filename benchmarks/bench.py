@@ -31,6 +31,9 @@ class Bench:
     console: Console
     orders: int
     results: Results
+    services: int
+    """Among which failed work is counted."""
+    failures: int
 
     @contextmanager
     def fleet(

@@ -9,6 +9,8 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    auditing,
+    failed_work,
     floor,
     history,
     importing,
@@ -27,16 +29,22 @@ from benchmarks.reporting import (
     AMONG_MANY,
     AT_ONCE,
     CALM,
+    COUNTED,
     DUE,
+    FEW_AUDITED,
     FEW_SERVICES,
     HANGING,
+    MANY_AUDITED,
     MANY_PROCESSES,
     MANY_SERVICES,
     ONE_EACH,
     ONE_PROCESS,
+    ORDERS_SINCE,
     OUTSIDE,
+    RETRIED,
 )
 from monitoring.audit import audit
+from producers.control.selection import Filters
 from schemas.database import connect
 from schemas.values import Universe
 
@@ -247,6 +255,23 @@ def _renew(bench: Bench, case: str, customers: int, *, others: int = 0) -> None:
         _check(fleet.owner)
 
 
+def run_audit(bench: Bench) -> None:
+    """All of the books, and what a hundred orders have changed since."""
+    for count in (FEW_AUDITED, MANY_AUDITED):
+        with bench.fleet(1) as fleet:
+            auditing.fill(fleet.owner, count)
+            seconds, mark = auditing.everything(fleet.owner)
+            bench.note_seconds(f"an audit of {count:,} services", seconds)
+            ours.pause(fleet.owner)
+            orders.place(fleet.owner, ORDERS_SINCE)
+            ours.run(fleet.owner, ORDERS_SINCE, lambda done: None)
+            for _ in range(3):
+                seconds, _ = auditing.changed(fleet.owner, mark)
+                bench.note_seconds(
+                    f"an audit since {ORDERS_SINCE} orders, among {count:,}", seconds
+                )
+
+
 def run_many(bench: Bench) -> None:
     """The cost of a sweep, and of a forecast, when there are millions."""
     for count in (FEW_SERVICES, MANY_SERVICES):
@@ -268,6 +293,40 @@ def run_many(bench: Bench) -> None:
                 for _ in range(3):
                     seconds = many_services.forecast(engine, today)
                     bench.note_seconds(f"a forecast over {count:,} services", seconds)
+
+
+def run_failed(bench: Bench) -> None:
+    """Failed work: counted by group among many services, and retried in bulk, all at once."""
+    today, failures = datetime.now(UTC).date(), bench.failures
+    with (
+        bench.empty_database() as (name, engine),
+        Progress(console=bench.console, transient=True) as progress,
+    ):
+        bar = progress.add_task(f"writing {bench.services:,} services", total=bench.services)
+        failed_work.fill(
+            engine, bench.services, failures, today=today,
+            watch=lambda done: progress.update(bar, completed=done),
+        )  # fmt: skip
+        api = connect(bench.postgres.role_url(name, "api"))
+        for _ in range(5):
+            bench.note_seconds(COUNTED, failed_work.count(api, Filters(), failures))
+            for what, filters in (
+                ("of a plan", Filters(plan="plan-1")),
+                ("of a reason and a driver", Filters(reason="reason_1", driver="web")),
+                ("of a customer", Filters(customer="customer-1")),
+            ):
+                bench.note_seconds(f"{COUNTED}, {what}", failed_work.count(api, filters))
+        api.dispose()
+    with bench.prepared(many_services.catalogue(failed_work.PLANS)) as fleet:
+        failed_work.fill(fleet.owner, 2 * failures, failures, today=today, watch=lambda done: None)
+        failed_work.start(fleet)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(RETRIED, total=failures)
+            dispatched, ended = failed_work.retry(
+                fleet.owner, failures, lambda done: progress.update(bar, completed=done)
+            )
+        bench.note_seconds(RETRIED, dispatched)
+        bench.note_seconds("a bulk retry, all ended", ended)
 
 
 def run_import(bench: Bench) -> None:
@@ -302,8 +361,10 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "hanging": run_hanging,
     "renewals": run_renewals,
     "history": run_history,
+    "audit": run_audit,
     "import": run_import,
     "many": run_many,
+    "failed": run_failed,
 }
-ONCE = ("many", "history")
+ONCE = ("many", "history", "failed", "audit")
 """Measured in the first run only: their databases take minutes to write."""

@@ -73,8 +73,31 @@ left_out = Counter(
     "Services that were left out of an e-mail, because nothing can be written about them.",
     ["reason"],
 )
+reconciliations = Counter(
+    "autorenew_reconciliations_total", "Drivers' books that were compared.", ["driver", "outcome"]
+)
+reconciled_differences = Counter(
+    "autorenew_reconciled_differences_total",
+    "What a driver's book had otherwise than it should be.",
+    ["driver", "difference"],
+)
+mended_resources = Counter(
+    "autorenew_mended_resources_total",
+    "Services that are converged again because a driver's book differed.",
+    ["driver"],
+)
 sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
+bulk_operations = Counter(
+    "autorenew_bulk_operations_total",
+    "Bulk operations that came to an end by themselves.",
+    ["kind", "state"],
+)
+bulk_tasks = Counter(
+    "autorenew_bulk_tasks_total",
+    "Failed tasks that bulk operations sent, and how they ended.",
+    ["kind", "outcome"],
+)
 carried_over = Counter(
     "autorenew_carried_over_services_total",
     "Services that a change of their subsidiary was carried over to.",
@@ -118,6 +141,12 @@ def lanes_paused() -> Gauge:
         "1 for each lane that is held: by an operator, the guard, or its breaker.",
         ["lane", "by"],
     )
+
+
+@cache
+def bulk_operations_open() -> Gauge:
+    """Created in a scheduler only, so that no other process shows it."""
+    return Gauge("autorenew_bulk_operations_open", "Bulk operations that have not ended.")
 
 
 @cache

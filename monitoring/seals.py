@@ -5,13 +5,23 @@ history is sealed in blocks. What is changed, added or deleted later breaks a ha
 write everything can compute all hashes anew: a copy of the heads that is kept elsewhere shows that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 EVENTS = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last link of a chain: a series of documents, or the blocks of the history."""
+
+    chain: str
+    number: int
+    hash: str
+
 
 # A document without a hash is wrong like one with another.
 _BROKEN_DOCUMENTS = text("""
@@ -30,7 +40,28 @@ _BROKEN_DOCUMENTS = text("""
          WHERE d.series = s.code ORDER BY d.number DESC LIMIT 1), chain_start(s.code))
 """)
 
-_SEALS = text("SELECT number, first_id, last_id, events, hash FROM seals ORDER BY number")
+# Of one series, behind a head that is known. Of all series at once the planner would read all.
+_BROKEN_LATER = text("""
+    SELECT number FROM (
+        SELECT number, hash, sha256(coalesce(
+            lag(hash) OVER (ORDER BY number), CAST(:hash AS bytea)) || digest) AS expected
+        FROM digested_documents WHERE series = :series AND number > :number
+    ) AS d
+    WHERE hash IS DISTINCT FROM expected ORDER BY number
+""")
+_ENDS = text("""
+    SELECT code AS series, last_hash IS NOT DISTINCT FROM coalesce(
+        (SELECT d.hash FROM (SELECT series, number, hash FROM invoices
+                             UNION ALL SELECT series, number, hash FROM credit_notes) AS d
+         WHERE d.series = s.code ORDER BY d.number DESC LIMIT 1), chain_start(code)) AS is_kept,
+        chain_start(code) AS start
+    FROM invoice_series AS s ORDER BY code
+""")
+
+_SEALS = text("""
+    SELECT number, first_id, last_id, events, hash FROM seals WHERE number > :number
+    ORDER BY number
+""")
 _SEALED = text("SELECT last_id, number, hash FROM sealing")
 _START = text("SELECT chain_start(:chain)")
 _BLOCK = text("SELECT events, hash FROM block_hash(:before, :first, :last)")
@@ -48,12 +79,33 @@ def broken_documents(tx: Connection) -> list[str]:
     return [str(name) for name in tx.execute(_BROKEN_DOCUMENTS).scalars()]
 
 
-def broken_blocks(tx: Connection) -> Iterator[str]:
-    """Blocks of the history that are not what they were, or do not follow the one before them."""
-    before, last_id, number = tx.execute(_START, {"chain": EVENTS}).scalar_one(), 0, 0
-    if tx.execute(_BEFORE_ALL).scalar_one():
-        yield "events up to 0"
-    for seal in tx.execute(_SEALS).all():
+def broken_documents_after(tx: Connection, known: Sequence[Head]) -> Iterator[str]:
+    """The same of documents behind heads that are known, one of a series at most."""
+    heads_of = {head.chain: head for head in known}
+    for series, is_kept, start in tx.execute(_ENDS).all():
+        head = heads_of.get(series)
+        number, before = (head.number, bytes.fromhex(head.hash)) if head else (0, start)
+        behind = {"series": series, "number": number, "hash": before}
+        for broken in tx.execute(_BROKEN_LATER, behind).scalars():
+            yield f"{series}-{broken}"
+        if not is_kept:
+            yield str(series)
+
+
+def broken_blocks(tx: Connection, after: tuple[Head, int] | None = None) -> Iterator[str]:
+    """Blocks of the history that are not what they were, or do not follow the one before them.
+
+    Args:
+        after: the head that is known, and the last event in its block; None: all blocks.
+    """
+    if after is None:
+        before, last_id, number = tx.execute(_START, {"chain": EVENTS}).scalar_one(), 0, 0
+        if tx.execute(_BEFORE_ALL).scalar_one():
+            yield "events up to 0"
+    else:
+        head, last_id = after
+        before, number = bytes.fromhex(head.hash), head.number
+    for seal in tx.execute(_SEALS, {"number": number}).all():
         parameters = {"before": before, "first": seal.first_id, "last": seal.last_id}
         found = tx.execute(_BLOCK, parameters).one()
         follows = (seal.number, seal.first_id) == (number + 1, last_id + 1)
@@ -65,15 +117,6 @@ def broken_blocks(tx: Connection) -> Iterator[str]:
     late = tx.execute(_OLDEST_UNSEALED, {"seconds": SEALED_WITHIN_SECONDS}).scalar_one()
     if late:
         yield f"{late} events that were never sealed"
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The last link of a chain: a series of documents, or the blocks of the history."""
-
-    chain: str
-    number: int
-    hash: str
 
 
 _HEADS = text("""

@@ -7,9 +7,11 @@ A counter that appears with its first event has no value before it: Prometheus' 
 from collections.abc import Iterable
 
 from monitoring import metrics
+from producers.control.bulk_running import OUTCOMES as BULK_OUTCOMES
 from producers.intake import Verdict
 from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
 from producers.steps import QUEUES, REMIND, STEPS, steps_of
+from schemas.values import BulkKind, BulkState
 
 # How a task ends, or a start of it.
 OUTCOMES = ("done", "again", "retried", "failed", "put_back", "defect")
@@ -44,7 +46,13 @@ def of_scheduler() -> None:
     for step in STEPS.values():
         if step.scheduled or step.task == REMIND:
             metrics.swept.labels(step.task)
+    for kind in BulkKind:
+        for outcome in BULK_OUTCOMES:
+            metrics.bulk_tasks.labels(kind, outcome)
+        for state in (BulkState.DONE, BulkState.HALTED):
+            metrics.bulk_operations.labels(kind, state)
     _of_loop("scheduler")
+    _of_loop("bulk")
     _of_guard()
     metrics.guard_trips.labels(DESTRUCTIVE_LANE, TOO_MANY)
 

@@ -21,6 +21,8 @@ NAMES = (
     "relay.after_confirm",
     "scheduler.before_commit",
     "scheduler.after_commit",
+    "bulk.before_commit",
+    "bulk.after_commit",
     "worker.before_claim",
     "worker.after_claim",
     "worker.after_begin",

@@ -23,10 +23,22 @@ class Operator:
     Attributes:
         by: who they say they are.
         because: why they do it.
+        bulk: the bulk operation of theirs that does it.
     """
 
     by: str
     because: str | None = None
+    bulk: uuid.UUID | None = None
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What is added to the detail of each event."""
+        told = {"by": self.by}
+        if self.because:
+            told["because"] = self.because
+        if self.bulk:
+            told["bulk"] = str(self.bulk)
+        return told
 
 
 _acting: ContextVar[Operator | None] = ContextVar("operator", default=None)
@@ -96,7 +108,6 @@ def record(tx: Connection, happened: Iterable[Event]) -> None:
     """Append to the history; the events of one subject keep their order."""
     rows = list(happened)
     if who := _acting.get():
-        told = {"by": who.by} | ({"because": who.because} if who.because else {})
-        rows = [replace(row, detail={**(row.detail or {}), **told}) for row in rows]
+        rows = [replace(row, detail={**(row.detail or {}), **who.told}) for row in rows]
     if rows:
         _RECORD(tx, rows)

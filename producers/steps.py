@@ -15,6 +15,8 @@ CHARGE = "charge"
 REFUND = "refund"
 CONVERGE = "converge"
 REMIND = "remind"
+TELL = "tell"
+RECONCILE = "reconcile"
 REQUEST = "request"
 WITHDRAW = "withdraw"
 SUSPEND = "suspend"
@@ -45,6 +47,7 @@ class Cancellation(StrEnum):
     PAYMENT = "payment"  # an order that is not paid yet, or one attempt to charge a renewal
     SERVICE = "service"  # before it was delivered; its money goes back
     EMAIL = "email"  # as one that cannot be delivered
+    TELLING = "telling"  # likewise, the e-mail about an order
     DECISION = "decision"  # what is next is decided anew; only if this is not
 
 
@@ -117,8 +120,12 @@ STEPS = {
             CONVERGE, UNIVERSES, None, outside=True,
             cancels=Cancellation.SERVICE, by_hand=ByHand.DONE,
         ),
+        # Of a driver: what exists there beside what should.
+        StepKind(RECONCILE, UNIVERSES, None, outside=True),
         # Its notices are claimed by the scheduler itself.
         StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
+        # Of an order: what became of its services.
+        StepKind(TELL, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.TELLING),
     )
 }  # fmt: skip
 

@@ -17,8 +17,9 @@ from pydantic_core import to_json
 from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy import Connection as Transaction
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from schemas.connections import GRACE_SECONDS, Connection
 from schemas.errors import AutorenewError, ConfigurationError, first_line
@@ -70,19 +71,50 @@ def connect(
     conninfo = make_conninfo(**target)
     engine = create_engine(_shown(given), pool_size=pool_size, max_overflow=10)
 
+    disposal = _Disposal(engine)
+
     @event.listens_for(engine, "do_connect")
     def open_one(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+        disposed = disposal.times
         try:
-            return Connection.connect(conninfo, context=options.get("context"))
+            connection = Connection.connect(conninfo, context=options.get("context"))
         except psycopg.OperationalError as error:
             raise psycopg.OperationalError(_in_one_line(error)) from None
+        connection.disposals = disposed
+        return connection
 
+    event.listen(engine, "engine_disposed", disposal.is_over)
+    event.listen(engine, "checkin", disposal.close_late)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "handle_error", _note_lost_primary)
+    event.listen(engine, "checkout", _use_no_lost_one)
     event.listen(engine, "reset", _end_patience)
     if patient:
         event.listen(engine, "begin", _begin_patiently)
     return engine
+
+
+class _Disposal:
+    """What a thread gives back after its engine was disposed of is closed, too: SQLAlchemy puts it
+    into the pool of before, where nothing but the garbage collector ever finds it.
+
+    Attributes:
+        times: how often the engine was disposed of.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.times = 0
+        self._pool = engine.pool
+
+    def is_over(self, engine: Engine) -> None:
+        self.times += 1
+        # What came back while it was disposed of.
+        self._pool.dispose()
+        self._pool = engine.pool
+
+    def close_late(self, connection: Connection | None, record: ConnectionPoolEntry) -> None:
+        if connection is not None and connection.disposals != self.times:
+            record.invalidate()
 
 
 def _shown(given: dict[str, Any]) -> URL:
@@ -170,6 +202,13 @@ def _driver(tx: Transaction) -> Connection:
 
 def _end_patience(connection: Connection, _record: object, _state: object) -> None:
     connection.seconds = connection.usual_seconds
+
+
+def _use_no_lost_one(connection: Connection, _record: object, _proxy: object) -> None:
+    """After a restart of the server, or of a pooler, its connections are opened anew before they
+    are used: each process would lose the first thing it does, such as to claim a message."""
+    if connection.is_lost():
+        raise InvalidatePoolError("closed by the other end while it was idle")
 
 
 def _note_lost_primary(context: ExceptionContext) -> None:

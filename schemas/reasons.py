@@ -22,9 +22,9 @@ class FailureClass(StrEnum):
 
 _OF_CLASS = {
     FailureClass.TRANSIENT: (
-        "driver_unavailable", "driver_stale", "gateway_unavailable", "cannot_connect",
-        "connection_lost", "tls_failed", "login_required", "login_failed", "greylisted",
-        "try_later", "too_slow", "declined", "interrupted",
+        "driver_unavailable", "book_unavailable", "driver_stale", "gateway_unavailable",
+        "cannot_connect", "connection_lost", "tls_failed", "login_required", "login_failed",
+        "greylisted", "try_later", "too_slow", "declined", "interrupted",
     ),
     FailureClass.UNKNOWN: (
         "driver_unknown", "driver_in_progress", "in_progress", "gateway_unknown",

@@ -141,6 +141,18 @@ class Settings(BaseSettings):
         None, description="what signed them before; its links are still opened"
     )
     link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
+    reconcile_seconds: float = Field(
+        86_400.0, ge=0, le=_YEAR, description="how often drivers' books are compared; 0: never"
+    )
+    reconcile_mends: list[Literal["missing", "state", "paid_until"]] = Field(
+        ["state", "paid_until"], description="which differences are mended without a person"
+    )
+    reconcile_share: float = Field(
+        0.01, ge=0, le=1, description="of a driver's services may differ for any to be mended"
+    )
+    delivery_email_seconds: Seconds = Field(
+        300.0, description="how long the e-mail about an order waits for its other services"
+    )
     call_seconds: float = Field(10.0, gt=0, le=300, description="deadline of one outside call")
     calls_at_once: int = Field(
         100, ge=1, le=5000, description="outside calls under way in a process, for each lane"
@@ -190,7 +202,7 @@ class Settings(BaseSettings):
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
         "gateways", "drivers", "retries", "breaker", "internal_hosts", "realms",
-        "intake_upstreams", mode="before",
+        "intake_upstreams", "reconcile_mends", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -312,7 +324,11 @@ class Settings(BaseSettings):
                 url = chosen.get("url")
                 if not isinstance(url, str) or not url.startswith("http://"):
                     continue
-                has_secret = group == "gateways" or "token" in chosen or urlsplit(url).username
+                has_secret = (
+                    group == "gateways"
+                    or chosen.keys() & {"token", "key", "secret"}
+                    or urlsplit(url).username
+                )
                 if has_secret and (host := in_the_clear(url, internal)):
                     yield f"{group.upper()}[{name!r}]", host, "https://"
 
@@ -363,9 +379,10 @@ class Settings(BaseSettings):
             yield f"AUTORENEW_DRIVER_TOKENS[{name!r}]", token.get_secret_value()
         for group in ("gateways", "drivers"):
             for name, options in getattr(self, group).items():
-                token = options.get_secret_value().get("token")
-                if isinstance(token, str):
-                    yield f"AUTORENEW_{group.upper()}[{name!r}]: token", token
+                for option in ("token", "secret"):
+                    secret_of_it = options.get_secret_value().get(option)
+                    if isinstance(secret_of_it, str):
+                        yield f"AUTORENEW_{group.upper()}[{name!r}]: {option}", secret_of_it
 
     @model_validator(mode="after")
     def _time_to_drain(self) -> "Settings":

@@ -198,3 +198,28 @@ class PauseSource(StrEnum):
 
     OPERATOR = "operator"
     GUARD = "guard"
+
+
+class BulkKind(StrEnum):
+    """What is done to failed tasks in bulk."""
+
+    RETRY = "retry"
+    CANCEL = "cancel"
+
+
+class BulkState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"  # by a person
+    HALTED = "halted"  # by itself: what it retried failed again in the same way
+
+
+class BulkTaskState(StrEnum):
+    """What became of a task of a bulk operation."""
+
+    WAITING = "waiting"
+    SENT = "sent"  # ready again, and not tried yet
+    RETRYING = "retrying"  # tried, failed, and tried again by itself later
+    DONE = "done"
+    FAILED = "failed"  # again
+    SKIPPED = "skipped"  # not failed any more, or in another way

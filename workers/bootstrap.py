@@ -25,10 +25,13 @@ from workers.orders.price import PriceHandler
 from workers.outside import identity, registry
 from workers.outside.books import Books
 from workers.provisioning.converge import ConvergeHandler
+from workers.provisioning.differences import Kind
 from workers.provisioning.drivers.port import Driver
+from workers.provisioning.reconcile import ReconcileHandler
 from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer, ThreadedMailer
+from workers.reminders.tell import TellHandler
 from workers.runtime.handlers import Handler
 from workers.runtime.retries import policy_for
 from workers.runtime.runtime import Runtime
@@ -65,10 +68,10 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
             case "billing":
                 made = _billing(settings, catalogue, clock)
             case "reminders":
-                made = [_remind(settings, catalogue, clock)]
+                made = _reminders(settings, catalogue, clock)
             case _:
                 if "converge" not in built:
-                    built["converge"] = [_converge(settings, catalogue, clock)]
+                    built["converge"] = _provisioning(settings, catalogue, clock)
                 made = built["converge"]
         missing = {step.task for step in steps_of(queue)} - {handler.name for handler in made}
         if missing:
@@ -91,21 +94,29 @@ def _billing(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> lis
     ]
 
 
-def _remind(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
-    return RemindHandler(
-        _mailer(settings),
-        _sender(settings),
-        _links(settings),
-        catalogue,
-        clock,
-        all_services=settings.account_url or settings.need("link_base_url"),
-        policy=policy_for("mail", settings),
-    )
+def _reminders(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:
+    mailer, sender, links = _mailer(settings), _sender(settings), _links(settings)
+    all_services = settings.account_url or settings.need("link_base_url")
+    policy = policy_for("mail", settings)
+    return [
+        kind(mailer, sender, links, catalogue, clock, all_services=all_services, policy=policy)
+        for kind in (RemindHandler, TellHandler)
+    ]
 
 
-def _converge(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> Handler:
-    policy = policy_for("driver", settings)
-    return ConvergeHandler(drivers_of(settings), catalogue, clock, policy=policy)
+def _provisioning(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:
+    drivers, policy = drivers_of(settings), policy_for("driver", settings)
+    return [
+        ConvergeHandler(
+            drivers, catalogue, clock, policy=policy, told_after=settings.delivery_email_seconds
+        ),
+        ReconcileHandler(
+            drivers,
+            mends=[Kind(kind) for kind in settings.reconcile_mends],
+            share=settings.reconcile_share,
+            policy=policy,
+        ),
+    ]
 
 
 def gateways_of(settings: Settings) -> dict[str, Gateway]:

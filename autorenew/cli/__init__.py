@@ -22,6 +22,7 @@ COMMANDS = {
     "rejected": "orders",
     "tasks": "tasks",
     "failed": "failed",
+    "bulk": "bulk",
     "lanes": "lanes",
     "audit": "auditing",
     "seals": "seals",
@@ -62,7 +63,14 @@ class _Lazy(click.Group):
             if not _is_of_the_database(error):
                 raise
             click.echo(f"autorenew: database: {for_terminal(first_line(error))}", err=True)
+            if "permission denied" in first_line(error):
+                click.echo(f"autorenew: {_WHICH_ROLE}", err=True)
             sys.exit(2)
+
+
+_WHICH_ROLE = (
+    "log in as the role of this command: docs/reference/command-line.md has it in `works as`"
+)
 
 
 def _is_of_the_database(error: Exception) -> bool:

@@ -47,7 +47,8 @@ def check_text(value: str, fail: Callable[[str], Any]) -> str:
 
 
 def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
-    """``--by`` and ``--because``: all that a command records in the history has them.
+    """``--by`` or ``--as``, and ``--because`` or ``--note``: all that a command records in the
+    history has them.
 
     Args:
         required: why must be said.
@@ -55,7 +56,7 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
             that is required. Elsewhere ``--reason`` may be a filter, by why a task has failed.
     """
     tells = tells or required
-    names = ["--because", "--reason"] if tells else ["--because"]
+    names = ["--because", "--note", *(["--reason"] if tells else [])]
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
@@ -72,7 +73,7 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
             help="Why; kept in the history, for those who ask later.",
         )  # fmt: skip
         who = click.option(
-            "--by", type=Words(),
+            "--by", "--as", "by", type=Words(),
             help="Who; kept in the history. By default AUTORENEW_OPERATOR, or the system's user.",
         )  # fmt: skip
         return why(who(run))

@@ -39,11 +39,11 @@ def migrate() -> None:
             f"AUTORENEW_ROLE_PASSWORDS: no role {', '.join(unknown)}; there are {', '.join(ROLES)}"
         )
     engine = connect(settings.need("database_url"))
+    click.get_current_context().call_on_close(engine.dispose)
     migrate_database(engine, passwords)
     say("the database is up to date")
     if are_large_objects_open(engine):
         say("every role may write large objects: run migrate once as a superuser to close them")
-    engine.dispose()
 
 
 @click.group()

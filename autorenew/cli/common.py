@@ -80,6 +80,11 @@ def show(
         click.echo(f"{title}: none")
 
 
+def said_of(document: dict[str, Any]) -> str:
+    """A document as JSON, on one line."""
+    return json.dumps(document, default=_text)
+
+
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None
 ) -> list[str]:

@@ -1,29 +1,43 @@
 """Commands about failed tasks: what waits for a person, and what a person can do about it."""
 
-import sys
-import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import textwrap
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
-from sqlalchemy import Connection, Engine
 
-from autorenew.cli.acting import acts
-from autorenew.cli.common import as_json, clock, database, say, show
-from autorenew.cli.selecting import counted, say_more, say_unmatched, selects, shortened
-from autorenew.cli.tasks import choose_one, find_or_nothing_done, make_ready, whole_second
+from autorenew.cli.common import as_json, clock, database, said_of, say, show
+from autorenew.cli.failed_acting import cancel_failed, edit_failed, retry_failed
+from autorenew.cli.failed_by_hand import done_by_hand, settle_by_hand
+from autorenew.cli.lines import Column, age, echo, short, width
+from autorenew.cli.selecting import Text, say_more, say_unmatched, selects
+from autorenew.cli.tasks import find_history, show_history, whole_second
 from producers.control import failed as failures
-from producers.control.selection import Filters, State
-from producers.steps import REFUND
+from producers.control.groups import Group, groups
+from producers.control.naming import UnknownName
+from producers.control.selection import Filters
+from producers.steps import CONVERGE
 from schemas.catalogue.store import CatalogueCache
-from schemas.errors import AutorenewError
-from schemas.settings import load_settings
+from schemas.shown import for_terminal
 
 COLUMNS = (
-    "queue", "task", "subject", "order", "customer", "services", "plan", "reason", "error",
-    "attempts", "total_attempts", "first_failed_at", "since", "possible",
+    "queue", "task", "subject", "order", "customer", "services", "plan", "lane", "reason", "code",
+    "error", "attempts", "total_attempts", "first_failed_at", "since", "possible",
 )  # fmt: skip
+_GROUP = (
+    "task", "lane", "driver", "reason", "code", "tasks", "attempts", "first_failed_at", "since",
+)  # fmt: skip
+_GROUP_LINE = (
+    Column("TASKS", 7, right=True), Column("STEP", 9), Column("LANE", 16), Column("REASON", 18),
+    Column("FIRST", 5, right=True), Column("LAST", 4, right=True), Column("FAR SIDE'S CODE"),
+)  # fmt: skip
+_LINE = (
+    Column("ID", 8), Column("STEP", 9), Column("CUSTOMER", 13), Column("ORDER", 18),
+    Column("REASON", 18), Column("TRY", 3, right=True), Column("LAST", 4),
+)  # fmt: skip
+# Where there is room for it: what the far side says.
+_SAYS_FROM = 100
 
 
 @click.group()
@@ -31,182 +45,165 @@ def failed() -> None:
     """Tasks that wait for a person."""
 
 
+failed.add_command(retry_failed)
+failed.add_command(edit_failed)
+failed.add_command(cancel_failed)
+failed.add_command(done_by_hand)
+failed.add_command(settle_by_hand)
+
+
 @failed.command("list")
 @selects()
+@click.option("--group", is_flag=True, help="Count them by step, lane, reason and code.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
 @as_json
-def list_failed(filters: Filters, limit: int, as_json: bool) -> None:
-    """List failed tasks with reason, error and time, whom each is about, and what can be done.
+def list_failed(filters: Filters, group: bool, limit: int, page: int, as_json: bool) -> None:
+    """List failed tasks, one a line: customer, order, reason, attempts, and when it failed last.
 
     NAMES are ids of subjects, or keys of orders, customers and domains for all that is about them.
+    ID is the beginning of the subject's id, and stands for it in every command. --json has all that
+    is known of each, and what can be done about it.
     """
+    if group:
+        with database().connect() as tx:
+            show_groups(groups(tx, filters), as_json=as_json)
+        return
     with database().connect() as tx:
-        selection = failures.select(tx, filters, limit=limit)
+        selection = failures.select(tx, filters, limit=limit, skip=(page - 1) * limit)
         listed = failures.with_actions(tx, selection.tasks)
-    rows = [_row(task, as_json) for task in listed]
-    show("failed tasks", COLUMNS, rows, json_lines=as_json)
-    say_more(selection, as_json=as_json)
+    if as_json:
+        show("", COLUMNS, [_row(task) for task in listed], json_lines=True)
+    elif listed:
+        echo_failed(listed)
+    else:
+        say("failed tasks: none")
+    say_more(selection, as_json=as_json, see="--page and --limit")
     say_unmatched(selection.unmatched, "no failed task")
 
 
-def _row(one: failures.FailedTask, as_json: bool) -> Sequence[Any]:
+def show_groups(found: Sequence[Group], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            (
+                g.name, g.lane, g.driver, g.reason, g.code, g.tasks, g.attempts,
+                whole_second(g.first), whole_second(g.last),
+            )
+            for g in found
+        ]  # fmt: skip
+        show("", _GROUP, rows, json_lines=True)
+    elif found:
+        now = datetime.now(UTC)
+        echo(
+            _GROUP_LINE,
+            (
+                (g.tasks, g.name, g.lane, g.reason, age(g.first, now), age(g.last, now), g.code)
+                for g in found
+            ),
+        )
+    else:
+        say("failed tasks: none")
+
+
+def echo_failed(listed: Sequence[failures.FailedTask]) -> None:
+    now = datetime.now(UTC)
+    rows = [
+        (
+            short(one.subject), one.name, one.about.customer, one.about.order_key,
+            one.task.code or one.reason, one.task.total_attempts, age(one.task.since, now),
+        )
+        for one in listed
+    ]  # fmt: skip
+    if width() < _SAYS_FROM:
+        echo(_LINE, rows)
+    else:
+        says = [(*row, one.error) for row, one in zip(rows, listed, strict=True)]
+        echo((*_LINE, Column("SAYS")), says)
+
+
+def _row(one: failures.FailedTask) -> Sequence[Any]:
     task, about = one.task, one.about
-    services = [str(service) for service in about.services]
     return (
         task.queue, task.name, task.subject, about.order_key, about.customer,
-        services if as_json else shortened(services), one.plan,
-        task.reason, task.error, task.attempts, task.total_attempts,
-        whole_second(task.first_failed_at), whole_second(task.since),
-        list(one.actions) if as_json else ", ".join(one.actions),
+        [str(service) for service in about.services], one.plan, task.lane, task.reason, task.code,
+        task.error, task.attempts, task.total_attempts, whole_second(task.first_failed_at),
+        whole_second(task.since), list(one.actions),
     )  # fmt: skip
 
 
-@failed.command("retry")
-@selects()
-@click.option("--all", "everything", is_flag=True, help="All that the options select.")
-@click.option("--limit", type=click.IntRange(1), help="So many of them at most.")
-@click.option("--dry-run", is_flag=True, help="Only say which.")
-@acts()
-def retry_failed(filters: Filters, everything: bool, limit: int | None, dry_run: bool) -> None:
-    """Retry NAMES, or --all, from the first attempt and with the same idempotency keys.
+@failed.command("show")
+@click.argument("name", metavar="ID", type=Text())
+@click.option("--upstream", type=Text(), help="Needed where several use the same order key.")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@as_json
+def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> None:
+    """Show all attempts of what failed, what a retry would call, and what may exist over there.
 
-    Only the failed tasks that are selected: not others of the same subjects. Nothing is done if one
-    of NAMES is not known. Exit code 1 if one has no failed task.
+    ID is one of `failed list`, or any other name of one subject; also of what has succeeded since.
+    --limit: so many of the newest events.
     """
-    choose_one(filters, everything)
-    make_ready(replace(filters, states=frozenset({State.FAILED})), limit=limit, dry_run=dry_run)
+    from workers.provisioning.outlook import outlook
 
-
-@failed.command("cancel")
-@selects()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@acts()
-def cancel_failed(filters: Filters, yes: bool) -> None:
-    """Give the failed tasks of NAMES up; what was paid for them is credited and refunded.
-
-    Each is given up by itself: if one cannot be, the others are, and the exit code is 1. Nothing is
-    done if one of NAMES is not known.
-
-    \b
-    An order       that is not priced or not paid: it is cancelled
-    A service      that is not delivered: it is cancelled
-    A charge       of a renewal: it counts as declined, once none may have taken money
-    An e-mail      counts as one that cannot be delivered; if it could not be written, what
-                   is due of it is claimed anew
-    A decision     (request, withdraw, suspend, terminate) that is not due any more: dropped
-    """
-    if not filters.names:
-        raise click.UsageError("name SUBJECTS")
     engine = database()
     with engine.connect() as tx:
-        selection = find_or_nothing_done(tx, replace(filters, states=frozenset({State.FAILED})))
-        found = failures.with_actions(tx, selection.tasks)
-    if not yes and found:
-        show("failed tasks", COLUMNS, [_row(task, False) for task in found], json_lines=False)
-        click.confirm(
-            f"Give {counted(len(found))} up, and refund what was paid for them?", abort=True
-        )
-    catalogue, now = CatalogueCache(), clock(engine).now()
-
-    def cancel(tx: Connection, subject: uuid.UUID) -> None:
-        steps = [task.name for task in selection.tasks if task.subject == subject]
-        failures.cancel(tx, subject, catalogue.current(tx), now, steps=steps)
-
-    say_unmatched(selection.unmatched, "it has no failed task; see `autorenew failed list`")
-    subjects = [task.subject for task in selection.tasks]
-    _each(subjects, cancel, engine, "cancelled", missing=len(selection.unmatched))
-
-
-def _each(
-    subjects: Iterable[uuid.UUID],
-    do: Callable[[Connection, uuid.UUID], None],
-    engine: Engine,
-    what: str,
-    *,
-    missing: int = 0,
-) -> None:
-    """Do something for each subject in a transaction of its own, say what became of it, and exit:
-    with 1 if some could not be done, with 2 if none could.
-
-    Args:
-        missing: how many more there are that nothing can be done for.
-    """
-    done = 0
-    left = missing
-    for subject in dict.fromkeys(subjects):
-        try:
-            with engine.begin() as tx:
-                do(tx, subject)
-            done += 1
-        except AutorenewError as error:
-            say(f"autorenew: {error}", err=True)
-            left += 1
-    say(f"{done} {what}" + (f", {left} not" if left else ""))
-    sys.exit(0 if not left else 1 if done else 2)
-
-
-_subjects = click.argument("subjects", nargs=-1, required=True, type=click.UUID)
-
-
-@failed.command("done")
-@_subjects
-@click.confirmation_option(
-    prompt="Is each of these, at the infrastructure, as it should be by now?"
-)
-@acts(required=True)
-def done_by_hand(subjects: tuple[uuid.UUID, ...], because: str) -> None:
-    """Say that the services SUBJECTS are as they should be: it was done by hand.
-
-    For a failed `converge` of a service that was delivered: to suspend, resume, extend or delete
-    it. Run it as the database role `provisioning`. Each is written down by itself: if one cannot
-    be, the others are, and the exit code is 1.
-    """
-    from workers import by_hand
-
-    engine = database()
-    time, catalogue = clock(engine), CatalogueCache()
-
-    def do(tx: Connection, subject: uuid.UUID) -> None:
-        by_hand.done(tx, subject, because, catalogue, time)
-
-    _each(subjects, do, engine, "done by hand")
+        subject = failures.one_subject(tx, name, upstream=upstream)
+        listed = failures.list_failed(tx, Filters(names=(str(subject),)))
+        events = find_history(tx, [subject], limit)
+        about = failures.about(tx, subject)
+        now = clock(engine).now()
+        service = outlook(tx, subject, CatalogueCache().current(tx), now)
+    if about.kind is None and not events:
+        raise UnknownName(f"nothing is known of {subject}")
+    facts: list[tuple[str, object]] = [
+        ("subject", f"{about.kind or ''} {subject}".strip()),
+        ("customer", about.customer), ("order", about.order_key),
+        ("plans", ", ".join(about.plans)), ("domains", ", ".join(about.domains)),
+        ("state", about.state),
+    ]  # fmt: skip
+    for one in listed:
+        why = ": ".join(filter(None, (one.reason, one.task.code)))
+        facts += [
+            ("failed", f"{one.name} in lane {one.task.lane}: {why}"),
+            ("paused", "the lane is: a retry waits for it" if one.task.is_lane_paused else None),
+            ("says", one.error), ("attempts", f"{one.attempts}, {one.task.total_attempts} in all"),
+            ("first", one.task.first_failed_at), ("last", one.task.since),
+            ("possible", ", ".join(one.actions)),
+        ]  # fmt: skip
+        if one.name != CONVERGE:
+            facts.append(("next", f"the step {one.name}, from its first attempt, same keys"))
+    if not listed:
+        facts.append(("failed", "nothing waits for a person"))
+    if service is not None:
+        facts += [("next", str(service)), ("over there", service.over_there)]
+    if as_json:
+        document = {
+            "subject": subject, "kind": about.kind, "customer": about.customer,
+            "order": about.order_key, "plans": list(about.plans), "state": about.state,
+            "tasks": [dict(zip(COLUMNS, _row(one), strict=True)) for one in listed],
+            "next": service and service.next, "asks_first": service and service.asks_first,
+            "may_exist": service and service.may_exist,
+            "over_there": service and service.over_there,
+            "resource_id": service and service.resource_id,
+        }  # fmt: skip
+        click.echo(said_of(document))
+    else:
+        for label, fact in facts:
+            if fact:
+                say(f"{label:<10}  {fact:%F %H:%M:%S} UTC" if isinstance(fact, datetime)
+                    else f"{label:<10}  {fact}")  # fmt: skip
+    if as_json:
+        show_history(events, as_json=True)
+    else:
+        _say_attempts(events)
 
 
-@failed.command("settle")
-@click.argument("subject", type=click.UUID)
-@click.option("--reference", help="Of the payment: the bank's or the gateway's.")
-@click.option("--not-taken", is_flag=True, help="A charge in doubt: nothing was taken.")
-@click.option("--in-doubt", is_flag=True, help="A refund: the gateway has not made it, I looked.")
-@click.confirmation_option(prompt="Is that so in the books of the gateway, or of the bank?")
-@acts(tells=True)
-def settle_by_hand(
-    subject: uuid.UUID, reference: str | None, not_taken: bool, in_doubt: bool, because: str | None
-) -> None:
-    """Say how the failed refund or charge of SUBJECT has ended.
-
-    \b
-    A refund    was paid back otherwise: --reference
-    A charge    that is in doubt was taken: --reference; or was not: --not-taken
-
-    Run it as the database role `billing`.
-    """
-    from workers import by_hand
-
-    if (reference is None) != not_taken:
-        raise click.UsageError("name --reference, or --not-taken")
-    settings = load_settings()
-    engine = database(settings)
-    time = clock(engine, settings)
-    with engine.begin() as tx:
-        if REFUND in failures.names_of(tx, subject):
-            if reference is None:
-                raise AutorenewError(f"{subject} is a refund: name the --reference of its payment")
-            by_hand.settle_refund(
-                tx, subject, reference, because, CatalogueCache(), time, in_doubt=in_doubt
-            )
-        else:
-            by_hand.settle_charge(
-                tx, subject, reference, because, CatalogueCache(), time,
-                settings.order_charge_delays,
-            )  # fmt: skip
-    say("settled")
+def _say_attempts(events: Sequence[Any]) -> None:
+    """What happened, in order; long texts are folded."""
+    for event in events:
+        detail = ", ".join(f"{k} {v}" for k, v in (event.detail or {}).items())
+        attempt = f" (attempt {event.attempt})" if event.attempt else ""
+        said = for_terminal(f"{event.name}{attempt} {detail}".strip())
+        start = f"{event.at.astimezone(UTC):%F %H:%M:%S}  "
+        folded = textwrap.wrap(said, width() - len(start), break_on_hyphens=False)
+        for number, line in enumerate(folded):
+            click.echo(f"{start if number == 0 else ' ' * len(start)}{line}")

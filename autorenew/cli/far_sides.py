@@ -43,13 +43,17 @@ def list_far_sides(as_json: bool) -> None:
 def change(kind: str, name: str, url: str, port_kind: str) -> None:
     """Say that the gateway or driver NAME is at URL from now on, as the database's owner.
 
-    Stop the workers that call it first, and start them with the new URL.
+    Stop the workers that call it first, and start them with the new URL. A kind that is known by
+    provider and region is told them instead, as 'ec2 eu-west-3'.
     """
-    try:
-        urls.check_web(url)
-    except ValueError as error:
-        raise ConfigurationError(f"URL {error}") from None
-    identity = identity_of({"kind": port_kind, "url": url})
+    if port_kind == "http" or "://" in url:
+        try:
+            urls.check_web(url)
+        except ValueError as error:
+            raise ConfigurationError(f"URL {error}") from None
+        identity = identity_of({"kind": port_kind, "url": url})
+    else:
+        identity = identity_of({"kind": port_kind, "provider": url})
     with database().begin() as tx:
         if tx.execute(_CHANGE, {"kind": kind, "name": name, "identity": identity}).first() is None:
             known = ", ".join(tx.execute(_KNOWN, {"kind": kind}).scalars()) or "none"

@@ -191,7 +191,7 @@ def limit_lane(
     if named == lifted:
         raise click.UsageError("name --at-once, --per-second or both; or --none")
     if per_second is not None and burst is None:
-        burst = max(1, math.ceil(per_second))
+        burst = max(1, math.ceil(per_second)) if math.isfinite(per_second) else 1
     with database().begin() as tx:
         if lifted:
             had = limits.lift(tx, lane)
@@ -213,7 +213,17 @@ def try_lane(lane: str) -> None:
     with database().begin() as tx:
         all_lanes.check(tx, lane)
         is_open = breakers.probe_now(tx, lane)
-    say(f"{lane}: the next probe goes out now" if is_open else f"{lane} is not open")
+        waiting = sum(one.waiting for one, *_ in _read(tx, lane))
+        pauses = all_lanes.paused(tx, lane)
+    if not is_open:
+        say(f"{lane} is not open")
+    elif pauses:
+        say(f"{lane} is paused, too: the next probe goes out once it is resumed")
+        _say_standing(pauses)
+    elif not waiting:
+        say(f"{lane}: the next task that comes goes out as a probe; none waits now")
+    else:
+        say(f"{lane}: the next probe goes out now")
     sys.exit(0 if is_open else 1)
 
 
@@ -228,7 +238,11 @@ def close_lane(lane: str) -> None:
     with database().begin() as tx:
         all_lanes.check(tx, lane)
         was_open = breakers.close_lane(tx, lane)
+        pauses = all_lanes.paused(tx, lane)
     say(f"{lane} is closed" if was_open else f"{lane} is not open")
+    if was_open and pauses:
+        say(f"{lane} is still paused")
+        _say_standing(pauses)
     sys.exit(0 if was_open else 1)
 
 

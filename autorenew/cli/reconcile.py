@@ -1,17 +1,25 @@
 """The command ``autorenew reconcile``."""
 
+import asyncio
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from autorenew.cli.common import as_json, clock, database, show
+from autorenew.cli.acting import acts
+from autorenew.cli.common import as_json, clock, database, say, show
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
+
+if TYPE_CHECKING:
+    from workers.provisioning.differences import Difference, Found
+    from workers.provisioning.drivers.port import Driver
 
 
 @click.group()
 def reconcile() -> None:
-    """Compare our books with those of the gateway."""
+    """Compare our books with those of the gateway, and of the infrastructures."""
 
 
 @reconcile.command()
@@ -66,3 +74,94 @@ def gateway(book: bool, as_json: bool) -> None:
     columns = ("difference", "kind", "amount", "customer", "request", "attempt", "key")
     show("differences between our books and the gateway's", columns, rows, json_lines=as_json)
     sys.exit(1 if left else 0)
+
+
+@reconcile.command()
+@click.option("--driver", "names", metavar="NAME", multiple=True, help="Only this one; repeatable.")
+@click.option("--mend", is_flag=True, help="Converge again what is missing or otherwise there.")
+@click.option(
+    "--terminate", "orphans", metavar="RESOURCE", multiple=True,
+    help="End this resource, which should not be there; repeatable.",
+)  # fmt: skip
+@acts()
+@as_json
+def infrastructure(
+    names: tuple[str, ...], mend: bool, orphans: tuple[str, ...], as_json: bool
+) -> None:
+    """Show what drivers say exists and should not, or the other way round.
+
+    Run it as the database role `provisioning`, with AUTORENEW_DRIVER_URLS or AUTORENEW_DRIVERS.
+    What is under way, or was within ten minutes, is not judged. A resource that is no service's is
+    ended only if --terminate names it. Exit code 1 if a difference is left, 2 if a driver could not
+    be looked at, or differs in so much that it is not believed.
+    """
+    from workers.bootstrap import drivers_of
+    from workers.provisioning import differences, mending
+
+    settings = load_settings()
+    engine = database(settings)
+    drivers = drivers_of(settings)
+    if unknown := sorted(set(names) - drivers.keys()):
+        known = ", ".join(sorted(drivers))
+        raise AutorenewError(f"no driver {', '.join(unknown)} is configured; there are {known}")
+    kinds = differences.MENDABLE if mend else ()
+
+    async def look() -> "list[tuple[Found, list[Difference]]]":
+        looked = []
+        for name in names or sorted(drivers):
+            driver = drivers[name]
+            try:
+                found = await differences.look(engine, name, driver, share=settings.reconcile_share)
+                with engine.begin() as tx:
+                    done = mending.mend(tx, found, kinds, orphans=orphans, because="by hand")
+                done += await _end_orphans(engine, driver, found, orphans)
+            finally:
+                await driver.close()
+            looked.append((found, done))
+        return looked
+
+    looked = asyncio.run(look())
+    rows, left, unseen = [], 0, 0
+    for found, done in looked:
+        for difference, row in zip(found.differences, differences.rows_of(found), strict=True):
+            is_done = difference in done
+            left += not is_done
+            rows.append((*row, "mended" if is_done else difference.why))
+        if found.outcome in (differences.Outcome.TOO_MANY, differences.Outcome.UNAVAILABLE):
+            unseen += 1
+            say(f"driver {found.driver}: {found.outcome}: {found.why}", err=True)
+    ended = {d.resource_id for _, done in looked for d in done}
+    for resource in sorted(set(orphans) - ended):
+        say(f"{resource} was not ended: it is no resource that should not be there", err=True)
+    columns = ("driver", "difference", "service", "resource", "ours", "seen", "customer", "note")
+    show("differences between drivers' books and ours", columns, rows, json_lines=as_json)
+    sys.exit(2 if unseen else 1 if left or set(orphans) - ended else 0)
+
+
+async def _end_orphans(
+    engine: Any, driver: "Driver", found: "Found", orphans: Sequence[str]
+) -> list["Difference"]:
+    """End those that a person named and that are no service's."""
+    from producers import history
+    from producers.control.lanes import subject_of
+    from producers.history import Event
+    from producers.steps import driver_place
+    from workers.provisioning import mending
+    from workers.provisioning.differences import Kind, Outcome
+    from workers.provisioning.drivers.port import DriverState
+
+    done = []
+    for orphan in found.differences if found.outcome is Outcome.DIFFERENCES else ():
+        is_named = orphan.kind is Kind.ORPHAN and orphan.resource_id in orphans
+        if not is_named or orphan.service is not None:
+            continue
+        answer = await mending.end_orphan(driver, orphan)
+        if answer.state is not DriverState.DONE:
+            say(f"{orphan.resource_id}: {answer.state}: {answer.reason}", err=True)
+            continue
+        detail = {"resource": orphan.resource_id, "service": orphan.named}
+        subject = subject_of(driver_place("", found.driver).lane)
+        with engine.begin() as tx:
+            history.record(tx, [Event(subject, "lane.orphan_ended", detail)])
+        done.append(orphan)
+    return done

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -39,12 +39,38 @@ class Age(click.ParamType[timedelta]):
         return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
 
 
+class Since(click.ParamType[datetime | timedelta]):
+    """A time, or how long ago it was."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime | timedelta:
+        if isinstance(value, datetime | timedelta):
+            return value
+        if re.fullmatch(r"[0-9]+[a-z]", str(value), re.ASCII):
+            return Age().convert(value, param, ctx)
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(
+                f"{value!a} is neither a time such as 2026-03-01T08:00Z nor an age such as 2h",
+                param, ctx,
+            )  # fmt: skip
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 NAMES = click.argument("names", nargs=-1, type=Text())
 _OPTIONS = (
     click.option("--queue", type=Text(), help="Only on this queue."),
     click.option("--step", type=Text(), help="Only of this step, such as `charge`."),
     click.option("--lane", type=Text(), help="Only in this lane."),
-    click.option("--reason", type=Text(), help="Only those that failed for this reason."),
+    click.option("--driver", type=Text(), help="Only services of this driver."),
+    click.option("--universe", type=Text(), help="Only services of this universe."),
+    click.option(
+        "--reason", type=Text(),
+        help="Only those that failed for this reason: ours, or the far side's own code.",
+    ),
+    click.option("--plan", type=Text(), help="Only about services of this plan."),
     click.option("--customer", type=Text(), help="Only about this customer."),
     click.option("--order", type=Text(), help="Only about the order with this key or id."),
     click.option("--service", type=Text(), help="Only about the service with this id."),
@@ -54,6 +80,12 @@ _OPTIONS = (
         help="Only those that first failed, or became ready, so long ago: 90s, 15m, 2h, 3d, 1w.",
     ),
 )  # fmt: skip
+_SINCE = click.option(
+    "--since",
+    type=Since(),
+    help="Only those that failed, or became ready, since then: 90s, 15m, 2h, 3d, 1w, or a time"
+    " such as 2026-03-01 or 2026-03-01T08:00Z.",
+)
 _STATE = click.option(
     "--state", "states", multiple=True, type=click.Choice([state.value for state in State]),
     help="Only in this state. May be repeated.",
@@ -69,24 +101,24 @@ def selects(*, states: bool = False) -> Callable[[F], F]:
             fields = {
                 name: kwargs.pop(name)
                 for name in (
-                    "names", "queue", "step", "lane", "reason", "customer", "order", "service",
-                    "upstream", "older_than",
+                    "names", "queue", "step", "lane", "driver", "universe", "reason", "plan",
+                    "customer", "order", "service", "upstream", "older_than", "since",
                 )
             }  # fmt: skip
             chosen = frozenset(map(State, kwargs.pop("states", ())))
             return command(*args, filters=Filters(states=chosen, **fields), **kwargs)
 
-        for option in reversed((*_OPTIONS, _STATE) if states else _OPTIONS):
+        for option in reversed((*_OPTIONS, _SINCE, *((_STATE,) if states else ()))):
             run = option(run)
         return NAMES(run)
 
     return decorate
 
 
-def say_more(selection: Selection, *, as_json: bool) -> None:
+def say_more(selection: Selection, *, as_json: bool, see: str = "--limit") -> None:
     """What of a list was not shown."""
     if selection.more:
-        say(f"and {selection.more} more; see --limit", err=as_json)
+        say(f"and {selection.more} more; see {see}", err=as_json)
 
 
 def say_unmatched(names: Sequence[str], what: str) -> None:

@@ -1,6 +1,7 @@
 """Commands about tasks: what waits, for what and for how long, and making it ready."""
 
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -119,7 +120,7 @@ def show_task(name: str, upstream: str | None, limit: int, as_json: bool) -> Non
             customer: tx.execute(_EMAIL, {"id": customer}).scalar()
             for customer in {a.customer for a in about.values() if a.customer}
         }
-        events = tx.execute(_HISTORY, {"subjects": subjects, "limit": limit}).all()
+        events = find_history(tx, subjects, limit)
     said = [
         (
             a.kind, subject, a.customer, emails.get(a.customer or ""), a.order_key,
@@ -132,6 +133,15 @@ def show_task(name: str, upstream: str | None, limit: int, as_json: bool) -> Non
     columns = ("kind", "subject", "customer", "email", "order", "services", "domains", "plans")
     show("about", columns, said, json_lines=as_json)
     show_tasks(selection, about, as_json=as_json)
+    show_history(events, as_json=as_json)
+
+
+def find_history(tx: Connection, subjects: Sequence[uuid.UUID], limit: int) -> Sequence[Any]:
+    """The newest events of subjects, in order."""
+    return tx.execute(_HISTORY, {"subjects": list(subjects), "limit": limit}).all()
+
+
+def show_history(events: Sequence[Any], *, as_json: bool) -> None:
     history = [
         (e.at, e.subject, e.name, e.attempt,
          e.detail if as_json else ", ".join(f"{k} {v}" for k, v in (e.detail or {}).items()))

@@ -95,6 +95,7 @@ class Embedded:
             **{
                 "calls_at_once": 4,
                 "sweep_seconds": 0.05,
+                "delivery_email_seconds": 0.3,
                 "smtp_url": self.mailbox.url,
                 "mail_from": "billing@example.com",
                 "link_base_url": "https://example.com",
@@ -135,11 +136,9 @@ class Embedded:
         self.scheduler = Scheduler(
             self._engines["scheduler"], CatalogueCache(), self.clock, self.settings
         )
-        if self._ahead is None:
-            self._scheduler_thread = threading.Thread(
-                target=self.scheduler.run, name="scheduler", daemon=True
-            )
-            self._scheduler_thread.start()
+        run = self.scheduler.run if self._ahead is None else self.scheduler.bulk.run
+        self._scheduler_thread = threading.Thread(target=run, name="scheduler", daemon=True)
+        self._scheduler_thread.start()
 
     def _runtime_for(self) -> Callable[[str], Runtime]:
         """Each kind of queue works with its own database role, as in the fleet."""

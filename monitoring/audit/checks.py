@@ -2,8 +2,9 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from enum import Enum, auto
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
+from monitoring.audit.changed import Changed, narrowed
+from monitoring.audit.marks import Mark
 from schemas.books import FarSides
 from schemas.catalogue import Catalogue, store
 from schemas.database import is_circumstance
@@ -67,12 +70,16 @@ class Books:
     Attributes:
         piece: which ids to look at.
         given: parameters of statements beside the ids and the times.
+        changed: to look at that alone, instead of a piece.
+        mark: where an earlier run ended; what is chained is looked at from there on.
     """
 
     tx: Connection
     piece: Piece = WHOLE
     far_sides: FarSides | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    changed: Changed | None = None
+    mark: Mark | None = None
 
     @cached_property
     def _times(self) -> Any:
@@ -90,12 +97,17 @@ class Books:
 
     def rows(self, statement: TextClause, **more: Any) -> Iterable[Any]:
         """What a statement finds; it is given what it names."""
+        statement = self._narrowed(statement)
         return self.tx.execute(statement, self._wanted(statement, more))
 
     def stream(self, statement: TextClause) -> Iterable[Any]:
         """The same for many rows: some at a time. PostgreSQL uses one process for it."""
+        statement = self._narrowed(statement)
         streamed = statement.execution_options(yield_per=STREAMED)
         return self.tx.execute(streamed, self._wanted(statement, {}))
+
+    def _narrowed(self, statement: TextClause) -> TextClause:
+        return statement if self.changed is None else narrowed(statement.text)
 
     def _wanted(self, statement: TextClause, more: Mapping[str, Any]) -> dict[str, Any]:
         known = {
@@ -108,10 +120,26 @@ class Books:
             **self.given,
             **more,
         }
+        if self.changed is not None:
+            known |= {one.name: getattr(self.changed, one.name) for one in fields(self.changed)}
         return {name: known[name] for name in statement.compile().params}
 
 
 Look = Callable[[Books], Iterable[Offence]]
+
+
+class Since(Enum):
+    """How a check is done by a run that continues an earlier one.
+
+    Attributes:
+        CHANGED: of what changed.
+        ONCE: of all there is, which is little, or work that waits; or from a mark on.
+        NEVER: not at all: what it compares is known to a run over everything alone.
+    """
+
+    CHANGED = auto()
+    ONCE = auto()
+    NEVER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +151,20 @@ class Check:
         must: what must be true, as a sentence.
         look: finds what breaks it.
         whole: it cannot be done piece by piece.
+        since: how a run that continues an earlier one does it.
     """
 
     code: str
     must: str
     look: Look
     whole: bool = False
+    since: Since = Since.CHANGED
 
 
-def sql(code: str, must: str, statement: str) -> Check:
+def sql(code: str, must: str, statement: str, *, since: Since = Since.CHANGED) -> Check:
     """A check by one statement, which selects (kind, id) of what breaks it.
 
-    One that names ``:low`` and ``:high`` looks at the subjects with ids in that range.
+    One that has ``BETWEEN :low AND :high`` looks at the subjects with ids in that range.
     """
     clause = text(statement)
 
@@ -142,7 +172,7 @@ def sql(code: str, must: str, statement: str) -> Check:
         for kind, subject in books.rows(clause):
             yield Offence(kind, str(subject))
 
-    return Check(code, must, look, whole="low" not in clause.compile().params)
+    return Check(code, must, look, "low" not in clause.compile().params, since)
 
 
 @dataclass(slots=True)
@@ -154,6 +184,7 @@ class Finding:
         broken: how many things break it.
         ids: the first of them.
         named: the same, said with what they are.
+        is_done: False: a run that continues an earlier one does not look at it.
     """
 
     invariant: str
@@ -162,9 +193,16 @@ class Finding:
     code: str = ""
     named: list[str] = field(default_factory=list)
     offences: list[Offence] = field(default_factory=list)
+    is_done: bool = True
+    # What is found more than once; None: nothing is.
+    known: set[Offence] | None = None
 
     def add(self, found: Iterable[Offence]) -> None:
         for offence in found:
+            if self.known is not None:
+                if offence in self.known:
+                    continue
+                self.known.add(offence)
             self.broken += 1
             if len(self.offences) < SHOWN and offence not in self.offences:
                 self.offences.append(offence)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import text
 
-from monitoring.audit.checks import Books, Check, Offence, sql
+from monitoring.audit.checks import Books, Check, Offence, Since, sql
 from schemas.values import derived_id
 
 # The history of a customer is kept under an id that is derived from theirs.
@@ -42,6 +42,7 @@ CHECKS = (
         "a customer, and what is asked of them, is of the country and VAT number that they named",
         _moved,
         whole=True,
+        since=Since.NEVER,
     ),
     sql(
         "customers.agreed",
@@ -83,6 +84,7 @@ CHECKS = (
         SELECT 'plan', p.plan || ' in ' || p.subsidiary FROM prices AS p
         LEFT JOIN subsidiaries AS u ON u.code = p.subsidiary
         WHERE p.currency IS DISTINCT FROM u.definition->>'currency' AND p.on_sale""",
+        since=Since.ONCE,
     ),
     # Both are written in one transaction.
     sql(
@@ -103,6 +105,7 @@ CHECKS = (
            OR (NOT u.definition @> c.definition AND c.applied_at IS NOT NULL
              AND NOT EXISTS (SELECT FROM subsidiary_changes AS d
                 WHERE d.subsidiary = c.subsidiary AND d.applied_at > c.applied_at))""",
+        since=Since.ONCE,
     ),
     sql(
         "catalogue.version",
@@ -110,6 +113,7 @@ CHECKS = (
         """
         SELECT 'plans', CAST(count(*) AS text) FROM plans
         HAVING count(*) > 0 AND (SELECT count(*) FROM catalogue_version) <> 1""",
+        since=Since.ONCE,
     ),
     sql(
         "catalogue.references",
@@ -127,5 +131,6 @@ CHECKS = (
         WHERE (definition->>'code', CAST(definition->>'version' AS integer)) <> (code, version)
         UNION ALL
         SELECT 'policy', code FROM policies WHERE definition->>'code' <> code""",
+        since=Since.ONCE,
     ),
 )

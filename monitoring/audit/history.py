@@ -19,7 +19,7 @@ CHECKS = (
                     'order.cancelled')) AS ended,
                 max(substring(name FROM 7)) FILTER (WHERE name IN ('order.delivered',
                     'order.partly_delivered', 'order.cancelled')) AS ending,
-                max(detail->>'upstream') AS upstream,
+                max(detail->>'upstream') AS upstream, max(detail->>'body') AS body,
                 min(at) FILTER (WHERE name IN ('order.accepted', 'order.refused')) AS at
             FROM events WHERE subject BETWEEN :low AND :high AND name LIKE 'order.%'
             GROUP BY subject) AS e ON e.subject = o.id
@@ -31,6 +31,9 @@ CHECKS = (
             OR e.ended <> CAST(o.ended_at IS NOT NULL AS integer)
             OR e.ending <> o.state
             OR (o.state <> 'refused' AND e.upstream IS DISTINCT FROM o.upstream)
+            -- An earlier release did not tell the beginning of the hash.
+            OR e.body <> left(encode(o.body_hash, 'hex'), length(e.body))
+            OR length(e.body) < 16
             OR e.at NOT BETWEEN o.accepted_at - interval '1 hour'
                 AND o.accepted_at + interval '1 hour')""",
     ),
@@ -39,6 +42,16 @@ CHECKS = (
         "history.amounts",
         "an order costs what its history says: services, net, and what was paid",
         """
+        SELECT 'order', o.subject FROM (
+            SELECT e.subject, CAST(e.detail->>'net' AS bigint) AS net FROM events AS e
+            WHERE e.subject BETWEEN :low AND :high AND e.name = 'order.accepted'
+              AND e.detail ? 'net') AS o
+        JOIN (
+            SELECT order_id, sum(quantity * (setup + renewal)) AS net FROM order_lines
+            WHERE order_id BETWEEN :low AND :high GROUP BY order_id) AS l ON l.order_id = o.subject
+        -- The release before kept no price with the line.
+        WHERE l.net <> o.net
+        UNION ALL
         SELECT 'order', r.order_id FROM payment_requests AS r
         JOIN events AS e ON e.subject = r.order_id AND e.name = 'order.priced'
         LEFT JOIN (SELECT request_id, count(DISTINCT service_id) AS services
@@ -141,16 +154,17 @@ CHECKS = (
         """
         WITH given AS (
             SELECT DISTINCT n.id, n.series || '-' || lpad(CAST(n.number AS text), 7, '0') AS number,
-                CASE n.reason WHEN 'ended' THEN i.request_id ELSE l.service_id END AS subject
+                coalesce(CASE n.reason WHEN 'ended' THEN i.request_id ELSE l.service_id END, n.id)
+                    AS subject
             FROM credit_notes AS n JOIN invoices AS i ON i.id = n.invoice_id
             LEFT JOIN credit_note_lines AS l ON l.credit_note_id = n.id
         ), told AS (
             SELECT subject, detail->>'credit_note' AS number FROM events
-            WHERE name = 'service.credited'
+            WHERE subject BETWEEN :low AND :high AND name = 'service.credited'
         )
         SELECT CASE WHEN g.id IS NULL THEN 'event of' ELSE 'credit note' END,
             coalesce(g.id, t.subject)
-        FROM given AS g
+        FROM (SELECT * FROM given WHERE subject BETWEEN :low AND :high) AS g
         FULL JOIN told AS t ON t.subject = g.subject AND t.number = g.number
         WHERE t.subject IS NULL OR g.subject IS NULL
         UNION ALL
@@ -164,7 +178,8 @@ CHECKS = (
                 count(*) FILTER (WHERE name = 'refund.declined') AS declined
             FROM events WHERE name IN ('refund.succeeded', 'refund.declined')
             GROUP BY subject) AS e ON e.subject = g.subject
-        WHERE (coalesce(f.succeeded, 0), coalesce(f.declined, 0))
+        WHERE g.subject BETWEEN :low AND :high
+          AND (coalesce(f.succeeded, 0), coalesce(f.declined, 0))
             IS DISTINCT FROM (coalesce(e.succeeded, 0), coalesce(e.declined, 0))""",
     ),
     sql(
@@ -271,7 +286,8 @@ CHECKS = (
         LEFT JOIN orders AS o ON o.id = e.subject
         LEFT JOIN services AS s ON s.id = e.subject
         LEFT JOIN payment_requests AS r ON r.id = e.subject
-        WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id) IS NULL
+        LEFT JOIN bulk_operations AS b ON b.id = e.subject
+        WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id, b.id) IS NULL
           AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'
           AND e.name NOT LIKE 'lane.%'""",
     ),

@@ -4,9 +4,14 @@ Which steps there are, and where each runs, is said here once more than in ``pro
 test holds the two together.
 """
 
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
-from monitoring.audit.checks import sql
+from sqlalchemy import text
+
+from monitoring.audit.checks import Books, Check, Offence, Since, sql
+from schemas.values import derived_id
 
 # Name, queue, lane; a service is converged on its universe's queue, in its driver's lane.
 STEPS = (
@@ -18,8 +23,10 @@ STEPS = (
     ("terminate", "billing", "destructive"),
     ("refund", "billing", "gateway"),
     ("remind", "reminders", "mail"),
+    ("tell", "reminders", "mail"),
 )
-CONVERGE = "converge"
+# On their universe's queue, in their driver's lane.
+OF_DRIVERS = ("converge", "reconcile")
 
 # Parameters of the statements below.
 PLACES: dict[str, Any] = {
@@ -28,36 +35,75 @@ PLACES: dict[str, Any] = {
     "lanes": [lane for _, _, lane in STEPS],
 }
 
+_LANES = text("""
+    SELECT lane FROM routes UNION SELECT lane FROM lane_pauses
+    UNION SELECT unnest(CAST(:lanes AS text[]))
+""")
+_STANDING = text("SELECT lane, id FROM lane_pauses")
+_TOLD = text("""
+    SELECT detail->>'lane' AS lane, name, CAST(detail->>'pause' AS bigint) AS pause FROM events
+    WHERE subject = ANY(:subjects) AND name IN ('lane.paused', 'lane.resumed')
+""")
+
+
+def _pauses(books: Books) -> Iterator[Offence]:
+    """Lanes whose pauses are not those that their history says began and did not end.
+
+    An event need not have the number of its pause, as those of the fleet itself: these are counted.
+    """
+    lanes = sorted(row.lane for row in books.rows(_LANES))
+    standing, begun, ended = (defaultdict[str, list[int | None]](list) for _ in range(3))
+    for row in books.rows(_STANDING):
+        standing[row.lane].append(row.id)
+    subjects = [derived_id("lane", lane) for lane in lanes]
+    for row in books.rows(_TOLD, subjects=subjects):
+        (begun if row.name == "lane.paused" else ended)[row.lane].append(row.pause)
+    for lane in lanes:
+        there, over = set(standing[lane]), set(ended[lane])
+        gone = set(begun[lane]) - {None} - over - there
+        if (
+            len(standing[lane]) != len(begun[lane]) - len(ended[lane])
+            or len(gone) > ended[lane].count(None)
+            or there & over
+        ):
+            yield Offence("lane", lane)
+
+
 CHECKS = (
     sql(
         "ledger.rest",
         "what is not at rest has a task",
         """
-        SELECT 'order', o.id FROM orders AS o WHERE o.state = 'accepted'
+        SELECT 'order', o.id FROM orders AS o
+        WHERE o.id BETWEEN :low AND :high AND o.state = 'accepted'
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'price' AND t.subject = o.id)
         UNION ALL
-        SELECT 'order', o.id FROM orders AS o WHERE o.state = 'priced' AND NOT EXISTS (
+        SELECT 'order', o.id FROM orders AS o
+        WHERE o.id BETWEEN :low AND :high AND o.state = 'priced' AND NOT EXISTS (
             SELECT FROM payment_requests AS r WHERE r.order_id = o.id AND r.state = 'open')
         UNION ALL
         SELECT 'payment request', r.id FROM payment_requests AS r
-        WHERE r.state = 'open' AND r.order_id IS NOT NULL
+        WHERE r.id BETWEEN :low AND :high AND r.state = 'open' AND r.order_id IS NOT NULL
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'charge' AND t.subject = r.id)""",
     ),
     sql(
         "ledger.begun",
         "what was begun and not decided is asked about",
         """
-        SELECT 'charge', c.key FROM charges AS c WHERE c.state IN ('started', 'unknown')
+        SELECT 'charge', c.key FROM charges AS c
+        WHERE c.request_id BETWEEN :low AND :high AND c.state IN ('started', 'unknown')
           AND NOT EXISTS (SELECT FROM tasks AS t
             WHERE t.name = 'charge' AND t.subject = c.request_id)
         UNION ALL
         SELECT 'refund', f.key FROM refunds AS f
-        WHERE f.state IN ('started', 'unknown') AND NOT EXISTS (SELECT FROM tasks AS t
+        WHERE f.credit_note_id BETWEEN :low AND :high AND f.state IN ('started', 'unknown')
+          AND NOT EXISTS (SELECT FROM tasks AS t
             JOIN credit_note_lines AS l ON l.credit_note_id = f.credit_note_id
             JOIN invoices AS i ON i.id = l.invoice_id
             WHERE t.name = 'refund' AND t.subject IN (l.service_id, i.request_id))
         UNION ALL
-        SELECT 'operation', o.key FROM operations AS o WHERE o.state IN ('pending', 'unknown')
+        SELECT 'operation', o.key FROM operations AS o
+        WHERE o.service_id BETWEEN :low AND :high AND o.state IN ('pending', 'unknown')
           AND NOT EXISTS (SELECT FROM tasks AS t
             WHERE t.name = 'converge' AND t.subject = o.service_id)""",
     ),
@@ -70,6 +116,7 @@ CHECKS = (
             ON b.name = t.name AND b.subject = t.subject
         GROUP BY t.name, t.subject, t.batched
         HAVING count(b.subject) <> CAST(t.batched AS integer)""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.batches",
@@ -80,6 +127,7 @@ CHECKS = (
            OR EXISTS (SELECT FROM unnest(b.subjects) AS u(subject)
             LEFT JOIN tasks AS t ON t.name = b.name AND t.subject = u.subject
             WHERE (t.queue, t.lane) IS DISTINCT FROM (b.queue, b.lane) OR t.state <> 'ready')""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.places",
@@ -89,8 +137,14 @@ CHECKS = (
         LEFT JOIN unnest(CAST(:names AS text[]), CAST(:queues AS text[]), CAST(:lanes AS text[]))
             AS p(name, queue, lane) ON p.name = t.name
         LEFT JOIN services AS s ON t.name = 'converge' AND s.id = t.subject
-        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe)
-           OR t.lane IS DISTINCT FROM coalesce(p.lane, 'driver:' || s.driver)""",
+        LEFT JOIN (
+            SELECT c.id, c.driver, min(a.universe) AS universe
+            FROM reconciliations AS c JOIN plans AS a ON a.driver = c.driver
+            GROUP BY c.id, c.driver) AS r ON t.name = 'reconcile' AND r.id = t.subject
+        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe, r.universe)
+           OR t.lane IS DISTINCT FROM
+            coalesce(p.lane, 'driver:' || coalesce(s.driver, r.driver))""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.subjects",
@@ -98,7 +152,7 @@ CHECKS = (
         """
         SELECT 'task', t.name || ' ' || t.subject FROM tasks AS t
         WHERE NOT CASE
-            WHEN t.name = 'price' THEN EXISTS (SELECT FROM orders WHERE id = t.subject)
+            WHEN t.name IN ('price', 'tell') THEN EXISTS (SELECT FROM orders WHERE id = t.subject)
             WHEN t.name = 'charge'
                 THEN EXISTS (SELECT FROM payment_requests WHERE id = t.subject)
             WHEN t.name = 'refund'
@@ -107,7 +161,10 @@ CHECKS = (
             WHEN t.name = 'remind' THEN EXISTS (SELECT FROM emails WHERE id = t.subject)
             WHEN t.name IN ('converge', 'withdraw', 'suspend', 'terminate')
                 THEN EXISTS (SELECT FROM services WHERE id = t.subject)
+            WHEN t.name = 'reconcile'
+                THEN EXISTS (SELECT FROM reconciliations WHERE id = t.subject)
             ELSE true END""",
+        since=Since.ONCE,
     ),
     # Of defaults of an hour at most; whoever sets longer ones is told.
     sql(
@@ -123,6 +180,7 @@ CHECKS = (
            OR run_at > CAST(:db_now AS timestamptz) + interval '1 day'
            OR run_at < CAST(:db_now AS timestamptz) - interval '10 years'
            OR (state <> 'ready' AND until IS NULL) OR starts < 0 OR dispatches < 0""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.failed",
@@ -131,6 +189,7 @@ CHECKS = (
         SELECT 'task', name || ' ' || subject FROM tasks
         WHERE (state = 'failed' AND (reason IS NULL OR batched))
            OR attempts < 0 OR starts < 0 OR wanted < 1 OR (state = 'ready' AND starts >= 5)""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.routes",
@@ -139,6 +198,7 @@ CHECKS = (
         SELECT DISTINCT 'task', t.name || ' on ' || t.queue || ' in ' || t.lane FROM tasks AS t
         WHERE t.state = 'ready' AND NOT EXISTS (SELECT FROM routes AS r
             WHERE (r.queue, r.name, r.lane) = (t.queue, t.name, t.lane))""",
+        since=Since.ONCE,
     ),
     sql(
         "ledger.enqueuers",
@@ -153,5 +213,13 @@ CHECKS = (
         WHERE NOT EXISTS (SELECT FROM enqueuers AS e
             WHERE e.step = 'converge' AND e.queue = p.universe)
         GROUP BY p.universe""",
+        since=Since.ONCE,
+    ),
+    Check(
+        "ledger.pauses",
+        "a lane has the pauses that its history says began and did not end",
+        _pauses,
+        whole=True,
+        since=Since.ONCE,
     ),
 )

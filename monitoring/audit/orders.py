@@ -105,13 +105,17 @@ CHECKS = (
     ),
     sql(
         "orders.lines",
-        "a service of an order is what its line says: plan, period, configuration",
+        "a service of an order is what its line says, or an operator's correction of its"
+        " configuration: plan, period, configuration",
         """
         SELECT 'service', s.id FROM services AS s
         LEFT JOIN order_lines AS l ON l.order_id = s.order_id AND l.number = s.line
         WHERE s.id BETWEEN :low AND :high AND s.order_id IS NOT NULL
           AND (s.plan, s.period_months, s.configuration)
-            IS DISTINCT FROM (l.plan, l.period_months, l.configuration)""",
+            IS DISTINCT FROM (l.plan, l.period_months, l.configuration)
+          AND ((s.plan, s.period_months) IS DISTINCT FROM (l.plan, l.period_months)
+            OR NOT EXISTS (SELECT FROM events AS e WHERE e.subject = s.id
+                AND e.name = 'service.edited' AND e.detail->'after' = s.configuration))""",
     ),
     sql(
         "orders.request",

@@ -11,7 +11,8 @@ CHECKS = (
         JOIN payment_requests AS p ON p.id = l.request_id
         JOIN services AS s ON s.id = l.service_id
         LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = s.paid_periods + 1
-        WHERE p.state = 'open' AND p.order_id IS NULL AND (r.request_id IS DISTINCT FROM p.id
+        WHERE p.id BETWEEN :low AND :high AND p.state = 'open' AND p.order_id IS NULL
+          AND (r.request_id IS DISTINCT FROM p.id
             OR (s.desired = 'absent' AND NOT EXISTS (SELECT FROM tasks AS t
                 WHERE t.name = 'withdraw' AND t.subject = s.id))
             OR s.state NOT IN ('active', 'suspended')
@@ -20,7 +21,7 @@ CHECKS = (
         SELECT 'payment request', r.request_id FROM renewals AS r
         JOIN services AS s ON s.id = r.service_id AND r.period_number = s.paid_periods + 1
         LEFT JOIN payment_requests AS p ON p.id = r.request_id
-        WHERE r.request_id IS NOT NULL AND s.desired <> 'absent'
+        WHERE s.id BETWEEN :low AND :high AND r.request_id IS NOT NULL AND s.desired <> 'absent'
           AND (p.state IS DISTINCT FROM 'open'
             OR NOT EXISTS (SELECT FROM request_lines AS l
                 WHERE l.request_id = r.request_id AND l.service_id = s.id

@@ -67,7 +67,9 @@ CHECKS = (
                 WHEN o.kind = 'terminate' THEN s.confirmed = 'absent'
                 ELSE s.order_id IS NULL OR s.confirmed = 'absent' END
             OR s.confirmed <> 'absent' AND (s.confirmed_until IS NULL
-                OR s.confirmed_until < p.until))""",
+                OR s.confirmed_until < p.until))
+          -- What was found to be otherwise is converged again.
+          AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'converge' AND t.subject = s.id)""",
     ),
     sql(
         "services.calls",
@@ -108,7 +110,7 @@ CHECKS = (
           AND NOT ((s.agreed_version IS NULL OR EXISTS (SELECT FROM agreements AS b
                 WHERE b.customer_id = s.customer_id AND b.contract = p.contract
                   AND b.version = s.agreed_version))
-            AND EXISTS (SELECT FROM services AS t
+            AND EXISTS (SELECT FROM public.services AS t
                 WHERE t.customer_id = s.customer_id AND t.order_id IS NULL))""",
     ),
     sql(

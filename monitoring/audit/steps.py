@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from monitoring.audit.checks import Books, Check, Offence, sql
+from monitoring.audit.checks import Books, Check, Offence, Since, sql
 from schemas.catalogue import Catalogue
 from schemas.clock import local_date, local_midnight, zone
 from schemas.rules import lifecycle, sellable
@@ -311,5 +311,6 @@ CHECKS = (
         WHERE wanted_at < CAST(:db_now AS timestamptz) - interval '7 days'
            OR wanted_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
            OR (plans IS NULL AND brand IS NULL AND subsidiary IS NULL)""",
+        since=Since.ONCE,
     ),
 )

@@ -1,6 +1,6 @@
 """Moments: none lies in the future of the business, and none before there was a fleet."""
 
-from monitoring.audit.checks import sql
+from monitoring.audit.checks import Since, sql
 
 # Clocks of hosts differ by less than ten minutes. NULLs do not count in greatest and least.
 CHECKS = (
@@ -77,13 +77,17 @@ CHECKS = (
     ),
     sql(
         "times.customers",
-        "nothing about customers is dated in the future",
+        "nothing about customers, and what they pay with, is dated in the future",
         """
         SELECT 'customer', id FROM customers
         WHERE updated_at > CAST(:latest AS timestamptz) + interval '10 minutes'
         UNION ALL
         SELECT 'customer', customer_id FROM agreements
-        WHERE accepted_at > CAST(:latest AS timestamptz) + interval '10 minutes'""",
+        WHERE accepted_at > CAST(:latest AS timestamptz) + interval '10 minutes'
+        UNION ALL
+        SELECT 'payment method', CAST(id AS text) FROM payment_methods
+        WHERE created_at > CAST(:latest AS timestamptz) + interval '10 minutes'
+           OR created_at < '2010-01-01'""",
     ),
     # A heartbeat that is trusted for long would switch the guard off.
     sql(
@@ -113,5 +117,6 @@ CHECKS = (
         SELECT 'change of', subsidiary FROM subsidiary_changes
         WHERE greatest(planned_at, applied_at)
             > CAST(:latest AS timestamptz) + interval '10 minutes'""",
+        since=Since.ONCE,
     ),
 )

@@ -58,6 +58,12 @@ _OPEN = text("""
         clock_timestamp() + make_interval(secs => :seconds))
     ON CONFLICT (lane) DO NOTHING RETURNING lane
 """)
+# Who is told only now for how long the far side wants to be left alone: nobody is to ask before.
+_ASKED_MEANWHILE = text("""
+    UPDATE lane_breakers SET cause = :cause, reason = :reason, probe = NULL,
+        probe_at = clock_timestamp() + make_interval(secs => :seconds)
+    WHERE lane = :lane AND probe_at < clock_timestamp() + make_interval(secs => :seconds)
+""")
 
 
 def open_lane(
@@ -70,12 +76,14 @@ def open_lane(
         seconds: until the first probe.
 
     Returns:
-        False: it was open already.
+        False: it was open already. If the far side asks for more time than it has, it gets that.
     """
     parameters = {
         "lane": lane, "queue": queue, "cause": cause, "reason": reason[:500], "seconds": seconds,
     }  # fmt: skip
     if tx.execute(_OPEN, parameters).first() is None:
+        if cause is OpenCause.ASKED:
+            tx.execute(_ASKED_MEANWHILE, parameters)
         return False
     history.record(
         tx,

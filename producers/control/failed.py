@@ -13,6 +13,8 @@ from typing import Protocol
 from sqlalchemy import Connection, TextClause, text
 
 from producers import history, ledger
+from producers.control import naming
+from producers.control.naming import UnknownName
 from producers.control.selection import (
     ALL,
     About,
@@ -97,9 +99,35 @@ def possible(name: str, state: str | None, desired: str | None) -> tuple[str, ..
     return (*(["cancel"] if may_cancel else ()), *([by_hand.value] if by_hand else ()))
 
 
-def select(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) -> Selection:
+def select(
+    tx: Connection, filters: Filters = ALL, *, limit: int | None = None, skip: int = 0
+) -> Selection:
     """Failed tasks; see :func:`producers.control.selection.find`."""
-    return find(tx, replace(filters, states=frozenset({State.FAILED})), limit=limit)
+    return find(tx, replace(filters, states=frozenset({State.FAILED})), limit=limit, skip=skip)
+
+
+def one_subject(tx: Connection, name: str, *, upstream: str | None = None) -> uuid.UUID:
+    """The one subject that is called so; of several, the one that has a failed task.
+
+    Raises:
+        UnknownName: there is none, or several.
+    """
+    subjects = naming.subjects_of(tx, name, upstream=upstream)
+    if len(subjects) == 1:
+        return next(iter(subjects))
+    rows = tx.execute(_FAILED, {"subjects": list(subjects)})
+    failing: list[uuid.UUID] = sorted({task.subject for task in rows})
+    if len(failing) != 1:
+        several = failing or sorted(subjects)
+        listed = "".join(f"\n  {subject}" for subject in several[:10])
+        more = f"\n  and {len(several) - 10} more" if len(several) > 10 else ""
+        raise UnknownName(f"{name!r} means several things: name one of{listed}{more}")
+    return failing[0]
+
+
+def about(tx: Connection, subject: uuid.UUID) -> About:
+    """Whom a subject is about."""
+    return describe(tx, [TaskId("", subject)])[subject]
 
 
 def list_failed(
@@ -293,6 +321,24 @@ def _give_up_email(
     )
 
 
+_GIVE_UP_TELLING = text("""
+    UPDATE order_emails SET refused_at = coalesce(refused_at, :now), given_up_at = :now
+    WHERE order_id = :id AND sent_at IS NULL AND given_up_at IS NULL RETURNING order_id
+""")
+
+
+def _give_up_telling(
+    tx: Connection, name: str, subject: uuid.UUID, _catalogue: Catalogue, now: datetime
+) -> None:
+    """What else became of the order is told in the next e-mail."""
+    parameters = {"id": subject, "now": now}
+    if tx.execute(_GIVE_UP_TELLING, parameters).first() is None:
+        raise CannotCancel(f"no e-mail about the order {subject} waits to be sent: retry it")
+    _hold(tx, name, subject)
+    ledger.retry(tx, name, [subject])
+    history.record(tx, [Event(subject, "delivery.refused", {"reason": "given_up"})])
+
+
 _CONCERNED = text("SELECT id FROM services WHERE id = :id OR next_subject = :id ORDER BY id")
 
 
@@ -323,5 +369,6 @@ _CANCELLING: dict[
     Cancellation.PAYMENT: _give_up_payment,
     Cancellation.SERVICE: _give_up_service,
     Cancellation.EMAIL: _give_up_email,
+    Cancellation.TELLING: _give_up_telling,
     Cancellation.DECISION: _decide_anew,
 }

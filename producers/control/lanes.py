@@ -97,8 +97,11 @@ _LIST = text("""
         SELECT lane, queue FROM unnest(CAST(:lanes AS text[]), CAST(:queues AS text[]))
             AS fixed(lane, queue)
         UNION
-        SELECT p.lane, '' FROM lane_pauses AS p
-        WHERE p.lane <> ALL(:lanes) AND NOT EXISTS (SELECT FROM routes AS r WHERE r.lane = p.lane)
+        SELECT h.lane, '' FROM (
+            SELECT lane FROM lane_pauses UNION SELECT lane FROM lane_breakers
+            UNION SELECT lane FROM lane_limits
+        ) AS h
+        WHERE h.lane <> ALL(:lanes) AND NOT EXISTS (SELECT FROM routes AS r WHERE r.lane = h.lane)
     )
     SELECT k.lane, k.queue,
         coalesce(sum(c.tasks) FILTER (WHERE c.state = 'ready'), 0)::bigint AS ready,
@@ -115,6 +118,8 @@ _PAUSES = text("""
 _IS_KNOWN = text("""
     SELECT 1 WHERE EXISTS (SELECT FROM routes WHERE lane = :lane)
         OR EXISTS (SELECT FROM lane_pauses WHERE lane = :lane)
+        OR EXISTS (SELECT FROM lane_breakers WHERE lane = :lane)
+        OR EXISTS (SELECT FROM lane_limits WHERE lane = :lane)
 """)
 
 

@@ -14,6 +14,8 @@ from producers.control.lanes import subject_of
 from producers.history import Event
 from schemas.errors import AutorenewError
 
+MOST = 1_000_000
+
 
 class WrongLimit(AutorenewError):
     code = "wrong_limit"
@@ -35,14 +37,14 @@ class Limit:
     def __post_init__(self) -> None:
         if self.at_once is None and self.per_second is None:
             raise WrongLimit("a limit is a number at once, or a rate, or both")
-        if self.at_once is not None and self.at_once < 1:
-            raise WrongLimit("at least 1 at once; to stop a lane, pause it")
-        if self.per_second is not None and not 0 < self.per_second <= 1_000_000:
-            raise WrongLimit("a rate is more than 0 and at most 1,000,000 a second")
+        if self.at_once is not None and not 1 <= self.at_once <= MOST:
+            raise WrongLimit(f"at least 1 at once, at most {MOST:,}; to stop a lane, pause it")
+        if self.per_second is not None and not 0 < self.per_second <= MOST:
+            raise WrongLimit(f"a rate is more than 0 and at most {MOST:,} a second")
         if (self.burst is None) != (self.per_second is None):
             raise WrongLimit("a burst belongs to a rate")
-        if self.burst is not None and self.burst < 1:
-            raise WrongLimit("a burst is at least 1")
+        if self.burst is not None and not 1 <= self.burst <= MOST:
+            raise WrongLimit(f"a burst is at least 1 and at most {MOST:,}")
 
     def __str__(self) -> str:
         at_once = f"{self.at_once} at once" if self.at_once is not None else ""

@@ -21,6 +21,9 @@ class UnknownName(AutorenewError):
 
 Subjects = frozenset[uuid.UUID]
 
+# Of a subject, as lists show it.
+SHORT = 8
+
 _IS_KNOWN = text("""
     SELECT 1 WHERE EXISTS (SELECT FROM services WHERE id = :id)
         OR EXISTS (SELECT FROM orders WHERE id = :id)
@@ -37,6 +40,10 @@ _BY_KEY = text("""
     ORDER BY upstream
 """)
 _CUSTOMER = text("SELECT id FROM customers WHERE id = :id")
+_BY_BEGINNING = text("""
+    SELECT DISTINCT subject FROM tasks
+    WHERE name = ANY(:steps) AND subject BETWEEN :first AND :last ORDER BY subject LIMIT 5
+""")
 # No index: whoever asks for a domain waits for one look at every service.
 _BY_DOMAIN = text("""
     SELECT id FROM services WHERE lower(configuration->>'domain') = lower(:domain)
@@ -68,8 +75,8 @@ def subjects_of(tx: Connection, name: str, *, upstream: str | None = None) -> Su
     """The subjects whose tasks are meant by a name.
 
     Args:
-        name: an id; ``order:KEY``, ``service:ID``, ``customer:ID``, ``domain:NAME``; or one of
-            these without its kind.
+        name: an id, or the beginning of one that has a task; ``order:KEY``, ``service:ID``,
+            ``customer:ID``, ``domain:NAME``; or one of these without its kind.
         upstream: whose order keys are meant.
 
     Raises:
@@ -88,12 +95,38 @@ def subjects_of(tx: Connection, name: str, *, upstream: str | None = None) -> Su
             return frozenset([number])
     named = {kind: find(tx, name, upstream) for kind, find in _KINDS.items() if kind != "service"}
     known = {kind: subjects for kind, subjects in named.items() if subjects is not None}
+    if not known and (subject := _beginning_with(tx, name)) is not None:
+        return frozenset([subject])
     if not known:
         raise UnknownName(f"nothing is known as {name!r}: no id, order key, customer or domain")
     if len(known) > 1:
         forms = " or ".join(f"{kind}:{name}" for kind in known)
         raise UnknownName(f"{name!r} may be {' or '.join(known)}: say {forms}")
     return next(iter(known.values()))
+
+
+def _beginning_with(tx: Connection, name: str) -> uuid.UUID | None:
+    """The subject of a task whose id begins so.
+
+    Raises:
+        UnknownName: there are several.
+    """
+    bounds = bounds_of(name)
+    if bounds is None:
+        return None
+    parameters = {"steps": list(STEPS), "first": bounds[0], "last": bounds[1]}
+    found = list(tx.execute(_BY_BEGINNING, parameters).scalars())
+    if len(found) > 1:
+        raise UnknownName(f"several ids begin with {name}: {', '.join(map(str, found))}")
+    return found[0] if found else None
+
+
+def bounds_of(beginning: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """The first and the last id that begin so; None: it is no beginning of an id."""
+    digits = beginning.replace("-", "").lower()
+    if not SHORT <= len(digits) <= 32 or set(digits) - set("0123456789abcdef"):
+        return None
+    return uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
 
 
 def _of_order(tx: Connection, name: str, upstream: str | None) -> Subjects | None:

@@ -6,7 +6,7 @@ it returned and on nothing else. A filter that names nothing known is an error a
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from producers.control import lanes, naming
 from producers.control.naming import UnknownName
-from producers.steps import QUEUES, STEPS
+from producers.steps import QUEUES, STEPS, UNIVERSES, driver_place
 from schemas.reasons import REASONS
 
 
@@ -48,10 +48,13 @@ class Filters:
             key, id or name alone.
         states: any of these.
         step: the name of the task, such as ``charge``.
-        reason: why it backs off or has failed.
+        driver, universe: of converging, with this driver, on this universe's queue.
+        reason: why it backs off or has failed: our reason, or the far side's own code.
+        plan: of a service it is about.
         customer, order, service: what it is about, by its id, or key.
         upstream: whose order keys are meant; needed where several use the same.
         older_than: since it first failed; of one that did not, since it was ready.
+        since: it has failed, or became ready, at this moment or later; or within this time.
     """
 
     names: tuple[str, ...] = ()
@@ -59,12 +62,20 @@ class Filters:
     queue: str | None = None
     step: str | None = None
     lane: str | None = None
+    driver: str | None = None
+    universe: str | None = None
     reason: str | None = None
+    plan: str | None = None
     customer: str | None = None
     order: str | None = None
     service: str | None = None
     upstream: str | None = None
     older_than: timedelta | None = None
+    since: datetime | timedelta | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is filtered by; whose order keys are meant filters nothing."""
+        return any(getattr(self, f.name) for f in fields(self) if f.name != "upstream")
 
 
 ALL = Filters()
@@ -82,6 +93,7 @@ class Task:
         total_attempts: that failed in all.
         batch: that it is in.
         is_lane_paused: no task of its lane is started.
+        code: the far side's own reason, beside ours.
     """
 
     name: str
@@ -98,6 +110,7 @@ class Task:
     error: str | None
     batch: uuid.UUID | None
     is_lane_paused: bool
+    code: str | None = None
 
     @property
     def id(self) -> TaskId:
@@ -109,37 +122,62 @@ class Selection:
     """What was found.
 
     Attributes:
-        total: how many tasks fit, of which ``tasks`` are the first.
+        total: how many tasks fit, of which ``tasks`` are some.
+        skipped: how many of them come before the first of ``tasks``.
         unmatched: names that are known and have no such task; empty if ``tasks`` are not all.
     """
 
     tasks: list[Task]
     total: int
     unmatched: tuple[str, ...] = ()
+    skipped: int = 0
 
     @property
     def more(self) -> int:
-        return self.total - len(self.tasks)
+        return self.total - self.skipped - len(self.tasks)
 
+
+# Whether a task ``t`` fits what follows from other tables or more than one of its columns.
+FITS = """
+          (CAST(:step AS text) IS NULL OR t.name = :step)
+      AND (CAST(:queue AS text) IS NULL OR t.queue = :queue)
+      AND (CAST(:universe AS text) IS NULL OR t.queue = :universe)
+      AND (CAST(:lane AS text) IS NULL OR t.lane = :lane)
+      AND (CAST(:driver AS text) IS NULL OR t.lane = 'driver:' || :driver)
+      AND (CAST(:reason AS text) IS NULL OR t.reason = :reason OR t.code = :reason)
+      AND (CAST(:subjects AS uuid[]) IS NULL OR t.subject = ANY(:subjects))
+      AND (CAST(:older_than AS float8) IS NULL OR coalesce(t.first_failed_at, t.run_at)
+           < clock_timestamp() - make_interval(secs => :older_than))
+      AND (CAST(:since AS timestamptz) IS NULL OR t.run_at >= :since)
+      AND (CAST(:within AS float8) IS NULL
+           OR t.run_at >= clock_timestamp() - make_interval(secs => :within))
+      AND (CAST(:plan AS text) IS NULL OR CASE t.name WHEN 'converge'
+           THEN EXISTS (SELECT FROM services AS s WHERE s.id = t.subject AND s.plan = :plan)
+           ELSE EXISTS (SELECT FROM services AS s WHERE s.plan = :plan AND s.id IN (
+               SELECT t.subject
+               UNION ALL SELECT l.service_id FROM request_lines AS l WHERE l.request_id = t.subject
+               UNION ALL SELECT n.service_id FROM notices AS n WHERE n.email_id = t.subject)) END)
+"""
 
 # Each part has an index of its own: what has failed, what is in no batch, what is in one.
-_FIND = text("""
+_FIND = text(f"""
     WITH stored AS (
         SELECT name, subject, queue, lane, 'failed' AS state, NULL::timestamptz AS until,
             least(run_at, clock_timestamp()) AS run_at, first_failed_at, attempts, total_attempts,
-            reason, error, NULL::uuid AS batch
+            reason, code, error, NULL::uuid AS batch
         FROM tasks WHERE :failed AND state = 'failed'
         UNION ALL
         SELECT name, subject, queue, lane,
             CASE WHEN run_at <= clock_timestamp() THEN 'ready'
                 WHEN reason IS NULL THEN 'waiting' ELSE 'backing_off' END,
             CASE WHEN run_at > clock_timestamp() THEN run_at END,
-            run_at, first_failed_at, attempts, total_attempts, reason, error, NULL
+            run_at, first_failed_at, attempts, total_attempts, reason, code, error, NULL
         FROM tasks WHERE :unbatched AND state = 'ready' AND NOT batched
         UNION ALL
         SELECT t.name, t.subject, t.queue, t.lane, b.state,
             CASE WHEN b.state <> 'ready' THEN b.until END,
-            t.run_at, t.first_failed_at, t.attempts, t.total_attempts, t.reason, t.error, b.id
+            t.run_at, t.first_failed_at, t.attempts, t.total_attempts, t.reason, t.code, t.error,
+            b.id
         FROM batches AS b CROSS JOIN LATERAL unnest(b.subjects) AS s(subject)
         JOIN tasks AS t ON t.name = b.name AND t.subject = s.subject AND t.state = 'ready'
         WHERE :batched
@@ -156,29 +194,63 @@ _FIND = text("""
     SELECT name, subject, queue, lane, shown AS state, until,
         CASE WHEN run_at <= clock_timestamp() THEN run_at END AS since, first_failed_at,
         attempts, greatest(total_attempts, attempts) AS total_attempts, reason, error, batch,
-        is_lane_paused, count(*) OVER () AS total
-    FROM told
-    WHERE (CAST(:queue AS text) IS NULL OR queue = :queue)
-      AND (CAST(:step AS text) IS NULL OR name = :step)
-      AND (CAST(:lane AS text) IS NULL OR lane = :lane)
-      AND (CAST(:reason AS text) IS NULL OR reason = :reason)
-      AND (CAST(:subjects AS uuid[]) IS NULL OR subject = ANY(:subjects))
-      AND (CAST(:older_than AS float8) IS NULL OR coalesce(first_failed_at, run_at)
-           < clock_timestamp() - make_interval(secs => :older_than))
-      AND shown = ANY(:states)
+        is_lane_paused, code, count(*) OVER () AS total
+    FROM told AS t
+    WHERE {FITS} AND shown = ANY(:states)
     ORDER BY queue, name, reason NULLS FIRST, coalesce(first_failed_at, run_at), subject
-    LIMIT :limit
+    LIMIT :limit OFFSET :skip
 """)
-_IS_REASON = text("SELECT 1 FROM tasks WHERE reason = :reason LIMIT 1")
+_IS_REASON = text("SELECT 1 FROM tasks WHERE reason = :reason OR code = :reason LIMIT 1")
+_IS_PLAN = text("SELECT 1 FROM plans WHERE code = :plan")
 _IN_NO_BATCH = {State.READY, State.WAITING, State.BACKING_OFF, State.PAUSED}
 _IN_A_BATCH = {State.READY, State.DISPATCHED, State.LEASED, State.PAUSED}
 
 
-def find(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) -> Selection:
+def find(
+    tx: Connection, filters: Filters = ALL, *, limit: int | None = None, skip: int = 0
+) -> Selection:
     """Find tasks: by queue, step and reason, in each the one that has failed for longest first.
 
     Args:
         limit: how many of them at most.
+        skip: how many before them are left out.
+
+    Raises:
+        UnknownName: a filter names nothing that is known.
+        UnknownLane: it names no lane.
+    """
+    named, parameters = resolve(tx, filters)
+    states = filters.states or frozenset(State)
+    found = tx.execute(
+        _FIND,
+        parameters
+        | {
+            "failed": State.FAILED in states,
+            "unbatched": bool(states & _IN_NO_BATCH),
+            "batched": bool(states & _IN_A_BATCH),
+            "states": sorted(states),
+            "limit": limit,
+            "skip": skip,
+        },
+    ).all()
+    tasks = [
+        Task(row.name, row.subject, row.queue, row.lane, State(row.state), *row[5:15])
+        for row in found
+    ]
+    total = found[0].total if found else 0
+    subjects = {task.subject for task in tasks}
+    is_part = total > len(tasks) or skip > 0
+    unmatched = () if is_part else tuple(n for n, s in named.items() if not s & subjects)
+    return Selection(tasks, total, unmatched, min(skip, total))
+
+
+def resolve(
+    tx: Connection, filters: Filters
+) -> tuple[dict[str, frozenset[uuid.UUID]], dict[str, Any]]:
+    """What filters mean.
+
+    Returns:
+        Each name with the subjects that it means; and the parameters of :data:`FITS`.
 
     Raises:
         UnknownName: a filter names nothing that is known.
@@ -186,31 +258,19 @@ def find(tx: Connection, filters: Filters = ALL, *, limit: int | None = None) ->
     """
     _check(tx, filters)
     named = _named(tx, filters)
-    states = filters.states or frozenset(State)
-    found = tx.execute(
-        _FIND,
-        {
-            "failed": State.FAILED in states,
-            "unbatched": bool(states & _IN_NO_BATCH),
-            "batched": bool(states & _IN_A_BATCH),
-            "queue": filters.queue,
-            "step": filters.step,
-            "lane": filters.lane,
-            "reason": filters.reason,
-            "subjects": _subjects(tx, filters, named.values()),
-            "older_than": filters.older_than and filters.older_than.total_seconds(),
-            "states": sorted(states),
-            "limit": limit,
-        },
-    ).all()
-    tasks = [
-        Task(row.name, row.subject, row.queue, row.lane, State(row.state), *row[5:14])
-        for row in found
-    ]
-    total = found[0].total if found else 0
-    subjects = {task.subject for task in tasks}
-    unmatched = () if total > len(tasks) else tuple(n for n, s in named.items() if not s & subjects)
-    return Selection(tasks, total, unmatched)
+    return named, {
+        "queue": filters.queue,
+        "universe": filters.universe,
+        "step": filters.step,
+        "lane": filters.lane,
+        "driver": filters.driver,
+        "reason": filters.reason,
+        "plan": filters.plan,
+        "subjects": _subjects(tx, filters, named.values()),
+        "older_than": filters.older_than and filters.older_than.total_seconds(),
+        "since": None if isinstance(filters.since, timedelta) else filters.since,
+        "within": (filters.since.total_seconds() if isinstance(filters.since, timedelta) else None),
+    }
 
 
 def _named(tx: Connection, filters: Filters) -> dict[str, frozenset[uuid.UUID]]:
@@ -232,8 +292,16 @@ def _check(tx: Connection, filters: Filters) -> None:
         raise UnknownName(f"there is no queue {filters.queue!r}; there are {', '.join(QUEUES)}")
     if filters.step is not None and filters.step not in STEPS:
         raise UnknownName(f"there is no step {filters.step!r}; there are {', '.join(STEPS)}")
+    if filters.universe is not None and filters.universe not in UNIVERSES:
+        raise UnknownName(
+            f"there is no universe {filters.universe!r}; there are {', '.join(UNIVERSES)}"
+        )
     if filters.lane is not None:
         lanes.check(tx, filters.lane)
+    if filters.driver is not None:
+        _check_driver(tx, filters.driver)
+    if filters.plan is not None and tx.execute(_IS_PLAN, {"plan": filters.plan}).first() is None:
+        raise UnknownName(f"there is no plan {filters.plan!r}; see `autorenew catalogue list`")
     if (
         filters.reason is not None
         and filters.reason not in REASONS
@@ -243,6 +311,15 @@ def _check(tx: Connection, filters: Filters) -> None:
             f"nothing fails for the reason {filters.reason!r}; there are"
             f" {', '.join(sorted(REASONS))}"
         )
+
+
+def _check_driver(tx: Connection, driver: str) -> None:
+    try:
+        lanes.check(tx, driver_place(UNIVERSES[0], driver).lane)
+    except lanes.UnknownLane:
+        raise UnknownName(
+            f"nothing was ever asked of a driver {driver!r}; see `autorenew lanes list`"
+        ) from None
 
 
 def _subjects(

@@ -12,7 +12,7 @@ from producers import history, ledger
 from producers.history import Event
 from producers.intake.documents import Refused
 from producers.renewals.customers import customers_changed
-from producers.steps import MAIL, REMIND
+from producers.steps import MAIL, REMIND, TELL
 from schemas.catalogue import Catalogue
 from schemas.clock import local_date
 from schemas.fields import vat_number
@@ -63,6 +63,12 @@ _UNSENT = text("""
       AND EXISTS (SELECT FROM notices AS n WHERE n.email_id = e.id)
 """)
 
+_UNSENT_ORDERS = text("""
+    SELECT e.order_id FROM orders AS o JOIN order_emails AS e ON e.order_id = o.id
+    WHERE o.customer_id = :id AND e.refused_at IS NOT NULL AND e.sent_at IS NULL
+      AND EXISTS (SELECT FROM tasks AS t WHERE t.name = 'tell' AND t.subject = o.id)
+""")
+
 
 def change(tx: Connection, command: CustomerCommand, catalogue: Catalogue, now: datetime) -> bool:
     """Change what is named. What was asked for under another tax is asked for anew, and e-mails
@@ -95,6 +101,8 @@ def change(tx: Connection, command: CustomerCommand, catalogue: Catalogue, now: 
     if "email" in changed:
         unsent: list[uuid.UUID] = list(tx.execute(_UNSENT, {"id": after.id}).scalars())
         ledger.enqueue(tx, REMIND, [(email, MAIL) for email in unsent])
+        orders: list[uuid.UUID] = list(tx.execute(_UNSENT_ORDERS, {"id": after.id}).scalars())
+        ledger.enqueue(tx, TELL, [(order, MAIL) for order in orders])
     return True
 
 

@@ -317,7 +317,7 @@ def _write(tx: Connection, batch: _Batch, candidates: Sequence[_Candidate]) -> s
             tx, [row for c, order in accepted for row in _line_rows(c.id, order, batch.catalogue)]
         )
         ledger.enqueue(tx, PRICE, [(c.id, PRICING) for c, _ in accepted])
-    history.record(tx, [_event(batch.upstream, c) for c in written])
+    history.record(tx, [_event(batch.upstream, c, batch.catalogue) for c in written])
     return new
 
 
@@ -395,8 +395,22 @@ def _is_free(order: OrderDocument, catalogue: Catalogue) -> bool:
     return all(price.setup.amount == price.renewal.amount == 0 for price in prices)
 
 
-def _event(upstream: str, candidate: _Candidate) -> Event:
-    if candidate.problems:
+# Of the hash of a document its event tells so many hexadecimal digits: enough to hold the one
+# against the other.
+TOLD_DIGITS = 16
+
+
+def _event(upstream: str, candidate: _Candidate, catalogue: Catalogue) -> Event:
+    body = candidate.hash.hex()[:TOLD_DIGITS]
+    order = candidate.accepted
+    if order is None:
         codes = sorted({problem.code for problem in candidate.problems})
-        return Event(candidate.id, "order.refused", {"codes": codes})
-    return Event(candidate.id, "order.accepted", {"upstream": upstream})
+        return Event(candidate.id, "order.refused", {"codes": codes, "body": body})
+    detail = {"upstream": upstream, "body": body, "net": _net(order, catalogue)}
+    return Event(candidate.id, "order.accepted", detail)
+
+
+def _net(order: OrderDocument, catalogue: Catalogue) -> int:
+    """What all its units cost at first, before tax, in minor units."""
+    prices = ((line.quantity, _price(order, line, catalogue)) for line in order.lines)
+    return sum(quantity * (price.setup.amount + price.renewal.amount) for quantity, price in prices)

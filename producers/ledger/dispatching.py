@@ -57,8 +57,23 @@ _RESCUE_LEASED = text(f"""
 """)
 
 
+# A probe that comes to nothing, such as with the process that had it, is followed by another.
+PROBE_SECONDS = 30.0
+# The database's clock was set back, or a server whose clock is behind took over: nothing waits
+# until it has caught up. What was left of a burst counts; a lane that seems to have opened in the
+# future is tried as often as probes that come to nothing.
+_SET_BACK = (
+    text("UPDATE lane_limits SET filled_at = now() WHERE filled_at > clock_timestamp()"),
+    text("""
+        UPDATE lane_breakers SET probe_at = now() + make_interval(secs => :probe)
+        WHERE opened_at > clock_timestamp() AND probe_at > now() + make_interval(secs => :probe)
+    """),
+)
+
+
 def rescue(tx: Connection, *, limit: int = 1000) -> tuple[int, int]:
-    """Make ready again what was dispatched and not claimed, and what lost its lease.
+    """Make ready again what was dispatched and not claimed, and what lost its lease; let lanes go
+    on that wait for a time which a clock that was set back has put far away.
 
     A subject whose process died :data:`MAX_STARTS` times is failed as ``crashed`` instead.
 
@@ -68,6 +83,8 @@ def rescue(tx: Connection, *, limit: int = 1000) -> tuple[int, int]:
     Returns:
         How many tasks were rescued: from ``dispatched``, and from ``leased``.
     """
+    for statement in _SET_BACK:
+        tx.execute(statement, {"probe": PROBE_SECONDS})
     dispatched = tx.execute(_RESCUE_DISPATCHED, {"limit": limit}).scalar_one()
     parameters = {"max_starts": MAX_STARTS, "limit": limit}
     leased = tx.execute(_RESCUE_LEASED, parameters).scalar_one()
@@ -94,19 +111,22 @@ _GATHER = text("""
 """)
 
 _READY = text("""
-    WITH queues AS (
+    WITH standing AS (
+        SELECT lane FROM lane_pauses UNION SELECT lane FROM lane_breakers
+    ), queues AS (
         SELECT q.queue, h.has_suspect,
             CASE WHEN h.waiting * 2 <= :cap THEN :cap - h.waiting ELSE 0 END AS room
         FROM (SELECT DISTINCT queue FROM routes) AS q
         CROSS JOIN LATERAL (
+            -- Nobody claims what was dispatched before its lane was paused or opened: it takes no
+            -- room from other lanes, and holds up no suspect.
             SELECT coalesce(sum(b.size) FILTER (
-                    WHERE b.state = 'dispatched' AND b.until > now()), 0) AS waiting,
-                -- Nobody claims what was dispatched before its lane was paused.
+                    WHERE b.state = 'dispatched' AND b.until > now() AND s.lane IS NULL
+                ), 0) AS waiting,
                 coalesce(bool_or(b.starts >= :suspect) FILTER (
-                    WHERE b.state = 'leased' OR b.lane NOT IN (
-                        SELECT lane FROM lane_pauses UNION ALL SELECT lane FROM lane_breakers)
+                    WHERE b.state = 'leased' OR s.lane IS NULL
                 ), false) AS has_suspect
-            FROM batches AS b
+            FROM batches AS b LEFT JOIN standing AS s ON s.lane = b.lane
             WHERE b.state IN ('dispatched', 'leased') AND b.queue = q.queue
         ) AS h
     )
@@ -120,7 +140,7 @@ _READY = text("""
                 SELECT coalesce(sum(h.size), 0) FROM batches AS h WHERE h.lane = l.lane
                   AND (h.state = 'leased' OR h.state = 'dispatched' AND h.until > now())),
             floor(least(l.burst,
-                l.tokens + l.per_second * extract(epoch FROM now() - l.filled_at)))
+                l.tokens + l.per_second * extract(epoch FROM greatest(now() - l.filled_at, '0'))))
         ))::integer AS room
         FROM lane_limits AS l WHERE l.lane = r.lane
     ) AS x ON true
@@ -134,27 +154,33 @@ _READY = text("""
     WHERE NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = r.lane)
       AND NOT EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = r.lane)
     UNION ALL
-    -- Of each lane that is open, one task once in a while, and not the same one again.
+    -- Of each lane that is open, one task once in a while, and not the same one again; of any of
+    -- its queues and steps, since nobody may be at work on one of them.
     SELECT b.queue, b.name, b.lane, b.id, b.size, b.starts, 1, false, 1, true, b.run_at
     FROM lane_breakers AS o CROSS JOIN LATERAL (
-        SELECT b.* FROM routes AS r JOIN batches AS b
-            ON b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
-        WHERE r.lane = o.lane AND b.run_at <= now() AND (b.until IS NULL OR b.until <= now())
-        ORDER BY b.starts, b.run_at LIMIT 1
+        SELECT first.* FROM routes AS r CROSS JOIN LATERAL (
+            SELECT b.* FROM batches AS b
+            WHERE b.state = 'ready' AND b.queue = r.queue AND b.name = r.name AND b.lane = r.lane
+              AND b.run_at <= now() AND (b.until IS NULL OR b.until <= now())
+            ORDER BY b.starts, b.run_at LIMIT 1
+        ) AS first
+        WHERE r.lane = o.lane ORDER BY first.starts, random() LIMIT 1
     ) AS b
     WHERE o.probe_at <= now() AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = o.lane)
     ORDER BY queue, name, lane, run_at
 """)
-# One that comes to nothing, such as with the process that had it, is followed by another.
-_PROBING = text("""
-    UPDATE lane_breakers SET probe = :id, probe_at = now() + make_interval(secs => :seconds)
-    WHERE lane = :lane
-""")
-PROBE_SECONDS = 30.0
+_PROBING = (
+    text("""
+        UPDATE lane_breakers SET probe = :id, probe_at = now() + make_interval(secs => :seconds)
+        WHERE lane = :lane
+    """),
+    # However often it was dispatched before: perhaps there is no other task to try.
+    text("UPDATE batches SET until = now() + make_interval(secs => :seconds) WHERE id = :id"),
+)
 
 _TAKE_TOKENS = text("""
     UPDATE lane_limits SET filled_at = now(), tokens = least(burst,
-        tokens + per_second * extract(epoch FROM now() - filled_at)) - :tasks
+        tokens + per_second * extract(epoch FROM greatest(now() - filled_at, '0'))) - :tasks
     WHERE lane = :lane AND per_second IS NOT NULL
 """)
 
@@ -262,7 +288,8 @@ def dispatch(
         tx.execute(_TAKE_TOKENS, {"lane": lane, "tasks": going})
     for name, parts in list(zip(names, messages, strict=True))[len(messages) - len(probes) :]:
         probing = {"id": name, "lane": parts[0].batch.lane, "seconds": PROBE_SECONDS}
-        tx.execute(_PROBING, probing)
+        for statement in _PROBING:
+            tx.execute(statement, probing)
     return [
         Dispatch(
             parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,

@@ -6,6 +6,7 @@ while none was running is enqueued once. A service stays due until its step is d
 was lost is enqueued again.
 """
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from producers.control.witness import Witness
 from producers.failpoints import failpoint
 from producers.loop import Loop
 from producers.renewals import next_steps
+from producers.scheduler.bulk import BulkRunner
 from producers.scheduler.changes import Changes, carry_over
 from producers.scheduler.notices import claim_notices
+from producers.scheduler.reconciling import Reconciliations
 from producers.scheduler.sealing import Sealer
 from producers.steps import DESTRUCTIVE, STEPS
 from schemas import locks
@@ -59,8 +62,10 @@ class Scheduler:
         self._clock = clock
         self._settings = settings
         self._loop = Loop("scheduler", self._round)
+        self.bulk = BulkRunner(engine)
         self._changes = Changes(engine)
         self._sealer = Sealer(engine)
+        self._reconciliations = Reconciliations(engine, catalogue, settings.reconcile_seconds)
         self._witness = Witness()
         self._snapshot_on: date | None = None
         self._parts = 1
@@ -68,11 +73,15 @@ class Scheduler:
 
     def stop(self) -> None:
         """Have :meth:`run` return after the chunk it is in."""
+        self.bulk.stop()
         self._loop.stop()
 
     def run(self) -> None:
-        """Work until :meth:`stop`."""
+        """Work until :meth:`stop`; bulk operations have a thread of their own."""
+        bulk = threading.Thread(target=self.bulk.run, name="bulk", daemon=True)
+        bulk.start()
         self._loop.run()
+        bulk.join()
 
     def _round(self) -> float:
         """Enqueue what is due; returns the seconds to wait before the next round."""
@@ -113,6 +122,7 @@ class Scheduler:
         self._parts = 1
         self._take_snapshot(now)
         self._sealer.seal()
+        self._reconciliations.ask()
         self._show(paused)
         return found
 

@@ -232,7 +232,7 @@ def _problems(
         rows = tx.execute(_RENEWED, where)
         yield from missing([(row.plan, Period(row.period_months)) for row in rows], change)
     if "country" in change.definition:
-        after = replace(before, **change.definition)
+        after = replace(before, country=change.definition["country"])
         customers = [(row.country, row.vat_number) for row in tx.execute(_CUSTOMERS, where)]
         yield from untaxed(after, customers, max(change.since, today))
 

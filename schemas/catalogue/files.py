@@ -39,6 +39,7 @@ class _Subsidiary(_Entry):
     currency: CurrencyCode
     timezone: str
     language: Language
+    delivery_emails: bool = False
 
 
 class _Contract(_Entry):

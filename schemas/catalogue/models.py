@@ -10,7 +10,11 @@ from schemas.values import Money, Period, Universe
 
 @dataclass(frozen=True, slots=True)
 class Subsidiary:
-    """The legal entity and country a customer buys from."""
+    """The legal entity and country a customer buys from.
+
+    Attributes:
+        delivery_emails: its customers are told by e-mail what became of an order that they paid.
+    """
 
     code: str
     entity: str
@@ -18,6 +22,7 @@ class Subsidiary:
     currency: str
     timezone: str
     language: str
+    delivery_emails: bool = False
 
 
 @dataclass(frozen=True, slots=True)

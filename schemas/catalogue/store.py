@@ -101,7 +101,7 @@ def save(tx: Connection, catalogue: Catalogue) -> int:
         raise CatalogueError(problems)
     before = _renewal_terms(tx)
     _put_subsidiaries(
-        tx, (SubsidiaryRow(s.code, dataclasses.asdict(s)) for s in catalogue.subsidiaries.values())
+        tx, (SubsidiaryRow(s.code, _subsidiary(s)) for s in catalogue.subsidiaries.values())
     )
     _put_contracts(
         tx,
@@ -281,6 +281,23 @@ def _plan_row(plan: Plan) -> PlanRow:
     )
 
 
+_SUBSIDIARY_FIELDS = {field.name for field in dataclasses.fields(Subsidiary)}
+
+
+def _subsidiary(subsidiary: Subsidiary) -> dict[str, Any]:
+    definition = dataclasses.asdict(subsidiary)
+    # Processes of the release before know no such field.
+    if not subsidiary.delivery_emails:
+        del definition["delivery_emails"]
+    return definition
+
+
+def _known_subsidiary(definition: dict[str, Any]) -> Subsidiary:
+    # A newer release may have written fields that this one does not know.
+    known = {name: definition[name] for name in _SUBSIDIARY_FIELDS & definition.keys()}
+    return Subsidiary(**known)
+
+
 _POLICY_FIELDS = {field.name for field in dataclasses.fields(Policy)}
 
 
@@ -343,7 +360,7 @@ def read(tx: Connection) -> Catalogue:
     )  # fmt: skip
     return Catalogue(
         [
-            Subsidiary(**d)
+            _known_subsidiary(d)
             for d in tx.execute(text("SELECT definition FROM subsidiaries")).scalars()
         ],
         [Contract(**d) for d in tx.execute(text("SELECT definition FROM contracts")).scalars()],

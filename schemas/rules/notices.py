@@ -33,6 +33,9 @@ class Situation(StrEnum):
     PAY = "pay"  # manual: the customer has to pay before it expires
     RENEWS = "renews"  # automatic: charged `on`, nothing to do
     STOPS = "stops"  # ends `on`, as the customer asked
+    # Of an order that was paid; in e-mails of their own.
+    UNDELIVERED = "undelivered"  # given up before it was delivered; its money goes back
+    DELIVERED = "delivered"  # is there
 
 
 # There is one of each, and comparing them by identity halves the time of deciding what is next.

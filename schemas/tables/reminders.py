@@ -1,6 +1,18 @@
 """Notices to customers, and the e-mails that carry them."""
 
-from sqlalchemy import Column, Date, ForeignKey, Index, PrimaryKeyConstraint, Table, Text, Uuid
+from sqlalchemy import (
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import func
 
 from schemas.tables.base import metadata, moment
@@ -33,4 +45,24 @@ notices = Table(
     Column("kind", Text, nullable=False),
     Column("email_id", Uuid, ForeignKey("emails.id"), nullable=False, index=True),
     PrimaryKeyConstraint("service_id", "expires_at", "kind"),
+)
+
+# What became of an order that was paid: one e-mail, or some where its services come hours apart.
+# Its id, which follows from the order and the number, is its Message-ID.
+order_emails = Table(
+    "order_emails",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("order_id", Uuid, ForeignKey("orders.id"), nullable=False),
+    # 1 is the first.
+    Column("number", SmallInteger, nullable=False),
+    # The services it tells of.
+    Column("delivered", ARRAY(Uuid), nullable=False),
+    Column("given_up", ARRAY(Uuid), nullable=False),
+    # As in emails.
+    moment("begun_at", nullable=False),
+    moment("sent_at"),
+    moment("refused_at"),
+    moment("given_up_at"),
+    UniqueConstraint("order_id", "number"),
 )

@@ -143,3 +143,18 @@ operations = Table(
     moment("ended_at"),
     **CHANGING,
 )
+
+# When a driver's book was last compared with the services that should be there, and the outcome.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("driver", Text, primary_key=True),
+    # The subject of its task; follows from the driver's name.
+    Column("id", Uuid, nullable=False, unique=True),
+    moment("asked_at", nullable=False, server_default=func.now()),
+    moment("ended_at"),
+    # clean, differences, too_many, unavailable
+    Column("outcome", Text),
+    # How many of each kind, and how many of them were mended.
+    Column("differences", JSONB),
+)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Connection
 
 from autorenew.cli import main
-from autorenew.local.embedded import Embedded
 from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
 from producers.steps import STEPS, UNIVERSES, driver_place
 from tests.conftest import Database
@@ -21,31 +19,9 @@ from tests.support.given import line, order
 LEAST_FOUND = 0.97
 
 
-@pytest.fixture(scope="module")
-def world(
-    postgres: Any, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Everything]:
-    """A fleet to which everything has happened; tests leave it as it is."""
-    postgres.create_database("everything", template)
-    database = Database(postgres, "everything")
-    quick = {
-        "call_seconds": 0.5,
-        "order_charge_delays": [0.05, 0.1],
-        "retry_base_seconds": 0.05,
-        "retry_attempts": 4,
-        "silence_seconds": 26 * 3600.0,
-    }
-    folder = tmp_path_factory.mktemp("everything")
-    with Embedded(
-        folder, postgres=postgres, database="everything", ahead=timedelta(), **quick
-    ) as fleet:
-        built = Everything(fleet, database).build()
-        # Its heartbeat would wait for corruptions that are undone, and they for it.
-        fleet._relay.stop()
-        fleet._relay_thread.join(10)
-        yield built
-    database.close()
-    postgres.drop_database("everything")
+@pytest.fixture
+def world(everything: Everything) -> Everything:
+    return everything
 
 
 @pytest.fixture
@@ -174,7 +150,7 @@ def test_steps_and_their_places_are_those_of_the_fleet() -> None:
     ours = {name: (queue, lane) for name, queue, lane in ledger.STEPS}
 
     for name, step in STEPS.items():
-        if name == ledger.CONVERGE:
+        if name in ledger.OF_DRIVERS:
             assert step.queues == UNIVERSES
             assert driver_place("web", "x").lane == "driver:x"
         else:

@@ -1,26 +1,30 @@
 """Lanes that open while their far side fails and close by themselves; limits of the whole fleet."""
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from autorenew.cli import main
 from producers import ledger
-from producers.control import breakers, limits
+from producers.control import breakers, lanes, limits
 from producers.control.limits import Limit, WrongLimit
 from producers.ledger import dispatching
 from producers.steps import CONVERGE, driver_place
-from schemas.settings import Settings
+from schemas.settings import BreakerSettings, Settings
 from schemas.values import OpenCause
 from tests.conftest import Database
 from tests.integration.test_billing import assert_clean
 from tests.integration.test_lanes import history
 from tests.support.given import line, order, wait_until
+from workers.outside.health import Breakers, Health
 from workers.runtime.retries import policy_for
 
 QUICK = {"failures": 5, "seconds": 0.2, "cap_seconds": 1.0}
@@ -167,6 +171,205 @@ def test_far_side_that_asks_for_time_gets_it(database: Database) -> None:
     assert 890 < float(database.value(wait)) <= 900
 
 
+def seconds_to_probe(database: Database) -> float:
+    wait = "SELECT extract(epoch FROM probe_at - clock_timestamp())::float8 FROM lane_breakers"
+    return float(database.value(wait))
+
+
+def test_lane_that_is_open_already_waits_as_long_as_its_far_side_asks(database: Database) -> None:
+    with database.engine("billing").begin() as tx:
+        assert breakers.open_lane(tx, "gateway", "billing", OpenCause.FAILING, "no", seconds=5.0)
+    for asked in (600.0, 60.0):  # of two workers, the second has seen a shorter one
+        with database.engine("billing").begin() as tx:
+            assert not breakers.open_lane(
+                tx, "gateway", "billing", OpenCause.ASKED, "HTTP 429", seconds=asked
+            )
+    assert 590 < seconds_to_probe(database) <= 600
+    assert database.value("SELECT cause FROM lane_breakers") == "asked"
+
+
+def test_worker_that_opened_a_lane_calls_again_once_a_person_closed_it(
+    database: Database,
+) -> None:
+    """Given a far side that asked for an hour, and a worker that has seen that
+    When an operator closes the lane
+    Then what this worker claims next is called, and not put back for an hour.
+    """
+    ours = Breakers(database.engine("provisioning"), BreakerSettings())
+    lane = OpenLane(database, 3)
+    with database.engine("api").begin() as tx:
+        breakers.close_lane(tx, "driver:web")
+    (message,) = lane.dispatch()
+    claim = lane.claim(message.batch)
+    asking = Health(False, "HTTP 429", retry_after=3600.0)
+    ours.act(ours.observe(claim, [(claim.subjects[0], asking)]))
+    assert opened(database) == ["driver:web"]
+    assert ours.is_open("driver:web")
+    with database.engine("provisioning").begin() as tx:
+        ledger.release(tx, claim, reason="interrupted")
+
+    with database.engine("api").begin() as tx:
+        breakers.close_lane(tx, "driver:web")
+    (message,) = lane.dispatch()
+    since = time.monotonic()
+    ours.claimed(lane.claim(message.batch), since)
+    assert not ours.is_open("driver:web")
+
+
+def test_probes_go_to_every_queue_of_a_lane(database: Database) -> None:
+    """Nobody may be at work on one of them: its tasks would keep the lane open for ever."""
+    OpenLane(database, 50)
+    with database.owner.begin() as tx:
+        place = driver_place("cloud", "web")
+        ledger.enqueue(tx, CONVERGE, [(uuid.uuid4(), place) for _ in range(50)])
+        tx.execute(text("UPDATE tasks SET run_at = run_at - interval '1 hour' WHERE queue = 'web'"))
+    queues = set()
+    for _ in range(40):
+        with database.engine("relay").begin() as tx:
+            (probe,) = dispatching.dispatch(tx, batch=lambda _: 100, cap=1000, rescue_seconds=60)
+        queues.add(probe.queue)
+        with database.owner.begin() as tx:
+            breakers.probe_now(tx, "driver:web")
+    assert queues == {"web", "cloud"}
+
+
+def test_lane_that_opens_leaves_its_room_in_the_queue_to_others(database: Database) -> None:
+    place = driver_place("web", "web")
+    with database.owner.begin() as tx:
+        ledger.enqueue(tx, CONVERGE, [(uuid.uuid4(), place) for _ in range(20)])
+
+    def dispatch() -> dict[str, int]:
+        with database.engine("relay").begin() as tx:
+            found = dispatching.dispatch(tx, batch=lambda _: 100, cap=10, rescue_seconds=600)
+        return {message.lane: message.size for message in found}
+
+    assert dispatch() == {"driver:web": 10}
+    with database.owner.begin() as tx:
+        other = driver_place("web", "hosted")
+        ledger.enqueue(tx, CONVERGE, [(uuid.uuid4(), other) for _ in range(20)])
+    assert dispatch() == {}
+    with database.engine("provisioning").begin() as tx:
+        breakers.open_lane(tx, "driver:web", "web", OpenCause.FAILING, "no", seconds=60.0)
+    assert dispatch() == {"driver:hosted": 10}
+
+
+def test_lane_that_is_paused_leaves_its_room_in_the_queue_to_others(database: Database) -> None:
+    lane = Limited(database, Limit(at_once=500))
+    assert lane.sent() == 100
+    with database.owner.begin() as tx:
+        other = driver_place("web", "hosted")
+        ledger.enqueue(tx, CONVERGE, [(uuid.uuid4(), other) for _ in range(5)])
+    with database.engine("api").begin() as tx:
+        lanes.pause(tx, "driver:web", "maintenance")
+    with database.engine("relay").begin() as tx:
+        found = dispatching.dispatch(tx, batch=lambda _: 100, cap=100, rescue_seconds=600)
+    assert {message.lane: message.size for message in found} == {"driver:hosted": 5}
+
+
+def test_clock_that_was_set_back_holds_up_no_limited_lane(database: Database) -> None:
+    lane = Limited(database, Limit(per_second=50.0, burst=5))
+    assert lane.sent() == 5
+    database.run("UPDATE lane_limits SET filled_at = now() + interval '1 hour'")
+    assert lane.sent() == 0
+    with database.engine("relay").begin() as tx:
+        dispatching.rescue(tx)
+    wait_until(lambda: lane.sent() > 0, "tokens come again", 5)
+
+
+def test_clock_that_was_set_back_holds_up_no_probe(database: Database) -> None:
+    lane = OpenLane(database, 3)
+    database.run(
+        "UPDATE lane_breakers SET opened_at = now() + interval '1 hour',"
+        " probe_at = now() + interval '1 hour'"
+    )
+    with database.engine("relay").begin() as tx:
+        dispatching.rescue(tx)
+    assert lane.dispatch() == []
+    assert seconds_to_probe(database) <= dispatching.PROBE_SECONDS
+
+
+def test_lane_of_a_driver_that_is_gone_is_shown_while_it_is_open_and_can_be_closed(
+    cli: Callable[..., Result],
+    database: Database,
+) -> None:
+    with database.engine("provisioning").begin() as tx:
+        breakers.open_lane(tx, "driver:old", "web", OpenCause.FAILING, "HTTP 500", seconds=60.0)
+    database.run("INSERT INTO lane_limits (lane, at_once) VALUES ('driver:older', 1)")
+    shown = [json.loads(row)["lane"] for row in cli("list", "--json").stdout.splitlines()]
+    assert {"driver:old", "driver:older"} <= set(shown)
+    assert cli("show", "driver:old").exit_code == 0
+    assert "none waits now" in cli("try", "driver:old").stdout
+    assert cli("close", "driver:old").exit_code == 0
+    assert cli("limit", "driver:older", "--none").exit_code == 0
+    assert cli("show", "driver:old").exit_code == 2
+
+
+def test_tasks_of_a_driver_that_is_gone_wait_for_a_person_and_not_for_its_open_lane(
+    embedded: Any, database: Database
+) -> None:
+    fleet = embedded([], breaker=QUICK)
+    with database.engine("provisioning").begin() as tx:
+        breakers.open_lane(tx, "driver:gone", "web", OpenCause.FAILING, "HTTP 500", seconds=0.1)
+    database.run("UPDATE plans SET driver = 'gone' WHERE driver = 'web'")
+    database.place(*(order(f"k-{n}", line("site"), customer=f"c-{n}") for n in range(5)))
+    failed = "SELECT count(*) FROM tasks WHERE state = 'failed' AND reason = 'no_such_driver'"
+    wait_until(lambda: database.value(failed) == 5, "all are shown to a person", 20)
+    assert fleet
+
+
+def test_probe_of_a_lane_that_is_paused_waits_for_its_resumption(
+    cli: Callable[..., Result], database: Database
+) -> None:
+    lane = OpenLane(database, 3)
+    with database.engine("api").begin() as tx:
+        lanes.pause(tx, "driver:web", "maintenance")
+    assert lane.dispatch() == []
+    assert "is paused, too" in cli("try", "driver:web").stdout
+    with database.engine("api").begin() as tx:
+        lanes.resume(tx, "driver:web")
+    assert [message.size for message in lane.dispatch()] == [1]
+
+
+def test_probe_whose_process_is_killed_is_followed_by_another_and_counts_a_start(
+    database: Database,
+) -> None:
+    lane = OpenLane(database, 3)
+    (probe,) = lane.dispatch()
+    claim = lane.claim(probe.batch)
+    assert lane.dispatch() == []
+    database.run("UPDATE lane_breakers SET probe_at = now()")
+    database.run("UPDATE batches SET until = now() - interval '1 s' WHERE state = 'leased'")
+    with database.engine("relay").begin() as tx:
+        assert dispatching.rescue(tx) == (0, 1)
+    (another,) = lane.dispatch()
+    assert lane.claim(another.batch).subjects != claim.subjects
+
+
+def test_probe_that_the_broker_lost_is_sent_again_soon_if_it_is_the_only_task(
+    database: Database,
+) -> None:
+    lane = OpenLane(database, 1)
+    (lost,) = lane.dispatch()
+    database.run("UPDATE batches SET state = 'ready', until = NULL, dispatches = 7")
+    database.run("UPDATE lane_breakers SET probe_at = now()")
+    (lost,) = lane.dispatch()
+    wait = "SELECT extract(epoch FROM until - now())::float8 FROM batches WHERE id = :id"
+    assert float(database.value(wait, id=lost.batch)) <= dispatching.PROBE_SECONDS
+
+
+def test_two_workers_that_open_a_lane_at_once_open_it_once(database: Database) -> None:
+    def open_it(barrier: threading.Barrier) -> bool:
+        with database.engine("provisioning").begin() as tx:
+            barrier.wait()
+            return breakers.open_lane(tx, "driver:web", "web", OpenCause.FAILING, "no", seconds=1.0)
+
+    barrier = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as threads:
+        done = [threads.submit(open_it, barrier) for _ in range(4)]
+    assert sorted(one.result() for one in done) == [False, False, False, True]
+    assert [name for name, _ in history(database)] == ["lane.opened"]
+
+
 def test_worker_opens_no_lane_of_another_queue(database: Database) -> None:
     with (
         pytest.raises(Exception, match="row-level security"),
@@ -240,7 +443,8 @@ def test_limit_of_one_lane_is_none_of_another(database: Database) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{}, {"at_once": 0}, {"per_second": 0.0, "burst": 1}, {"per_second": 1.0},
-     {"at_once": 1, "burst": 3}, {"per_second": float("nan"), "burst": 1}],
+     {"at_once": 1, "burst": 3}, {"per_second": float("nan"), "burst": 1},
+     {"at_once": 2**31}, {"per_second": 1.0, "burst": 2**31}],
 )  # fmt: skip
 def test_limit_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(WrongLimit):
@@ -265,6 +469,20 @@ def test_limit_is_set_shown_and_lifted_by_command(
     assert cli("limit", "driver:web", "--none").stdout == "driver:web has no limit\n"
     assert cli("limit", "nosuch", "--at-once", "1").exit_code == 2
     assert [name for name, _ in history(database)] == ["lane.limited", "lane.unlimited"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--per-second", "nan"), ("--per-second", "inf"), ("--per-second", "1e300"),
+     ("--per-second", "-1"), ("--at-once", "99999999999"),
+     ("--per-second", "1", "--burst", "99999999999")],
+)  # fmt: skip
+def test_limit_that_cannot_be_kept_is_one_line_and_exit_code_2(
+    cli: Callable[..., Result], database: Database, words: tuple[str, ...]
+) -> None:
+    said = cli("limit", "gateway", *words)
+    assert (said.exit_code, said.exception.__class__) == (2, SystemExit)
+    assert database.value("SELECT count(*) FROM lane_limits") == 0
 
 
 def test_open_lane_is_shown_tried_and_closed_by_command(

@@ -51,7 +51,7 @@ def test_more_than_fit_into_one_transaction_are_all_retried(cli: Any, database: 
     put(database, number)
     put(database, 3, name="refund")
 
-    result = cli("failed", "retry", "--all", "--step", "charge")
+    result = cli("tasks", "run", "--all", "--state", "failed", "--step", "charge")
 
     assert result.stdout == f"{number} tasks are ready again\n"
     states = "SELECT name, state, count(*) FROM tasks GROUP BY 1, 2 ORDER BY 1"

@@ -23,7 +23,7 @@ from tests.integration.test_reminders import kinds, letters, plain
 from tests.integration.test_renewals import accepts, declines
 from tests.support.given import CATALOGUE, body, line, order, wait_until
 from tests.support.moving import IN_FRANCS, in_francs, plan, to_francs
-from tests.support.operators import give_up
+from tests.support.operators import give_up, pause, resume_all
 from workers.reminders.remind import Announced, _announce
 
 CURRENCY = {"currency": "CHF"}
@@ -415,7 +415,7 @@ def load_the_old_one(world: Any) -> None:
 
 def accepted(world: Any, key: str = "k-2", *lines: Any) -> None:
     """An order that is accepted, and not priced while its lane is paused."""
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('orders', 'test')")
+    pause(world.database.engine("api"), "orders")
     (answer,) = world.fleet.intake.place("shop", "python", [body(order(key, *lines))])
     assert answer.verdict == "accepted"
 
@@ -431,7 +431,7 @@ def test_an_order_is_charged_in_the_currency_it_was_accepted_in(life: Any) -> No
     accepted(world)
 
     plan(world, CURRENCY)
-    world.database.run("DELETE FROM lane_pauses")
+    resume_all(world.database.engine("api"))
     world.fleet.settle(30)
 
     paid = world.database.all("SELECT total, currency FROM invoices")
@@ -467,7 +467,7 @@ def test_a_change_waits_for_orders_that_are_accepted_without_a_price(life: Any) 
     world.fleet.scheduler.round()
     assert world.database.value(PLANNED)
 
-    world.database.run("DELETE FROM lane_pauses")
+    resume_all(world.database.engine("api"))
     wait_until(lambda: len(world.services()) == 2, "priced")
     world.fleet.scheduler._changes._not_before = 0.0
     world.fleet.settle(30)
@@ -481,11 +481,11 @@ def test_a_change_waits_for_orders_that_are_accepted_without_a_price(life: Any) 
 def test_an_order_that_is_priced_is_charged_in_its_currency(life: Any) -> None:
     world = life()
     world.order()
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('gateway', 'test')")
+    pause(world.database.engine("api"), "gateway")
     world.fleet.intake.place("shop", "python", [body(order("k-2"))])
     wait_until(lambda: len(world.services()) == 2, "priced")
     plan(world, CURRENCY)
-    world.database.run("DELETE FROM lane_pauses")
+    resume_all(world.database.engine("api"))
     world.fleet.settle(30)
 
     assert world.database.all("SELECT total, currency FROM invoices") == [(4544, "EUR")] * 2

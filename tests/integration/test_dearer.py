@@ -13,6 +13,7 @@ from producers.steps import MAIL, REMIND
 from schemas.rules import tax
 from tests.integration.test_reminders import kinds, letters, plain, resume_lanes
 from tests.support.given import line
+from tests.support.operators import pause
 
 TOLD, WITH_22_PERCENT, TWO_PERIODS = "45,44 €", "46,20 €", "90,89 €"
 
@@ -167,7 +168,7 @@ def test_a_merely_informative_notice_lets_nothing_end(life: Any) -> None:
     world = life()
     first = world.order()
     world.click("mode", mode="manual")
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    pause(world.database.engine("api"), "mail")
     world.database.run(
         "WITH sent AS (INSERT INTO emails (id, customer_id, day, begun_at, sent_at)"
         "  VALUES (gen_random_uuid(), 'alice', '2020-01-01', now(), now()) RETURNING id)"

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -19,13 +19,29 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers, orders
-from producers.control import breakers, ending, failed, guard, lanes, limits, naming, suspending
+from producers.control import (
+    breakers,
+    bulk,
+    bulk_running,
+    editing,
+    ending,
+    failed,
+    giving_up,
+    groups,
+    guard,
+    lanes,
+    limits,
+    naming,
+    suspending,
+)
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.renewals import next_steps
-from schemas.catalogue.store import CatalogueCache
+from producers.steps import UNIVERSES
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import CatalogueCache, save
 from schemas.clock import SystemClock
 from schemas.tables import ROLES
 from schemas.tables.bulk import Bulk
@@ -33,7 +49,7 @@ from schemas.virtual_clock import VirtualClock
 from tests.conftest import Database
 from tests.integration.test_importing import ndjson, row
 from tests.integration.test_renewals import DECLINE, accepts, declines
-from tests.support import moving
+from tests.support import given, moving
 from tests.support.given import body, line, order
 from tests.support.life import Life
 from tests.support.operators import give_up
@@ -43,12 +59,17 @@ from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
 from workers.outside import identity
+from workers.provisioning import differences, mending, outlook
+from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
-from workers.reminders import remind
+from workers.reminders import remind, tell
 
 Statement = tuple[str, Any]
 
-BREAKER = (breakers._OPEN, breakers._OPEN_LONGER, breakers._CLOSE, breakers._PROBE_NOW)
+BREAKER = (
+    breakers._OPEN, breakers._ASKED_MEANWHILE, breakers._OPEN_LONGER, breakers._CLOSE,
+    breakers._PROBE_NOW,
+)  # fmt: skip
 # What a fleet does once in a while, such as after a crash: the statement is enough.
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "api": [
@@ -56,8 +77,12 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
         failed._DROP, lanes._LIST, lanes._FORGET_ENDS, agreements._raise,
         customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
-        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET, breakers._LIST,
+        naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET, bulk._INSERT,
+        bulk._SNAPSHOT, bulk._COUNT, bulk._STOP, bulk._ONE, bulk._NOT_DONE, groups._GROUPS,
+        groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
+        breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
+        failed._GIVE_UP_TELLING,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -70,19 +95,27 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
-        remind._leave_out, tasks._ENQUEUE, *BREAKER,
+        remind._leave_out, tasks._ENQUEUE, tell._REFUSED, *BREAKER,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
-        identity._WRITE, identity._READ, *BREAKER,
+        identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
+        reconciled._END, differences._NOW, differences._BY_NAME, differences._BY_ID,
+        differences._THERE, differences._AT_REST,
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
         dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT, guard._DOUBT,
-        dispatching._PROBING, dispatching._TAKE_TOKENS,
+        *dispatching._PROBING, dispatching._TAKE_TOKENS, *dispatching._SET_BACK,
     ],
-    "scheduler": [guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED],
+    "scheduler": [
+        guard._PAUSE, guard._COUNT, guard._FORGET, guard._COUNTED, bulk._ONE, bulk_running._HOLD,
+        bulk_running._LOOK, bulk_running._UNTRIED, bulk_running._NEXT,
+        *bulk_running._STILL.values(), bulk_running._FORGET,
+        bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
+        giving_up._GIVE_UP,
+    ],
 }  # fmt: skip
 # What is asked for in cases that this life does not have: a service ended while it was paid, one
 # that cannot be quoted, one that cannot be written about.
@@ -90,6 +123,9 @@ RARELY_ASKED = {
     ("autorenew_billing", "refund", "billing"),
     ("autorenew_billing", "request", "billing"),
     ("autorenew_reminders", "remind", "reminders"),
+    ("autorenew_api", "tell", "reminders"),
+    *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
+    *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
 # Values of parameters; a list of UUIDs for those that are not here.
 SAMPLES = {
@@ -97,12 +133,21 @@ SAMPLES = {
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
+    **dict.fromkeys(("settled", "every"), 1.0),
+    "driver": "x", "after": UUID(int=1),
+    "probe": 1.0,
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     **dict.fromkeys(("upstream", "domain", "cause", "channel", "customer"), "x"),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
-    "unassigned": True, "places": [1],
+    "unassigned": True, "places": [1], "numbers": [1], "number": 1, "paused": ["x"],
+    "why": "{}", "filters": "{}", "configuration": "{}", "rate": 1.0, "step": "x",
+    **dict.fromkeys(("older_than", "within"), 1.0),
+    **dict.fromkeys(("by", "note", "universe", "driver", "plan", "state", "waits_for"), "x"),
+    **dict.fromkeys(("all_at_once", "named", "ended"), True),
+    **dict.fromkeys(("batch", "batch_left", "looked_at", "sent", "done", "failed"), 1),
+    **dict.fromkeys(("skipped", "total", "after"), 1), "paced_at": datetime(2026, 1, 1, tzinfo=UTC),
 }  # fmt: skip
 
 
@@ -175,6 +220,9 @@ def live(world: Life) -> None:
         if role not in ("relay", "readonly"):
             with world.fleet.engine(role).connect() as tx:
                 CatalogueCache().current(tx)
+    subsidiaries = [replace(given.FR, delivery_emails=True), given.IE]
+    with world.fleet.owner.begin() as tx:
+        save(tx, Catalogue(subsidiaries, [given.TERMS], given.CATALOGUE.plans.values()))
     faults = world.fleet.simulator.simulator.faults
     first = world.order(line("site", quantity=2), line("server"), line("vm"), line("phone"))
     faults.add(DECLINE | {"customer": "bob"})

@@ -130,6 +130,7 @@ def test_service_is_imported_with_its_customer_contract_and_payment_method(
         "confirmed": "active",
         "confirmed_until": date(2026, 6, 30),
         "resource_id": "r-1",
+        "details": None,
         "suspended_at": None,
         "held_at": None,
         "held_because": None,

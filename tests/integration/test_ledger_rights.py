@@ -28,6 +28,7 @@ PLACES = [
 ASKS = {
     # An operator ends a service; a customer moves, or has another address.
     "api": {("price", "orders"), ("withdraw", "billing"), ("remind", "reminders")}
+    | {("tell", "reminders")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "orders": {("charge", "billing")},
     # A renewal that cannot be quoted is asked for alone.
@@ -35,10 +36,12 @@ ASKS = {
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     # What cannot be written goes into an e-mail of its own.
     "reminders": {("remind", "reminders")},
-    "provisioning": {("refund", "billing")},
+    "provisioning": {("refund", "billing"), ("tell", "reminders")}
+    | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
         ("remind", "reminders"),
+        *(("reconcile", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
     },
 }
 
@@ -196,7 +199,7 @@ class TestApi:
         with full.engine("api").begin() as tx:
             lanes.resume(tx, "mail")
 
-        assert full.all("SELECT lane FROM batches WHERE until <= now()") == [("mail",)]
+        assert full.all("SELECT lane FROM batches WHERE until <= now()") == [("mail",)] * 2
 
 
 def test_worker_ends_its_tasks_in_every_way(database: Database) -> None:

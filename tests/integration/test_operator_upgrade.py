@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, text
 
+from monitoring.audit import check
 from producers.control import guard, lanes
 from producers.control.witness import Witness
 from schemas.clock import SystemClock
@@ -58,6 +59,22 @@ def test_pauses_of_before_have_owners(upgraded: Engine) -> None:
         ("gateway", PauseSource.OPERATOR, "maintenance"),
         ("renewals", PauseSource.GUARD, "guard: time went back; nothing was seen"),
     ]
+
+
+def test_pauses_of_before_are_told_in_the_history_of_their_lanes(upgraded: Engine) -> None:
+    with upgraded.begin() as tx:
+        query = """SELECT detail->>'lane', detail->>'because' FROM events
+            WHERE name = 'lane.paused' ORDER BY 1, 2"""
+        told = [tuple(row) for row in tx.execute(text(query))]
+        assert told == [
+            ("driver:web", "an upgrade"),
+            ("gateway", "guard: nothing was seen"),
+            ("gateway", "maintenance"),
+            ("renewals", "guard: time went back; nothing was seen"),
+        ]
+        assert check(tx, {"ledger.pauses"})["ledger.pauses"].named == []
+        lanes.resume(tx, "gateway", everybody=True)
+        assert check(tx, {"ledger.pauses"})["ledger.pauses"].broken == 0
 
 
 def test_guard_pauses_beside_what_it_paused_before(upgraded: Engine) -> None:

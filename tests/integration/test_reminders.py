@@ -17,6 +17,7 @@ from schemas.values import derived_id
 from tests.integration.test_renewals import accepts, declines, publish
 from tests.support import given
 from tests.support.given import line, wait_until
+from tests.support.operators import pause, resume_all
 from workers.reminders.remind import RemindHandler
 
 MONTHS = {
@@ -264,7 +265,7 @@ def test_notices_missed_in_an_outage_collapse_into_the_newest(life: Any) -> None
 
 
 def resume_lanes(world: Any) -> None:
-    world.database.run("DELETE FROM lane_pauses")
+    resume_all(world.database.engine("api"))
     world.fleet.settle(30)
 
 
@@ -273,7 +274,7 @@ def test_what_is_switched_on_late_is_charged_a_week_after_its_first_e_mail(life:
     first = world.order()
     world.pass_until(first, -5)
     # Given that no e-mail leaves for three days after renewal was switched on
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    pause(world.database.engine("api"), "mail")
     with world.fleet.owner.begin() as tx:
         set_rollout(tx, "ovh", "FR", world.fleet.clock.now().date())
     world.pass_until(first, -1.6)
@@ -531,7 +532,7 @@ def test_service_renewed_before_the_mail_is_sent_is_not_mentioned(life: Any) -> 
     first = world.order(line("site"), line("vm"))
     world.pass_until(first, -14.8)
     before = len(letters(world))
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    pause(world.database.engine("api"), "mail")
     world.pass_until(first, -14.1)
     site, _ = world.services()
 
@@ -549,7 +550,7 @@ def test_mail_without_any_notice_left_is_not_sent(life: Any) -> None:
     first = world.order()
     world.pass_until(first, -14.8)
     before = len(letters(world))
-    world.database.run("INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'test')")
+    pause(world.database.engine("api"), "mail")
     world.pass_until(first, -14.1)
 
     world.renew()

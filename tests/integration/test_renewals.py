@@ -9,6 +9,7 @@ from schemas.catalogue.store import save
 from schemas.values import Money, Period, derived_id
 from tests.support import given
 from tests.support.given import line
+from tests.support.operators import resume_all
 
 DECLINE = {"target": "gateway", "operation": "charge", "fault": "decline"}
 
@@ -395,7 +396,7 @@ def test_ten_days_without_a_scheduler_do_each_thing_once_and_destroy_nothing(lif
     world.fleet.settle(30)
     lanes = world.database.all("SELECT lane FROM lane_pauses ORDER BY lane")
     assert [lane for (lane,) in lanes] == ["destructive", "gateway", "renewals"]
-    world.database.run("DELETE FROM lane_pauses")
+    resume_all(world.database.engine("api"))
     world.fleet.settle(30)
 
     assert [s.paid_periods for s in world.services()] == [2, 2]

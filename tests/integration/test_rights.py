@@ -48,7 +48,7 @@ def test_role_api_writes_payment_methods_and_cannot_read_them_back(
         ("billing", "id, token, expires_on, gateway"),
         ("reminders", "id, expires_on"),
         ("scheduler", "id, expires_on"),
-        ("readonly", "id, customer_id, expires_on, gateway"),
+        ("readonly", "id, customer_id, created_at, expires_on, gateway"),
     ],
 )
 def test_of_a_payment_method_a_role_reads_what_it_uses(

@@ -134,6 +134,20 @@ class TestFarSides:
         listed = cli("readonly", "far-side", "list", "--json")
         assert "https://new.example/v1" in listed.output
 
+    def test_known_by_provider_and_region_may_move_to_another(self, database: Database) -> None:
+        def at(region: str) -> None:
+            driver = {"kind": "libcloud", "provider": "ec2", "region": region}
+            settings = load_settings(drivers={"vm": driver})
+            check_far_sides(database.engine("provisioning"), settings, ["provisioning"])
+
+        at("eu-west-1")
+        with pytest.raises(ConfigurationError, match="is libcloud ec2 eu-west-1"):
+            at("eu-west-3")
+        change = ("far-side", "change", "driver", "vm", "ec2 eu-west-3", "--port-kind", "libcloud")
+        result = CliRunner().invoke(main, change, env={"AUTORENEW_DATABASE_URL": database.url})
+        assert result.output == "driver vm is libcloud ec2 eu-west-3\n"
+        at("eu-west-3")
+
     def test_that_are_unknown_are_not_changed(self, database: Database) -> None:
         for words, said in (
             (("gateway", "nosuch", "https://x.example"), "there is no gateway 'nosuch'"),
@@ -160,6 +174,10 @@ class TestFarSides:
             ),
             ({"kind": "acme", "url": "https://a.example"}, "acme https://a.example"),
             ({"kind": "acme", "zone": "eu"}, "acme"),
+            (
+                {"kind": "libcloud", "provider": "ec2", "region": "eu-west-3", "key": "AKIA1"},
+                "libcloud ec2 eu-west-3",
+            ),
         ],
     )
     def test_are_known_by_their_kind_and_place_without_secrets(

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -40,7 +41,8 @@ def catalogue(pounds: bool = False) -> Catalogue:
     ireland = Subsidiary("IE", "Hosting Ltd", "IE", "GBP" if pounds else "EUR",
                          "Europe/Dublin", "en")  # fmt: skip
     plans = [changed(plan, prices=prices(plan)) for plan in given.CATALOGUE.plans.values()]
-    return Catalogue([given.FR, ireland, PL], [given.TERMS], plans)
+    france = replace(given.FR, delivery_emails=True)
+    return Catalogue([france, ireland, PL], [given.TERMS], plans)
 
 
 def abroad(name: str, subsidiary: str, *lines: Any, country: str | None = None, **more: str) -> Any:

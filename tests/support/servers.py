@@ -1,4 +1,4 @@
-"""Servers of today's versions, PgBouncer 1.24 and RabbitMQ 4: see scripts/ensure-servers.sh."""
+"""Servers that are fetched, not installed: see scripts/ensure-servers.sh and ensure-powerdns.sh."""
 
 import os
 import shutil
@@ -8,19 +8,29 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts/ensure-servers.sh"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def servers() -> Path:
-    """The folder with ``root/`` and ``enter.sh``.
+    """The folder with ``root/`` and ``enter.sh``: PgBouncer 1.24 and RabbitMQ 4.
 
     The test is skipped if they were not fetched. In CI they are fetched, and the test fails if
     that cannot be done; where neither root nor apt is, it is skipped there, too.
     """
-    folder, problem = _fetched()
+    can_be_had = os.geteuid() == 0 and shutil.which("apt-get") is not None
+    return _folder("servers", "PgBouncer 1.24 and RabbitMQ 4", can_be_had)
+
+
+def powerdns() -> Path:
+    """The folder with ``pdns_server``, in the same way; root is not needed."""
+    return _folder("powerdns", "PowerDNS 4.7", shutil.which("apt-get") is not None)
+
+
+def _folder(name: str, what: str, can_be_had: bool) -> Path:
+    folder, problem = _fetched(name, what)
     if folder is not None:
         return folder
-    if _in_ci() and os.geteuid() == 0 and shutil.which("apt-get"):
+    if _in_ci() and can_be_had:
         pytest.fail(problem)
     pytest.skip(problem)
 
@@ -30,14 +40,15 @@ def _in_ci() -> bool:
 
 
 @cache
-def _fetched() -> tuple[Path | None, str]:
+def _fetched(name: str, what: str) -> tuple[Path | None, str]:
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cached / "autorenew/servers"
+    folder = cached / "autorenew" / name
+    script = SCRIPTS / f"ensure-{name}.sh"
     if not _in_ci() and not (folder / "complete").exists():
-        return None, "PgBouncer 1.24 and RabbitMQ 4 are not there: scripts/ensure-servers.sh"
+        return None, f"{what} is not there: scripts/{script.name}"
     done = subprocess.run(
-        ["sh", str(SCRIPT), str(folder)], capture_output=True, text=True, check=False
+        ["sh", str(script), str(folder)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        return None, done.stderr.strip() or f"{SCRIPT.name} failed"
+        return None, done.stderr.strip() or f"{script.name} failed"
     return Path(done.stdout.strip()), ""

@@ -56,7 +56,7 @@ def test_queue_billing_needs_a_gateway_and_no_drivers() -> None:
 
 
 def test_queue_reminders_needs_a_mail_server_and_links_only() -> None:
-    assert names(configured(**MAIL), "reminders") == {"reminders": ["remind"]}
+    assert names(configured(**MAIL), "reminders") == {"reminders": ["remind", "tell"]}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -85,7 +85,7 @@ def test_a_step_that_runs_in_its_drivers_lane_has_no_place_of_its_own() -> None:
 @pytest.mark.parametrize("universe", UNIVERSES)
 def test_provisioning_needs_drivers_and_no_gateway(universe: str) -> None:
     settings = configured(driver_urls={"web": INSTANT})
-    assert names(settings, universe) == {universe: ["converge"]}
+    assert names(settings, universe) == {universe: ["converge", "reconcile"]}
 
 
 def test_one_process_may_work_on_all_queues() -> None:
@@ -129,7 +129,7 @@ def test_wrong_setting_of_reminders_is_a_one_line_error(field: str, value: str) 
 
 def test_mail_server_on_an_internal_host_may_have_a_password() -> None:
     mail = MAIL | {"smtp_url": "smtp://user:hunter2@mail", "internal_hosts": ["mail"]}
-    assert names(configured(**mail), "reminders") == {"reminders": ["remind"]}
+    assert names(configured(**mail), "reminders") == {"reminders": ["remind", "tell"]}
 
 
 def test_queue_named_twice_is_worked_on_once() -> None:
@@ -153,7 +153,7 @@ def test_what_answers_at_once_is_called_inline() -> None:
     )
     chosen = handlers(settings, ["billing", "reminders", "web"], CLOCK)
     outside = [*chosen["billing"][:2], *chosen["reminders"]]
-    assert [handler.name for handler in outside] == ["charge", "refund", "remind"]
+    assert [handler.name for handler in outside] == ["charge", "refund", "remind", "tell"]
     assert all(handler.immediate for handler in outside)  # type: ignore[union-attr]
     # One driver that does not is enough for a batch to be called on the event loop.
     assert not chosen["web"][0].immediate  # type: ignore[union-attr]

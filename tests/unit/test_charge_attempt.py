@@ -85,7 +85,7 @@ def test_nothing_is_concluded_from_what_is_not_decided(answer: GatewayAnswer, or
 
 def test_charge_that_stays_unknown_waits_for_a_person() -> None:
     meant = meaning_of(task(attempts=2), attempt(), UNKNOWN, POLICY)
-    assert meant == Failure(REQUEST, "gateway_unknown", "HTTP 500")
+    assert meant == Failure(REQUEST, "gateway_unknown", "HTTP 500", "HTTP 500")
 
 
 def test_order_given_up_of_which_the_gateway_never_heard_is_declined_in_the_end() -> None:

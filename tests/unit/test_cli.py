@@ -322,7 +322,7 @@ class TestFailed:
         for arguments in ([], ["--all", SUBJECT]):
             result = run("failed", "retry", *arguments)
             assert result.exit_code == 2
-            assert "name SUBJECTS, or --all" in result.stderr
+            assert "say --all" in result.stderr
 
     @pytest.mark.parametrize("words", [["done", "--reason", "x"], ["settle", "--not-taken"]])
     def test_what_was_done_by_hand_names_its_subject_by_id(self, words: list[str]) -> None:

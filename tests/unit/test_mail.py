@@ -167,7 +167,7 @@ class TestBody:
         assert re.findall(r"(?m)^\* (.+?) \(", body) == [
             "suspended", "behind", "declined", "method", "accept", "dearer", "converted", "a", "b",
             "pay",
-            "A later", "renews", "stops",
+            "A later", "renews", "stops", "undelivered", "delivered",
         ]  # fmt: skip
 
     def test_the_subject_names_the_most_urgent_and_counts_the_others(self) -> None:

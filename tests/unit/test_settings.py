@@ -230,6 +230,10 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
             {"GATEWAYS": '{"a": {"url": "https://a", "token": "development-only"}}'},
             "AUTORENEW_GATEWAYS['a']: token is a default that everybody knows",
         ),
+        (
+            {"DRIVERS": '{"a": {"kind": "mine", "secret": "development-only"}}'},
+            "AUTORENEW_DRIVERS['a']: secret is a default that everybody knows",
+        ),
     ],
     ids=str,
 )
@@ -430,6 +434,14 @@ class TestEncryption:
         ({"DRIVER_URLS": '{"web": "http://u:hunter2@far"}'}, "AUTORENEW_DRIVER_URLS['web']"),
         (
             {"DRIVERS": '{"b": {"kind": "mine", "url": "http://far", "token": "hunter2"}}'},
+            "AUTORENEW_DRIVERS['b']",
+        ),
+        (
+            {"DRIVERS": '{"b": {"kind": "mine", "url": "http://far", "secret": "hunter2"}}'},
+            "AUTORENEW_DRIVERS['b']",
+        ),
+        (
+            {"DRIVERS": '{"b": {"kind": "mine", "url": "http://far", "key": "hunter2"}}'},
             "AUTORENEW_DRIVERS['b']",
         ),
     )

@@ -32,9 +32,15 @@ _END = text("""
 """)
 
 
-def end_orders(tx: Connection, order_ids: Iterable[uuid.UUID]) -> None:
-    """End those paid orders of which every service is delivered or given up."""
+def end_orders(tx: Connection, order_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """End those paid orders of which every service is delivered or given up.
+
+    Returns:
+        Those that it ended.
+    """
     locked = tx.execute(_LOCK, {"ids": sorted(set(order_ids))}).scalars().all()
-    if locked:
-        ended = tx.execute(_END, {"ids": locked}).all()
-        history.record(tx, (Event(order_id, f"order.{state}") for order_id, state in ended))
+    if not locked:
+        return set()
+    ended = tx.execute(_END, {"ids": locked}).all()
+    history.record(tx, (Event(order_id, f"order.{state}") for order_id, state in ended))
+    return {order_id for order_id, _ in ended}

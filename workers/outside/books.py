@@ -1,7 +1,7 @@
 """The far sides' own books, read whole: for the audit and for reconciliation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from schemas.books import BookEntry, BookUnavailable, MoneyBook, ResourceBook, ResourceEntry
@@ -59,22 +59,35 @@ class Books:
         }
 
 
+async def pages(
+    read: Callable[[str | None], Awaitable[Sequence[E]]],
+) -> AsyncIterator[Sequence[E]]:
+    """A book page by page, until one is empty.
+
+    Raises:
+        BookUnavailable: it cannot be read, or does not end.
+    """
+    after: str | None = None
+    for _ in range(MOST_PAGES):
+        page = await read(after)
+        if not page:
+            return
+        yield page
+        if page[-1].cursor == after:
+            break
+        after = page[-1].cursor
+    raise BookUnavailable("its pages do not end")
+
+
 async def _whole(
     whose: str, read: Callable[[str | None], Awaitable[Sequence[E]]], port: _Closing
 ) -> list[E]:
-    """Page by page, until one is empty."""
+    """All pages of a book."""
     entries: list[E] = []
-    after: str | None = None
     try:
-        for _ in range(MOST_PAGES):
-            page = await read(after)
-            if not page:
-                return entries
+        async for page in pages(read):
             entries += page
-            if page[-1].cursor == after:
-                break
-            after = page[-1].cursor
-        raise BookUnavailable("its pages do not end")
+        return entries
     except BookUnavailable as error:
         raise BookUnavailable(f"{whose}: {first_line(error)}") from None
     finally:

@@ -6,6 +6,7 @@ using up attempts; one at a time goes out as a probe, and the first answered one
 """
 
 import logging
+import math
 import threading
 import time
 import uuid
@@ -30,8 +31,13 @@ log = logging.getLogger(__name__)
 SHARE = 0.8
 # So many different subjects must have met them: one that always fails closes nobody else's door.
 SUBJECTS = 3
-# A far side that asks for more is asked again after this long all the same.
+# A far side that asks for more is asked again after this long all the same; one that asks for less
+# than a moment, such as with ``Retry-After: 0``, is not called in a circle.
 MOST_RETRY_AFTER_SECONDS = 3600.0
+LEAST_RETRY_AFTER_SECONDS = 1.0
+# What was claimed before a lane opened, and waits for room, is not called for so long at most.
+# Nothing else is claimed there: who opened it need not remember it for longer.
+HELD_BACK_SECONDS = 60.0
 # What failed because of an open lane is ready again after this long, and waits there for the lane.
 BACK_SECONDS = 1.0
 
@@ -78,8 +84,29 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Watched:
+    """
+    Attributes:
+        open_until: what was claimed before is not called until then.
+        opened: by this process, and not known to be written down.
+        written_at: when it was.
+        asked_until: when the longest wait ends that the far side has asked for.
+    """
+
     answers: deque[tuple[uuid.UUID, bool]]
     open_until: float = 0.0
+    opened: Verdict | None = None
+    written_at: float | None = None
+    asked_until: float = 0.0
+
+    def close(self) -> None:
+        self.open_until, self.opened, self.written_at, self.asked_until = 0.0, None, None, 0.0
+
+    def asks_for_more(self, seconds: float | None, now: float) -> bool:
+        """Whether a wait is longer than those that were asked for before."""
+        if seconds is None or now + seconds < self.asked_until + LEAST_RETRY_AFTER_SECONDS:
+            return False
+        self.asked_until = now + seconds
+        return True
 
 
 class Breakers:
@@ -97,11 +124,25 @@ class Breakers:
             watched = self._lanes.get(lane)
             return watched is not None and time.monotonic() < watched.open_until
 
+    def claimed(self, claim: Claim, since: float) -> None:
+        """Take note of a claim: one that is no probe, of a lane that this process has opened, says
+        that somebody has closed it meanwhile: a probe of another process, or a person.
+
+        Args:
+            since: the monotonic time before it was claimed.
+        """
+        if claim.is_probe:
+            return
+        with self._lock:
+            watched = self._lanes.get(claim.lane)
+            if watched and watched.written_at is not None and watched.written_at < since:
+                watched.close()
+
     def observe(self, claim: Claim, answers: Iterable[tuple[uuid.UUID, Health]]) -> Verdict:
         """Take note of answers to calls of a claim; :meth:`act` on it once they are recorded."""
         seen = list(answers)
         bad = [health for _, health in seen if not health.is_good]
-        asked = max((h.retry_after for h in bad if h.retry_after is not None), default=None)
+        asked = _asked(bad)
         reason = bad[-1].reason if bad else ""
         lane, queue = claim.lane, claim.queue
         with self._lock:
@@ -112,17 +153,24 @@ class Breakers:
             if claim.is_probe and seen:
                 watched.answers.clear()
                 if not bad:
-                    watched.open_until = 0.0
+                    watched.close()
                     return Verdict(lane, queue, False, Action.CLOSE)
                 return Verdict(lane, queue, True, Action.OPEN_LONGER, reason, asked)
             if time.monotonic() < watched.open_until:
-                return Verdict(lane, queue, True)
+                if watched.asks_for_more(asked, time.monotonic()):
+                    return Verdict(lane, queue, True, Action.OPEN, reason, asked)
+                # What could not be written down is tried again.
+                return watched.opened or Verdict(lane, queue, True)
             watched.answers.extend((subject, health.is_good) for subject, health in seen)
             if asked is None and not self._fails(watched.answers):
                 return Verdict(lane, queue, False)
             watched.answers.clear()
-            watched.open_until = time.monotonic() + max(self._settings.seconds, asked or 0.0)
-        return Verdict(lane, queue, True, Action.OPEN, reason, asked)
+            watched.asks_for_more(asked, time.monotonic())
+            held_back = max(self._settings.seconds, min(asked or 0.0, HELD_BACK_SECONDS))
+            watched.open_until = time.monotonic() + held_back
+            watched.opened = Verdict(lane, queue, True, Action.OPEN, reason, asked)
+            watched.written_at = None
+            return watched.opened
 
     def _fails(self, answers: Sequence[tuple[uuid.UUID, bool]]) -> bool:
         bad = [subject for subject, is_good in answers if not is_good]
@@ -150,9 +198,7 @@ class Breakers:
 
     def _act(self, verdict: Verdict) -> None:
         lane, first, cap = verdict.lane, self._settings.seconds, self._settings.cap_seconds
-        asked = None if verdict.retry_after is None else min(
-            max(verdict.retry_after, 0.0), MOST_RETRY_AFTER_SECONDS
-        )  # fmt: skip
+        asked = verdict.retry_after
         match verdict.action:
             case Action.OPEN:
                 cause = OpenCause.FAILING if asked is None else OpenCause.ASKED
@@ -161,6 +207,7 @@ class Breakers:
                         tx, lane, verdict.queue, cause, verdict.reason,
                         seconds=first if asked is None else asked,
                     )  # fmt: skip
+                self._is_written(lane)
                 if is_new:
                     log.error("lane %s is open: %s", lane, verdict.reason)
                     metrics.breaker.labels(lane, "opened").inc()
@@ -178,6 +225,26 @@ class Breakers:
                     metrics.breaker.labels(lane, "closed").inc()
             case Action.NONE:
                 pass
+
+    def _is_written(self, lane: str) -> None:
+        with self._lock:
+            watched = self._lanes[lane]
+            if watched.opened is not None:
+                watched.opened, watched.written_at = None, time.monotonic()
+
+
+def _asked(bad: Iterable[Health]) -> float | None:
+    """For how long a far side asks not to be called, in seconds; None: it does not.
+
+    Of drivers and gateways of others, too: what is no length of time says nothing.
+    """
+    asked = [
+        one.retry_after for one in bad
+        if one.retry_after is not None and not math.isnan(one.retry_after) and one.retry_after > 0
+    ]  # fmt: skip
+    if not asked:
+        return None
+    return min(max(*asked, LEAST_RETRY_AFTER_SECONDS), MOST_RETRY_AFTER_SECONDS)
 
 
 def spared(outcome: Outcome, bad: Iterable[uuid.UUID]) -> Outcome:

@@ -6,8 +6,10 @@ took four times and httpx forty times as much (300 calls at once, one core).
 """
 
 import asyncio
+import io
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -28,6 +30,7 @@ from schemas.settings import Url
 from workers.outside.retry_after import retry_after
 
 MAX_ANSWER_BYTES = 1_000_000
+LARGE_BYTES = 500_000
 # A try gets this share of what is left of the deadline, so that one that hangs leaves time for
 # another.
 SHARE_OF_A_TRY = 0.6
@@ -38,28 +41,32 @@ _MAY_ASK = (202, 429, 503)
 _NEED_NO_BODY = (202, 401, 403, 425, 429)
 
 
-class NotSent(Exception):
-    """Nothing reached the far side: certainly not done."""
-
-
-class InDoubt(Exception):
-    """It may or may not have been done.
+class CallFailed(Exception):
+    """What came instead of an answer.
 
     Attributes:
+        code: what happened, by which failures are grouped, such as ``no_answer``.
+        words: the same for a person.
         retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
-    def __init__(self, words: str, retry_after: float | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, code: str, words: str = "", retry_after: float | None = None) -> None:
+        super().__init__(words or code)
+        self.code = code
+        self.words = words or None
         self.retry_after = retry_after
 
 
-class _Fault(Exception):
+class NotSent(CallFailed):
+    """Nothing reached the far side: certainly not done."""
+
+
+class InDoubt(CallFailed):
+    """It may or may not have been done."""
+
+
+class _Fault(CallFailed):
     """One try that may be tried again, unless the far side asks not to be called."""
-
-    def __init__(self, words: str, retry_after: float | None = None) -> None:
-        super().__init__(words)
-        self.retry_after = retry_after
 
 
 class HttpSettings(BaseModel):
@@ -93,7 +100,7 @@ Text = Annotated[str, AfterValidator(_cleaned)]
 class Answer:
     """
     Attributes:
-        body: the JSON value of the answer, as bytes: what it means is for a model to say.
+        body: the answer's JSON value, as bytes: what it means is for a model to say.
         retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
@@ -109,28 +116,53 @@ class HttpCalls:
 
     Args:
         target: its name in the metrics.
+        headers: what says who calls, instead of the settings' token as a bearer token.
+        json_only: an answer whose body is not JSON is a fault. Otherwise it is the caller's to
+            read, and may be empty.
+        most_bytes: the longest body that is read.
     """
 
-    def __init__(self, target: str, settings: HttpSettings) -> None:
+    def __init__(
+        self,
+        target: str,
+        settings: HttpSettings,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json_only: bool = True,
+        most_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
         self.target = target
+        self._json_only = json_only
+        self._most_bytes = most_bytes
         self._settings = settings
         self._base_url = settings.url.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if settings.token:
+        if headers is not None:
+            self._headers |= headers
+        elif settings.token:
             self._headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def call(
-        self, operation: str, method: str, path: str, body: dict[str, Any] | None = None
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> Answer:
         """The far side's answer, whatever its status below 500.
+
+        Args:
+            seconds: the deadline of this call, if it is a part of what the settings' is for.
 
         Raises:
             NotSent: every try failed before anything was sent.
             InDoubt: at least one try may have been acted on.
         """
-        seconds = self._settings.seconds
+        seconds = self._settings.seconds if seconds is None else seconds
         started = time.monotonic()
         deadline = started + seconds
         content = None if body is None else json.dumps(body).encode()
@@ -144,18 +176,18 @@ class HttpCalls:
                     return await self._once(method, path, content)
             except aiohttp.ClientConnectorError as error:
                 words = error.os_error.strerror or first_line(error.os_error)
-                raise _Fault(f"cannot connect: {words}") from None
+                raise _Fault("cannot_connect", f"cannot connect: {words}") from None
             except aiohttp.ConnectionTimeoutError:
-                raise _Fault(f"no connection in {timeout:.3g} s") from None
+                raise _Fault("cannot_connect", f"no connection in {timeout:.3g} s") from None
             except TimeoutError:
                 sent = True
-                raise _Fault(f"no answer in {timeout:.3g} s") from None
+                raise _Fault("no_answer", f"no answer in {timeout:.3g} s") from None
             except _Fault:
                 sent = True
                 raise
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 sent = True
-                raise _Fault(first_line(error)) from None
+                raise _Fault("connection_lost", first_line(error)) from None
 
         try:
             retrying = AsyncRetrying(
@@ -166,10 +198,11 @@ class HttpCalls:
             )
             return await retrying(once)
         except _Fault as asked:  # not to be called for a while
-            raise InDoubt(str(asked), asked.retry_after) from None
+            raise InDoubt(asked.code, asked.words or "", asked.retry_after) from None
         except RetryError as error:
             fault = error.last_attempt.exception()
-            raise (InDoubt if sent else NotSent)(str(fault)) from None
+            assert isinstance(fault, _Fault)
+            raise (InDoubt if sent else NotSent)(fault.code, fault.words or "") from None
         finally:
             metrics.call_seconds.labels(self.target, operation).observe(time.monotonic() - started)
 
@@ -186,24 +219,26 @@ class HttpCalls:
         async with self._open().request(
             method,
             self._base_url + path,
-            data=content,
+            # aiohttp warns of a large body that is not a file.
+            data=content if content is None or len(content) < LARGE_BYTES else io.BytesIO(content),
             headers=self._headers,
             allow_redirects=False,
         ) as response:
             later = retry_after(response.headers) if response.status in _MAY_ASK else None
             if response.status >= 500:
-                raise _Fault(f"HTTP {response.status}", later)
+                raise _Fault(f"HTTP {response.status}", retry_after=later)
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise _Fault("an answer that does not end")
-        try:
-            json.loads(body)
-        except (ValueError, RecursionError):
-            if response.status not in _NEED_NO_BODY:
-                raise _Fault("an answer that is not JSON") from None
-            body = bytearray(b"null")
+                if len(body) > self._most_bytes:
+                    raise _Fault("answer_too_long", "an answer that does not end")
+        if self._json_only:
+            try:
+                json.loads(body)
+            except (ValueError, RecursionError):
+                if response.status not in _NEED_NO_BODY:
+                    raise _Fault("not_json", "an answer that is not JSON") from None
+                body = bytearray(b"null")
         return Answer(response.status, bytes(body), later)
 
     def _open(self) -> aiohttp.ClientSession:

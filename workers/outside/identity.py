@@ -23,7 +23,8 @@ _READ = text("SELECT identity FROM far_sides WHERE kind = :kind AND name = :name
 
 
 def identity_of(options: Mapping[str, Any]) -> str:
-    """Where a far side is: the kind of its port, and the URL in its options without a secret.
+    """Where a far side is: the kind of its port, and the URL in its options without a secret;
+    without one, the provider and the region that its options name.
 
     >>> identity_of({"kind": "http", "url": "https://key@pay.example/v1?token=x"})
     'http https://pay.example/v1'
@@ -31,7 +32,8 @@ def identity_of(options: Mapping[str, Any]) -> str:
     kind = str(options.get("kind", DEFAULT_KIND))
     url = options.get("url")
     if not isinstance(url, str):
-        return kind
+        named = (options.get("provider"), options.get("region"))
+        return " ".join([kind, *(name for name in named if isinstance(name, str))])
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2].lower()
     return f"{kind} {parts.scheme}://{host}{parts.path.rstrip('/')}"

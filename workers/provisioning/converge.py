@@ -22,6 +22,7 @@ from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date, local_midnight
 from schemas.values import OperationState, Period, ResourceState, ServiceState
 from workers.orders.ending import end_orders
+from workers.orders.telling import BY_EMAIL, tell
 from workers.outside.attempts import AGAIN, DONE, Meaning, attempt, settle
 from workers.outside.health import Health
 from workers.provisioning import store
@@ -60,17 +61,23 @@ class ConvergeHandler:
         clock: Clock,
         *,
         policy: RetryPolicy,
+        told_after: float = 300.0,
     ) -> None:
+        """
+        Args:
+            told_after: seconds for which the e-mail about an order that has not ended is put off.
+        """
         self.immediate = all(driver.immediate for driver in drivers.values())
         self._drivers = drivers
         self._catalogue = catalogue
         self._clock = clock
         self._policy = policy
+        self._told_after = told_after
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Call]], Outcome]:
         catalogue, now = self._catalogue.current(tx), self._clock.now()
         rows = tx.execute(store.READ, {"ids": claim.subjects}).all()
-        self._give_up(tx, rows)
+        self._give_up(tx, rows, catalogue)
         calls: list[tuple[uuid.UUID, Call]] = []
         outcome = Outcome()
         for row in rows:
@@ -99,8 +106,7 @@ class ConvergeHandler:
             store.BEGIN(tx, [_row(call) for _, call in calls])
         return calls, outcome
 
-    @staticmethod
-    def _give_up(tx: Connection, rows: Sequence[Any]) -> None:
+    def _give_up(self, tx: Connection, rows: Sequence[Any], catalogue: Catalogue) -> None:
         """Paid, not delivered and not wanted any more: the money goes back at once, whatever
         may still have to be cleaned up at the infrastructure."""
         given_up = [r for r in rows if r.state == "delivering" and r.desired == "absent"]
@@ -108,8 +114,13 @@ class ConvergeHandler:
             return
         tx.execute(store.GIVE_UP, {"ids": [row.id for row in given_up]})
         ledger.enqueue(tx, REFUND, [(row.id, GATEWAY) for row in given_up])
-        history.record(tx, (Event(row.id, "service.cancelled") for row in given_up))
-        end_orders(tx, (row.order_id for row in given_up))
+        told = [row for row in given_up if catalogue.subsidiary(row.subsidiary).delivery_emails]
+        by_email = {row.id: BY_EMAIL for row in told}
+        history.record(
+            tx, (Event(row.id, "service.cancelled", by_email.get(row.id)) for row in given_up)
+        )
+        ended = end_orders(tx, (row.order_id for row in given_up))
+        tell(tx, {row.order_id for row in told}, ended, self._told_after)
 
     async def call(self, call: Call) -> DriverAnswer:
         driver, operation = self._drivers[call.driver], call.operation
@@ -159,10 +170,12 @@ class ConvergeHandler:
             for subject, call, answer in answers
             if not (answer.state is DriverState.IN_PROGRESS and call.ask_first)  # told once
         ]
-        as_desired = self._confirm(tx, done, happened) if done else set()
+        to_tell: set[uuid.UUID] = set()
+        as_desired = self._confirm(tx, done, happened, to_tell) if done else set()
         history.record(tx, happened)
         delivered = (c.order_id for _, c, _ in done if c.state is ServiceState.DELIVERING)
-        end_orders(tx, (order_id for order_id in delivered if order_id is not None))
+        ended = end_orders(tx, (order_id for order_id in delivered if order_id is not None))
+        tell(tx, to_tell, ended, self._told_after)
 
         def meaning(task: ClaimedTask, call: Call, answer: DriverAnswer) -> Meaning:
             meant = meaning_of(task, answer, self._policy, call.seconds)
@@ -175,19 +188,28 @@ class ConvergeHandler:
         tx: Connection,
         done: Sequence[tuple[uuid.UUID, Call, DriverAnswer]],
         happened: list[Event],
+        to_tell: set[uuid.UUID],
     ) -> set[uuid.UUID]:
-        """Write down what drivers confirmed; returns the services that are as desired by now."""
+        """Write down what drivers confirmed; returns the services that are as desired by now.
+
+        Args:
+            happened, to_tell: are given what is to be recorded, and the orders whose customers are
+                to be told.
+        """
         catalogue, now = self._catalogue.current(tx), self._clock.now()
         rows = [_confirmed(subject, call, answer, catalogue, now) for subject, call, answer in done]
         now_is = {row.id: row for row in store.CONFIRM(tx, rows)}
         changed = []
-        for row in rows:
+        for (_, call, _), row in zip(done, rows, strict=True):
             if row.expires_at is not None and row.anchor is not None:
                 changed.append(row.id)
                 if now_is[row.id].state == ServiceState.ACTIVE:
-                    zone = catalogue.subsidiary(now_is[row.id].subsidiary).timezone
-                    until = local_date(row.expires_at, zone).isoformat()
-                    detail = {"resource": row.resource_id, "paid_until": until}
+                    subsidiary = catalogue.subsidiary(now_is[row.id].subsidiary)
+                    until = local_date(row.expires_at, subsidiary.timezone).isoformat()
+                    detail: dict[str, Any] = {"resource": row.resource_id, "paid_until": until}
+                    if subsidiary.delivery_emails and call.order_id is not None:
+                        detail |= BY_EMAIL
+                        to_tell.add(call.order_id)
                     happened.append(Event(row.id, "service.delivered", detail))
         for row in rows:
             if row.state is not None and row.expires_at is None:
@@ -247,7 +269,10 @@ def _confirmed(
         state, anchor = ServiceState.ACTIVE, local_date(now, timezone)
         expires_at = local_midnight(call.period.end(anchor, call.paid_periods), timezone)
     elif operation.kind in _STATES and call.state in _DELIVERED:
-        state, at = _STATES[operation.kind], now
+        # What is suspended, and was found to be active there, is suspended since when it was.
+        is_again = operation.kind is OperationKind.SUSPEND and call.state is ServiceState.SUSPENDED
+        if not is_again or call.ask_first:
+            state, at = _STATES[operation.kind], now
     return store.ConfirmRow(
         id=subject,
         confirmed=becomes(operation.kind, call.desired),

@@ -7,7 +7,7 @@ import tomllib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from email.errors import MessageError
@@ -40,6 +40,9 @@ LINKS = ("accept", "resume", "renew", "stop")
 # (Gmail: 102), and so many with their links take about 75.
 MOST_ITEMS = 50
 
+# Of what a driver says of a service.
+MOST_FACTS = 10
+
 # Names that customers choose are cut to this many characters.
 _LONGEST = 200
 
@@ -60,6 +63,7 @@ class Item:
         on: the day of what the situation announces; of an end the last full day before it.
         links: action, one of ``LINKS`` -> absolute URL.
         is_held: we have suspended it, and no payment lifts that.
+        facts: what its infrastructure says of it: name -> text.
     """
 
     situation: Situation
@@ -71,6 +75,7 @@ class Item:
     on: date | None
     links: Mapping[str, str]
     is_held: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +264,7 @@ def _summed_up(items: Sequence[Item], wording: Wording) -> list[Item]:
             detail=wording.say("services", count=len(theirs)),
             amount=_total(theirs),
             links={},
+            facts={},
         )
         for theirs in alike.values()
     ]
@@ -274,7 +280,9 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
     name, detail = _line(item.name), _line(item.detail)
     ends = item.situation in (Situation.STOPS, Situation.ACCEPT)
     day = (item.on or item.last_day) if ends else item.last_day
-    facts = [wording.say("ends" if ends else "paid_until", date=wording.date(day))]
+    facts = [_fact(key, value, wording) for key, value in item.facts.items()][:MOST_FACTS]
+    if item.situation is not Situation.UNDELIVERED:
+        facts.append(wording.say("ends" if ends else "paid_until", date=wording.date(day)))
     if item.on is not None:
         planned = wording.sentences["planned"]
         if item.situation in planned:
@@ -296,6 +304,11 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
             (wording.say("link", link), item.links[link]) for link in LINKS if link in item.links
         ],
     }
+
+
+def _fact(name: str, value: str, wording: Wording) -> str:
+    known = name if name in wording.sentences["fact"] else "any"
+    return wording.say("fact", known, name=_line(name, 60), value=_line(value))
 
 
 @lru_cache(16)

@@ -36,7 +36,7 @@ from workers.outside.attempts import DONE, Meaning, settle
 from workers.outside.health import Health
 from workers.reminders.items import Payer, item_of
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
-from workers.reminders.smtp import MailAnswer, Mailer, MailState, health_of
+from workers.reminders.smtp import MailAnswer, Mailer, MailState, code_of, health_of
 from workers.runtime.retries import RetryPolicy
 
 _EMAILS = text("""
@@ -367,9 +367,9 @@ def meaning_of(task: ClaimedTask, answer: MailAnswer, policy: RetryPolicy) -> Me
         case MailState.SENT:
             return DONE
         case MailState.REFUSED:
-            return Failure(task.subject, reason, detail)
+            return Failure(task.subject, reason, detail, code_of(answer))
         case MailState.UNKNOWN | MailState.UNAVAILABLE:
-            return policy.decide(task, reason, detail)
+            return policy.decide(task, reason, detail, code_of(answer))
 
 
 def _methods(tx: Connection, services: Iterable[Renewable]) -> dict[uuid.UUID, PaymentMethod]:

@@ -51,6 +51,12 @@ class MailAnswer:
         return self.state is MailState.REFUSED and self.reason in _OF_THE_RECIPIENT
 
 
+def code_of(answer: MailAnswer) -> str | None:
+    """The server's reply code, such as ``550``, of an answer that has one."""
+    code = (answer.detail or "")[:3]
+    return code if code.isdecimal() and code.isascii() and len(code) == 3 else None
+
+
 def health_of(answer: MailAnswer) -> Health | None:
     """Whether a mail server works: whatever it refuses, it does."""
     if answer.state not in (MailState.UNKNOWN, MailState.UNAVAILABLE):

@@ -194,6 +194,7 @@ class Runtime:
         if not claim.tasks:
             return 0
         self._heartbeat.hold(claim, started)
+        self._breakers.claimed(claim, started)
         calls: list[tuple[uuid.UUID, Any]] = []
         try:
             calls = self._begin(handler, claim, held_since=started)

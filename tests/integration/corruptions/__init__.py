@@ -4,6 +4,7 @@ Triggers and foreign keys are off while one is made.
 """
 
 from tests.integration.corruptions.customers import CUSTOMERS
+from tests.integration.corruptions.deliveries import DELIVERIES
 from tests.integration.corruptions.history import HISTORY, TIMES
 from tests.integration.corruptions.invoices import INVOICES
 from tests.integration.corruptions.ledger import LEDGER, MAILS
@@ -19,8 +20,8 @@ __all__ = ["CORRUPTIONS", "UNNOTICED", "Corruption"]
 CORRUPTIONS = [
     Corruption(*row)
     for table in (
-        ORDERS, REQUESTS, MONEY, INVOICES, SERVICES, RENEWALS, STEPS, LEDGER, MAILS, CUSTOMERS,
-        HISTORY, TIMES, SEALED,
+        ORDERS, REQUESTS, MONEY, INVOICES, SERVICES, RENEWALS, STEPS, LEDGER, MAILS,
+        DELIVERIES, CUSTOMERS, HISTORY, TIMES, SEALED,
     )
     for row in table
 ]  # fmt: skip

@@ -62,6 +62,26 @@ HISTORY = (
         "history.subjects",
     ),
     (
+        "an order's document was another one",
+        "UPDATE orders SET body_hash = sha256('x')",
+        "history.orders",
+    ),
+    (
+        "the document of a refused order was another one",
+        "UPDATE orders SET body_hash = sha256('x') WHERE state = 'refused'",
+        "history.orders",
+    ),
+    (
+        "an order that is not priced yet is cheaper",
+        f"UPDATE order_lines SET renewal = 1 WHERE order_id = {SAM}",
+        "history.amounts",
+    ),
+    (
+        "an order that is not priced yet is for more",
+        f"UPDATE order_lines SET quantity = 9 WHERE order_id = {SAM}",
+        "history.amounts",
+    ),
+    (
         "an order was paid with another amount",
         "UPDATE events SET detail = detail ||"
         """ '{"amount": "1.00 EUR"}' WHERE name = 'order.paid'""",
@@ -290,6 +310,11 @@ TIMES = (
     (
         "a customer changes in 2099",
         "UPDATE customers SET updated_at = '2099-01-01'",
+        "times.customers",
+    ),
+    (
+        "a payment method will be known in 2099",
+        "UPDATE payment_methods SET created_at = '2099-01-01'",
         "times.customers",
     ),
     (

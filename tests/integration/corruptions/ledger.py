@@ -11,6 +11,29 @@ from tests.integration.corruptions.subjects import (
 )
 
 LEDGER = (
+    ("lanes go on that were paused", "DELETE FROM lane_pauses", "ledger.pauses"),
+    (
+        "a lane is paused, and nobody has done it",
+        "INSERT INTO lane_pauses (lane, reason) VALUES ('mail', 'x')",
+        "ledger.pauses",
+    ),
+    (
+        "a lane's pause is another one than was told",
+        """UPDATE lane_pauses SET lane = 'mail';
+           INSERT INTO lane_pauses (lane, reason) VALUES ('orders', 'x')""",
+        "ledger.pauses",
+    ),
+    (
+        "the history forgets that a lane was paused",
+        "DELETE FROM events WHERE name = 'lane.paused'",
+        "ledger.pauses",
+    ),
+    (
+        "a lane is told to go on that is paused",
+        """INSERT INTO events (subject, name, detail)
+           SELECT subject, 'lane.resumed', detail FROM events WHERE name = 'lane.paused'""",
+        "ledger.pauses",
+    ),
     ("all tasks are deleted", "DELETE FROM tasks", "ledger.rest"),
     ("an accepted order has no task", "DELETE FROM tasks WHERE name = 'price'", "ledger.rest"),
     (

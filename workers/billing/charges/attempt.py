@@ -9,7 +9,7 @@ from typing import Any
 from producers.ledger import ClaimedTask, Failure, Retry
 from schemas.rules.payable import Obstacle
 from schemas.values import ChargeState, Money, OrderId, RequestId, derived_id
-from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState
+from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState, said
 from workers.runtime.retries import RetryPolicy
 
 
@@ -139,4 +139,4 @@ def meaning_of(
             delay = policy.order_delays[attempt.number - 1]
             return Retry(task.subject, "declined", reason, delay=delay, counts=False)
         case state:
-            return policy.calls.decide(task, f"gateway_{state}", reason)
+            return policy.calls.decide(task, f"gateway_{state}", said(answer), answer.reason)

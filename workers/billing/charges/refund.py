@@ -31,6 +31,7 @@ from workers.billing.gateways.port import (
     GatewayState,
     Refund,
     health_of,
+    said,
 )
 from workers.outside.attempts import DONE, Meaning, attempt, settle
 from workers.outside.health import Health
@@ -246,14 +247,13 @@ class RefundHandler:
 
 def meaning_of(task: ClaimedTask, answer: GatewayAnswer, policy: RetryPolicy) -> Meaning:
     """What the gateway's answer means for a refund's task."""
-    reason = answer.reason or ""
     match answer.state:
         case GatewayState.SUCCEEDED:
             return DONE
         case GatewayState.DECLINED:
-            return Failure(task.subject, "refund_declined", reason)
+            return policy.decide(task, "refund_declined", said(answer), answer.reason)
         case state:
-            return policy.decide(task, f"gateway_{state}", reason)
+            return policy.decide(task, f"gateway_{state}", said(answer), answer.reason)
 
 
 def _next_attempt(row: Any) -> Attempt:

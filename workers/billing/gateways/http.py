@@ -108,10 +108,10 @@ class HttpGateway:
                 _read(said, about, question=body is None), retry_after=said.retry_after
             )
         except NotSent as error:
-            answer = GatewayAnswer(GatewayState.UNAVAILABLE, reason=str(error))
+            answer = GatewayAnswer(GatewayState.UNAVAILABLE, None, error.code, error.words)
         except InDoubt as error:
             answer = GatewayAnswer(
-                GatewayState.UNKNOWN, reason=str(error), retry_after=error.retry_after
+                GatewayState.UNKNOWN, None, error.code, error.words, error.retry_after
             )
         self._calls.count(operation, answer.state)
         return answer

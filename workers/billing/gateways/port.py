@@ -46,13 +46,15 @@ class GatewayAnswer:
     """
     Attributes:
         reference: the gateway's, of what it has done.
-        reason: why not, in its words.
+        reason: why not: its code, or what happened to the call.
+        words: what it says to a person about it.
         retry_after: seconds for which it asks not to be called at all.
     """
 
     state: GatewayState
     reference: str | None = None
     reason: str | None = None
+    words: str | None = None
     retry_after: float | None = None
 
     @property
@@ -82,5 +84,10 @@ class Gateway(Protocol):
 def health_of(answer: GatewayAnswer) -> Health:
     """Whether a gateway works: whatever it declines, it does."""
     if answer.state in (GatewayState.UNKNOWN, GatewayState.UNAVAILABLE):
-        return Health(False, answer.reason or answer.state, answer.retry_after)
+        return Health(False, said(answer) or answer.state, answer.retry_after)
     return GOOD
+
+
+def said(answer: GatewayAnswer) -> str:
+    """What a person reads of an answer."""
+    return ": ".join(filter(None, (answer.reason, answer.words)))

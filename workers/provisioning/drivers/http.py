@@ -111,11 +111,12 @@ class HttpDriver:
             said = await self._calls.call(operation, method, path, body)
             answer = _read(said, question=body is None)
         except NotSent as error:
-            answer = DriverAnswer(DriverState.UNAVAILABLE, reason=str(error))
+            answer = DriverAnswer(DriverState.UNAVAILABLE, reason=error.code, words=error.words)
         except InDoubt as error:
             answer = DriverAnswer(
-                DriverState.UNKNOWN, reason=str(error), retry_after=error.retry_after
-            )
+                DriverState.UNKNOWN, reason=error.code, words=error.words,
+                retry_after=error.retry_after,
+            )  # fmt: skip
         self._calls.count(operation, answer.state)
         return answer
 

@@ -1,0 +1,271 @@
+"""Commands that retry, correct and give up what has failed: some by name, or many in bulk."""
+
+import sys
+import uuid
+from dataclasses import replace
+
+import click
+from sqlalchemy import Connection
+
+from autorenew.cli.acting import acts
+from autorenew.cli.common import as_json as json_option
+from autorenew.cli.common import clock, database, said_of, say
+from autorenew.cli.failed_by_hand import each
+from autorenew.cli.following import document, follow
+from autorenew.cli.lines import short
+from autorenew.cli.selecting import Text, counted, say_unmatched, selects
+from autorenew.cli.tasks import find_or_nothing_done, make_ready
+from producers.control import bulk, editing, groups
+from producers.control import failed as failures
+from producers.control.naming import UnknownName
+from producers.control.selection import Filters, State
+from producers.steps import CONVERGE
+from schemas.catalogue.store import CatalogueCache
+from schemas.values import BulkKind, Money
+
+# Of what is asked about, or only said, so many tasks are listed.
+LISTED = 20
+_ALL = click.option("--all", "everything", is_flag=True, help="Every one, without a filter.")
+_RATE = click.option("--rate", help="So many tasks a second at most: 5, or 5/s.")
+_WAIT = click.option(
+    "--wait/--no-wait", " /--detach", "wait", default=None,
+    help="Follow it until its tasks have ended, or return at once. By default it is followed,"
+    " unless tasks are named.",
+)  # fmt: skip
+
+
+def _rate(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        rate = float(text.removesuffix("/s"))
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1e6:
+        raise click.BadParameter(f"{text!a} is not a rate such as 5/s", param_hint="--rate")
+    return rate
+
+
+def _check_chosen(filters: Filters, everything: bool) -> None:
+    if not filters and not everything:
+        raise click.UsageError("name SUBJECTS, filter by options, or say --all")
+    if filters.names and everything:
+        raise click.UsageError("name SUBJECTS, or say --all")
+
+
+@click.command("retry")
+@selects()
+@_ALL
+@click.option("--limit", type=click.IntRange(1), help="So many of them at most.")
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+@_RATE
+@click.option(
+    "--all-at-once",
+    is_flag=True,
+    help="Not in batches of 1, 10, 100, …, and not halted if they fail again.",
+)
+@_WAIT
+@json_option
+@acts()
+def retry_failed(
+    filters: Filters, everything: bool, limit: int | None, dry_run: bool, rate: str | None,
+    all_at_once: bool, wait: bool | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Retry what fits, from the first attempt and with the same idempotency keys.
+
+    Only the failed tasks that are selected: not others of the same subjects, and none that fail
+    later. NAMES are retried at once. What options or --all select is retried by the fleet, in
+    batches of 1, 10, 100, …, and halts if a task fails again in the same way; Ctrl-C leaves it
+    running: see `autorenew bulk`. Exit code 1 if some could not be, or failed again.
+    """
+    _check_chosen(filters, everything)
+    per_second = _rate(rate)
+    if dry_run:
+        _say_dry(filters, limit, as_json=as_json)
+    elif filters.names and wait is None and rate is None and not all_at_once:
+        chosen = replace(filters, states=frozenset({State.FAILED}))
+        make_ready(chosen, limit=limit, dry_run=False, as_json=as_json)
+    else:
+        _start(
+            BulkKind.RETRY, filters, limit=limit, rate=per_second, all_at_once=all_at_once,
+            wait=wait is not False, as_json=as_json,
+        )  # fmt: skip
+
+
+def _say_dry(filters: Filters, limit: int | None, *, as_json: bool) -> None:
+    from autorenew.cli.failed import echo_failed, show_groups
+
+    with database().connect() as tx:
+        found = groups.groups(tx, filters)
+        selection = failures.select(tx, filters, limit=min(limit or LISTED, LISTED))
+        listed = failures.with_actions(tx, selection.tasks)
+    total = min(selection.total, limit or selection.total)
+    show_groups(found, as_json=as_json)
+    if not as_json:
+        if listed:
+            echo_failed(listed)
+        if total > len(listed):
+            say(f"and {total - len(listed)} more")
+        say(f"{counted(total)} would be retried")
+    say_unmatched(selection.unmatched, "no failed task")
+    sys.exit(1 if selection.unmatched else 0)
+
+
+def _start(
+    kind: BulkKind, filters: Filters, *, limit: int | None = None, rate: float | None = None,
+    all_at_once: bool = False, most: int | None = None, wait: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Start a bulk operation, follow it if so wanted, and exit.
+
+    Args:
+        most: it is refused if more fit: they were not asked about.
+    """
+    engine = database()
+    with engine.begin() as tx:
+        try:
+            started = bulk.start(tx, kind, filters, rate=rate, all_at_once=all_at_once, limit=limit)
+        except UnknownName as error:
+            raise UnknownName(f"{error}\nnothing was done") from None
+        more = started.total - (started.total if most is None else most)
+        if not started.total or more > 0:
+            tx.rollback()
+    say_unmatched(started.unmatched, "no failed task")
+    if more > 0:
+        say(f"autorenew: {counted(more)} more failed meanwhile: nothing was done", err=True)
+        sys.exit(2)
+    if not started.total:
+        say("no failed task fits: nothing was done", err=as_json)
+        sys.exit(1 if started.unmatched else 0)
+    with engine.connect() as tx:
+        operation = bulk.get(tx, started.id)
+    begin = short(started.id)
+    if not wait:
+        if as_json:
+            click.echo(said_of(document(operation)))
+        else:
+            say(
+                f"bulk operation {started.id}: {kind} of {counted(started.total)} goes on by"
+                f" itself; see `autorenew bulk show {begin}`"
+            )
+        sys.exit(1 if started.unmatched else 0)
+    say(f"bulk operation {started.id}: {kind} of {counted(started.total)}", err=True)
+    code = follow(engine, operation, as_json=as_json)
+    sys.exit(code or (1 if started.unmatched else 0))
+
+
+@click.command("cancel")
+@selects()
+@_ALL
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_RATE
+@_WAIT
+@json_option
+@acts()
+def cancel_failed(
+    filters: Filters, everything: bool, yes: bool, rate: str | None, wait: bool | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Give up the failed tasks that fit; what was paid for them is credited and refunded.
+
+    It says how much that is, and asks. Each is given up by itself: if one cannot be, the others
+    are, and the exit code is 1. NAMES are given up at once; what options or --all select is given
+    up by the fleet: see `autorenew bulk`.
+
+    \b
+    An order       that is not priced or not paid: it is cancelled
+    A service      that is not delivered: it is cancelled
+    A charge       of a renewal: it counts as declined, once none may have taken money
+    An e-mail      counts as one that cannot be delivered; if it could not be written, what
+                   is due of it is claimed anew
+    A decision     (request, withdraw, suspend, terminate) that is not due any more: dropped
+    """
+    _check_chosen(filters, everything)
+    per_second = _rate(rate)
+    in_bulk = not filters.names or wait is not None or rate is not None
+    engine = database()
+    with engine.connect() as tx:
+        selection = find_or_nothing_done(
+            tx,
+            replace(filters, states=frozenset({State.FAILED})),
+            limit=LISTED if in_bulk else None,
+        )
+        found = failures.with_actions(tx, selection.tasks[:LISTED])
+        paid = groups.paid_for(tx, filters)
+    if not yes and found:
+        _ask(found, selection.total, paid)
+    if in_bulk:
+        _start(
+            BulkKind.CANCEL, filters, rate=per_second, all_at_once=True,
+            most=selection.total if not yes else None, wait=wait is not False, as_json=as_json,
+        )  # fmt: skip
+        return
+    catalogue, now = CatalogueCache(), clock(engine).now()
+
+    def cancel(tx: Connection, subject: uuid.UUID) -> None:
+        steps = [task.name for task in selection.tasks if task.subject == subject]
+        failures.cancel(tx, subject, catalogue.current(tx), now, steps=steps)
+
+    say_unmatched(selection.unmatched, "it has no failed task; see `autorenew failed list`")
+    subjects = [task.subject for task in selection.tasks]
+    each(subjects, cancel, engine, "cancelled", missing=len(selection.unmatched))
+
+
+def _ask(found: list[failures.FailedTask], total: int, paid: list[Money]) -> None:
+    from autorenew.cli.failed import echo_failed
+
+    echo_failed(found)
+    if total > len(found):
+        say(f"and {total - len(found)} more")
+    money = " and ".join(map(str, paid))
+    refund = f"refund {money} that was paid for them" if paid else "refund what was paid for them"
+    click.confirm(f"Give {counted(total)} up, and {refund}?", abort=True)
+
+
+@click.command("edit")
+@click.argument("name", metavar="ID", type=Text())
+@click.option("--set", "sets", multiple=True, metavar="OPTION=VALUE", help="May be repeated.")
+@click.option("--unset", "unsets", multiple=True, metavar="OPTION", help="Without this option.")
+@click.option("--upstream", type=Text(), help="Needed where several use the same order key.")
+@json_option
+@acts(required=True)
+def edit_failed(
+    name: str, sets: tuple[str, ...], unsets: tuple[str, ...], upstream: str | None,
+    as_json: bool, because: str,
+) -> None:  # fmt: skip
+    """Correct the configuration of a service that the far side refused, and retry it.
+
+    It is checked as that of an order is, against the options of its plan. The history has it before
+    and after. The order stays as it was placed. ID is one of `failed list`, or any other name of
+    one service that could not be delivered.
+    """
+    changes: dict[str, str | None] = dict.fromkeys(unsets)
+    for one in sets:
+        option, equals, value = one.partition("=")
+        if not equals or not option:
+            raise click.BadParameter(f"{one!a} is not OPTION=VALUE", param_hint="--set")
+        if option in changes:
+            raise click.UsageError(f"{option} is set or unset more than once")
+        changes[option] = value
+    if not changes:
+        raise click.UsageError("say what to --set or --unset")
+    engine = database()
+    with engine.begin() as tx:
+        subject = _one_service(tx, name, upstream)
+        edited = editing.edit(tx, subject, changes, CatalogueCache().current(tx))
+    if as_json:
+        click.echo(said_of({"subject": subject, "before": edited.before, "after": edited.after}))
+        return
+    for option in sorted(edited.before.keys() | edited.after.keys()):
+        old, new = edited.before.get(option), edited.after.get(option)
+        if old != new:
+            say(f"{option}: {old if old is not None else '(not set)'} -> "
+                f"{new if new is not None else '(not set)'}")  # fmt: skip
+    say(f"1 task is ready again; see `autorenew failed show {short(subject)}`")
+
+
+def _one_service(tx: Connection, name: str, upstream: str | None) -> uuid.UUID:
+    filters = Filters(names=(name,), step=CONVERGE, upstream=upstream)
+    found = {task.subject for task in failures.select(tx, filters).tasks}
+    if len(found) == 1:
+        return next(iter(found))
+    return failures.one_subject(tx, name, upstream=upstream)

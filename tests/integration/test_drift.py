@@ -1,0 +1,302 @@
+"""What a driver says exists is compared with what should: differences are told, and mended."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from prometheus_client import REGISTRY
+
+from autorenew.cli import main
+from producers import ledger
+from producers.control import suspending
+from producers.scheduler.reconciling import Reconciliations, subject_of
+from producers.steps import RECONCILE, driver_place
+from schemas.catalogue.store import CatalogueCache
+from tests.support.given import line, order, wait_until
+
+
+@pytest.fixture
+def world(life: Any) -> Any:
+    """A fleet that mends all that it may, with three sites, a suspended one and a server."""
+    world = life(reconcile_mends=["missing", "state", "paid_until"])
+    world.order(line("site", quantity=3), line("server"))
+    world.send(order("k-2", line("site"), customer="bob"))
+    (theirs,) = (s for s in world.services() if s.customer_id == "bob")
+    with world.fleet.engine("api").begin() as tx:
+        catalogue, now = CatalogueCache().current(tx), world.fleet.clock.now()
+        suspending.suspend(tx, [theirs.id], "abuse", catalogue, now)
+    world.fleet.settle(30)
+    settle_down(world)
+    return world
+
+
+def settle_down(world: Any) -> None:
+    """As if nothing had been done for a while."""
+    world.database.run(
+        "UPDATE operations SET started_at = started_at - interval '20 minutes',"
+        " ended_at = ended_at - interval '20 minutes'"
+    )
+
+
+def far(world: Any, statement: str, *values: Any) -> None:
+    world.fleet.simulator.simulator.store._db.execute(statement, values)
+
+
+def resources(world: Any) -> list[tuple[str, str, str]]:
+    rows = world.fleet.simulator.simulator.store.resources(0, 100)
+    return sorted(((r["service_id"], r["state"], r["paid_until"]) for r in rows), key=str)
+
+
+def look(world: Any, driver: str = "web", universe: str = "web") -> Any:
+    """As the scheduler does; returns what came of it."""
+    with world.fleet.owner.begin() as tx:
+        place = driver_place(universe, driver)
+        ledger.enqueue(tx, RECONCILE, [(subject_of(driver), place)])
+    world.fleet.settle(30)
+    (row,) = world.database.all("SELECT * FROM reconciliations WHERE driver = :d", d=driver)
+    return row
+
+
+def sites(world: Any) -> list[Any]:
+    return [s for s in world.services() if s.plan == "site" and s.customer_id == "alice"]
+
+
+@pytest.fixture
+def cli(world: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    def run(*arguments: str) -> Result:
+        database = world.database
+        url = database._postgres.role_url(database.name, "provisioning")
+        monkeypatch.setenv("AUTORENEW_DATABASE_URL", url)
+        urls = world.fleet.settings.driver_urls
+        monkeypatch.setenv("AUTORENEW_DRIVER_URLS", json.dumps(urls))
+        return CliRunner().invoke(main, ["reconcile", "infrastructure", *arguments])
+
+    return run
+
+
+def test_a_fleet_at_rest_differs_in_nothing(world: Any, cli: Any) -> None:
+    row = look(world)
+
+    assert (row.outcome, row.differences) == ("clean", {"mended": 0})
+    result = cli()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "differences between drivers' books and ours: none\n"
+
+
+def test_what_a_driver_lost_changed_and_cut_short_is_converged_again(world: Any) -> None:
+    before = resources(world)
+    events = len(world.happened("service.%"))
+    lost, changed, short = sites(world)
+    (held,) = (s for s in world.services() if s.state == "suspended")
+    far(world, "UPDATE resources SET state = 'gone' WHERE service_id = ?", str(lost.id))
+    far(world, "UPDATE resources SET state = 'suspended' WHERE service_id = ?", str(changed.id))
+    far(world, "UPDATE resources SET state = 'active' WHERE service_id = ?", str(held.id))
+    far(world, "UPDATE resources SET paid_until = '2020-01-01' WHERE service_id = ?", str(short.id))
+    assert resources(world) != before
+
+    row = look(world)
+
+    assert row.outcome == "differences"
+    assert row.differences == {"missing": 1, "state": 2, "paid_until": 1, "mended": 4}
+    assert resources(world) == before
+    after = {s.id: s for s in world.services()}
+    for service in (lost, changed, short, held):
+        assert after[service.id].generation == service.generation + 1
+        same = ("state", "confirmed", "confirmed_until", "suspended_at", "held_at", "expires_at")
+        for name in same:
+            assert getattr(after[service.id], name) == getattr(service, name)
+    assert after[lost.id].resource_id not in (None, lost.resource_id)
+    told = world.happened("resource.differs")
+    assert sorted(detail["difference"] for _, detail in told) == [
+        "missing", "paid_until", "state", "state",
+    ]  # fmt: skip
+    assert {"was": "active", "seen": "absent"}.items() <= told[0][1].items() or len(told) == 4
+    assert len(world.happened("service.%")) == events + 1  # the changed one was resumed
+    world.clean()
+    settle_down(world)
+    assert look(world).outcome == "clean"
+
+
+def test_a_far_side_that_forgot_our_generations_is_converged_all_the_same(world: Any) -> None:
+    (lost, *_) = sites(world)
+    far(world, "DELETE FROM resources WHERE service_id = ?", str(lost.id))
+    far(world, "DELETE FROM generations WHERE service_id = ?", str(lost.id))
+
+    assert look(world).differences == {"missing": 1, "mended": 1}
+    assert str(lost.id) in {service for service, _, _ in resources(world)}
+    world.clean()
+
+
+def test_a_far_side_that_is_ahead_of_our_generations_is_converged_all_the_same(world: Any) -> None:
+    (changed, *_) = sites(world)
+    far(world, "UPDATE resources SET state = 'suspended' WHERE service_id = ?", str(changed.id))
+    far(world, "UPDATE generations SET generation = 40 WHERE service_id = ?", str(changed.id))
+
+    assert look(world).differences == {"state": 1, "mended": 1}
+    after = {s.id: s for s in world.services()}
+    assert after[changed.id].generation == 41
+    world.clean()
+
+
+def test_an_orphan_is_told_and_ended_only_if_a_person_names_it(world: Any, cli: Any) -> None:
+    (known, *_) = sites(world)
+    insert = (
+        "INSERT INTO resources (driver, service_id, resource_id, state) VALUES ('web', ?, ?, ?)"
+    )
+    other = "00000000-0000-4000-8000-000000000001"
+    far(world, insert, other, "stray", "active")
+    far(world, "INSERT INTO generations VALUES (?, 7)", other)
+    far(world, insert, str(known.id), "twin", "active")
+
+    assert look(world).differences == {"orphan": 2, "mended": 0}
+    told = [json.loads(row) for row in cli("--driver", "web", "--json").stdout.splitlines()]
+    assert {row["resource"] for row in told} == {"stray", "twin"}
+    assert cli("--mend").exit_code == 1
+    assert (other, "active", None) in resources(world)
+
+    result = cli("--terminate", "stray", "--terminate", "twin", "--because", "nobody's")
+    assert result.exit_code == 1
+    assert "twin was not ended" in result.stderr
+    assert "stray" not in result.stderr
+    assert other not in {service for service, _, _ in resources(world)}
+    ((_, detail),) = world.happened("lane.orphan_ended")
+    assert detail["resource"] == "stray"
+    assert detail["because"] == "nobody's"
+
+
+def test_what_outlived_its_service_is_ended_by_name(world: Any, cli: Any) -> None:
+    (ended, *_) = sites(world)
+    world.database.run(
+        "UPDATE services SET state = 'terminated', desired = 'absent', confirmed = 'absent',"
+        " next_step = NULL, next_step_at = NULL WHERE id = :id",
+        id=ended.id,
+    )
+
+    assert cli("--mend").exit_code == 1
+    assert str(ended.id) in {service for service, _, _ in resources(world)}
+    assert cli("--terminate", ended.resource_id, "--because", "left over").exit_code == 0
+    world.fleet.settle(30)
+    assert str(ended.id) not in {service for service, _, _ in resources(world)}
+    ((_, detail),) = world.happened("resource.differs")
+    assert (detail["difference"], detail["because"]) == ("orphan", "left over")
+    after = {s.id: s for s in world.services()}[ended.id]
+    assert (after.state, after.confirmed) == ("terminated", "absent")
+
+
+def test_a_person_sees_and_mends(world: Any, cli: Any) -> None:
+    (lost, *_) = sites(world)
+    far(world, "UPDATE resources SET state = 'gone' WHERE service_id = ?", str(lost.id))
+
+    result = cli("--json")
+    assert result.exit_code == 1
+    (row,) = map(json.loads, result.stdout.splitlines())
+    assert (row["driver"], row["difference"], row["service"]) == ("web", "missing", str(lost.id))
+    assert cli("--mend", "--because", "lost in the fire").exit_code == 0
+    world.fleet.settle(30)
+    ((_, detail),) = world.happened("resource.differs")
+    assert detail["because"] == "lost in the fire"
+    assert cli().exit_code == 0
+    world.clean()
+
+
+def test_what_is_not_to_be_mended_is_only_told(life: Any) -> None:
+    world = life()
+    world.order(line("site"))
+    settle_down(world)
+    far(world, "UPDATE resources SET state = 'gone'")
+
+    assert look(world).differences == {"missing": 1, "mended": 0}
+    assert resources(world) == []
+
+
+def test_a_driver_that_says_that_all_is_gone_is_not_believed(world: Any, cli: Any) -> None:
+    world.send(order("k-3", line("site", quantity=10), customer="carol"))
+    settle_down(world)
+    far(world, "UPDATE resources SET state = 'gone'")
+    generations = [s.generation for s in world.services()]
+
+    row = look(world)
+
+    assert (row.outcome, row.differences) == ("too_many", {"missing": 14, "mended": 0})
+    assert [s.generation for s in world.services()] == generations
+    assert resources(world) == []
+    result = cli("--driver", "web", "--mend")
+    assert result.exit_code == 2
+    assert "driver web: too_many: 14 of 14 services differ" in result.stderr
+    assert [s.generation for s in world.services()] == generations
+
+
+def test_a_book_that_cannot_be_read_changes_nothing_and_is_told(
+    world: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.responses import JSONResponse
+
+    simulator = world.fleet.simulator.simulator
+
+    def broken(*_: Any) -> JSONResponse:
+        raise RuntimeError("the list is broken")
+
+    monkeypatch.setattr(simulator.store, "resources", broken)
+    row = look(world)
+
+    assert (row.outcome, row.differences) == ("unavailable", {"mended": 0})
+    (task,) = world.database.all("SELECT * FROM tasks WHERE name = 'reconcile'")
+    assert (task.state, task.reason) == ("failed", "book_unavailable")
+    result = cli("--driver", "web")
+    assert result.exit_code == 2
+    assert "driver web: unavailable" in result.stderr
+
+
+def test_what_is_under_way_or_was_just_now_is_no_difference(world: Any) -> None:
+    lost, busy, fresh = sites(world)
+    for service in (lost, busy, fresh):
+        far(world, "UPDATE resources SET state = 'gone' WHERE service_id = ?", str(service.id))
+    world.database.run(
+        "INSERT INTO tasks (name, subject, queue, lane, run_at)"
+        " VALUES ('converge', :id, 'web', 'driver:web', now() + interval '1 hour')",
+        id=busy.id,
+    )
+    world.database.run("UPDATE operations SET ended_at = now() WHERE service_id = :id", id=fresh.id)
+    with world.fleet.owner.begin() as tx:
+        ledger.enqueue(tx, RECONCILE, [(subject_of("web"), driver_place("web", "web"))])
+
+    def is_done() -> bool:
+        query = "SELECT outcome FROM reconciliations WHERE driver = 'web'"
+        return bool(world.database.all(query)[0].outcome)
+
+    wait_until(is_done, "the driver was looked at")
+    (row,) = world.database.all("SELECT * FROM reconciliations WHERE driver = 'web'")
+    assert row.differences == {"missing": 1, "mended": 1}
+
+
+def test_what_a_list_left_out_and_is_there_is_no_difference(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = world.fleet.simulator.simulator.store
+    whole = store.resources
+
+    def but_the_first(after: int, limit: int, driver: str | None = None) -> Any:
+        return [row for row in whole(after, limit, driver) if row["number"] > 1]
+
+    monkeypatch.setattr(store, "resources", but_the_first)
+
+    assert look(world).outcome == "clean"
+
+
+def test_each_driver_is_looked_at_once_in_an_interval(world: Any) -> None:
+    engine = world.fleet.engine("scheduler")
+    for every in (0.0, 3600.0):
+        Reconciliations(engine, CatalogueCache(), every).ask()
+        assert world.database.all("SELECT outcome FROM reconciliations WHERE outcome <> ''") == []
+        assert world.database.all("SELECT 1 FROM tasks WHERE name = 'reconcile'") == []
+    Reconciliations(engine, CatalogueCache(), 1e-6).ask()
+    world.fleet.settle(30)
+    rows = world.database.all("SELECT driver, outcome FROM reconciliations ORDER BY 1")
+    assert [tuple(row) for row in rows] == [
+        (driver, "clean") for driver in ("cloud", "dedicated", "telecom", "web")
+    ]
+    value = REGISTRY.get_sample_value
+    labels = {"driver": "telecom", "outcome": "too_many"}
+    assert value("autorenew_reconciliations_total", labels) is not None
