@@ -279,7 +279,8 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
         passwords: role, without the prefix ``autorenew_`` -> password.
 
     Raises:
-        AutorenewError: ``table_locked``: a table is in use for too long; nothing was changed.
+        AutorenewError: ``table_locked``: a table is in use for too long. ``newer_release``: it was
+            migrated by another release, which this one does not know. Nothing was changed.
     """
     try:
         _migrate(engine, passwords)
@@ -296,6 +297,7 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
 def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
     from alembic import command  # slow to import, and only this function needs it
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -307,7 +309,14 @@ def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
             {"timeout": MIGRATION_LOCK_TIMEOUT},
         )
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:  # its words name the revision
+            raise AutorenewError(
+                f"the database was migrated by another release: {first_line(error)}; run"
+                " `autorenew migrate` of the newest release that it was used with",
+                code="newer_release",
+            ) from None
         for name in ("close.sql", "settings.sql"):
             connection.exec_driver_sql((MIGRATIONS / name).read_text().replace("%", "%%"))
         for role, password in passwords.items():

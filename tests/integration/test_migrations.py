@@ -305,3 +305,18 @@ def test_documents_of_before_are_chained_in_the_order_of_their_numbers(
         assert {head.chain: head.number for head in heads(tx)} == {"FR-2026": 2, "FR-2026-C": 1}
     with pytest.raises(IntegrityError, match="append-only"), of_the_release_before.begin() as tx:
         tx.exec_driver_sql("UPDATE invoices SET hash = NULL")
+
+
+def test_database_of_a_release_that_this_one_does_not_know_is_left_as_it_is(
+    database: Database,
+) -> None:
+    """Given a database that a newer release has migrated
+    When this release is to migrate it, such as after it was rolled back
+    Then it says so, in one line, and changes nothing.
+    """
+    database.run("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(AutorenewError, match="another release.*9999") as raised:
+        migrate(database.owner, {"api": "not-to-be-set"})
+    assert raised.value.code == "newer_release"
+    with database.engine("api").connect() as tx:
+        tx.execute(text("SELECT 1"))
