@@ -279,7 +279,8 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
         passwords: role, without the prefix ``autorenew_`` -> password.
 
     Raises:
-        AutorenewError: ``table_locked``: a table is in use for too long; nothing was changed.
+        AutorenewError: ``table_locked``: a table is in use for too long. ``newer_release``: it was
+            migrated by another release, which this one does not know. Nothing was changed.
     """
     try:
         _migrate(engine, passwords)
@@ -296,6 +297,7 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
 def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
     from alembic import command  # slow to import, and only this function needs it
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -307,7 +309,16 @@ def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
             {"timeout": MIGRATION_LOCK_TIMEOUT},
         )
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:  # its words name the revision
+            raise AutorenewError(
+                f"the database was migrated by another release: {first_line(error)}; run"
+                " `autorenew migrate` of the newest release that it was used with",
+                code="newer_release",
+            ) from None
+        # Everybody may read it, and a dump has it.
+        connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS '{newest_revision()}'")
         for name in ("close.sql", "settings.sql"):
             connection.exec_driver_sql((MIGRATIONS / name).read_text().replace("%", "%%"))
         for role, password in passwords.items():
@@ -321,6 +332,11 @@ def _migrate(engine: Engine, passwords: dict[str, str]) -> None:
             connection.exec_driver_sql(literal.replace("%", "%%"))
 
 
+def newest_revision() -> str:
+    """Of the migrations of this release."""
+    return max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
 def are_large_objects_open(engine: Engine) -> bool:
     """Whether any role may write large objects: only a superuser can close them."""
     closed = "SELECT has_function_privilege('autorenew_readonly', 'lo_creat(integer)', 'EXECUTE')"
@@ -330,6 +346,7 @@ def are_large_objects_open(engine: Engine) -> bool:
 
 _IN_ORDER = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS is_migrated, current_user AS role,
+        coalesce(obj_description(to_regclass('alembic_version'), 'pg_class'), '') AS revision,
         current_setting('TimeZone') IN ('UTC', 'Etc/UTC')
         AND (current_user <> ALL(:roles) OR (
             current_setting('statement_timeout') <> '0'
@@ -341,7 +358,8 @@ def check_schema(engine: Engine) -> None:
     """Check that the database can be used.
 
     Raises:
-        ConfigurationError: it cannot be reached, was not migrated, or its sessions lack settings.
+        ConfigurationError: it cannot be reached, was not migrated to what this release needs, or
+            its sessions lack settings.
     """
     try:
         with engine.connect() as connection:
@@ -352,6 +370,12 @@ def check_schema(engine: Engine) -> None:
         raise ConfigurationError(f"cannot use the database: {first_line(error)}") from None
     if not found.is_migrated:
         raise ConfigurationError("the database is empty: run `autorenew migrate` first")
+    # A newer one is fine: processes of two releases run side by side during an update.
+    if found.revision < newest_revision():
+        raise ConfigurationError(
+            f"the database has the schema {found.revision or 'of an older release'}, and this"
+            f" release needs {newest_revision()}: run `autorenew migrate` first"
+        )
     if not found.is_set:
         raise ConfigurationError(
             f"sessions of {found.role} in this database have another TimeZone than UTC, or no"

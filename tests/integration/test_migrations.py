@@ -305,3 +305,34 @@ def test_documents_of_before_are_chained_in_the_order_of_their_numbers(
         assert {head.chain: head.number for head in heads(tx)} == {"FR-2026": 2, "FR-2026-C": 1}
     with pytest.raises(IntegrityError, match="append-only"), of_the_release_before.begin() as tx:
         tx.exec_driver_sql("UPDATE invoices SET hash = NULL")
+
+
+def test_database_of_a_release_that_this_one_does_not_know_is_left_as_it_is(
+    database: Database,
+) -> None:
+    """Given a database that a newer release has migrated
+    When this release is to migrate it, such as after it was rolled back
+    Then it says so, in one line, and changes nothing.
+    """
+    database.run("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(AutorenewError, match=r"another release.*9999") as raised:
+        migrate(database.owner, {"api": "not-to-be-set"})
+    assert raised.value.code == "newer_release"
+    with database.engine("api").connect() as tx:
+        tx.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("revision", ["'0001'", "NULL"])
+def test_process_does_not_start_on_a_database_of_an_older_release(
+    database: Database, revision: str
+) -> None:
+    """It would take what it does not find there for defects of the tasks."""
+    check_schema(database.engine("billing"))
+    database.run(f"COMMENT ON TABLE alembic_version IS {revision}")
+    with pytest.raises(ConfigurationError, match="run `autorenew migrate` first"):
+        check_schema(database.engine("billing"))
+
+    migrate(database.owner, {})
+    check_schema(database.engine("billing"))
+    database.run("COMMENT ON TABLE alembic_version IS '9999'")
+    check_schema(database.engine("billing"))

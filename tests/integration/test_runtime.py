@@ -20,6 +20,7 @@ from schemas.errors import DataError
 from schemas.settings import Settings
 from tests.conftest import Database
 from tests.support.given import wait_until
+from workers.outside.health import Health
 from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.retries import RetryPolicy
 from workers.runtime.runtime import Runtime
@@ -278,6 +279,22 @@ def test_a_quick_answer_does_not_wait_for_a_slow_one(world: World) -> None:
     work.join()
 
     assert world.done() == subjects
+
+
+class Busy(Outside):
+    """Its far side asks for an hour; what it says cannot be recorded."""
+
+    def health(self, call: Any, answer: Any) -> Health:  # type: ignore[override]
+        return Health(False, "HTTP 429", retry_after=3600.0)
+
+    def record(self, tx: Connection, claim: Claim, answers: Any) -> Outcome:
+        raise RuntimeError("a defect of ours")
+
+
+def test_lane_opens_for_the_whole_fleet_also_if_the_answer_cannot_be_recorded(world: World) -> None:
+    world.enqueue(1)
+    world.deliver(Busy(lambda _: "busy"), world.runtime())
+    assert [row.lane for row in world.database.all("SELECT lane FROM lane_breakers")] == [HERE.lane]
 
 
 class OneDefect(Outside):

@@ -343,9 +343,11 @@ class Runtime:
             failpoint("worker.after_finish")
             self._count(first, outcome)
 
-        self._transactions.run(together, record, finish, done)
-        for verdict in verdicts:
-            self._breakers.act(verdict)
+        try:
+            self._transactions.run(together, record, finish, done)
+        finally:  # what was answered was answered, whether or not it can be recorded
+            for verdict in verdicts:
+                self._breakers.act(verdict)
         if isinstance(handler, Witnessing):
             self._remember(handler, [answer[1] for _, answers in parts for answer in answers])
 
@@ -393,7 +395,9 @@ class Runtime:
             Whether that could be written down; else their leases run out.
         """
         known = _is_circumstance(error)
-        log.warning(
+        # That a lane opened was said when it did.
+        log.log(
+            logging.DEBUG if isinstance(error, LaneOpen) else logging.WARNING,
             "%s: put %d back: %s", claim.name, len(claim.tasks), first_line(error),
             exc_info=None if known else error,
         )  # fmt: skip
