@@ -160,7 +160,7 @@ def health_of(answer: DriverAnswer) -> Health:
 
 def said(answer: DriverAnswer) -> str:
     """What a person reads of an answer."""
-    return ": ".join(filter(None, (answer.reason, answer.words)))
+    return ": ".join(filter(None, dict.fromkeys((answer.reason, answer.words))))
 
 
 def is_as_asked(call: Call, resource: Resource | None) -> bool:

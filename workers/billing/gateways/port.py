@@ -90,4 +90,4 @@ def health_of(answer: GatewayAnswer) -> Health:
 
 def said(answer: GatewayAnswer) -> str:
     """What a person reads of an answer."""
-    return ": ".join(filter(None, (answer.reason, answer.words)))
+    return ": ".join(filter(None, dict.fromkeys((answer.reason, answer.words))))
