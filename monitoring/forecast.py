@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 
 from schemas import locks
 from schemas.locks import Lock
-from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.rules.outlook import Decision as Decision
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.sql import statement
 from schemas.tables import forecasts
 from schemas.tables.bulk import insert

@@ -20,7 +20,7 @@ from schemas.database import are_large_objects_open, connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.rules import sellable
-from schemas.rules.lifecycle import DEFAULT_POLICY
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.settings import Settings, load_settings
 from schemas.tables import ROLES
 

@@ -17,8 +17,11 @@ from monitoring.audit.checks import Books, Check, Offence, Since, sql
 from schemas.catalogue import Catalogue
 from schemas.clock import local_date, local_midnight, zone
 from schemas.rules import lifecycle, sellable
-from schemas.rules.lifecycle import REMINDER_HOUR, Cycle, NextStep, Service, Step
+from schemas.rules.days import REMINDER_HOUR
+from schemas.rules.facts import Cycle, Service
+from schemas.rules.lifecycle import NextStep, Step
 from schemas.rules.notices import Notice
+from schemas.rules.policies import Policy
 from schemas.values import (
     Money,
     Period,
@@ -138,7 +141,7 @@ def _wrong_steps(books: Books) -> Iterator[Offence]:
     for row in books.rows(_NOT_THERE):
         yield Offence("service", str(row.id))
     facts, catalogue, now = _Facts.of(books), books.catalogue, books.now
-    alike: dict[tuple[Any, ...], tuple[Service, lifecycle.Policy, _Stored]] = {}
+    alike: dict[tuple[Any, ...], tuple[Service, Policy, _Stored]] = {}
     for row in books.stream(_SERVICES):
         known = alike.get(seen := row[_OWN:])
         if known is None:
@@ -167,7 +170,7 @@ def _as_stored(step: NextStep | None) -> _Stored:
 
 
 def _answers(
-    row: Any, service: Service, policy: lifecycle.Policy, now: datetime, facts: _Facts
+    row: Any, service: Service, policy: Policy, now: datetime, facts: _Facts
 ) -> set[_Stored]:
     """All that the rule may have said since a fact changed last."""
     views = [service]

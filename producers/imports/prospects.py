@@ -7,9 +7,10 @@ from uuid import UUID
 
 from schemas.clock import local_date
 from schemas.rules import lifecycle, outlook
-from schemas.rules.lifecycle import Policy, Service
+from schemas.rules.facts import Service
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod, obstacle
+from schemas.rules.policies import Policy
 from schemas.values import Money
 
 # Any method, as long as it can be charged: what a decision is without regard to it.

@@ -25,7 +25,7 @@ from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
 from schemas.messages import Problem
-from schemas.rules import lifecycle, sellable
+from schemas.rules import facts, lifecycle, sellable
 from schemas.rules.lifecycle import NextStep
 from schemas.rules.payable import PaymentMethod
 from schemas.settings import DEFAULT_GATEWAY
@@ -309,7 +309,7 @@ class _Views:
     def __init__(self, catalogue: Catalogue, now: datetime) -> None:
         self.catalogue = catalogue
         self._now = now
-        self._known: dict[tuple[Any, ...], tuple[lifecycle.Service, NextStep | None, Look]] = {}
+        self._known: dict[tuple[Any, ...], tuple[facts.Service, NextStep | None, Look]] = {}
 
     def of(
         self,
@@ -318,7 +318,7 @@ class _Views:
         subsidiary: Subsidiary,
         began_on: date,
         agreed: int | None,
-    ) -> tuple[lifecycle.Service, NextStep | None, Look]:
+    ) -> tuple[facts.Service, NextStep | None, Look]:
         service = row.service
         starts_on = self.catalogue.rollouts.get((plan.brand, subsidiary.code))
         missing = sellable.missing_contract(plan, agreed, self.catalogue)
@@ -331,7 +331,7 @@ class _Views:
         found = self._known.get(key)
         if found is None:
             timezone = subsidiary.timezone
-            view = lifecycle.Service(
+            view = facts.Service(
                 state=ServiceState(service.state),
                 desired=ResourceState(service.state),
                 mode=RenewalMode(service.mode),

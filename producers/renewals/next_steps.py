@@ -14,8 +14,9 @@ from sqlalchemy import Connection, text
 
 from schemas.catalogue import Catalogue, Plan, Subsidiary
 from schemas.clock import local_date, local_midnight
-from schemas.rules import lifecycle, sellable
-from schemas.rules.lifecycle import Cycle, NextStep, Step
+from schemas.rules import facts, lifecycle, sellable
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import NextStep, Step
 from schemas.rules.notices import Notice
 from schemas.rules.quote import Quote, quote
 from schemas.tables.bulk import Bulk
@@ -67,7 +68,7 @@ class Renewable:
     requests: int
     generation: int
     next_subject: uuid.UUID | None
-    view: lifecycle.Service
+    view: facts.Service
     is_held: bool
 
     def next_step(self, now: datetime) -> NextStep | None:
@@ -268,7 +269,7 @@ def _renewable(row: Any, catalogue: Catalogue) -> Renewable:
         generation=row.generation,
         next_subject=row.next_subject,
         is_held=row.held_at is not None,
-        view=lifecycle.Service(
+        view=facts.Service(
             state=state,
             desired=desired,
             mode=RenewalMode(row.mode),

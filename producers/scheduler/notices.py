@@ -14,7 +14,7 @@ from producers.renewals.next_steps import Renewable
 from producers.steps import MAIL, REMIND
 from schemas.clock import local_date, zone
 from schemas.rules import lifecycle
-from schemas.rules.lifecycle import REMINDER_HOUR
+from schemas.rules.days import REMINDER_HOUR
 from schemas.tables import emails, notices, renewals
 from schemas.tables.bulk import insert
 from schemas.values import CustomerId, Money, ServiceId, derived_id

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import CatalogueError
 from schemas.fields import Country, CurrencyCode, Language, OptionName, Text
-from schemas.rules.lifecycle import DEFAULT_POLICY as DEFAULT
-from schemas.rules.lifecycle import Policy, ReminderRule
+from schemas.rules.policies import DEFAULT_POLICY as DEFAULT
+from schemas.rules.policies import Policy, ReminderRule
 from schemas.values import Money, Period, Universe
 
 BUNDLED = Path(__file__).parent / "bundled"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from schemas.rules.lifecycle import DEFAULT_POLICY, Policy
+from schemas.rules.policies import DEFAULT_POLICY, Policy
 from schemas.values import Money, Period, Universe
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from schemas.catalogue.models import Catalogue, Contract, Option, Plan, Price, Subsidiary
 from schemas.errors import CatalogueError, ConfigurationError
-from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
+from schemas.rules.policies import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.tables import contracts, plans, policies, prices, subsidiaries
 from schemas.tables.bulk import insert
 from schemas.values import Money, Period, Universe

@@ -5,14 +5,14 @@ stop) and asks this function again. Being late destroys nothing: what was missed
 its newest, and an end counts from when the step before it really happened.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 
-from schemas.clock import local_date, local_midnight, zone
+from schemas.clock import local_midnight
+from schemas.rules.days import REMINDER_HOUR, day_over, days_after, hour_of, morning_after
+from schemas.rules.facts import Cycle, Service
 from schemas.rules.notices import (
     BEFORE,
     BEHIND,
@@ -24,11 +24,9 @@ from schemas.rules.notices import (
     End,
     Notice,
 )
+from schemas.rules.policies import Policy
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 
-# Customers are written to in the morning, by the clock on their wall. Our own choice: no law names
-# an hour for e-mails about a contract.
-REMINDER_HOUR = 8
 # A stop that is clicked after the expiry can be undone for so long. Our own choice, too.
 UNDO = timedelta(days=1)
 
@@ -46,224 +44,6 @@ class Step(StrEnum):
 
 
 _ORDER = {step: number for number, step in enumerate(Step)}
-
-
-class ReminderRule(NamedTuple):
-    """Days before expiry for one subsidiary and period; None: any.
-
-    Attributes:
-        since: the first expiry that it holds for; None: it always did.
-        source: the law it follows, or whoever decided it.
-    """
-
-    subsidiary: str | None
-    period: Period | None
-    days: tuple[int, ...]
-    since: date | None = None
-    source: str | None = None
-
-    def fits(self, subsidiary: str, period: Period, expires_on: date) -> bool:
-        here = self.subsidiary in (None, subsidiary) and self.period in (None, period)
-        return here and (self.since is None or self.since <= expires_on)
-
-
-FRENCH_YEARS = ReminderRule(
-    "FR",
-    Period(12),
-    (60, 30, 15, 7, 3, 1),
-    # In force since the ordonnance 2016-301: announced between three months and one month before.
-    since=date(2016, 7, 1),
-    source="Code de la consommation, L215-1",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How a plan's services renew and end. Days count from the expiry, before it negative.
-
-    Attributes:
-        reminders: days *before* expiry, the first one first.
-        reminders_for: exceptions; the first that fits is taken.
-        charges: when the payment is asked for and charged, and when that is tried again.
-        suspend: days after expiry when unpaid; None: no grace, it ends at expiry.
-        terminate: days after expiry when still unpaid.
-        stop_reminder: days before expiry of the one reminder of what ends as its customer asked.
-        notice: days that an end, or a charge of more than was announced, needs from its first
-            notice, unless the customer asked for it.
-        undeliverable: days after which a notice that was refused for its recipient, and not sent
-            since, counts as given.
-        catch_up: periods that are charged together at most, by itself, where one would not reach
-            the future; beyond that the customer decides.
-        source: the law or the decision that these numbers follow; None: our own choice.
-    """
-
-    code: str = "default"
-    reminders: tuple[int, ...] = (30, 15, 7, 3, 1)
-    reminders_for: tuple[ReminderRule, ...] = (FRENCH_YEARS,)
-    charges: tuple[int, ...] = (-3, -1, 0, 3, 5)
-    suspend: int | None = 5
-    terminate: int = 30
-    stop_reminder: int = 7
-    notice: int = 7
-    undeliverable: int = 14
-    catch_up: int = 2
-    source: str | None = None
-
-    def reminder_days(self, subsidiary: str, period: Period, expires_on: date) -> tuple[int, ...]:
-        """Days before an expiry on which a customer is reminded, the first one first."""
-        for rule in self.reminders_for:
-            if rule.fits(subsidiary, period, expires_on):
-                return rule.days
-        return self.reminders
-
-
-DEFAULT_POLICY = Policy()
-
-
-@dataclass(frozen=True, slots=True)
-class Cycle:
-    """What has happened about the period after the expiry.
-
-    Attributes:
-        notices: each notice that was claimed -> when it was sent, None if not yet.
-        refused: each of them that was refused for its recipient -> when.
-        asked_at: the customer asked to renew now.
-        requested: there is an open payment request for it.
-        charging: a charge of that has begun and is not decided.
-        method_changed: that is to be paid with another method than its customer's by now.
-        basis_changed: that is taxed by another country or VAT number than its customer's by now,
-            or was made before its subsidiary got another currency, time zone or country.
-        declines: charges that were declined.
-        stands_until: from when on the open payment request asks for the wrong amount, because
-            more periods are needed or the tax rate is another one; None: it always stands.
-        announced_at: when an e-mail last told the customer the amount.
-        raised_at: when one last told an amount above the one that was told before it.
-        dearer: how often it was found to cost more than was announced.
-        dearer_at: when it was found so last.
-    """
-
-    notices: Mapping[Notice, datetime | None] = field(default_factory=dict)
-    refused: Mapping[Notice, datetime] = field(default_factory=dict)
-    asked_at: datetime | None = None
-    requested: bool = False
-    charging: bool = False
-    method_changed: bool = False
-    basis_changed: bool = False
-    declines: int = 0
-    declined_at: datetime | None = None
-    last_declined_at: datetime | None = None
-    stands_until: datetime | None = None
-    announced_at: datetime | None = None
-    raised_at: datetime | None = None
-    dearer: int = 0
-    dearer_at: datetime | None = None
-
-    @property
-    def is_to_be_told_more(self) -> bool:
-        """It costs more than was announced, and no e-mail has said so yet."""
-        if self.dearer_at is None or self.notices.get(Notice(DEARER, self.dearer)) is not None:
-            return False
-        return self.announced_at is None or self.announced_at <= self.dearer_at
-
-    @property
-    def cannot_be_told_more_since(self) -> datetime | None:
-        """Since when that e-mail is known to be undeliverable; None: it may still tell."""
-        refused_at = self.refused.get(Notice(DEARER, self.dearer))
-        return refused_at if self.is_to_be_told_more else None
-
-    def stands_at(self, moment: datetime) -> bool:
-        """Whether the open payment request asks for the right amount then."""
-        return self.stands_until is None or moment < self.stands_until
-
-    def noticed_at(self, end: End, policy: "Policy | None" = None) -> datetime | None:
-        """When the first notice of that end was sent; None: none was.
-
-        Args:
-            policy: count what cannot be delivered as given, from the day that it says.
-        """
-        told = (
-            self.given_at(notice, policy)
-            for notice in self.notices
-            if end in notice.kind.counts_for
-        )
-        return min((at for at in told if at is not None), default=None)
-
-    def given_at(self, notice: Notice, policy: "Policy | None" = None) -> datetime | None:
-        """When a notice was sent, or counts as given; None: neither."""
-        sent_at, refused_at = self.notices.get(notice), self.refused.get(notice)
-        if sent_at is not None or refused_at is None or policy is None:
-            return sent_at
-        return refused_at + timedelta(days=policy.undeliverable)
-
-    @property
-    def told_at(self) -> datetime | None:
-        """When the first e-mail about its renewal was sent, or was refused for its recipient."""
-        told = (at for notice, at in self.refused.items() if End.UNPAID in notice.kind.counts_for)
-        return min((*told, *filter(None, [self.noticed_at(End.UNPAID)])), default=None)
-
-
-NOTHING_YET = Cycle()
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A service as far as it matters to what is next.
-
-    Attributes:
-        began_at: when its last paid period began.
-        starts_at: when renewal is switched on for its brand and subsidiary; None: it is not.
-        missing_contract: the version its customer has still to accept; None: nothing is missing.
-        taken_over_at: when it came from another system.
-        quiet_until: its customer was written to today; the next e-mail is not before this.
-        is_free: its renewal costs nothing.
-    """
-
-    state: ServiceState
-    desired: ResourceState
-    mode: RenewalMode
-    subsidiary: str
-    timezone: str
-    period: Period
-    expires_at: datetime
-    began_at: datetime
-    starts_at: datetime | None
-    missing_contract: int | None = None
-    mode_changed_at: datetime | None = None
-    suspended_at: datetime | None = None
-    taken_over_at: datetime | None = None
-    quiet_until: datetime | None = None
-    is_free: bool = False
-    cycle: Cycle = NOTHING_YET
-
-    @property
-    def is_suspended(self) -> bool:
-        """And is to stay so: what is being resumed has been paid for."""
-        return self.state is ServiceState.SUSPENDED and self.desired is ResourceState.SUSPENDED
-
-    @property
-    def is_asked(self) -> bool:
-        """The customer asked for its renewal, and nothing stands in its way."""
-        return self.cycle.asked_at is not None and self.missing_contract is None
-
-    @property
-    def expires_on(self) -> date:
-        return _day_of(self.expires_at, self.timezone)
-
-    def day(self, days: int) -> datetime:
-        """The local midnight so many days after the expiry."""
-        return local_midnight(self.expires_on + timedelta(days=days), self.timezone)
-
-    def behind_at(self, policy: Policy) -> datetime | None:
-        """From when on it takes more periods to reach the future than are charged by itself; None:
-        never. Counted from its expiry, which is never later than counted from its anchor."""
-        if self.is_free:
-            return None
-        return _periods_after(self.expires_on, self.period, policy.catch_up, self.timezone)
-
-    def is_behind(self, policy: Policy, now: datetime) -> bool:
-        """Renewed automatically otherwise, but so late that its customer has to decide."""
-        behind_at = self.behind_at(policy)
-        return self.mode is RenewalMode.AUTOMATIC and behind_at is not None and now >= behind_at
 
 
 class NextStep(NamedTuple):
@@ -361,19 +141,19 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
     stopped = service.mode is RenewalMode.STOP
     if stopped and Notice(STOP) not in claimed:
         at = _morning(service, -policy.stop_reminder)
-        yield max(at, _morning_after(service.began_at, service.timezone)), Notice(STOP)
+        yield max(at, morning_after(service.began_at, service.timezone)), Notice(STOP)
     asked = service.is_asked or not stopped
     if cycle.dearer_at is not None and cycle.is_to_be_told_more and asked:
         dearer = Notice(DEARER, cycle.dearer)
         if dearer not in claimed:
-            yield _morning_after(cycle.dearer_at, service.timezone), dearer
+            yield morning_after(cycle.dearer_at, service.timezone), dearer
     if stopped:
         return
     contract = Notice(CONTRACT, service.missing_contract)
     untold = service.missing_contract is not None and contract not in claimed
     if service.is_suspended:
         if service.suspended_at is not None:
-            at = _morning_after(service.suspended_at, service.timezone)
+            at = morning_after(service.suspended_at, service.timezone)
             if Notice(SUSPENDED) not in claimed:
                 yield at, Notice(SUSPENDED)
             if untold:
@@ -382,14 +162,14 @@ def _notices(service: Service, policy: Policy) -> Iterator[tuple[datetime, Notic
     if cycle.last_declined_at is not None:
         declined = Notice(DECLINED, cycle.declines)
         if declined not in claimed:
-            yield _morning_after(cycle.last_declined_at, service.timezone), declined
+            yield morning_after(cycle.last_declined_at, service.timezone), declined
     behind_at = service.behind_at(policy)
     by_itself = service.mode is RenewalMode.AUTOMATIC and not service.is_asked
     if by_itself and behind_at is not None and Notice(BEHIND) not in claimed:
-        yield _morning_after(behind_at, service.timezone), Notice(BEHIND)
+        yield morning_after(behind_at, service.timezone), Notice(BEHIND)
     # Nobody is reminded on the day on which the period begins.
     settled = service.began_at + timedelta(days=1)
-    earliest = _morning_after(settled, service.timezone)
+    earliest = morning_after(settled, service.timezone)
     reminders = _reminder_days(service, policy)
     if untold:
         yield max(_morning(service, -reminders[0]), earliest), contract
@@ -488,7 +268,7 @@ def _end(service: Service, policy: Policy) -> Iterator[NextStep]:
         at_ = end_of_suspension(service, policy, told_at) if told_at else None
         if at_ is not None:
             at_ = _after_a_refusal(cycle, policy, at_)
-            yield NextStep(Step.TERMINATE, _day_over(at_, service.timezone))
+            yield NextStep(Step.TERMINATE, day_over(at_, service.timezone))
     elif service.desired is ResourceState.SUSPENDED:
         return  # under way
     elif service.missing_contract is not None:
@@ -513,7 +293,7 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
         unpaid_since = cycle.declined_at or refused_at
         told_behind_at = cycle.given_at(Notice(BEHIND), policy)
         if unpaid_since is not None:
-            at = max(at, _days_after(unpaid_since, days - policy.charges[0], service.timezone))
+            at = max(at, days_after(unpaid_since, days - policy.charges[0], service.timezone))
         elif told_behind_at is not None:
             at = max(at, told_behind_at + timedelta(days=policy.notice))
         else:
@@ -521,7 +301,7 @@ def _end_of_grace(service: Service, policy: Policy, noticed_at: datetime) -> Ite
         # Not before the charge that a higher amount was announced for; it comes first.
         at = after_a_rise(cycle, policy, at)
     step = Step.TERMINATE if policy.suspend is None else Step.SUSPEND
-    yield NextStep(step, _day_over(_after_a_refusal(cycle, policy, at), service.timezone))
+    yield NextStep(step, day_over(_after_a_refusal(cycle, policy, at), service.timezone))
 
 
 def _after_a_refusal(cycle: Cycle, policy: Policy, at: datetime) -> datetime:
@@ -541,13 +321,13 @@ def end_of_stopped(service: Service, told_at: datetime) -> datetime:
         at = service.mode_changed_at + UNDO
     if told_at > service.expires_at:  # told late: time to resume it, or to save its data
         told_at += UNDO
-    return _day_over(max(at, told_at), service.timezone)
+    return day_over(max(at, told_at), service.timezone)
 
 
 def end_without_contract(service: Service, policy: Policy, told_at: datetime) -> datetime:
     """When what misses a contract is terminated, if nobody accepts it; ``told_at`` as above."""
     at = max(service.expires_at, told_at + timedelta(days=policy.notice))
-    return _day_over(at, service.timezone)
+    return day_over(at, service.timezone)
 
 
 def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> datetime | None:
@@ -560,46 +340,10 @@ def end_of_suspension(service: Service, policy: Policy, told_at: datetime) -> da
         return None
     grace = policy.terminate - (policy.suspend or 0)
     warned = told_at + timedelta(days=policy.notice)
-    after_grace = _days_after(service.suspended_at, grace, service.timezone)
+    after_grace = days_after(service.suspended_at, grace, service.timezone)
     at = max(service.day(policy.terminate), after_grace, warned)
-    return _day_over(at, service.timezone)
-
-
-def _days_after(moment: datetime, days: int, timezone: str) -> datetime:
-    """The local midnight with which the day so many days later begins."""
-    return local_midnight(local_date(moment, timezone) + timedelta(days=days), timezone)
-
-
-def _day_over(moment: datetime, timezone: str) -> datetime:
-    """The first local midnight at or after ``moment``: what ends, ends with a full day."""
-    day = local_date(moment, timezone)
-    midnight = local_midnight(day, timezone)
-    return midnight if midnight >= moment else local_midnight(day + timedelta(days=1), timezone)
+    return day_over(at, service.timezone)
 
 
 def _morning(service: Service, days: int) -> datetime:
-    return _hour_of(service.expires_on, days, REMINDER_HOUR, service.timezone)
-
-
-def _morning_after(moment: datetime, timezone: str) -> datetime:
-    """The first hour of writing to customers at or after ``moment``."""
-    today = local_date(moment, timezone)
-    morning = _hour_of(today, 0, REMINDER_HOUR, timezone)
-    return morning if morning >= moment else _hour_of(today, 1, REMINDER_HOUR, timezone)
-
-
-@lru_cache(maxsize=16_384)
-def _day_of(expires_at: datetime, timezone: str) -> date:
-    """Services expire at few moments, and each is asked for its day many times."""
-    return local_date(expires_at, timezone)
-
-
-@lru_cache(maxsize=16_384)
-def _periods_after(day: date, period: Period, periods: int, timezone: str) -> datetime:
-    return local_midnight(period.end(day, periods), timezone)
-
-
-@lru_cache(maxsize=16_384)
-def _hour_of(day: date, days: int, hour: int, timezone: str) -> datetime:
-    local = datetime.combine(day + timedelta(days=days), time(hour), zone(timezone))
-    return local.astimezone(UTC)
+    return hour_of(service.expires_on, days, REMINDER_HOUR, service.timezone)

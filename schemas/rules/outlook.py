@@ -9,8 +9,9 @@ from enum import StrEnum
 
 from schemas.clock import local_date, local_midnight
 from schemas.rules import lifecycle
-from schemas.rules.lifecycle import Policy, Service
+from schemas.rules.facts import Service
 from schemas.rules.payable import PaymentMethod, obstacle
+from schemas.rules.policies import Policy
 from schemas.values import RenewalMode
 
 

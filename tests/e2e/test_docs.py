@@ -29,7 +29,8 @@ from producers.ledger import GUARDED_LANES
 from producers.steps import QUEUES
 from schemas.catalogue import BUNDLED, load
 from schemas.messages import CommandDocument, CustomerDocument, LineDocument, OrderDocument, parse
-from schemas.rules.lifecycle import DEFAULT_POLICY, Step
+from schemas.rules.lifecycle import Step
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.secret_files import FROM_FILES
 from schemas.settings import Settings
 from schemas.tables import ROLES

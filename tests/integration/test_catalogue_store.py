@@ -10,7 +10,7 @@ import pytest
 from schemas.catalogue import Catalogue, Contract, Option, Plan, Price
 from schemas.catalogue.store import CatalogueCache, read, save, set_rollout
 from schemas.errors import CatalogueError
-from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
+from schemas.rules.policies import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.values import Money, Period, Universe
 from tests.support import given
 from tests.support.given import CATALOGUE, FR, IE, TERMS

@@ -15,8 +15,8 @@ from schemas.catalogue import Catalogue, Subsidiary
 from schemas.catalogue.store import save
 from schemas.clock import local_midnight
 from schemas.rules import lifecycle, outlook
-from schemas.rules.lifecycle import DEFAULT_POLICY
 from schemas.rules.payable import PaymentMethod
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 from tests.conftest import Database
 from tests.support.given import CATALOGUE, FR, IE, TERMS, changed

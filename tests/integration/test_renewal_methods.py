@@ -10,7 +10,7 @@ import pytest
 from monitoring.forecast import By, forecast
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
-from schemas.rules.lifecycle import DEFAULT_POLICY
+from schemas.rules.policies import DEFAULT_POLICY
 from tests.integration.test_reminders import letters
 from tests.support import given
 from tests.support.given import changed

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.catalogue import BUNDLED, Catalogue, load
 from schemas.errors import CatalogueError
-from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, ReminderRule
+from schemas.rules.policies import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.values import Money, Period, Universe
 
 SUBSIDIARIES = """

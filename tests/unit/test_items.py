@@ -13,9 +13,11 @@ from schemas.clock import local_midnight
 from schemas.messages import moment_text
 from schemas.rules import lifecycle
 from schemas.rules import notices as kinds
-from schemas.rules.lifecycle import DEFAULT_POLICY, Cycle, Step
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import Step
 from schemas.rules.notices import BEFORE, CONTRACT, DEARER, KINDS, STOP, Notice
 from schemas.rules.payable import PaymentMethod
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.values import CustomerId, Money, Period, ServiceId
 from tests.support.given import CATALOGUE, FR
 from tests.unit.test_lifecycle import EXPIRY, SUSPENDED, a_service, manual, on, stopped

@@ -8,13 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from schemas.rules.facts import Cycle, Service
 from schemas.rules.lifecycle import (
-    DEFAULT_POLICY,
-    Cycle,
     NextStep,
-    Policy,
-    ReminderRule,
-    Service,
     Step,
     due_notices,
     end_of_suspension,
@@ -22,6 +18,7 @@ from schemas.rules.lifecycle import (
     next_step,
 )
 from schemas.rules.notices import End, Notice
+from schemas.rules.policies import DEFAULT_POLICY, Policy, ReminderRule
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 
 notice = Notice.parse

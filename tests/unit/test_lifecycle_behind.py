@@ -8,15 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.clock import local_midnight
-from schemas.rules.lifecycle import (
-    DEFAULT_POLICY,
-    Cycle,
-    NextStep,
-    Step,
-    due_notices,
-    next_step,
-    periods_to_reach,
-)
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import NextStep, Step, due_notices, next_step, periods_to_reach
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.values import Period, RenewalMode
 from tests.unit.test_lifecycle import PAYS, a_service, notice, on
 

@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.rules.lifecycle import (
-    DEFAULT_POLICY,
-    Cycle,
-    NextStep,
-    Policy,
-    Step,
-    due_notices,
-    next_step,
-)
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import NextStep, Step, due_notices, next_step
+from schemas.rules.policies import DEFAULT_POLICY, Policy
 from schemas.values import RenewalMode
 from tests.unit.test_lifecycle import PAYS, SUSPENDED, a_service, manual, notice, on, stopped
 

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.clock import local_date, local_midnight
-from schemas.rules.lifecycle import DEFAULT_POLICY, Policy, Service, Step, due_notices, next_step
+from schemas.rules.facts import Service
+from schemas.rules.lifecycle import Step, due_notices, next_step
 from schemas.rules.notices import End
+from schemas.rules.policies import DEFAULT_POLICY, Policy
 from schemas.values import RenewalMode, ResourceState, ServiceState
 from tests.unit.test_lifecycle import NO_GRACE, PAYS, a_service, notice, on
 from tests.unit.test_lifecycle_time import (

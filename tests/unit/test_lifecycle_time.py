@@ -9,18 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.clock import local_midnight
-from schemas.rules.lifecycle import (
-    DEFAULT_POLICY,
-    NOTHING_YET,
-    Cycle,
-    Policy,
-    Service,
-    Step,
-    due_notices,
-    next_step,
-    periods_to_reach,
-)
+from schemas.rules.facts import NOTHING_YET, Cycle, Service
+from schemas.rules.lifecycle import Step, due_notices, next_step, periods_to_reach
 from schemas.rules.notices import End
+from schemas.rules.policies import DEFAULT_POLICY, Policy
 from schemas.values import Period, RenewalMode, ResourceState, ServiceState
 from tests.unit.test_lifecycle import EARLY, NO_GRACE, PAYS, a_service, declined, notice, on
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from schemas.rules.lifecycle import DEFAULT_POLICY, Cycle, NextStep, Step, next_step
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import NextStep, Step, next_step
+from schemas.rules.policies import DEFAULT_POLICY
 from schemas.values import RenewalMode
 from tests.unit.test_lifecycle import SUSPENDED, a_service, notice, on
 

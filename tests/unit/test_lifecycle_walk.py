@@ -8,16 +8,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas.rules.lifecycle import (
-    DEFAULT_POLICY,
-    Cycle,
-    Policy,
-    Service,
-    Step,
-    due_notices,
-    next_step,
-)
+from schemas.rules.facts import Cycle, Service
+from schemas.rules.lifecycle import Step, due_notices, next_step
 from schemas.rules.notices import DEARER
+from schemas.rules.policies import DEFAULT_POLICY, Policy
 from schemas.values import RenewalMode, ResourceState, ServiceState
 from tests.unit.test_lifecycle import NO_GRACE, a_service, on
 

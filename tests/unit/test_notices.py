@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.rules.lifecycle import DEFAULT_POLICY, Cycle, Step, next_step
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import Step, next_step
 from schemas.rules.notices import BEFORE, KINDS, STOP, End, Kind, Notice, Situation, situation
+from schemas.rules.policies import DEFAULT_POLICY
 from tests.unit.test_lifecycle import manual, on, stopped
 
 numbers = st.none() | st.integers(0, 9999)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.rules.lifecycle import DEFAULT_POLICY, charge_day
+from schemas.rules.lifecycle import charge_day
 from schemas.rules.outlook import Decision, decision, forecast
 from schemas.rules.payable import Obstacle, PaymentMethod, obstacle
+from schemas.rules.policies import DEFAULT_POLICY
 from tests.unit.test_lifecycle import EXPIRY, a_service, manual, on, stopped
 
 dates = st.dates(date(2024, 1, 1), date(2032, 12, 31))

@@ -15,7 +15,8 @@ from producers.renewals.next_steps import Renewable
 from producers.steps import CHARGE, CONVERGE, GATEWAY, REFUND, driver_place
 from schemas.catalogue import Catalogue
 from schemas.clock import local_midnight
-from schemas.rules.lifecycle import Cycle, Step
+from schemas.rules.facts import Cycle
+from schemas.rules.lifecycle import Step
 from schemas.tables.bulk import Bulk
 from schemas.values import RequestId, ResourceState, ServiceId
 from workers.billing.payment_requests import store
