@@ -197,7 +197,7 @@ class TestTime:
             answers = waiting.run(run(driver, Service(waiting)))
             assert time.monotonic() - started < 2.5
         assert {answer.state for answer in answers} == {UNAVAILABLE}
-        # Those that wait for the only thread are told in time, too: before they get it, or after.
+        # Those that wait for the only thread are told in time, too.
         reasons = {answer.reason for answer in answers}
         assert reasons <= {"no_answer", "no_thread_free", "no_time"}
         assert longest < 0.4
