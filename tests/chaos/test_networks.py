@@ -25,8 +25,9 @@ PLANS = ("site", "server", "vm", "phone")
 
 
 def bad() -> Iterator[Fault]:
-    """One fault after the other, and as many connections that pass."""
-    return chain.from_iterable((fault, passes) for fault in cycle(FAULTS))
+    """Each fault three times in a row, so that calls end with it in spite of their retries, and one
+    connection that passes."""
+    return chain.from_iterable((fault, fault, fault, passes) for fault in cycle(FAULTS))
 
 
 @pytest.fixture

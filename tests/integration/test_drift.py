@@ -159,6 +159,7 @@ def test_an_orphan_is_told_and_ended_only_if_a_person_names_it(world: Any, cli: 
     result = cli("--terminate", "stray", "--terminate", "twin", "--because", "nobody's")
     assert result.exit_code == 1
     assert "twin was not ended" in result.stderr
+    assert "stray" not in result.stderr
     assert other not in {service for service, _, _ in resources(world)}
     ((_, detail),) = world.happened("lane.orphan_ended")
     assert detail["resource"] == "stray"

@@ -134,7 +134,7 @@ SAMPLES = {
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
-    "driver": "x", "after": UUID(int=1),
+    "driver": "x", "after_id": UUID(int=1),
     "probe": 1.0,
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),

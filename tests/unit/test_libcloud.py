@@ -85,7 +85,7 @@ class TestOverEc2(DriverConformance):
     @pytest.fixture
     def deaf(self, ec2: Ec2) -> Iterator[Driver]:
         with ec2.fault("RunInstances", answer_is_lost):
-            yield driver_of(ec2.url, seconds=1)
+            yield driver_of(ec2.url)
 
     @pytest.fixture
     def busy(self, ec2: Ec2) -> Iterator[Driver]:

@@ -197,7 +197,9 @@ class TestTime:
             answers = waiting.run(run(driver, Service(waiting)))
             assert time.monotonic() - started < 2.5
         assert {answer.state for answer in answers} == {UNAVAILABLE}
-        assert [answer.reason for answer in answers].count("no_thread_free") >= 1
+        # Those that wait for the only thread are told in time, too: before they get it, or after.
+        reasons = {answer.reason for answer in answers}
+        assert reasons <= {"no_answer", "no_thread_free", "no_time"}
         assert longest < 0.4
 
     def test_nothing_is_sent_after_the_deadline(self, ec2: Ec2) -> None:

@@ -129,7 +129,7 @@ _THERE = text("""
     SELECT id, customer_id, plan, configuration, desired, confirmed, confirmed_until, resource_id,
         generation, anchor, period_months, paid_periods
     FROM services
-    WHERE id > :after AND driver = :driver AND state IN ('active', 'suspended')
+    WHERE id > :after_id AND driver = :driver AND state IN ('active', 'suspended')
       AND desired <> 'absent'
     ORDER BY id LIMIT :limit
 """)
@@ -228,7 +228,7 @@ class _Sides:
         absent = Resource(None, ResourceState.ABSENT)
         while True:
             with self._engine.connect() as tx:
-                parameters = {"after": after, "driver": self._driver, "limit": PAGE}
+                parameters = {"after_id": after, "driver": self._driver, "limit": PAGE}
                 rows = tx.execute(_THERE, parameters).all()
             self.services += len(rows)
             for row in rows:

@@ -26,6 +26,9 @@ from workers.provisioning.drivers.port import (
     OperationKind,
 )
 
+# Who rents an orphan, and as what.
+NOBODY = "nobody"
+
 
 @dataclass(frozen=True, slots=True)
 class SeenRow:
@@ -110,8 +113,8 @@ async def end_orphan(driver: Driver, orphan: Difference) -> DriverAnswer:
         key="",
         generation=0,
         service_id=service,
-        customer="",
-        plan="",
+        customer=NOBODY,
+        plan=NOBODY,
         configuration={},
         paid_until=orphan.seen.paid_until or date.min,
         resource_id=orphan.resource_id,

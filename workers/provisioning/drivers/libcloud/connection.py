@@ -152,12 +152,12 @@ def _sorted(error: BaseException) -> Exception:
             waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
     for one in seen:
         if isinstance(one, ssl.SSLCertVerificationError):
-            return NotSent("cannot connect: certificate not valid")
+            return NotSent("certificate_not_valid")
         if isinstance(one, ConnectTimeoutError):
-            return NotSent("no connection in time")
+            return NotSent("cannot_connect", "no connection in time")
     if any(isinstance(one, _BEFORE_ANYTHING_WAS_SENT) for one in seen):
         words = [one.strerror for one in seen if isinstance(one, OSError) and one.strerror]
-        return NotSent(f"cannot connect: {words[0]}" if words else "cannot connect")
+        return NotSent("cannot_connect", f"cannot connect: {words[0]}" if words else "")
     if any(isinstance(one, requests.Timeout | TimeoutError) for one in seen):
-        return InDoubt("no answer in time")
-    return InDoubt("the connection broke off")
+        return InDoubt("no_answer", "no answer in time")
+    return InDoubt("connection_lost", "the connection broke off")

@@ -128,7 +128,7 @@ class LibcloudDriver:
                 waiting.cancel()
         if call.began:
             state = DriverState.UNKNOWN if call.touched else DriverState.UNAVAILABLE
-            return DriverAnswer(state, reason="no answer in time")
+            return DriverAnswer(state, reason="no_answer", words="no answer in time")
         return DriverAnswer(DriverState.UNAVAILABLE, reason="no_thread_free")
 
     async def _is_free(self, service: ServiceId, call: Call) -> bool:

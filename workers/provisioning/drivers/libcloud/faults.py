@@ -59,7 +59,7 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
         case OptionRefused():
             return DriverAnswer(DriverState.REFUSED, reason=scrubber.clean(str(error)))
         case NotSent() | InDoubt():
-            return DriverAnswer(perhaps_done, reason=str(error))
+            return DriverAnswer(perhaps_done, reason=error.code, words=error.words)
         case NotUnderstood():
             return DriverAnswer(perhaps_done, reason="not_understood", words=str(error))
     code, words = _code_and_words(error, call)

@@ -34,7 +34,7 @@ class Fault(Exception):
         words: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(": ".join(filter(None, (reason, words))))
         self.answer = DriverAnswer(state, reason=reason, words=words, retry_after=retry_after)
 
 
@@ -202,8 +202,8 @@ class Conversation:
             return read(answer.body)
         except ValidationError as error:
             wrong = sorted({str(part["loc"][-1]) for part in error.errors() if part["loc"]})
-            reason = f"not understood: {', '.join(wrong) or 'no JSON'}"
-            raise Fault(DriverState.UNKNOWN, reason) from None
+            words = f"not understood: {', '.join(wrong) or 'no JSON'}"
+            raise Fault(DriverState.UNKNOWN, "not_understood", words) from None
 
 
 def _words(answer: Answer) -> str | None:

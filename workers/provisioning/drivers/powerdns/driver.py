@@ -79,7 +79,7 @@ class PowerDnsDriver:
             try:
                 self._listed = await self._list()
             except Fault as fault:
-                raise BookUnavailable(fault.answer.reason) from None
+                raise BookUnavailable(str(fault)) from None
             except Unprocessable as error:
                 raise BookUnavailable(error.words) from None
             self._calls.count("resources", "done")
@@ -236,7 +236,7 @@ class PowerDnsDriver:
                 try:
                     marks[record.zone.removesuffix(".")] = read_mark(record.content.strip('"'))
                 except ValueError:
-                    raise Fault(DriverState.UNKNOWN, f"mark_broken: {record.zone}") from None
+                    raise Fault(DriverState.UNKNOWN, "mark_broken", record.zone) from None
         entries = []
         for name in sorted(zones.keys() - settings.not_sold - {settings.registry}):
             mark, service_id = marks.get(name), service_of(zones[name])
