@@ -105,6 +105,15 @@ CHECKS = (
         SELECT 'lane', lane FROM lane_pauses
         WHERE paused_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
         UNION ALL
+        -- A far side that asks for more is asked again after an hour all the same.
+        SELECT 'open lane', lane FROM lane_breakers
+        WHERE opened_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
+           OR probe_at > CAST(:db_now AS timestamptz) + interval '2 hours'
+        UNION ALL
+        SELECT 'limit of lane', lane FROM lane_limits
+        WHERE filled_at > CAST(:db_now AS timestamptz) + interval '10 minutes'
+           OR tokens > burst OR tokens < -burst
+        UNION ALL
         SELECT 'forecast of', CAST(made_on AS text) FROM forecasts
         WHERE made_on > CAST(CAST(:latest AS timestamptz) + interval '1 day' AS date)
         UNION ALL

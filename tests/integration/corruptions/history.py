@@ -352,6 +352,29 @@ TIMES = (
         "times.fleet",
     ),
     (
+        "a lane is open, and tried again in 2099",
+        "INSERT INTO lane_breakers (lane, queue, cause, reason, probe_at)"
+        " VALUES ('mail', 'reminders', 'failing', 'x', '2099-01-01')",
+        "times.fleet",
+    ),
+    (
+        "a lane is open since 2099",
+        "INSERT INTO lane_breakers (lane, queue, cause, reason, probe_at, opened_at)"
+        " VALUES ('mail', 'reminders', 'failing', 'x', now(), '2099-01-01')",
+        "times.fleet",
+    ),
+    (
+        "a lane may send nothing before 2099",
+        "INSERT INTO lane_limits (lane, per_second, burst, filled_at)"
+        " VALUES ('mail', 1, 1, '2099-01-01')",
+        "times.fleet",
+    ),
+    (
+        "a lane owes a million tasks to its limit",
+        "INSERT INTO lane_limits (lane, per_second, burst, tokens) VALUES ('mail', 1, 1, -1000000)",
+        "times.fleet",
+    ),
+    (
         "a change of a subsidiary was applied in 2099",
         "UPDATE subsidiary_changes SET applied_at = '2099-01-01'",
         "times.fleet",
