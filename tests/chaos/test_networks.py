@@ -25,8 +25,8 @@ PLANS = ("site", "server", "vm", "phone")
 
 
 def bad() -> Iterator[Fault]:
-    """Each fault three times in a row, so that calls end with it in spite of their retries, and one
-    connection that passes."""
+    """Each fault three times in a row, and one connection that passes. What a call does that meets
+    nothing else is in tests/unit/test_driver_networks.py."""
     return chain.from_iterable((fault, fault, fault, passes) for fault in cycle(FAULTS))
 
 
@@ -91,9 +91,6 @@ def test_whatever_the_network_does_to_calls_each_service_has_one_resource(
 
     all_end(fleet, sent)
     assert_one_resource_each(fleet, simulator)
-    # Some calls were in doubt, and asked about.
-    unknown = "SELECT count(*) FROM events WHERE name = 'operation.unknown'"
-    assert fleet.scalar(unknown) > 0
 
 
 def test_worker_that_is_killed_between_a_call_and_its_record_makes_no_second_resource(
@@ -121,8 +118,6 @@ def test_worker_that_is_killed_between_a_call_and_its_record_makes_no_second_res
 
     all_end(fleet, sent)
     assert_one_resource_each(fleet, simulator)
-    begun = "SELECT count(*) FROM events WHERE name = 'operation.in_progress'"
-    assert fleet.scalar(begun) > 0
     assert {name.removeprefix("worker.") for name in names} >= {"after_call", "before_finish"}
 
 
