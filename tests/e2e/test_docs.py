@@ -29,6 +29,7 @@ from producers.ledger import GUARDED_LANES
 from producers.steps import QUEUES
 from schemas.catalogue import BUNDLED, load
 from schemas.messages import CommandDocument, CustomerDocument, LineDocument, OrderDocument, parse
+from schemas.reasons import REASONS, FailureClass
 from schemas.rules.lifecycle import Step
 from schemas.rules.policies import DEFAULT_POLICY
 from schemas.secret_files import FROM_FILES
@@ -401,7 +402,7 @@ def test_every_user_is_documented_with_its_permissions() -> None:
     documented = {
         row[0].strip("`"): tuple(cell.strip("`") for cell in row[1:])
         for row in rows(REFERENCE / "broker.md")
-        if len(row) == 4
+        if len(row) == 4 and row[0] in set(FailureClass)
     }
 
     for user, permissions in topology.PERMISSIONS.items():
@@ -521,3 +522,16 @@ class TestTheExamples:
         exec(compile(script.read_text(), str(script), "exec"), namespace)
 
         assert callable(namespace["main"])
+
+
+def test_every_reason_stands_in_the_row_of_its_class() -> None:
+    said = {
+        row[0]: set(re.findall(r"`(\w+)`", row[3]))
+        for row in rows(REFERENCE / "failures.md")
+        if len(row) == 4 and row[0] in set(FailureClass)
+    }
+
+    assert said == {
+        kind.value: {reason for reason, its in REASONS.items() if its is kind}
+        for kind in FailureClass
+    }
