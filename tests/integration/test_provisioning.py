@@ -223,3 +223,21 @@ def test_forged_subject_is_ignored(embedded: Any, database: Database) -> None:
     fleet.wait_until_idle(30)
 
     assert database.value("SELECT count(*) FROM tasks") == 0
+
+
+def test_creation_that_takes_long_is_called_off_when_nobody_wants_it_any_more(
+    embedded: Any, database: Database
+) -> None:
+    slow = {"fault": "in_progress", "operation": "create", "seconds": 600.0}
+    fleet = embedded([slow])
+    database.place(order("k-1", line("vm")))
+    begun = "SELECT count(*) FROM events WHERE name = 'operation.in_progress'"
+    wait_until(lambda: database.value(begun) == 1, "it is begun")
+    assert database.value("SELECT count(*) FROM batches WHERE state = 'leased'") == 0
+
+    want(database, "absent")
+    fleet.wait_until_idle(30)
+
+    assert database.value("SELECT state FROM services") == "cancelled"
+    assert live(fleet) == []
+    assert_clean(fleet, database)

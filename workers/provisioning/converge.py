@@ -33,7 +33,7 @@ from workers.provisioning.operations import (
     call_of,
     checked,
     health_of,
-    is_as_asked,
+    is_decided,
     meaning_of,
     missing_operation,
     overtaken,
@@ -128,9 +128,7 @@ class ConvergeHandler:
             driver,
             operation,
             in_doubt=call.ask_first,
-            is_decided=lambda found: (
-                found.state is not DriverState.DONE or is_as_asked(call, found.resource)
-            ),
+            is_decided=lambda found: is_decided(call, found),
         )
         if answer.state is DriverState.STALE:
             return overtaken(call, answer, await driver.ask(operation))

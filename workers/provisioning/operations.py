@@ -65,6 +65,8 @@ class Call:
     desired: ResourceState
     ask_first: bool
     """It was begun before and never decided."""
+    repeats: bool = True
+    """And it was this one, not one that it overtakes."""
     seconds: float = 0.0
     """Since it was begun."""
 
@@ -75,7 +77,8 @@ def call_of(row: Any, kind: OperationKind, paid_until: date) -> Call:
     Args:
         row: the service, with its last operation that was not decided.
     """
-    if (row.doubted, row.doubted_generation) == (kind, row.generation):
+    repeats = (row.doubted, row.doubted_generation) == (kind, row.generation)
+    if repeats:
         # Asked for again in the same words under the same key, until it is decided.
         key, paid_until = row.doubted_key, row.doubted_until
     else:
@@ -101,6 +104,7 @@ def call_of(row: Any, kind: OperationKind, paid_until: date) -> Call:
         paid_periods=row.paid_periods,
         desired=ResourceState(row.desired),
         ask_first=row.doubted is not None,
+        repeats=repeats or row.doubted is None,
         seconds=row.doubted_seconds or 0.0,
     )
 
@@ -161,6 +165,20 @@ def health_of(answer: DriverAnswer) -> Health:
 def said(answer: DriverAnswer) -> str:
     """What a person reads of an answer."""
     return ": ".join(filter(None, dict.fromkeys((answer.reason, answer.words))))
+
+
+def is_decided(call: Call, found: DriverAnswer) -> bool:
+    """Whether what a driver says to the question about an operation in doubt is the last word.
+
+    What is still in progress there is waited for, unless another operation is wanted by now: that
+    calls it off.
+    """
+    match found.state:
+        case DriverState.DONE:
+            return is_as_asked(call, found.resource)
+        case DriverState.IN_PROGRESS:
+            return call.repeats
+    return True
 
 
 def is_as_asked(call: Call, resource: Resource | None) -> bool:
