@@ -121,7 +121,7 @@ STEPS = {
             cancels=Cancellation.SERVICE, by_hand=ByHand.DONE,
         ),
         # Of a driver: what exists there beside what should.
-        StepKind(RECONCILE, UNIVERSES, None, outside=True),
+        StepKind(RECONCILE, UNIVERSES, None, outside=True, cancels=Cancellation.DECISION),
         # Its notices are claimed by the scheduler itself.
         StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
         # Of an order: what became of its services.

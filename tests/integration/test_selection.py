@@ -283,7 +283,9 @@ class TestWaiting:
     def late(self, embedded: Any, database: Database) -> Any:
         """Twenty paid orders whose driver does not answer, with pauses of minutes."""
         faults = [{"fault": "error", "operation": "create", "times": 10_000}]
-        fleet = embedded(faults, retry_base_seconds=3000.0, breaker={"failures": 1000})
+        fleet = embedded(
+            faults, retry_base_seconds=3000.0, breaker={"failures": 1000}, call_seconds=10.0
+        )
         database.place(*(order(f"k-{n}", line("site")) for n in range(20)))
         backing_off = "SELECT count(*) FROM tasks WHERE reason = 'driver_unknown'"
         wait_until(lambda: database.value(backing_off) == 20, "they back off")

@@ -334,6 +334,7 @@ class Calls:
         end = time.monotonic() + seconds
         while any(lane.taken for lane in self._lanes.values()) and time.monotonic() < end:
             await asyncio.sleep(0.01)
+        is_drained = not any(lane.taken for lane in self._lanes.values())
         left = list(self._tasks)
         self._draining = True
         for task in left:
@@ -341,4 +342,4 @@ class Calls:
         await asyncio.gather(*left, return_exceptions=True)
         for handler in self._handlers:
             await handler.close()
-        return not left
+        return is_drained
