@@ -17,6 +17,10 @@ from schemas import locks
 from schemas.locks import Lock
 from schemas.tables.bulk import Bulk
 
+# In one statement: tasks that are gathered, and batches of either kind that are rescued.
+MOST_GATHERED = 5000
+MOST_RESCUED = 1000
+
 _RESCUE_DISPATCHED = text("""
     WITH late AS (
         SELECT id FROM batches WHERE state = 'dispatched' AND until < now()
@@ -71,7 +75,7 @@ _SET_BACK = (
 )
 
 
-def rescue(tx: Connection, *, limit: int = 1000) -> tuple[int, int]:
+def rescue(tx: Connection, *, limit: int = MOST_RESCUED) -> tuple[int, int]:
     """Make ready again what was dispatched and not claimed, and what lost its lease; let lanes go
     on that wait for a time which a clock that was set back has put far away.
 
@@ -97,7 +101,7 @@ _GATHER = text("""
         SELECT name, subject FROM tasks
         WHERE state = 'ready' AND NOT batched AND run_at <= now()
           AND run_at > now() - make_interval(secs => :horizon)
-        ORDER BY run_at LIMIT 5000 FOR UPDATE SKIP LOCKED
+        ORDER BY run_at LIMIT :gather FOR UPDATE SKIP LOCKED
     ), gathered AS (
         UPDATE tasks AS t SET batched = true FROM due
         WHERE t.name = due.name AND t.subject = due.subject
@@ -243,6 +247,7 @@ def dispatch(
     cap: int,
     rescue_seconds: float,
     horizon: float = 1e9,
+    gather: int = MOST_GATHERED,
 ) -> list[Dispatch]:
     """Take what is ready, lane by lane, and mark it dispatched; commit *before* publishing.
 
@@ -253,12 +258,13 @@ def dispatch(
         rescue_seconds: how soon an unclaimed task is ready again; doubles each time.
         horizon: look only at tasks that became ready so many seconds ago or later. Keeps a
             poll cheap while an old snapshot makes dead index entries pile up.
+        gather: most tasks whose time has come that are put into batches.
     """
     # One relay at a time counts what is dispatched, so that the cap is the fleet's, not each's.
     # Nor need it reach the disk: after a crash of the database it is dispatched again.
     locks.take(tx, Lock.DISPATCH)
     tx.execute(_NEED_NOT_REACH_THE_DISK)
-    tx.execute(_GATHER, {"horizon": horizon})
+    tx.execute(_GATHER, {"horizon": horizon, "gather": gather})
     rows = tx.execute(_READY, {"cap": cap, "suspect": SUSPECT_FROM_STARTS, "horizon": horizon})
     found = [Ready(*row[:-1]) for row in rows.all()]
     ready = [one for one in found if not one.is_probe]

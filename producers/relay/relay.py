@@ -17,12 +17,21 @@ from monitoring import metrics
 from producers.control import guard
 from producers.control.witness import Witness
 from producers.failpoints import failpoint
-from producers.ledger.dispatching import Dispatch, dispatch, dispatch_new, rescue, undispatch
+from producers.ledger.dispatching import (
+    MOST_GATHERED,
+    MOST_RESCUED,
+    Dispatch,
+    dispatch,
+    dispatch_new,
+    rescue,
+    undispatch,
+)
 from producers.loop import Loop
 from producers.relay.transport import Transport, TransportLost
 from producers.relay.waking import Waker
 from producers.steps import STEPS
 from schemas.clock import Clock
+from schemas.database import is_too_slow
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,6 +49,8 @@ RESCUE_EVERY_SECONDS = 1.0
 BEAT_EVERY_SECONDS = 5.0
 # What was handed over is vouched for by a heartbeat soon after it.
 BEAT_AFTER_SECONDS = 1.0
+# After a statement that was too slow, twice as much is taken at once after each such time.
+LARGER_AFTER_SECONDS = 60.0
 FULL_SCAN_EVERY_SECONDS = 2.0
 # A short poll looks back this far; enqueues whose transaction stays open longer wait for the
 # full scan.
@@ -76,6 +87,8 @@ class Relay:
         self._next_look = 0.0
         self._next_beat = 0.0
         self._next_rescue = 0.0
+        self._parts = 1  # of what is taken at once: more after a statement that was too slow
+        self._next_larger = 0.0
         self._next_full_scan = 0.0
         self._last_round = metrics.relay_last_round()
 
@@ -92,7 +105,10 @@ class Relay:
     def _work(self) -> float:
         try:
             self._rest_after(self.round())
-        except (SQLAlchemyError, psycopg.Error):
+        except (SQLAlchemyError, psycopg.Error) as error:
+            if is_too_slow(error):
+                self._parts = min(2 * self._parts, MOST_RESCUED)
+                self._next_larger = time.monotonic() + LARGER_AFTER_SECONDS
             self._waker.close()  # it listens on a connection of its own
             self._next_beat = 0.0  # perhaps another server: look before anything is handed over
             raise
@@ -109,6 +125,9 @@ class Relay:
         if now >= self._next_rescue:
             self._next_rescue = now + RESCUE_EVERY_SECONDS
             self._rescue()
+        if self._parts > 1 and now >= self._next_larger:
+            self._parts //= 2
+            self._next_larger = now + LARGER_AFTER_SECONDS
         failpoint("relay.before_dispatch")
         woken, self._woken = self._woken, []
         batch = self._dispatch_new(woken) if woken else []
@@ -142,9 +161,10 @@ class Relay:
             batch = dispatch(
                 tx,
                 batch=self._batch,
-                cap=self._settings.dispatch_cap,
+                cap=max(1, self._settings.dispatch_cap // self._parts),
                 rescue_seconds=self._settings.rescue_seconds,
                 horizon=horizon,
+                gather=max(1, MOST_GATHERED // self._parts),
             )
         if batch and horizon > HORIZON_SECONDS:
             self._next_full_scan = now  # a backlog: go on without a horizon until it is gone
@@ -171,7 +191,7 @@ class Relay:
 
     def _rescue(self) -> None:
         with self._engine.begin() as tx:
-            dispatched, leased = rescue(tx)
+            dispatched, leased = rescue(tx, limit=max(1, MOST_RESCUED // self._parts))
         if dispatched or leased:
             log.info("rescued %d unclaimed and %d abandoned tasks", dispatched, leased)
             metrics.rescued.labels("dispatched").inc(dispatched)

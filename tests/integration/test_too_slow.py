@@ -8,7 +8,11 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from producers.ledger import Claim
+from producers import ledger
+from producers.ledger import Claim, Place
+from producers.ledger.dispatching import Dispatch
+from producers.relay import relay as relaying
+from producers.relay.relay import Relay
 from producers.scheduler import scheduler as scheduling
 from producers.scheduler.scheduler import Scheduler
 from schemas.catalogue.store import CatalogueCache
@@ -119,3 +123,49 @@ def test_sweep_that_is_too_slow_is_made_in_smaller_parts(
             too_slow += is_too_slow(error)
 
     assert too_slow == 2  # of 40, and of 20
+
+
+def test_dispatch_that_is_too_slow_is_made_in_smaller_parts(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaying, "MOST_GATHERED", 40)
+    place = Place("web", "driver:web")
+    with database.owner.begin() as tx:
+        ledger.enqueue(tx, "step", [(uuid.uuid4(), place) for _ in range(40)], delay=0.001)
+    database.run(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END'"
+    )
+    database.run("CREATE TRIGGER slow BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION slow()")
+    database.run(
+        f"ALTER ROLE autorenew_relay IN DATABASE {database.name} SET statement_timeout = '0.3s'"
+    )
+    sent = Sent()
+    relay = Relay(database.engine("relay"), sent, load_settings(), SystemClock())
+
+    too_slow = 0
+    while sent.tasks < 40:
+        try:
+            relay._work()
+        except OperationalError as error:
+            too_slow += is_too_slow(error)
+
+    assert too_slow == 2  # of 40, and of 20
+    relay._waker.close()
+
+
+class Sent:
+    """Takes whatever is published."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    def publish(self, batch: list[Dispatch]) -> set[str]:
+        self.tasks += sum(message.size for message in batch)
+        return set()
+
+    def idle(self, _seconds: float, wake: int | None = None) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
