@@ -3,9 +3,10 @@
 import sys
 import uuid
 from dataclasses import replace
+from datetime import datetime
 
 import click
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json as json_option
@@ -34,15 +35,15 @@ _WAIT = click.option(
 )  # fmt: skip
 
 
-def _rate(text: str | None) -> float | None:
-    if text is None:
+def _rate(said: str | None) -> float | None:
+    if said is None:
         return None
     try:
-        rate = float(text.removesuffix("/s"))
+        rate = float(said.removesuffix("/s"))
     except ValueError:
         rate = 0.0
-    if not 0 < rate <= 1e6:
-        raise click.BadParameter(f"{text!a} is not a rate such as 5/s", param_hint="--rate")
+    if not bulk.LEAST_RATE <= rate <= 1e6:
+        raise click.BadParameter(f"{said!a} is not a rate such as 5/s", param_hint="--rate")
     return rate
 
 
@@ -113,17 +114,21 @@ def _say_dry(filters: Filters, limit: int | None, *, as_json: bool) -> None:
 
 def _start(
     kind: BulkKind, filters: Filters, *, limit: int | None = None, rate: float | None = None,
-    all_at_once: bool = False, most: int | None = None, wait: bool, as_json: bool,
+    all_at_once: bool = False, most: int | None = None, until: datetime | None = None,
+    wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Start a bulk operation, follow it if so wanted, and exit.
 
     Args:
         most: it is refused if more fit: they were not asked about.
+        until: only what had failed by then: what failed later was not shown.
     """
     engine = database()
     with engine.begin() as tx:
         try:
-            started = bulk.start(tx, kind, filters, rate=rate, all_at_once=all_at_once, limit=limit)
+            started = bulk.start(
+                tx, kind, filters, rate=rate, all_at_once=all_at_once, limit=limit, until=until
+            )
         except UnknownName as error:
             raise UnknownName(f"{error}\nnothing was done") from None
         more = started.total - (started.total if most is None else most)
@@ -184,6 +189,7 @@ def cancel_failed(
     in_bulk = not filters.names or wait is not None or rate is not None
     engine = database()
     with engine.connect() as tx:
+        asked_at = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
         selection = find_or_nothing_done(
             tx,
             replace(filters, states=frozenset({State.FAILED})),
@@ -196,7 +202,8 @@ def cancel_failed(
     if in_bulk:
         _start(
             BulkKind.CANCEL, filters, rate=per_second, all_at_once=True,
-            most=selection.total if not yes else None, wait=wait is not False, as_json=as_json,
+            most=selection.total if not yes else None, until=asked_at if not yes else None,
+            wait=wait is not False, as_json=as_json,
         )  # fmt: skip
         return
     catalogue, now = CatalogueCache(), clock(engine).now()

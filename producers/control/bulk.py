@@ -103,6 +103,9 @@ _INSERT = text("""
     RETURNING id
 """)
 # What failed last comes last, so that what was just retried in vain is not the first again.
+# A task in 17 minutes; a slower one looks as if nothing happened.
+LEAST_RATE = 0.001
+
 _SNAPSHOT = text(f"""
     WITH taken AS (
         INSERT INTO bulk_tasks (bulk_id, number, name, subject, lane, reason, code,
@@ -110,6 +113,7 @@ _SNAPSHOT = text(f"""
         SELECT :id, row_number() OVER (ORDER BY t.run_at, t.name, t.subject), t.name, t.subject,
             t.lane, t.reason, t.code, t.first_failed_at, t.total_attempts
         FROM tasks AS t WHERE t.state = 'failed' AND {FITS}
+          AND (CAST(:until AS timestamptz) IS NULL OR t.run_at <= :until)
         ORDER BY t.run_at, t.name, t.subject LIMIT :limit
         RETURNING subject
     )
@@ -136,6 +140,7 @@ def start(
     rate: float | None = None,
     all_at_once: bool = False,
     limit: int | None = None,
+    until: datetime | None = None,
 ) -> Started:
     """Have something done to all failed tasks that fit, on behalf of the operator who acts.
 
@@ -143,17 +148,18 @@ def start(
         rate: tasks a second at most; None: as fast as it goes.
         all_at_once: do not begin with one task, nor halt if it fails again.
         limit: so many of them at most, those that have waited for longest.
+        until: only what had failed by then.
 
     Raises:
         UnknownName: a filter names nothing that is known.
         UnknownLane: it names no lane.
-        ValueError: the rate is not above 0, or nobody acts.
+        ValueError: the rate is below :data:`LEAST_RATE`, or nobody acts.
     """
     who = history.operator()
     if who is None:
         raise ValueError("a bulk operation is somebody's")
-    if rate is not None and not rate > 0:
-        raise ValueError("a rate is above 0")
+    if rate is not None and not rate >= LEAST_RATE:
+        raise ValueError(f"a rate is at least {LEAST_RATE} a second")
     named, parameters = resolve(tx, filters)
     described = describe(filters)
     id_: uuid.UUID = tx.execute(
@@ -168,7 +174,7 @@ def start(
         },
     ).scalar_one()
     taken = tx.execute(
-        _SNAPSHOT, {**parameters, "id": id_, "limit": limit, "named": bool(named)}
+        _SNAPSHOT, {**parameters, "id": id_, "limit": limit, "named": bool(named), "until": until}
     ).one()
     tx.execute(_COUNT, {"id": id_, "total": taken.total})
     detail = {"kind": kind, "filters": described, "tasks": taken.total}

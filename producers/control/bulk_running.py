@@ -262,7 +262,10 @@ class _Advance:
 
     def _send(self) -> None:
         row = self._row
-        limit = min(self._allowed_by_batch(), self._allowed_by_rate())
+        limit, paced = self._allowed_by_batch(), self._allowed_by_rate()
+        if limit > 0 >= paced and not self._done.did_something:
+            row["waits_for"] = f"its rate of {row['rate']:g}/s"
+        limit = min(limit, paced)
         if limit <= 0:
             return
         parameters = {"id": self._id, "paused": self._paused + self._probed(), "limit": limit}

@@ -156,7 +156,9 @@ FITS = """
            ELSE EXISTS (SELECT FROM services AS s WHERE s.plan = :plan AND s.id IN (
                SELECT t.subject
                UNION ALL SELECT l.service_id FROM request_lines AS l WHERE l.request_id = t.subject
-               UNION ALL SELECT n.service_id FROM notices AS n WHERE n.email_id = t.subject)) END)
+               UNION ALL SELECT n.service_id FROM notices AS n WHERE n.email_id = t.subject))
+             OR EXISTS (SELECT FROM order_lines AS l WHERE l.order_id = t.subject
+                 AND l.plan = :plan) END)
 """
 
 # Each part has an index of its own: what has failed, what is in no batch, what is in one.
@@ -381,6 +383,7 @@ _DESCRIBE = text("""
             SELECT s.id
             UNION SELECT l.service_id FROM request_lines AS l WHERE l.request_id = r.id
             UNION SELECT n.service_id FROM notices AS n WHERE n.email_id = e.id
+            UNION SELECT d.id FROM services AS d WHERE d.order_id = o.id
         )
     ) AS about
 """)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from monitoring.audit import audit
 from producers import history
@@ -491,3 +491,43 @@ def test_failed_tasks_of_a_plan_are_found_by_what_they_are_about(world: World) -
             plan: failed.select(tx, Filters(plan=plan)).total for plan in ("site", "vm", "server")
         }
     assert by_plan == {"site": 1, "vm": 2, "server": 0}
+
+
+def test_what_failed_after_a_moment_is_left_out(still: World) -> None:
+    still.put(3)
+    asked_at = still.database.value("SELECT clock_timestamp()")
+    still.put(1)
+
+    operation = still.get(still.start(kind=BulkKind.CANCEL, until=asked_at))
+
+    assert operation.total == 3
+
+
+def test_rate_that_is_slower_than_anybody_waits_is_refused(still: World) -> None:
+    still.put(1)
+    with pytest.raises(ValueError, match=r"at least 0\.001"):
+        still.start(rate=1e-42)
+
+
+def test_operation_that_its_rate_holds_back_says_so(still: World) -> None:
+    still.put(5)
+    slow = still.start(rate=0.01, all_at_once=True)
+    still.step(slow)
+    assert still.get(slow).waits_for == "its rate of 0.01/s"
+
+
+def test_configuration_of_what_was_delivered_is_changed_by_nobody(world: World) -> None:
+    answers = world.database.place(order("k-1", line("vm")))
+    assert [answer.verdict for answer in answers] == ["accepted"]
+    world.mend()
+    world.fleet.wait_until_idle(30)
+    for engine in (world.database.engine("api"), world.database.owner):
+        with pytest.raises(IntegrityError, match="does not change"), engine.begin() as tx:
+            tx.execute(text('UPDATE services SET configuration = \'{"size": "xxl"}\''))
+
+
+def test_orders_are_found_by_the_plan_of_their_lines(still: World) -> None:
+    still.database.place(order("k-1", line("vm")), order("k-2", line("site"), customer="bob"))
+    still.database.run("UPDATE tasks SET state = 'failed', batched = false, reason = 'plan_gone'")
+    still.database.run("DELETE FROM batches")
+    assert still.get(still.start(filters=Filters(plan="vm"))).total == 1

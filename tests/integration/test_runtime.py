@@ -297,6 +297,38 @@ def test_lane_opens_for_the_whole_fleet_also_if_the_answer_cannot_be_recorded(wo
     assert [row.lane for row in world.database.all("SELECT lane FROM lane_breakers")] == [HERE.lane]
 
 
+class Failing(Outside):
+    """Its far side fails for one subject; what was said of it can be recorded in parts only."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: "done")
+        self.recorded = 0
+
+    def health(self, call: Any, answer: Any) -> Health:  # type: ignore[override]
+        return Health(False, "HTTP 500")
+
+    def record(self, tx: Connection, claim: Claim, answers: Any) -> Outcome:
+        self.recorded += 1
+        if self.recorded == 1:
+            raise RuntimeError("not all of them at once")
+        return super().record(tx, claim, answers)
+
+
+def test_answers_count_once_however_often_they_are_recorded(world: World) -> None:
+    messages = []  # three claims, whose answers come together
+    for _ in range(3):
+        world.enqueue(2)
+        messages += world.messages()
+    handler = Failing()
+    runtime = world.runtime(breaker={"failures": 10})
+    for message in messages:
+        runtime.handle(handler, "web", message)
+    wait_until(lambda: len(world.done()) == 6, "all are recorded")
+    runtime.close()
+    assert handler.recorded > 1
+    assert world.database.all("SELECT lane FROM lane_breakers") == []
+
+
 class OneDefect(Outside):
     """A defect in the call of one subject; keeps what its group holds when it is recorded."""
 

@@ -8,7 +8,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -276,13 +277,14 @@ class Runtime:
         answers = [(subject, call, run_now(handler.call(call))) for subject, call in calls]
         failpoint("worker.after_call")
         part = claim.subset(subject for subject, _ in calls)  # the others are finished
-        try:
-            self._record_claims(handler, [(part, answers)])
-        except LeaseLost as error:
-            log.warning("%s", error)
-        except Exception as error:
-            self._put_back(part, error)
-            _do_not_spin(error)
+        with self._observed(handler, [(part, answers)]) as spared:
+            try:
+                self._record_claims(handler, [(part, answers)], spared)
+            except LeaseLost as error:
+                log.warning("%s", error)
+            except Exception as error:
+                self._put_back(part, error)
+                _do_not_spin(error)
 
     def _record(self, handler: OutsideHandler[Any, Any], answered: Sequence[Answered]) -> None:
         """Write down what came back from the loop: at best in one transaction."""
@@ -296,7 +298,9 @@ class Runtime:
                 parts.append((claim, [(one.subject, one.call, one.answer) for one in ones]))
             else:
                 defects.append((claim, ones[0].error))
-        if not self._record_parts(handler, parts):
+        with self._observed(handler, parts) as spared:
+            is_recorded = self._record_parts(handler, parts, spared)
+        if not is_recorded:
             return  # the database is away: the leases run out
         for claim, error in defects:
             if not self._put_back(claim, error):
@@ -306,30 +310,35 @@ class Runtime:
         self,
         handler: OutsideHandler[Any, Any],
         parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
+        spared: Collection[uuid.UUID],
     ) -> bool:
         """Returns whether each is recorded or put back."""
         if not parts:
             return True
         try:
-            self._record_claims(handler, parts)
+            self._record_claims(handler, parts, spared)
             return True
         except Exception as error:
             if len(parts) == 1:
                 return self._give_up(parts[0][0], error)
         # What is wrong with one claim harms no other.
-        return all(self._record_parts(handler, [part]) for part in parts)
+        return all(self._record_parts(handler, [part], spared) for part in parts)
 
     def _record_claims(
         self,
         handler: OutsideHandler[Any, Any],
         parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
+        spared: Collection[uuid.UUID],
     ) -> None:
-        """Record answers to the calls of one or more claims, and finish those."""
+        """Record answers to the calls of one or more claims, and finish those.
+
+        Args:
+            spared: subjects that failed because their lane is open.
+        """
         first = parts[0][0]
         tasks = sorted((t for claim, _ in parts for t in claim.tasks), key=lambda t: t.subject)
         together = replace(first, tasks=tuple(tasks))
         by_subject = {answer[0]: answer for _, answers in parts for answer in answers}
-        verdicts, spared = self._observe(handler, parts)
 
         def record(tx: Connection, some: Claim) -> Outcome:
             outcome = handler.record(tx, some, [by_subject[subject] for subject in some.subjects])
@@ -343,21 +352,20 @@ class Runtime:
             failpoint("worker.after_finish")
             self._count(first, outcome)
 
-        try:
-            self._transactions.run(together, record, finish, done)
-        finally:  # what was answered was answered, whether or not it can be recorded
-            for verdict in verdicts:
-                self._breakers.act(verdict)
+        self._transactions.run(together, record, finish, done)
         if isinstance(handler, Witnessing):
             self._remember(handler, [answer[1] for _, answers in parts for answer in answers])
 
-    def _observe(
+    @contextmanager
+    def _observed(
         self,
         handler: OutsideHandler[Any, Any],
         parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
-    ) -> tuple[list[Verdict], set[uuid.UUID]]:
-        """What answers say of their lanes, and which subjects failed for an open one's sake."""
-        verdicts, spared = [], set()
+    ) -> Iterator[set[uuid.UUID]]:
+        """See what answers say of their lanes, once, and act on it after they are recorded; gives
+        the subjects that failed for an open lane's sake."""
+        verdicts: list[Verdict] = []
+        spared: set[uuid.UUID] = set()
         for claim, answers in parts:
             seen: list[tuple[uuid.UUID, Health]] = []
             for subject, call, answer in answers:
@@ -367,7 +375,11 @@ class Runtime:
             verdicts.append(verdict)
             if verdict.is_open:
                 spared |= {subject for subject, found in seen if not found.is_good}
-        return verdicts, spared
+        try:
+            yield spared
+        finally:  # what was answered was answered, whether or not it can be recorded
+            for verdict in verdicts:
+                self._breakers.act(verdict)
 
     def _remember(self, handler: Witnessing[Any], calls: Sequence[Any]) -> None:
         try:

@@ -68,5 +68,20 @@ def _show() -> None:
     """)
     op.execute("GRANT SELECT (confirmed, confirmed_until) ON services TO autorenew_api")
     op.execute("GRANT UPDATE (configuration) ON services TO autorenew_api")
+    # What was delivered is what was ordered, or was corrected before: nobody changes it behind it.
+    op.execute("""
+        CREATE FUNCTION refuse_configuration() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'the configuration of service %, which is %, does not change',
+                OLD.id, OLD.state USING ERRCODE = 'check_violation';
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER services_configuration BEFORE UPDATE OF configuration ON services
+        FOR EACH ROW WHEN (OLD.state <> 'delivering'
+            AND NEW.configuration IS DISTINCT FROM OLD.configuration)
+        EXECUTE FUNCTION refuse_configuration()
+    """)
+    op.execute("GRANT SELECT (order_id, plan) ON order_lines TO autorenew_api")
     op.execute("GRANT SELECT (net, tax) ON request_lines TO autorenew_api")
     op.execute("GRANT SELECT (state, currency) ON payment_requests TO autorenew_api")

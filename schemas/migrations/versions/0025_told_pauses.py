@@ -21,7 +21,8 @@ _UNTOLD = text("""
     LEFT JOIN (
         SELECT detail->>'lane' AS lane, count(*) FILTER (WHERE name = 'lane.paused')
             - count(*) FILTER (WHERE name = 'lane.resumed') AS told
-        FROM events WHERE name IN ('lane.paused', 'lane.resumed') GROUP BY 1
+        FROM events WHERE subject = ANY(:subjects) AND name IN ('lane.paused', 'lane.resumed')
+        GROUP BY 1
     ) AS e ON e.lane = p.lane
     WHERE p.nth <= p.standing - coalesce(e.told, 0)
     ORDER BY p.id
@@ -35,7 +36,9 @@ _TELL = text("""
 def upgrade() -> None:
     op.execute("GRANT SELECT (created_at) ON payment_methods TO autorenew_readonly")
     connection = op.get_bind()
-    for lane, by, because, number in connection.execute(_UNTOLD).all():
+    lanes = connection.execute(text("SELECT DISTINCT lane FROM lane_pauses")).scalars().all()
+    subjects = [derived_id("lane", lane) for lane in lanes]
+    for lane, by, because, number in connection.execute(_UNTOLD, {"subjects": subjects}).all():
         detail = {"lane": lane, "pause": number, "by": by, "because": because}
         subject = derived_id("lane", lane)
         connection.execute(_TELL, {"subject": subject, "detail": json.dumps(detail)})
