@@ -132,7 +132,7 @@ SAMPLES = {
     "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
-    "gather": 1,
+    "gather": 1, "until": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
     "driver": "x", "after_id": UUID(int=1),
