@@ -52,6 +52,7 @@ class Found(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
+    type: str
     content: str
     zone: str
 

@@ -1,5 +1,6 @@
 """The driver ``powerdns``: a service is a DNS zone. What it promises: docs/reference/drivers.md."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from schemas.books import BookUnavailable, ResourceEntry
@@ -14,6 +15,7 @@ from workers.provisioning.drivers.port import (
 from workers.provisioning.drivers.powerdns.api import (
     Conversation,
     Fault,
+    Found,
     Unprocessable,
     calls_of,
 )
@@ -33,6 +35,7 @@ from workers.provisioning.drivers.powerdns.steps import (
 )
 from workers.provisioning.drivers.powerdns.zone import (
     MARK,
+    Mark,
     MarkBroken,
     Record,
     RRset,
@@ -230,20 +233,36 @@ class PowerDnsDriver:
         found = await server.search(f"?{MARK[1:]}.*", most)
         if len(found) >= most:
             raise Fault(DriverState.UNKNOWN, "list_cut_off")
-        marks = {}
-        for record in found:
-            if record.name == f"{MARK}.{record.zone}":
-                try:
-                    marks[record.zone.removesuffix(".")] = read_mark(record.content.strip('"'))
-                except ValueError:
-                    raise Fault(DriverState.UNKNOWN, "mark_broken", record.zone) from None
-        entries = []
-        for name in sorted(zones.keys() - settings.not_sold - {settings.registry}):
-            mark, service_id = marks.get(name), service_of(zones[name])
-            if mark is not None:
-                entries.append(
-                    ResourceEntry(name, name, mark.service_id, mark.state, mark.paid_until)
-                )
-            else:
-                entries.append(ResourceEntry(name, name, service_id, ResourceState.ACTIVE))
-        return entries
+        return _entries(zones, found, settings)
+
+
+def _entries(
+    zones: Mapping[str, str], found: Iterable[Found], settings: PowerDnsSettings
+) -> list[ResourceEntry]:
+    """Zones by their mark, and by their account if there is none, or none that can be read:
+    customers may have records of its name, and one zone must not hide all others.
+
+    Args:
+        zones: zone -> its account.
+    """
+    lines: dict[str, list[str]] = {}
+    for record in found:
+        if record.type == "TXT" and record.name == f"{MARK}.{record.zone}":
+            lines.setdefault(record.zone.removesuffix("."), []).append(record.content.strip('"'))
+    entries = []
+    for name in sorted(zones.keys() - settings.not_sold - {settings.registry}):
+        mark = _mark(lines.get(name, []))
+        if mark is not None:
+            entry = ResourceEntry(name, name, mark.service_id, mark.state, mark.paid_until)
+        else:
+            entry = ResourceEntry(name, name, service_of(zones[name]), ResourceState.ACTIVE)
+        entries.append(entry)
+    return entries
+
+
+def _mark(lines: Sequence[str]) -> Mark | None:
+    try:
+        (line,) = lines
+        return read_mark(line)
+    except ValueError:
+        return None
