@@ -1,7 +1,5 @@
 """A zone that is not the service's is never touched, and what is no domain is refused."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from schemas.values import ResourceState
@@ -115,14 +113,14 @@ class TestCorrectedDomain:
     """A create was refused when its zone was already there; then its domain was corrected."""
 
     @pytest.fixture
-    def first(self, driver: Waiting, server: PowerDns) -> Iterator[Site]:
+    def first(self, driver: Waiting, server: PowerDns) -> Site:
         site = Site(driver, server)
         bad = [{"name": "www", "type": "CNAME", "content": "x.example."}] * 2
         bad[1] = {"name": "www", "type": "A", "content": "192.0.2.1"}
         with Waiting(driver_of(server, templates={"*": bad})) as other:
             assert site.on(other).does(CREATE, 1).reason == "unprocessable"
         assert site.domain in server.zones()
-        yield site
+        return site
 
     @staticmethod
     def corrected(first: Site, driver: Waiting, domain: str) -> Site:

@@ -1,6 +1,8 @@
 """The driver ``powerdns``: a service is a DNS zone. What it promises: docs/reference/drivers.md."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.books import BookUnavailable, ResourceEntry
@@ -15,7 +17,6 @@ from workers.provisioning.drivers.port import (
 from workers.provisioning.drivers.powerdns.api import (
     Conversation,
     Fault,
-    Found,
     Unprocessable,
     calls_of,
 )
@@ -77,7 +78,7 @@ class PowerDnsDriver:
 
     async def resources(self, after: str | None) -> list[ResourceEntry]:
         """See :class:`schemas.books.ResourceBook`. The server lists all zones or none, so they are
-        read with the first page; the others are of the same list."""
+        read with the first page; the others are of the same list, which goes with the last one."""
         if after is None or not self._listed:
             try:
                 self._listed = await self._list()
@@ -86,7 +87,11 @@ class PowerDnsDriver:
             except Unprocessable as error:
                 raise BookUnavailable(error.words) from None
             self._calls.count("resources", "done")
-        return [e for e in self._listed if after is None or e.cursor > after][:RESOURCES_PAGE]
+        at = 0 if after is None else bisect_right(self._listed, after, key=lambda e: e.cursor)
+        page = self._listed[at : at + RESOURCES_PAGE]
+        if not page:
+            self._listed = []
+        return page
 
     async def close(self) -> None:
         self._listed = []
@@ -226,32 +231,26 @@ class PowerDnsDriver:
 
     async def _list(self) -> list[ResourceEntry]:
         settings = self._settings
-        server = Conversation(self._calls, settings, "resources")
+        server = Conversation(self._calls, settings, "resources", seconds=settings.list_seconds)
         zones = await server.listed()
-        # One mark a zone, and room for those that come meanwhile. `?` is any character.
-        most = 2 * len(zones) + 1000
-        found = await server.search(f"?{MARK[1:]}.*", most)
-        if len(found) >= most:
-            raise Fault(DriverState.UNKNOWN, "list_cut_off")
-        return _entries(zones, found, settings)
+        # One mark a zone, and room for those that come meanwhile.
+        marks = await server.texts(MARK, 2 * len(zones) + 1000)
+        return await asyncio.to_thread(_entries, zones, marks, settings)
 
 
 def _entries(
-    zones: Mapping[str, str], found: Iterable[Found], settings: PowerDnsSettings
+    zones: Mapping[str, str], marks: Mapping[str, str | None], settings: PowerDnsSettings
 ) -> list[ResourceEntry]:
     """Zones by their mark, and by their account if there is none, or none that can be read:
     customers may have records of its name, and one zone must not hide all others.
 
     Args:
         zones: zone -> its account.
+        marks: zone -> what may be its mark; None: several may.
     """
-    lines: dict[str, list[str]] = {}
-    for record in found:
-        if record.type == "TXT" and record.name == f"{MARK}.{record.zone}":
-            lines.setdefault(record.zone.removesuffix("."), []).append(record.content.strip('"'))
     entries = []
     for name in sorted(zones.keys() - settings.not_sold - {settings.registry}):
-        mark = _mark(lines.get(name, []))
+        mark = _mark(marks.get(name))
         if mark is not None:
             entry = ResourceEntry(name, name, mark.service_id, mark.state, mark.paid_until)
         else:
@@ -260,9 +259,8 @@ def _entries(
     return entries
 
 
-def _mark(lines: Sequence[str]) -> Mark | None:
+def _mark(line: str | None) -> Mark | None:
     try:
-        (line,) = lines
-        return read_mark(line)
+        return None if line is None else read_mark(line)
     except ValueError:
         return None
