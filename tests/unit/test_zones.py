@@ -227,6 +227,14 @@ class TestSteps:
         assert isinstance(filled, Change)
         assert (filled.ends, filled.mark.version, filled.mark.generation) == (True, 0, 5)
 
+    def test_zone_that_is_filled_is_the_one_that_is_remembered(self) -> None:
+        assert step(CREATE, Seen(claim="first.example", zone=SHELL)) == Claim(DOMAIN)
+
+    def test_zone_of_a_domain_that_was_corrected_is_deleted_first(self) -> None:
+        old = replace(SHELL, name="first.example")
+        assert step(CREATE, Seen(claim=old.name, zone=old)) == DeleteZone(old.name)
+        assert step(CREATE, Seen(claim=old.name)) == Claim(DOMAIN)
+
     def test_termination_is_remembered_before_anything_is_deleted(self) -> None:
         assert step(TERMINATE, Seen(claim=DOMAIN, zone=MARKED)) == Bury(5)
         ending = step(TERMINATE, Seen(claim=DOMAIN, zone=MARKED, gone=5))

@@ -103,6 +103,45 @@ def test_zone_that_was_adopted_is_listed_as_its_service(
 
 
 @pytest.mark.parametrize(
+    ("kind", "contents"),
+    [
+        ("A", ["192.0.2.1"]),
+        ("TXT", ['"hello"']),
+        ("TXT", ['"service=x generation=soon version=1 state=active"']),
+        ("TXT", ['"service=x generation=1 version=1 state=active"', '"hello"']),
+    ],
+    ids=str,
+)
+def test_record_that_is_no_mark_hides_no_zone_from_the_list(
+    site: Site, driver: Waiting, server: PowerDns, kind: str, contents: list[str]
+) -> None:
+    site.does(CREATE, 1)
+    broken, foreign = Site(driver, server), a_domain()
+    broken.does(CREATE, 1)
+    server.make_zone(foreign)
+    for domain in (broken.domain, foreign):
+        server.put(domain, f"_autorenew.{domain}", "TXT")
+        server.put(domain, f"_autorenew.{domain}", kind, *contents)
+    listed = {entry.resource_id: entry for entry in whole(driver)}
+    for domain in (broken.domain, foreign):
+        server.api("DELETE", f"/zones/{domain}.")
+    assert listed[site.domain].paid_until == date(2026, 3, 2)
+    assert listed[broken.domain].service_id == str(broken.service.id)
+    assert listed[broken.domain].paid_until is None
+    assert listed[foreign].service_id is None
+
+
+def test_record_of_the_customer_beside_the_mark_hides_it_neither(
+    site: Site, driver: Waiting, server: PowerDns
+) -> None:
+    site.does(CREATE, 1)
+    server.put(site.domain, f"_autorenew.{site.domain}", "A", "192.0.2.1")
+    site.does(SUSPEND, 2)
+    (entry,) = [e for e in whole(driver) if e.resource_id == site.domain]
+    assert (entry.service_id, entry.state) == (str(site.service.id), SUSPENDED)
+
+
+@pytest.mark.parametrize(
     ("changes", "where"),
     [
         ({"nameservers": []}, "nameservers"),

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.values import ResourceState
-from tests.integration.powerdns.sites import Site, driver_of
+from tests.integration.powerdns.sites import Site, a_domain, driver_of
 from tests.support.powerdns import PowerDns
 from workers.conformance.drivers import Service
 from workers.conformance.waiting import Waiting
@@ -107,3 +107,71 @@ def test_template_that_the_server_refuses_says_why(site: Site, server: PowerDns)
     # Once the template is mended, it is created by trying again.
     assert site.does(CREATE, 1).state is DriverState.DONE
     assert site.ask() == ["192.0.2.10"]
+
+
+class TestCorrectedDomain:
+    """A create was refused when its zone was already there; then its domain was corrected."""
+
+    @pytest.fixture
+    def first(self, driver: Waiting, server: PowerDns) -> Site:
+        site = Site(driver, server)
+        bad = [{"name": "www", "type": "CNAME", "content": "x.example."}] * 2
+        bad[1] = {"name": "www", "type": "A", "content": "192.0.2.1"}
+        with Waiting(driver_of(server, templates={"*": bad})) as other:
+            assert site.on(other).does(CREATE, 1).reason == "unprocessable"
+        assert site.domain in server.zones()
+        return site
+
+    @staticmethod
+    def corrected(first: Site, driver: Waiting, domain: str) -> Site:
+        """The same service, with another domain."""
+        site = Site(driver, first.server, domain)
+        site.service.id = first.service.id
+        return site
+
+    def test_free_one_is_delivered_and_the_first_is_free_again(
+        self, first: Site, driver: Waiting, server: PowerDns
+    ) -> None:
+        site = self.corrected(first, driver, a_domain())
+        answer = site.does(CREATE, 1)
+        assert answer.state is DriverState.DONE
+        assert answer.resource is not None
+        assert answer.resource.resource_id == site.domain
+        assert site.ask() == ["192.0.2.10"]
+        assert first.domain not in server.zones()
+        assert Site(driver, server, first.domain).does(CREATE, 1).state is DriverState.DONE
+        assert site.does(TERMINATE, 2).state is DriverState.DONE
+        assert site.domain not in server.zones()
+        assert first.ask() == ["192.0.2.10"]
+
+    @pytest.mark.parametrize("below", ["", "www."])
+    def test_one_of_somebody_else_is_refused_and_left_as_it_is(
+        self, first: Site, driver: Waiting, server: PowerDns, below: str
+    ) -> None:
+        domain = a_domain()
+        server.make_zone(domain, (domain, "A", "198.51.100.1"))
+        before = server.api("GET", f"/zones/{domain}.")
+        answer = self.corrected(first, driver, below + domain).does(CREATE, 1)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "zone_taken")
+        assert server.api("GET", f"/zones/{domain}.") == before
+        # Nothing keeps the service from its first domain.
+        assert first.does(CREATE, 1).state is DriverState.DONE
+        assert first.ask() == ["192.0.2.10"]
+
+    def test_one_of_another_service_is_refused_and_left_as_it_is(
+        self, first: Site, driver: Waiting, server: PowerDns
+    ) -> None:
+        other = Site(driver, server)
+        other.does(CREATE, 1)
+        before = server.api("GET", f"/zones/{other.domain}.")
+        answer = self.corrected(first, driver, other.domain).does(CREATE, 1)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "zone_taken")
+        assert server.api("GET", f"/zones/{other.domain}.") == before
+
+    def test_first_one_is_not_deleted_if_somebody_has_put_records_into_it(
+        self, first: Site, driver: Waiting, server: PowerDns
+    ) -> None:
+        server.put(first.domain, f"www.{first.domain}", "A", "198.51.100.1")
+        answer = self.corrected(first, driver, a_domain()).does(CREATE, 1)
+        assert (answer.state, answer.reason) == (DriverState.REFUSED, "mark_broken")
+        assert first.ask(name="www") == ["198.51.100.1"]

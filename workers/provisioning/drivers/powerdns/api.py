@@ -3,13 +3,16 @@
 Faults are raised as :class:`Fault` with the driver's answer in it.
 """
 
+import asyncio
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers.outside.http import Answer, HttpCalls, InDoubt, NotSent, Text
 from workers.provisioning.drivers.port import DriverAnswer, DriverState
@@ -20,8 +23,11 @@ from workers.provisioning.drivers.powerdns.zone import RRset, ZoneDocument
 MOST_BYTES = 500_000_000
 # A server may be set to take less than the usual 2 MB, but hardly less than this.
 LARGE_BYTES = 500_000
+# What is longer is read beside the event loop, which other calls need meanwhile.
+READ_AT_ONCE_BYTES = 100_000
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class Fault(Exception):
@@ -46,21 +52,22 @@ class Unprocessable(Exception):
         self.words = words
 
 
-class Found(BaseModel):
-    """A record that a search has found."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: str
-    content: str
-    zone: str
-
-
 class _Listed(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
     account: str = ""
+
+
+class _Found(BaseModel):
+    """A record that a search has found."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    type: str
+    content: str
+    zone: str
 
 
 class _Error(BaseModel):
@@ -69,8 +76,9 @@ class _Error(BaseModel):
     error: Text
 
 
-_LISTED = TypeAdapter(list[_Listed])
-_FOUND = TypeAdapter(list[Found])
+_BEGINS = re.compile(r"\s*\[\s*")
+_GOES_ON = re.compile(r"\s*(?:,\s*|(\])\s*\Z)")
+_IS_EMPTY = re.compile(r"\s*\[\s*\]\s*\Z")
 
 
 def calls_of(name: str, settings: PowerDnsSettings) -> HttpCalls:
@@ -88,13 +96,21 @@ class Conversation:
 
     Args:
         operation: its name in the metrics.
+        seconds: the deadline, if it is not that of the settings.
     """
 
-    def __init__(self, calls: HttpCalls, settings: PowerDnsSettings, operation: str) -> None:
+    def __init__(
+        self,
+        calls: HttpCalls,
+        settings: PowerDnsSettings,
+        operation: str,
+        *,
+        seconds: float | None = None,
+    ) -> None:
         self._calls = calls
         self._operation = operation
         self._base = f"/servers/{settings.server}"
-        self._end = time.monotonic() + settings.seconds
+        self._end = time.monotonic() + (settings.seconds if seconds is None else seconds)
         self._has_changed = False
 
     async def zone(self, name: str, *, only: str | None = None) -> ZoneDocument | None:
@@ -123,13 +139,18 @@ class Conversation:
         answer = await self._call("GET", f"/zones?dnssec=false{which}")
         if answer.status == 404:
             raise Fault(DriverState.PERMANENT, "no_such_server", "the URL has no zones (HTTP 404)")
-        zones = self._read(answer, _LISTED.validate_json)
-        return {zone.name.removesuffix("."): zone.account for zone in zones}
+        return await self._read_list(answer, _accounts)
 
-    async def search(self, name: str, most: int) -> list[Found]:
-        """Records of all zones by a pattern of their name: at most so many."""
-        path = f"/search-data?object_type=record&max={most}&q={quote(name)}"
-        return self._read(await self._call("GET", path), _FOUND.validate_json)
+    async def texts(self, label: str, most: int) -> dict[str, str | None]:
+        """Zone -> what its TXT record of this name says; None: there are several.
+
+        Args:
+            most: so many records of all zones may begin with this label, whatever their type.
+        """
+        # `?` is any character; a `_` would be, too.
+        path = f"/search-data?object_type=record&max={most}&q={quote(f'?{label[1:]}.*')}"
+        answer = await self._call("GET", path)
+        return await self._read_list(answer, partial(_texts, label, most))
 
     async def create(
         self, name: str, *, kind: str, account: str, rrsets: list[RRset], **facts: Any
@@ -196,6 +217,11 @@ class Conversation:
         """What a call that was not made leaves: nothing done, or a part of it."""
         return DriverState.UNKNOWN if self._has_changed else DriverState.UNAVAILABLE
 
+    async def _read_list(self, answer: Answer, read: Callable[[bytes], T]) -> T:
+        if len(answer.body) < READ_AT_ONCE_BYTES:
+            return self._read(answer, read)
+        return await asyncio.to_thread(self._read, answer, read)
+
     @staticmethod
     def _read(answer: Answer, read: Callable[[bytes], T]) -> T:
         try:
@@ -204,6 +230,47 @@ class Conversation:
             wrong = sorted({str(part["loc"][-1]) for part in error.errors() if part["loc"]})
             words = f"not understood: {', '.join(wrong) or 'no JSON'}"
             raise Fault(DriverState.UNKNOWN, "not_understood", words) from None
+        except (ValueError, RecursionError):
+            words = "not understood: no JSON list"
+            raise Fault(DriverState.UNKNOWN, "not_understood", words) from None
+
+
+def _accounts(body: bytes) -> dict[str, str]:
+    return {zone.name.removesuffix("."): zone.account for zone in _elements(body, _Listed)}
+
+
+def _texts(label: str, most: int, body: bytes) -> dict[str, str | None]:
+    # Of a million records no objects are kept: the collector of garbage would stop everything.
+    count, texts = 0, dict[str, str | None]()
+    for record in _elements(body, _Found):
+        count += 1
+        if record.type == "TXT" and record.name == f"{label}.{record.zone}":
+            zone = record.zone.removesuffix(".")
+            texts[zone] = None if zone in texts else record.content.strip('"')
+    if count >= most:
+        raise Fault(DriverState.UNKNOWN, "list_cut_off")
+    return texts
+
+
+def _elements(body: bytes, model: type[M]) -> Iterator[M]:
+    """The elements of a JSON list, one by one. A parser that takes the whole list in one call holds
+    the interpreter's lock until its end, and a thread of its own would not help.
+
+    Raises:
+        ValueError: it is none, or an element is not of the model.
+    """
+    text = body.decode()
+    if _IS_EMPTY.match(text):
+        return
+    if (part := _BEGINS.match(text)) is None:
+        raise ValueError("no list")
+    decode, has_ended = json.JSONDecoder().raw_decode, False
+    while not has_ended:
+        element, at = decode(text, part.end())
+        yield model.model_validate(element)
+        if (part := _GOES_ON.match(text, at)) is None:
+            raise ValueError("the list does not go on")
+        has_ended = part[1] is not None
 
 
 def _words(answer: Answer) -> str | None:

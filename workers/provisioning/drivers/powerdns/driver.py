@@ -1,5 +1,8 @@
 """The driver ``powerdns``: a service is a DNS zone. What it promises: docs/reference/drivers.md."""
 
+import asyncio
+from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.books import BookUnavailable, ResourceEntry
@@ -33,6 +36,7 @@ from workers.provisioning.drivers.powerdns.steps import (
 )
 from workers.provisioning.drivers.powerdns.zone import (
     MARK,
+    Mark,
     MarkBroken,
     Record,
     RRset,
@@ -74,7 +78,7 @@ class PowerDnsDriver:
 
     async def resources(self, after: str | None) -> list[ResourceEntry]:
         """See :class:`schemas.books.ResourceBook`. The server lists all zones or none, so they are
-        read with the first page; the others are of the same list."""
+        read with the first page; the others are of the same list, which goes with the last one."""
         if after is None or not self._listed:
             try:
                 self._listed = await self._list()
@@ -83,7 +87,11 @@ class PowerDnsDriver:
             except Unprocessable as error:
                 raise BookUnavailable(error.words) from None
             self._calls.count("resources", "done")
-        return [e for e in self._listed if after is None or e.cursor > after][:RESOURCES_PAGE]
+        at = 0 if after is None else bisect_right(self._listed, after, key=lambda e: e.cursor)
+        page = self._listed[at : at + RESOURCES_PAGE]
+        if not page:
+            self._listed = []
+        return page
 
     async def close(self) -> None:
         self._listed = []
@@ -223,27 +231,36 @@ class PowerDnsDriver:
 
     async def _list(self) -> list[ResourceEntry]:
         settings = self._settings
-        server = Conversation(self._calls, settings, "resources")
+        server = Conversation(self._calls, settings, "resources", seconds=settings.list_seconds)
         zones = await server.listed()
-        # One mark a zone, and room for those that come meanwhile. `?` is any character.
-        most = 2 * len(zones) + 1000
-        found = await server.search(f"?{MARK[1:]}.*", most)
-        if len(found) >= most:
-            raise Fault(DriverState.UNKNOWN, "list_cut_off")
-        marks = {}
-        for record in found:
-            if record.name == f"{MARK}.{record.zone}":
-                try:
-                    marks[record.zone.removesuffix(".")] = read_mark(record.content.strip('"'))
-                except ValueError:
-                    raise Fault(DriverState.UNKNOWN, "mark_broken", record.zone) from None
-        entries = []
-        for name in sorted(zones.keys() - settings.not_sold - {settings.registry}):
-            mark, service_id = marks.get(name), service_of(zones[name])
-            if mark is not None:
-                entries.append(
-                    ResourceEntry(name, name, mark.service_id, mark.state, mark.paid_until)
-                )
-            else:
-                entries.append(ResourceEntry(name, name, service_id, ResourceState.ACTIVE))
-        return entries
+        # One mark a zone, and room for those that come meanwhile.
+        marks = await server.texts(MARK, 2 * len(zones) + 1000)
+        return await asyncio.to_thread(_entries, zones, marks, settings)
+
+
+def _entries(
+    zones: Mapping[str, str], marks: Mapping[str, str | None], settings: PowerDnsSettings
+) -> list[ResourceEntry]:
+    """Zones by their mark, and by their account if there is none, or none that can be read:
+    customers may have records of its name, and one zone must not hide all others.
+
+    Args:
+        zones: zone -> its account.
+        marks: zone -> what may be its mark; None: several may.
+    """
+    entries = []
+    for name in sorted(zones.keys() - settings.not_sold - {settings.registry}):
+        mark = _mark(marks.get(name))
+        if mark is not None:
+            entry = ResourceEntry(name, name, mark.service_id, mark.state, mark.paid_until)
+        else:
+            entry = ResourceEntry(name, name, service_of(zones[name]), ResourceState.ACTIVE)
+        entries.append(entry)
+    return entries
+
+
+def _mark(line: str | None) -> Mark | None:
+    try:
+        return None if line is None else read_mark(line)
+    except ValueError:
+        return None

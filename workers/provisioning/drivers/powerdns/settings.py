@@ -102,6 +102,7 @@ class PowerDnsSettings(HttpSettings):
         parking: what a suspended zone has instead of its own records.
         registry: the zone of the driver's own, in which it remembers services.
         not_sold: zones that are no customers', and not listed for the audit.
+        list_seconds: deadline of the list of all zones, both its requests.
     """
 
     token: SecretStr
@@ -116,6 +117,7 @@ class PowerDnsSettings(HttpSettings):
     parking: tuple[ParkingRecord, ...] = ()
     registry: HostName = "autorenew.invalid"
     not_sold: frozenset[HostName] = frozenset()
+    list_seconds: Annotated[float, Field(gt=0, le=300)] = 60.0
 
     @field_validator("nameservers", mode="after")
     @classmethod

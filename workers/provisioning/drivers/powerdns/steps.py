@@ -183,13 +183,21 @@ def _create(operation: Operation, seen: Seen, settings: PowerDnsSettings) -> Ste
         return _refused("no_template", f"the driver has no template for {operation.plan}")
     if seen.above is not None:
         return _refused("zone_taken", f"it would lie in {seen.above}")
-    if seen.zone is None:
-        return CreateZone(domain) if seen.claim == domain else Claim(domain)
-    if seen.zone.service_id != service_id:
+    if seen.zone is not None and seen.zone.service_id != service_id:
         return _refused("zone_taken", "there is a zone of this name")
+    if seen.zone is not None and seen.zone.name != domain:
+        # Left by a create that was refused, before its domain was corrected. Only without it are
+        # the owner of the other name, and of what is above that, looked at.
+        if any(seen.zone.theirs()):
+            return _refused("mark_broken", f"{seen.zone.name} has records, and no mark")
+        return DeleteZone(seen.zone.name)
+    if seen.claim != domain:
+        return Claim(domain)
+    if seen.zone is None:
+        return CreateZone(domain)
     mark = Mark(service_id).after(operation)
-    served = records.filled(template, domain, service_id)
-    return Change(domain, mark, [replaced(rrset) for rrset in served], ends=True)
+    served = records.filled(template, seen.zone.name, service_id)
+    return Change(seen.zone.name, mark, [replaced(rrset) for rrset in served], ends=True)
 
 
 def _change(
