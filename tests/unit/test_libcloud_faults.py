@@ -120,17 +120,43 @@ def test_list_that_cannot_be_read_is_no_empty_list(ec2: Ec2) -> None:
         driver.resources(None)
 
 
-def test_look_that_fails_after_a_creation_leaves_it_unknown(ec2: Ec2) -> None:
-    busy = error(503, "RequestLimitExceeded")
-
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (503, "RequestLimitExceeded"),
+        (400, "InvalidParameterValue"),
+        (403, "UnauthorizedOperation"),
+        (403, "Odd"),
+        (409, "Odd"),
+        (401, "AuthFailure"),
+        (500, "InsufficientInstanceCapacity"),
+        (500, "InternalError"),
+    ],
+)
+def test_look_that_fails_after_a_creation_leaves_it_unknown(
+    ec2: Ec2, status: int, code: str
+) -> None:
     def only_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
-        return busy if "RunInstances" in ec2.actions() else real()
+        return error(status, code) if "RunInstances" in ec2.actions() else real()
 
     with Waiting(driver_of(ec2.url)) as driver:
         service = Service(driver)
         with ec2.fault("DescribeInstances", only_before):
-            assert service.does(CREATE, 1).state is UNKNOWN
+            said = service.does(CREATE, 1)
+        assert (said.state, said.reason) == (UNKNOWN, code)
         assert service.state is ResourceState.ACTIVE
+
+
+def test_machine_that_is_not_shown_yet_after_a_creation_is_in_progress(ec2: Ec2) -> None:
+    def only_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
+        not_yet = error(400, "InvalidInstanceID.NotFound")
+        return not_yet if "RunInstances" in ec2.actions() else real()
+
+    with Waiting(driver_of(ec2.url)) as driver:
+        with ec2.fault("DescribeInstances", only_before):
+            # Sent once, not asked about again.
+            said = driver.perform(Service(driver).operation(CREATE, 1))
+        assert said.state is IN_PROGRESS
 
 
 def test_machine_between_two_states_is_in_progress(ec2: Ec2) -> None:

@@ -57,7 +57,8 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
     perhaps_done = DriverState.UNKNOWN if call.touched else DriverState.UNAVAILABLE
     match error:
         case OptionRefused():
-            return DriverAnswer(DriverState.REFUSED, reason=scrubber.clean(str(error)))
+            state = DriverState.UNKNOWN if call.touched else DriverState.REFUSED
+            return DriverAnswer(state, reason=scrubber.clean(str(error)))
         case NotSent() | InDoubt():
             return DriverAnswer(perhaps_done, reason=error.code, words=error.words)
         case NotUnderstood():
@@ -71,12 +72,17 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
         # Turned away: it was not done. A look turned away says nothing of what came before it.
         state = DriverState.UNAVAILABLE if call.acted else perhaps_done
         return DriverAnswer(state, reason=code, words=said, retry_after=wait)
+    if bare in _NOT_YET:
+        return DriverAnswer(DriverState.IN_PROGRESS, reason=code, words=said)
+    if call.touched and not call.acted:
+        # It was changed, and the look after that failed: that is no answer to the change.
+        is_told = call.status is not None and call.status >= 400
+        code = code if is_told else "not_understood"
+        return DriverAnswer(DriverState.UNKNOWN, reason=code, words=said)
     if bare in _NO_ENTRY or call.status == 401:
         return DriverAnswer(DriverState.PERMANENT, reason=code, words=said)
     if bare in _SOLD_OUT:
         return DriverAnswer(DriverState.REFUSED, reason=code, words=said)
-    if bare in _NOT_YET:
-        return DriverAnswer(DriverState.IN_PROGRESS, reason=code, words=said)
     if call.status is None:
         if call.touched:
             return DriverAnswer(DriverState.UNKNOWN, reason="not_understood", words=said)
