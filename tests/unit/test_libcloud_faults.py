@@ -16,6 +16,8 @@ from tests.support.far_side import FarSide
 from tests.unit.test_libcloud import driver_of
 from workers.conformance.drivers import Service
 from workers.conformance.waiting import Waiting
+from workers.provisioning.drivers.libcloud.call import Call
+from workers.provisioning.drivers.libcloud.faults import NotUnderstood, Scrubber, answer_of
 from workers.provisioning.drivers.port import DriverAnswer, DriverState, OperationKind
 
 CREATE, SUSPEND, RESUME, EXTEND, TERMINATE = OperationKind
@@ -262,6 +264,25 @@ class TestSecrets:
         seen = f"{said} {caplog.text} {driver._settings!r} {vars(driver)}"
         assert SECRET not in seen
         assert KEY not in seen
+
+    @pytest.mark.parametrize("said", [SECRET, SECRET[:9] + "\u200b" + SECRET[9:]])
+    def test_words_that_were_not_understood_show_no_secret_and_are_short(self, said: str) -> None:
+        call = Call(1)
+        answer = answer_of(NotUnderstood(f"\x00{said}{'x' * 5000}"), call, Scrubber([SECRET]))
+        assert (answer.state, answer.reason) == (UNAVAILABLE, "not_understood")
+        assert answer.words == "***" + "x" * 497
+
+    def test_secret_of_several_lines_is_not_shown_in_one(self) -> None:
+        lines = "-----BEGIN-----\nMIIE0123456789\n-----END-----\n"
+        scrubber = Scrubber([lines])
+        assert scrubber.clean(f"key {lines} is wrong") == "key *** is wrong"
+        assert scrubber.clean("key " + lines.replace("\n", "")) == "key ***"
+
+    def test_code_is_at_most_a_hundred_characters(self) -> None:
+        call = Call(1)
+        call.status = 400
+        answer = answer_of(Exception(f"{'C' * 300}: no"), call, Scrubber([]))
+        assert (answer.state, answer.reason, answer.words) == (REFUSED, "C" * 100, "no")
 
     def test_credential_is_not_in_the_urls_of_ec2(self, ec2: Ec2) -> None:
         with Waiting(driver_of(ec2.url)) as driver:
