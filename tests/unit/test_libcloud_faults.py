@@ -149,6 +149,33 @@ def test_look_that_fails_after_a_creation_leaves_it_unknown(
         assert service.state is ResourceState.ACTIVE
 
 
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "UnauthorizedOperation"), (400, "Odd"), (503, "Throttling")]
+)
+def test_creation_whose_second_machine_cannot_be_deleted_is_unknown(
+    ec2: Ec2, status: int, code: str
+) -> None:
+    # Given a machine that another worker's creation does not see in time
+    shown: list[Answer] = []
+
+    def none_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
+        if not shown:
+            shown.append(real())
+        return shown[0] if ec2.actions().count("RunInstances") < 2 else real()
+
+    with Waiting(driver_of(ec2.url)) as driver, Waiting(driver_of(ec2.url)) as other:
+        service = Service(driver)
+        with ec2.fault("DescribeInstances", none_before):
+            other.ask(service.operation(CREATE, 1))
+            driver.perform(service.operation(CREATE, 1))
+            # When both are there, and the provider refuses to delete one
+            with ec2.fault("TerminateInstances", says(error(status, code))):
+                said = other.perform(service.operation(CREATE, 2))
+        # Then that is no answer to the creation.
+        assert "TerminateInstances" in ec2.actions()
+        assert (said.state, said.reason) == (UNKNOWN, code)
+
+
 def test_machine_that_is_not_shown_yet_after_a_creation_is_in_progress(ec2: Ec2) -> None:
     def only_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
         not_yet = error(400, "InvalidInstanceID.NotFound")

@@ -59,6 +59,8 @@ class Scrubber:
 
 def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
     """What an error during a call means."""
+    # Whether it is about the change that was asked for, and not about what came after it.
+    is_of_change = call.acted and not call.made
     perhaps_done = DriverState.UNKNOWN if call.touched else DriverState.UNAVAILABLE
     match error:
         case OptionRefused():
@@ -78,12 +80,11 @@ def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
     if bare in _BUSY or call.status in (429, 503):
         wait = call.retry_after or BUSY_SECONDS
         # Turned away: it was not done. A look turned away says nothing of what came before it.
-        state = DriverState.UNAVAILABLE if call.acted else perhaps_done
+        state = DriverState.UNAVAILABLE if is_of_change else perhaps_done
         return DriverAnswer(state, reason=code, words=said, retry_after=wait)
     if bare in _NOT_YET:
         return DriverAnswer(DriverState.IN_PROGRESS, reason=code, words=said)
-    if call.touched and not call.acted:
-        # It was changed, and the look after that failed: that is no answer to the change.
+    if call.touched and not is_of_change:
         is_told = call.status is not None and call.status >= 400
         code = code if is_told else "not_understood"
         return DriverAnswer(DriverState.UNKNOWN, reason=code, words=said)

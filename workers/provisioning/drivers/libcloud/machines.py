@@ -17,7 +17,7 @@ from schemas.books import ResourceEntry
 from schemas.values import ResourceState
 from workers.outside.texts import cleaned
 from workers.provisioning.drivers.details import told
-from workers.provisioning.drivers.libcloud.call import acting, is_refused
+from workers.provisioning.drivers.libcloud.call import acting, is_refused, made
 from workers.provisioning.drivers.libcloud.families import (
     BODY,
     GENERATION,
@@ -200,6 +200,7 @@ class Machines:
                 operation.key,
                 self._facts(operation, body),
             )
+        made()
         found = self._look(client, operation)
         if found.node is None:  # not shown yet
             return DriverAnswer(IN_PROGRESS, reason="creating")
