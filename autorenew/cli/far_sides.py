@@ -44,7 +44,8 @@ def change(kind: str, name: str, url: str, port_kind: str) -> None:
     """Say that the gateway or driver NAME is at URL from now on, as the database's owner.
 
     Stop the workers that call it first, and start them with the new URL. A kind that is known by
-    provider and region is told them instead, as 'ec2 eu-west-3'.
+    provider and region is told them instead, as 'ec2 eu-west-3', or as
+    'openstack cloud.example:5000/v3 shop'.
     """
     if port_kind == "http" or "://" in url:
         try:

@@ -3,6 +3,7 @@
 import random
 import threading
 import uuid
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.conftest import Database
 from tests.support.given import line, order, wait_until
 from tests.support.operators import give_up
 from workers.billing.charges.numbering import take_numbers
+from workers.billing.gateways.http import HttpGateway
+from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState, Refund
 
 
 def run(fleet: Any, database: Database, *documents: Any) -> None:
@@ -328,3 +331,25 @@ def test_a_second_successful_charge_of_a_request_is_refused_by_the_database(
 
     with pytest.raises(IntegrityError), database.owner.begin() as tx:
         tx.execute(twice, {"key": uuid.uuid4()})
+
+
+def test_answers_of_a_gateway_of_another_package_are_written_down_within_bounds(
+    embedded: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, busy = HttpGateway.perform, iter([True])
+
+    async def perform(self: HttpGateway, operation: Charge | Refund) -> GatewayAnswer:
+        said = "\x00\x1b[31m" + "x" * 5000
+        if next(busy, False):
+            return GatewayAnswer(GatewayState.DECLINED, reason=said, words=said)
+        answer = await real(self, operation)
+        return replace(answer, reference=f"{answer.reference}\x00")
+
+    monkeypatch.setattr(HttpGateway, "perform", perform)
+    database.place(order("k-1", line("vm")))
+    embedded().wait_until_idle(30)
+
+    declined, paid = database.all("SELECT state, reason, reference FROM charges ORDER BY attempt")
+    assert (declined.state, declined.reason) == ("declined", "[31m" + "x" * 96)
+    assert paid.state == "succeeded"
+    assert paid.reference.isprintable()

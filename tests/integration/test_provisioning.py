@@ -1,6 +1,7 @@
 """Services are converged: the desired state is compared with the confirmed one."""
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from tests.integration.test_billing import assert_clean, run
 from tests.support.far_side import FarSide, answers
 from tests.support.given import line, order, wait_until
 from tests.support.operators import give_up
+from workers.provisioning.drivers.http import HttpDriver
+from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation
 
 
 def want(database: Database, state: str) -> None:
@@ -241,3 +244,37 @@ def test_creation_that_takes_long_is_called_off_when_nobody_wants_it_any_more(
     assert database.value("SELECT state FROM services") == "cancelled"
     assert live(fleet) == []
     assert_clean(fleet, database)
+
+
+def test_answers_of_a_driver_of_another_package_are_written_down_within_bounds(
+    embedded: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a driver that says too much: first that it is busy, then what it has built
+    real, busy = HttpDriver.perform, iter([True])
+
+    async def perform(self: HttpDriver, operation: Operation) -> DriverAnswer:
+        if next(busy, False):
+            nul = "\x00\x1b[31m" + "x" * 5000
+            return DriverAnswer(DriverState.UNAVAILABLE, reason=nul, words=nul)
+        answer = await real(self, operation)
+        assert answer.resource is not None
+        details = {"address": "192.0.2.7\x00", "root_pw": "hunter2", "long": "x" * 5000}
+        details |= {f"n{number}": "x" for number in range(20)}
+        named = f"{answer.resource.resource_id}\x00"
+        resource = replace(answer.resource, resource_id=named, details=details)
+        return replace(answer, resource=resource)
+
+    monkeypatch.setattr(HttpDriver, "perform", perform)
+    # When a service is built
+    run(embedded(), database, order("k-1", line("vm")))
+    # Then what can be kept is kept.
+    (service,) = database.all("SELECT state, details, resource_id FROM services")
+    assert service.state == "active"
+    assert "\x00" not in service.resource_id
+    assert service.details["address"] == "192.0.2.7"
+    assert len(service.details["long"]) == 200
+    assert len(service.details) == 10
+    assert "root_pw" not in service.details
+    (detail,) = database.all("SELECT detail FROM events WHERE name = 'operation.unavailable'")
+    assert detail[0]["reason"] == "[31m" + "x" * 96
+    assert detail[0]["words"] == "[31m" + "x" * 496

@@ -1,5 +1,6 @@
 """A process starts only with the database, the role and the far sides that it belongs with."""
 
+import shlex
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ def cli(database: Database, postgres: PrivatePostgres, monkeypatch: pytest.Monke
         return CliRunner().invoke(main, words)
 
     return run
+
+
+def advised(refused: ConfigurationError) -> str:
+    """The command of a message, without the name of the program."""
+    return str(refused).partition("`autorenew ")[2].removesuffix("`")
 
 
 @pytest.mark.parametrize("role", PROCESSES)
@@ -141,12 +147,50 @@ class TestFarSides:
             check_far_sides(database.engine("provisioning"), settings, ["provisioning"])
 
         at("eu-west-1")
-        with pytest.raises(ConfigurationError, match="is libcloud ec2 eu-west-1"):
+        with pytest.raises(ConfigurationError, match="is libcloud ec2 eu-west-1") as refused:
             at("eu-west-3")
-        change = ("far-side", "change", "driver", "vm", "ec2 eu-west-3", "--port-kind", "libcloud")
-        result = CliRunner().invoke(main, change, env={"AUTORENEW_DATABASE_URL": database.url})
+        # The command that is advised is the one that helps.
+        change = advised(refused.value)
+        assert change == "far-side change driver vm 'ec2 eu-west-3' --port-kind libcloud"
+        result = CliRunner().invoke(
+            main, shlex.split(change), env={"AUTORENEW_DATABASE_URL": database.url}
+        )
         assert result.output == "driver vm is libcloud ec2 eu-west-3\n"
         at("eu-west-3")
+
+    def test_clouds_of_one_provider_are_told_apart(self, database: Database) -> None:
+        def at(host: str, tenant: str = "shop") -> None:
+            url = f"https://user:hunter2@{host}:5000/v3/?token=hunter2"
+            options = {"ex_force_auth_url": url, "ex_tenant_name": tenant}
+            driver = {"kind": "libcloud", "provider": "openstack", "options": options}
+            settings = load_settings(drivers={"vm": driver})
+            check_far_sides(database.engine("provisioning"), settings, ["provisioning"])
+
+        at("One.example")
+        at("one.example")
+        assert database.all("SELECT identity FROM far_sides") == [
+            ("libcloud openstack one.example:5000/v3 shop",)
+        ]
+        with pytest.raises(ConfigurationError, match=r"one\.example:5000/v3 other"):
+            at("one.example", "other")
+        with pytest.raises(ConfigurationError, match=r"two\.example") as refused:
+            at("two.example")
+        assert "hunter2" not in str(refused.value)
+        change = shlex.split(advised(refused.value))
+        result = CliRunner().invoke(main, change, env={"AUTORENEW_DATABASE_URL": database.url})
+        assert result.output == "driver vm is libcloud openstack two.example:5000/v3 shop\n"
+        at("two.example")
+
+    def test_with_a_url_of_another_kind_are_moved_with_that_kind(self, database: Database) -> None:
+        def at(url: str) -> None:
+            settings = load_settings(drivers={"dns": {"kind": "powerdns", "url": url}})
+            check_far_sides(database.engine("provisioning"), settings, ["provisioning"])
+
+        at("https://one.example/api")
+        with pytest.raises(ConfigurationError) as refused:
+            at("https://two.example/api")
+        change = advised(refused.value)
+        assert change == "far-side change driver dns URL --port-kind powerdns"
 
     def test_that_are_unknown_are_not_changed(self, database: Database) -> None:
         for words, said in (

@@ -207,6 +207,17 @@ class Mistaken(Recording):
         return DriverAnswer(DriverState.DONE, self._shows)
 
 
+class Rude(Recording):
+    """Of another package: says more than can be kept."""
+
+    async def perform(self, operation: Operation) -> DriverAnswer:
+        reason, words = "\x00\x1b[31m" + "x" * 200, "y\x00" * 5000
+        return DriverAnswer(DriverState.REFUSED, reason=reason, words=words)
+
+    async def ask(self, operation: Operation) -> DriverAnswer:
+        return await self.perform(operation)
+
+
 class TestCall:
     @pytest.fixture
     def driver(self) -> Recording:
@@ -299,6 +310,15 @@ class TestCall:
         create = call(operation(OperationKind.CREATE), desired=ACTIVE, ask_first=False)
         answer = run_now(handler.call(create))
         assert (answer.state, answer.reason) == (DriverState.UNKNOWN, "generation_out_of_bounds")
+
+    @pytest.mark.parametrize("asked_first", [False, True])
+    def test_code_and_words_of_any_driver_are_printable_and_short(self, asked_first: bool) -> None:
+        handler = self.handler(Rude())
+        create = call(operation(OperationKind.CREATE), desired=ACTIVE, ask_first=asked_first)
+        answer = run_now(handler.call(create))
+        assert answer.state is DriverState.REFUSED
+        assert answer.reason == "[31m" + "x" * 96
+        assert answer.words == "y" * 500
 
 
 STALE = DriverAnswer(DriverState.STALE, reason="stale_generation")

@@ -36,15 +36,46 @@ def test_texts_are_cleaned_and_cut() -> None:
     [
         "password", "root_password", "Pass", "PASSWD", "admin-pwd", "secret", "auth_token",
         "api_key", "API key", "access-key", "private_key", "credentials", "passphrase",
+        "root_pw", "rootpw", "pw", "PW1", "rootPwHash", "key", "ssh_key", "host_key", "sshKey",
+        "license_key", "apikey", "psk", "wpa2psk", "wifi-psk", "PIN", "simPin", "pin2", "puk",
+        "passwort", "Kennwort", "Schlüssel", "heslo", "mot de passe", "motDePasse", "contraseña",
+        "auth_code", "authInfo",
     ],
 )  # fmt: skip
 def test_what_is_named_like_a_secret_is_never_told(name: str) -> None:
     assert told({name: "hunter2", "host": "a"}) == {"host": "a"}
 
 
-@pytest.mark.parametrize("name", ["passenger_version", "keyboard", "host_key"])
+@pytest.mark.parametrize(
+    "name", ["passenger_version", "keyboard", "shipping", "upward", "opinion", "spin"]
+)
 def test_what_only_sounds_like_a_secret_is_told(name: str) -> None:
     assert told({name: "x"}) == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pass\u200bword", "sec\x00ret", "to\u00adken", "\uff50\uff41\uff53\uff53",
+        "to\u0301ken", "to\ufe0fken", "x" * 60 + "password",
+    ],
+)  # fmt: skip
+def test_secret_is_known_by_what_its_name_reads_as(name: str) -> None:
+    assert told({name: "hunter2", "host": "a"}) == {"host": "a"}
+
+
+def test_names_are_told_in_one_form() -> None:
+    assert told({"\uff48\uff4f\uff53\uff54": "a"}) == {"host": "a"}
+
+
+def test_names_and_texts_of_other_types_are_left_out() -> None:
+    assert told({1: "a", None: "b", "c": b"d", "host": "a"}) == {"host": "a"}
+
+
+@given(JSON)
+def test_what_was_told_once_is_told_again_as_it_is(details: Any) -> None:
+    once = told(details)
+    assert told(once) == once
 
 
 @given(JSON)

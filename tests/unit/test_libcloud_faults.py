@@ -16,6 +16,8 @@ from tests.support.far_side import FarSide
 from tests.unit.test_libcloud import driver_of
 from workers.conformance.drivers import Service
 from workers.conformance.waiting import Waiting
+from workers.provisioning.drivers.libcloud.call import Call
+from workers.provisioning.drivers.libcloud.faults import NotUnderstood, Scrubber, answer_of
 from workers.provisioning.drivers.port import DriverAnswer, DriverState, OperationKind
 
 CREATE, SUSPEND, RESUME, EXTEND, TERMINATE = OperationKind
@@ -120,17 +122,70 @@ def test_list_that_cannot_be_read_is_no_empty_list(ec2: Ec2) -> None:
         driver.resources(None)
 
 
-def test_look_that_fails_after_a_creation_leaves_it_unknown(ec2: Ec2) -> None:
-    busy = error(503, "RequestLimitExceeded")
-
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (503, "RequestLimitExceeded"),
+        (400, "InvalidParameterValue"),
+        (403, "UnauthorizedOperation"),
+        (403, "Odd"),
+        (409, "Odd"),
+        (401, "AuthFailure"),
+        (500, "InsufficientInstanceCapacity"),
+        (500, "InternalError"),
+    ],
+)
+def test_look_that_fails_after_a_creation_leaves_it_unknown(
+    ec2: Ec2, status: int, code: str
+) -> None:
     def only_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
-        return busy if "RunInstances" in ec2.actions() else real()
+        return error(status, code) if "RunInstances" in ec2.actions() else real()
 
     with Waiting(driver_of(ec2.url)) as driver:
         service = Service(driver)
         with ec2.fault("DescribeInstances", only_before):
-            assert service.does(CREATE, 1).state is UNKNOWN
+            said = service.does(CREATE, 1)
+        assert (said.state, said.reason) == (UNKNOWN, code)
         assert service.state is ResourceState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "UnauthorizedOperation"), (400, "Odd"), (503, "Throttling")]
+)
+def test_creation_whose_second_machine_cannot_be_deleted_is_unknown(
+    ec2: Ec2, status: int, code: str
+) -> None:
+    # Given a machine that another worker's creation does not see in time
+    shown: list[Answer] = []
+
+    def none_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
+        if not shown:
+            shown.append(real())
+        return shown[0] if ec2.actions().count("RunInstances") < 2 else real()
+
+    with Waiting(driver_of(ec2.url)) as driver, Waiting(driver_of(ec2.url)) as other:
+        service = Service(driver)
+        with ec2.fault("DescribeInstances", none_before):
+            other.ask(service.operation(CREATE, 1))
+            driver.perform(service.operation(CREATE, 1))
+            # When both are there, and the provider refuses to delete one
+            with ec2.fault("TerminateInstances", says(error(status, code))):
+                said = other.perform(service.operation(CREATE, 2))
+        # Then that is no answer to the creation.
+        assert "TerminateInstances" in ec2.actions()
+        assert (said.state, said.reason) == (UNKNOWN, code)
+
+
+def test_machine_that_is_not_shown_yet_after_a_creation_is_in_progress(ec2: Ec2) -> None:
+    def only_before(asked: dict[str, str], real: Callable[[], Answer]) -> Answer:
+        not_yet = error(400, "InvalidInstanceID.NotFound")
+        return not_yet if "RunInstances" in ec2.actions() else real()
+
+    with Waiting(driver_of(ec2.url)) as driver:
+        with ec2.fault("DescribeInstances", only_before):
+            # Sent once, not asked about again.
+            said = driver.perform(Service(driver).operation(CREATE, 1))
+        assert said.state is IN_PROGRESS
 
 
 def test_machine_between_two_states_is_in_progress(ec2: Ec2) -> None:
@@ -236,6 +291,25 @@ class TestSecrets:
         seen = f"{said} {caplog.text} {driver._settings!r} {vars(driver)}"
         assert SECRET not in seen
         assert KEY not in seen
+
+    @pytest.mark.parametrize("said", [SECRET, SECRET[:9] + "\u200b" + SECRET[9:]])
+    def test_words_that_were_not_understood_show_no_secret_and_are_short(self, said: str) -> None:
+        call = Call(1)
+        answer = answer_of(NotUnderstood(f"\x00{said}{'x' * 5000}"), call, Scrubber([SECRET]))
+        assert (answer.state, answer.reason) == (UNAVAILABLE, "not_understood")
+        assert answer.words == "***" + "x" * 497
+
+    def test_secret_of_several_lines_is_not_shown_in_one(self) -> None:
+        lines = "-----BEGIN-----\nMIIE0123456789\n-----END-----\n"
+        scrubber = Scrubber([lines])
+        assert scrubber.clean(f"key {lines} is wrong") == "key *** is wrong"
+        assert scrubber.clean("key " + lines.replace("\n", "")) == "key ***"
+
+    def test_code_is_at_most_a_hundred_characters(self) -> None:
+        call = Call(1)
+        call.status = 400
+        answer = answer_of(Exception(f"{'C' * 300}: no"), call, Scrubber([]))
+        assert (answer.state, answer.reason, answer.words) == (REFUSED, "C" * 100, "no")
 
     def test_credential_is_not_in_the_urls_of_ec2(self, ec2: Ec2) -> None:
         with Waiting(driver_of(ec2.url)) as driver:

@@ -10,10 +10,12 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from producers.ledger import Claim, ClaimedTask, Failure, Outcome, Retry
+from workers.outside.texts import SaysWhy, bounded
 
 O = TypeVar("O", contravariant=True)  # noqa: E741 - what is done
 A = TypeVar("A", covariant=True)  # what is answered
 T = TypeVar("T")
+W = TypeVar("W", bound=SaysWhy)
 
 
 class Port(Protocol[O, A]):
@@ -38,20 +40,24 @@ class Port(Protocol[O, A]):
 
 
 async def attempt(
-    port: Port[O, T], operation: O, *, in_doubt: bool, is_decided: Callable[[T], bool]
-) -> T:
+    port: Port[O, W], operation: O, *, in_doubt: bool, is_decided: Callable[[W], bool]
+) -> W:
     """Perform an operation; one that may have been performed is asked about first.
 
     Args:
         in_doubt: it was begun before, and how that ended is not known.
         is_decided: whether an answer to the question leaves nothing to do. "Not found" does not:
             it may precede a late arrival, so it is performed again, under the same key.
+
+    Returns:
+        The answer, its code and words cleaned and cut: one that cannot be written down would leave
+        what was done without a record.
     """
     if in_doubt:
         found = await port.ask(operation)
         if is_decided(found):
-            return found
-    return await port.perform(operation)
+            return bounded(found)
+    return bounded(await port.perform(operation))
 
 
 class Done:

@@ -24,6 +24,7 @@ from producers.ledger import Claim, Failure, Outcome, Retry
 from schemas.errors import first_line
 from schemas.settings import BreakerSettings
 from schemas.values import OpenCause
+from workers.outside.retry_after import MOST_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,8 @@ log = logging.getLogger(__name__)
 SHARE = 0.8
 # So many different subjects must have met them: one that always fails closes nobody else's door.
 SUBJECTS = 3
-# A far side that asks for more is asked again after this long all the same; one that asks for less
-# than a moment, such as with ``Retry-After: 0``, is not called in a circle.
-MOST_RETRY_AFTER_SECONDS = 3600.0
+# A far side that asks for less than a moment, such as with ``Retry-After: 0``, is not called in a
+# circle.
 LEAST_RETRY_AFTER_SECONDS = 1.0
 # What was claimed before a lane opened, and waits for room, is not called for so long at most.
 # Nothing else is claimed there: who opened it need not remember it for longer.
@@ -244,7 +244,7 @@ def _asked(bad: Iterable[Health]) -> float | None:
     ]  # fmt: skip
     if not asked:
         return None
-    return min(max(*asked, LEAST_RETRY_AFTER_SECONDS), MOST_RETRY_AFTER_SECONDS)
+    return min(max(*asked, LEAST_RETRY_AFTER_SECONDS), MOST_SECONDS)
 
 
 def spared(outcome: Outcome, bad: Iterable[uuid.UUID]) -> Outcome:

@@ -28,6 +28,7 @@ from monitoring import metrics
 from schemas.errors import first_line
 from schemas.settings import Url
 from workers.outside.retry_after import retry_after
+from workers.outside.texts import cleaned
 
 MAX_ANSWER_BYTES = 1_000_000
 LARGE_BYTES = 500_000
@@ -87,13 +88,8 @@ class HttpSettings(BaseModel):
     connections: Annotated[int, Field(ge=1, le=10_000)] = 1000
 
 
-def _cleaned(text: str) -> str:
-    """A text without what neither a person nor PostgreSQL can take."""
-    return "".join(filter(str.isprintable, text))[:500]
-
-
 # A text of an answer, as it is shown and kept.
-Text = Annotated[str, AfterValidator(_cleaned)]
+Text = Annotated[str, AfterValidator(cleaned)]
 
 
 @dataclass(frozen=True, slots=True)

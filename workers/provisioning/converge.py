@@ -25,7 +25,9 @@ from workers.orders.ending import end_orders
 from workers.orders.telling import BY_EMAIL, tell
 from workers.outside.attempts import AGAIN, DONE, Meaning, attempt, settle
 from workers.outside.health import Health
+from workers.outside.texts import printable
 from workers.provisioning import store
+from workers.provisioning.drivers.details import told
 from workers.provisioning.drivers.port import Driver, DriverAnswer, DriverState, OperationKind
 from workers.provisioning.operations import (
     Call,
@@ -275,8 +277,8 @@ def _confirmed(
         id=subject,
         confirmed=becomes(operation.kind, call.desired),
         until=resource.paid_until or operation.paid_until,
-        resource_id=resource.resource_id,
-        details=dict(resource.details) or None,
+        resource_id=printable(resource.resource_id) if resource.resource_id else None,
+        details=told(resource.details) or None,
         state=state,
         at=at,
         anchor=anchor,

@@ -40,6 +40,7 @@ from workers.billing.gateways.port import Gateway, GatewayAnswer, GatewayState, 
 from workers.billing.payment_requests import store
 from workers.outside.attempts import DONE, Meaning, attempt, settle
 from workers.outside.health import Health
+from workers.outside.texts import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class DecidedRow:
     @classmethod
     def of(cls, key: str, answer: GatewayAnswer) -> "DecidedRow":
         state = ChargeState(answer.state) if answer.is_decided else ChargeState.UNKNOWN
-        return cls(uuid.UUID(key), state, answer.reference, answer.reason)
+        reference = printable(answer.reference) if answer.reference else None
+        return cls(uuid.UUID(key), state, reference, answer.reason)
 
 
 # The subject in a statement after the claim, locked in order.

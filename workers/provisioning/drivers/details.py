@@ -1,17 +1,34 @@
 """What a customer is told of a resource: short texts, whatever a far side sends."""
 
 import re
+import unicodedata
+from collections.abc import Mapping
 from typing import Any
+
+from workers.outside.texts import cleaned, printable
 
 MOST_DETAILS = 10
 LONGEST_NAME = 50
 LONGEST_TEXT = 200
 
 # A name that says that its text is a secret. It would be kept in the database and sent by e-mail.
+# Tested on a name without accents, with a space before each capital of camel case. Short words
+# count by themselves, or at the end of a name ("rootpw"); the others wherever they stand.
 _SECRET = re.compile(
-    r"pass(word|wd|phrase|code|$)|pwd|secret|token|credential|private|(api|access|auth)[ _-]?key",
-    re.IGNORECASE,
+    r"""
+      pass(?!enger|ive)                         # password, passwort, passphrase, mot de passe
+    | secret | token | credential | private
+    | key(?!board|word)
+    | auth[ _-]?(code|info)                     # what transfers a domain
+    | kennwort | geheim | schlu?e?ssel          # German
+    | heslo | hasło                        # Czech and Slovak, Polish
+    | contrase | wachtwoord | palavra | senha   # Spanish, Dutch, Portuguese
+    | (pw|pwd|psk)(?![a-z])
+    | (?<![a-z])(pin|puk|otp|totp|mdp|pins|pincode)(?![a-z])
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def told(details: Any) -> dict[str, str]:
@@ -21,22 +38,33 @@ def told(details: Any) -> dict[str, str]:
     described.
 
     Args:
-        details: any value of JSON.
+        details: any value of JSON, or what a driver says they are.
     """
     kept: dict[str, str] = {}
-    if not isinstance(details, dict):
+    if not isinstance(details, Mapping):
         return kept
-    for name, text in details.items():
+    for said, text in details.items():
         if len(kept) == MOST_DETAILS:
             break
-        if not isinstance(text, str) or _SECRET.search(name):
+        if not isinstance(said, str) or not isinstance(text, str):
             continue
-        name, text = _cleaned(name)[:LONGEST_NAME], _cleaned(text)[:LONGEST_TEXT]
+        name = _name(said)
+        if _is_secret(name):
+            continue
+        name = name[:LONGEST_NAME].strip()
+        text = cleaned(printable(text).strip(), LONGEST_TEXT).strip()
         if name and text:
             kept[name] = text
     return kept
 
 
-def _cleaned(text: str) -> str:
-    """A text without what neither a person nor PostgreSQL can take."""
-    return "".join(filter(str.isprintable, text)).strip()
+def _name(said: str) -> str:
+    """A name as it is read: without what cannot be seen, and in one form (Unicode's NFKC)."""
+    normal = unicodedata.normalize("NFKC", said)
+    return unicodedata.normalize("NFKC", printable(normal)).strip()
+
+
+def _is_secret(name: str) -> bool:
+    parts = unicodedata.normalize("NFKD", name)
+    plain = "".join(c for c in parts if not unicodedata.category(c).startswith("M"))
+    return bool(_SECRET.search(plain) or _SECRET.search(_CAPITAL.sub(" ", plain)))

@@ -13,11 +13,11 @@ from schemas.books import BookUnavailable, ResourceEntry
 from schemas.errors import first_line
 from schemas.values import ResourceState
 from workers.outside.http import Answer, HttpCalls, HttpSettings, InDoubt, NotSent, Text
+from workers.outside.texts import MOST_CODE
 from workers.provisioning.drivers.details import told
 from workers.provisioning.drivers.port import DriverAnswer, DriverState, Operation, Resource
 
 RESOURCES_PAGE = 1000
-MOST_CODE = 100
 
 
 class _Said(BaseModel):

@@ -23,6 +23,7 @@ class Call:
         began: a thread has taken it.
         touched: something may have been changed by it.
         acted: the last request was to change something.
+        made: a machine was made; what comes after says nothing of that.
         status: of the last answer; None: there was none.
         retry_after: seconds for which the last answer asks to be left alone.
         body: the last answer's.
@@ -33,6 +34,7 @@ class Call:
         self.began = False
         self.touched = False
         self.acted = False
+        self.made = False
         self.status: int | None = None
         self.retry_after: float | None = None
         self.body = b""
@@ -118,6 +120,13 @@ def acting() -> AbstractContextManager[None]:
     """Requests of this thread in here change something."""
     call = current()
     return nullcontext() if call is None else call.acting()
+
+
+def made() -> None:
+    """The call of this thread has made the machine that it was to make."""
+    call = current()
+    if call is not None:
+        call.made = True
 
 
 def is_refused() -> bool:

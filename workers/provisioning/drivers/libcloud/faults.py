@@ -7,6 +7,7 @@ from xml.sax.saxutils import unescape
 
 from schemas.errors import first_line
 from workers.outside.http import InDoubt, NotSent
+from workers.outside.texts import MOST_CODE, cleaned, printable
 from workers.provisioning.drivers.libcloud.call import Call
 from workers.provisioning.drivers.libcloud.settings import OptionRefused
 from workers.provisioning.drivers.port import DriverAnswer, DriverState
@@ -33,7 +34,6 @@ _SOLD_OUT = {
 _CODE_FIRST = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z0-9]+)*): ?(.*)", re.DOTALL)
 _IN_XML = re.compile(rb"<Code>([^<]{1,100})</Code>\s*(?:<Message>([^<]*)</Message>)?")
 BUSY_SECONDS = 5.0
-MOST_WORDS = 500
 
 
 class NotUnderstood(Exception):
@@ -44,39 +44,54 @@ class Scrubber:
     """Takes what nobody else may see out of texts of the provider."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
+        # As they are, and as they read once what cannot be printed is gone.
+        known = {form for secret in secrets for form in (secret, printable(secret)) if form}
+        self._secrets = sorted(known, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
+        return cleaned(self._masked(printable(self._masked(text))))
+
+    def _masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return "".join(filter(str.isprintable, text))[:MOST_WORDS]
+        return text
 
 
 def answer_of(error: Exception, call: Call, scrubber: Scrubber) -> DriverAnswer:
     """What an error during a call means."""
+    # Whether it is about the change that was asked for, and not about what came after it.
+    is_of_change = call.acted and not call.made
     perhaps_done = DriverState.UNKNOWN if call.touched else DriverState.UNAVAILABLE
     match error:
         case OptionRefused():
-            return DriverAnswer(DriverState.REFUSED, reason=scrubber.clean(str(error)))
+            state = DriverState.UNKNOWN if call.touched else DriverState.REFUSED
+            return DriverAnswer(state, reason=scrubber.clean(str(error))[:MOST_CODE])
         case NotSent() | InDoubt():
-            return DriverAnswer(perhaps_done, reason=error.code, words=error.words)
+            return DriverAnswer(
+                perhaps_done, reason=error.code, words=scrubber.clean(error.words or "") or None
+            )
         case NotUnderstood():
-            return DriverAnswer(perhaps_done, reason="not_understood", words=str(error))
+            words = scrubber.clean(str(error))
+            return DriverAnswer(perhaps_done, reason="not_understood", words=words)
     code, words = _code_and_words(error, call)
     said = scrubber.clean(words) or None
-    code = scrubber.clean(code)
+    code = scrubber.clean(code)[:MOST_CODE]
     bare = code.removeprefix("Client.").removeprefix("Server.")
     if bare in _BUSY or call.status in (429, 503):
         wait = call.retry_after or BUSY_SECONDS
         # Turned away: it was not done. A look turned away says nothing of what came before it.
-        state = DriverState.UNAVAILABLE if call.acted else perhaps_done
+        state = DriverState.UNAVAILABLE if is_of_change else perhaps_done
         return DriverAnswer(state, reason=code, words=said, retry_after=wait)
+    if bare in _NOT_YET:
+        return DriverAnswer(DriverState.IN_PROGRESS, reason=code, words=said)
+    if call.touched and not is_of_change:
+        is_told = call.status is not None and call.status >= 400
+        code = code if is_told else "not_understood"
+        return DriverAnswer(DriverState.UNKNOWN, reason=code, words=said)
     if bare in _NO_ENTRY or call.status == 401:
         return DriverAnswer(DriverState.PERMANENT, reason=code, words=said)
     if bare in _SOLD_OUT:
         return DriverAnswer(DriverState.REFUSED, reason=code, words=said)
-    if bare in _NOT_YET:
-        return DriverAnswer(DriverState.IN_PROGRESS, reason=code, words=said)
     if call.status is None:
         if call.touched:
             return DriverAnswer(DriverState.UNKNOWN, reason="not_understood", words=said)

@@ -15,8 +15,9 @@ from libcloud.compute.types import NodeState
 
 from schemas.books import ResourceEntry
 from schemas.values import ResourceState
+from workers.outside.texts import cleaned
 from workers.provisioning.drivers.details import told
-from workers.provisioning.drivers.libcloud.call import acting, is_refused
+from workers.provisioning.drivers.libcloud.call import acting, is_refused, made
 from workers.provisioning.drivers.libcloud.families import (
     BODY,
     GENERATION,
@@ -199,6 +200,7 @@ class Machines:
                 operation.key,
                 self._facts(operation, body),
             )
+        made()
         found = self._look(client, operation)
         if found.node is None:  # not shown yet
             return DriverAnswer(IN_PROGRESS, reason="creating")
@@ -315,7 +317,7 @@ def _age(node: Any) -> tuple[bool, datetime | None, str]:
 
 
 def _changing(node: Any) -> str:
-    return str(node.extra.get("status") or node.state)[:50]
+    return cleaned(str(node.extra.get("status") or node.state), 50)
 
 
 def _number(text: str | None) -> int:
