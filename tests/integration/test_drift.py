@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from producers.control import suspending
 from producers.scheduler.reconciling import Reconciliations, subject_of
 from producers.steps import RECONCILE, driver_place
 from schemas.catalogue.store import CatalogueCache
+from tests.integration.test_catching_up import arrives
+from tests.integration.test_importing import row
 from tests.support.given import line, order, wait_until
 
 
@@ -63,9 +67,15 @@ def sites(world: Any) -> list[Any]:
     return [s for s in world.services() if s.plan == "site" and s.customer_id == "alice"]
 
 
+Run = Callable[..., Result]
+
+
 @pytest.fixture
-def cli(world: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    def run(*arguments: str) -> Result:
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Run]:
+    def of(world: Any) -> Run:
+        return partial(run, world)
+
+    def run(world: Any, *arguments: str) -> Result:
         database = world.database
         url = database._postgres.role_url(database.name, "provisioning")
         monkeypatch.setenv("AUTORENEW_DATABASE_URL", url)
@@ -73,13 +83,51 @@ def cli(world: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         monkeypatch.setenv("AUTORENEW_DRIVER_URLS", json.dumps(urls))
         return CliRunner().invoke(main, ["reconcile", "infrastructure", *arguments])
 
-    return run
+    return of
+
+
+@pytest.fixture
+def cli(world: Any, command: Callable[[Any], Run]) -> Run:
+    return command(world)
+
+
+def taken_over(world: Any, monkeypatch: pytest.MonkeyPatch, *listed: str) -> Any:
+    """A service that was taken over as ``r-1``; the driver's list has these beside what is known
+    there by our ids, under their own names only."""
+    store = world.fleet.simulator.simulator.store
+    whole = store.resources
+
+    def resources(after: int, limit: int, driver: str | None = None) -> Any:
+        strange = [
+            {"number": 10**6 + n, "service_id": None, "resource_id": name, "state": "active",
+             "paid_until": None}
+            for n, name in enumerate(listed, 1)
+        ]  # fmt: skip
+        shown = strange if driver == "web" else []
+        return [*whole(after, limit, driver), *(row for row in shown if row["number"] > after)]
+
+    monkeypatch.setattr(store, "resources", resources)
+    expires = (world.fleet.clock.now() + timedelta(days=20)).date().isoformat()
+    arrives(world, row(anchor=None, expires_on=expires))
+    world.fleet.settle(30)
+    return world.service()
+
+
+def tried(world: Any, service: Any, state: str, reason: str | None = None) -> None:
+    """As if an operation on it had been begun, and had ended so, some time ago."""
+    world.database.run(
+        "INSERT INTO operations (key, service_id, kind, generation, paid_until, state, reason,"
+        " started_at, ended_at) VALUES (gen_random_uuid(), :id, 'extend', 1, '2027-01-01', :state,"
+        " :reason, now() - interval '30 minutes', CASE WHEN :state IN ('done', 'failed') THEN"
+        " now() - interval '30 minutes' END)",
+        id=service.id, state=state, reason=reason,
+    )  # fmt: skip
 
 
 def test_a_fleet_at_rest_differs_in_nothing(world: Any, cli: Any) -> None:
-    row = look(world)
+    found = look(world)
 
-    assert (row.outcome, row.differences) == ("clean", {"mended": 0})
+    assert (found.outcome, found.differences) == ("clean", {"mended": 0})
     result = cli()
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "differences between drivers' books and ours: none\n"
@@ -96,10 +144,10 @@ def test_what_a_driver_lost_changed_and_cut_short_is_converged_again(world: Any)
     far(world, "UPDATE resources SET paid_until = '2020-01-01' WHERE service_id = ?", str(short.id))
     assert resources(world) != before
 
-    row = look(world)
+    found = look(world)
 
-    assert row.outcome == "differences"
-    assert row.differences == {"missing": 1, "state": 2, "paid_until": 1, "mended": 4}
+    assert found.outcome == "differences"
+    assert found.differences == {"missing": 1, "state": 2, "paid_until": 1, "mended": 4}
     assert resources(world) == before
     after = {s.id: s for s in world.services()}
     for service in (lost, changed, short, held):
@@ -217,9 +265,9 @@ def test_a_driver_that_says_that_all_is_gone_is_not_believed(world: Any, cli: An
     far(world, "UPDATE resources SET state = 'gone'")
     generations = [s.generation for s in world.services()]
 
-    row = look(world)
+    found = look(world)
 
-    assert (row.outcome, row.differences) == ("too_many", {"missing": 14, "mended": 0})
+    assert (found.outcome, found.differences) == ("too_many", {"missing": 14, "mended": 0})
     assert [s.generation for s in world.services()] == generations
     assert resources(world) == []
     result = cli("--driver", "web", "--mend")
@@ -239,9 +287,9 @@ def test_a_book_that_cannot_be_read_changes_nothing_and_is_told(
         raise RuntimeError("the list is broken")
 
     monkeypatch.setattr(simulator.store, "resources", broken)
-    row = look(world)
+    found = look(world)
 
-    assert (row.outcome, row.differences) == ("unavailable", {"mended": 0})
+    assert (found.outcome, found.differences) == ("unavailable", {"mended": 0})
     (task,) = world.database.all("SELECT * FROM tasks WHERE name = 'reconcile'")
     assert (task.state, task.reason) == ("failed", "book_unavailable")
     result = cli("--driver", "web")
@@ -267,8 +315,8 @@ def test_what_is_under_way_or_was_just_now_is_no_difference(world: Any) -> None:
         return bool(world.database.all(query)[0].outcome)
 
     wait_until(is_done, "the driver was looked at")
-    (row,) = world.database.all("SELECT * FROM reconciliations WHERE driver = 'web'")
-    assert row.differences == {"missing": 1, "mended": 1}
+    (found,) = world.database.all("SELECT * FROM reconciliations WHERE driver = 'web'")
+    assert found.differences == {"missing": 1, "mended": 1}
 
 
 def test_what_a_list_left_out_and_is_there_is_no_difference(
@@ -300,3 +348,79 @@ def test_each_driver_is_looked_at_once_in_an_interval(world: Any) -> None:
     value = REGISTRY.get_sample_value
     labels = {"driver": "telecom", "outcome": "too_many"}
     assert value("autorenew_reconciliations_total", labels) is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(None, None), ("failed", "quota"), ("pending", None), ("unknown", None), ("done", "by_hand")],
+)
+def test_what_was_taken_over_is_ours_by_its_name_whatever_became_of_its_first_operation(
+    life: Any, command: Any, monkeypatch: pytest.MonkeyPatch, state: str | None, reason: str | None
+) -> None:
+    world = life()
+    service = taken_over(world, monkeypatch, "r-1")
+    if state is not None:
+        tried(world, service, state, reason)
+
+    result = command(world)("--driver", "web", "--mend", "--terminate", "r-1")
+
+    assert result.stdout == "differences between drivers' books and ours: none\n"
+    assert "r-1 was not ended" in result.stderr
+    assert world.service() == service
+    assert world.happened("lane.orphan%") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("failed", "quota"), ("done", "by_hand"), (None, None)]
+)
+def test_what_was_taken_over_and_is_not_listed_is_never_made_anew(
+    life: Any, command: Any, monkeypatch: pytest.MonkeyPatch, state: str | None, reason: str | None
+) -> None:
+    world = life(reconcile_mends=["missing"])
+    service = taken_over(world, monkeypatch)
+    if state is not None:
+        tried(world, service, state, reason)
+
+    assert look(world).differences == {"missing": 1, "mended": 0}
+    result = command(world)("--driver", "web", "--mend", "--json")
+
+    assert result.exit_code == 1
+    (told,) = map(json.loads, result.stdout.splitlines())
+    assert (told["difference"], told["resource"]) == ("missing", "r-1")
+    assert "its own name only" in told["note"]
+    assert world.service() == service
+    assert resources(world) == []
+
+
+def test_what_was_taken_over_and_is_known_by_our_id_since_is_made_anew(
+    life: Any, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = life(reconcile_mends=["missing"])
+    tried(world, taken_over(world, monkeypatch), "done")
+
+    assert look(world).differences == {"missing": 1, "mended": 1}
+    assert world.service().resource_id == "web-1"
+
+
+def test_what_is_listed_twice_is_one_resource(
+    world: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = world.fleet.simulator.simulator.store
+    insert = (
+        "INSERT INTO resources (driver, service_id, resource_id, state) VALUES ('web', ?, ?, ?)"
+    )
+    far(world, insert, "somebody's", "stray", "active")
+    whole = store.resources
+
+    def moving(after: int, limit: int, driver: str | None = None) -> Any:
+        """All of it on a first page, and once more on a second."""
+        page = whole(0, limit, driver)
+        if after >= 2000:
+            return []
+        return [row | {"number": row["number"] + (2000 if after else 1000)} for row in page]
+
+    monkeypatch.setattr(store, "resources", moving)
+
+    result = cli("--driver", "web", "--json")
+    (told,) = map(json.loads, result.stdout.splitlines())
+    assert (told["difference"], told["resource"]) == ("orphan", "stray")
