@@ -95,15 +95,19 @@ def infrastructure(
     ended only if --terminate names it. Exit code 1 if a difference is left, 2 if a driver could not
     be looked at, or differs in so much that it is not believed.
     """
-    from workers.bootstrap import drivers_of
+    from workers.bootstrap import check_far_sides, drivers_of
     from workers.provisioning import differences, mending
 
     settings = load_settings()
     engine = database(settings)
     drivers = drivers_of(settings)
+    names = tuple(dict.fromkeys(names))
     if unknown := sorted(set(names) - drivers.keys()):
         known = ", ".join(sorted(drivers))
         raise AutorenewError(f"no driver {', '.join(unknown)} is configured; there are {known}")
+    if orphans and len(names or drivers) > 1:
+        raise AutorenewError("--terminate: say with one --driver whose resource it is")
+    check_far_sides(engine, settings, ["provisioning"])
     kinds = differences.MENDABLE if mend else ()
 
     async def look() -> "list[tuple[Found, list[Difference]]]":

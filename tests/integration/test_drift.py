@@ -204,7 +204,9 @@ def test_an_orphan_is_told_and_ended_only_if_a_person_names_it(world: Any, cli: 
     assert cli("--mend").exit_code == 1
     assert (other, "active", None) in resources(world)
 
-    result = cli("--terminate", "stray", "--terminate", "twin", "--because", "nobody's")
+    result = cli(
+        "--driver", "web", "--terminate", "stray", "--terminate", "twin", "--because", "nobody's"
+    )
     assert result.exit_code == 1
     assert "twin was not ended" in result.stderr
     assert "stray" not in result.stderr
@@ -224,7 +226,10 @@ def test_what_outlived_its_service_is_ended_by_name(world: Any, cli: Any) -> Non
 
     assert cli("--mend").exit_code == 1
     assert str(ended.id) in {service for service, _, _ in resources(world)}
-    assert cli("--terminate", ended.resource_id, "--because", "left over").exit_code == 0
+    assert (
+        cli("--driver", "web", "--terminate", ended.resource_id, "--because", "left over").exit_code
+        == 0
+    )
     world.fleet.settle(30)
     assert str(ended.id) not in {service for service, _, _ in resources(world)}
     ((_, detail),) = world.happened("resource.differs")
@@ -424,3 +429,32 @@ def test_what_is_listed_twice_is_one_resource(
     result = cli("--driver", "web", "--json")
     (told,) = map(json.loads, result.stdout.splitlines())
     assert (told["difference"], told["resource"]) == ("orphan", "stray")
+
+
+def test_drivers_that_the_database_does_not_belong_with_are_not_asked(world: Any, cli: Any) -> None:
+    (lost, *_) = sites(world)
+    far(world, "UPDATE resources SET state = 'gone' WHERE service_id = ?", str(lost.id))
+    world.database.run("DELETE FROM far_sides")
+    world.database.run(
+        "INSERT INTO far_sides (kind, name, identity) VALUES ('driver', 'web', 'http x')"
+    )
+
+    result = cli("--driver", "web", "--mend")
+
+    assert result.exit_code == 2
+    assert "driver web of this database is http x" in result.stderr
+    assert lost in world.services()
+
+
+@pytest.mark.parametrize("chosen", [(), ("--driver", "web", "--driver", "cloud")])
+def test_a_resource_is_ended_of_one_driver_only(world: Any, cli: Any, chosen: Any) -> None:
+    insert = "INSERT INTO resources (driver, service_id, resource_id, state) VALUES (?, ?, ?, ?)"
+    for driver in ("web", "cloud"):
+        far(world, insert, driver, f"its-{driver}", "stray", "active")
+    before = resources(world)
+
+    result = cli(*chosen, "--terminate", "stray")
+
+    assert result.exit_code == 2
+    assert "one --driver" in result.stderr
+    assert resources(world) == before
