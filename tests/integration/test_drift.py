@@ -19,6 +19,7 @@ from schemas.catalogue.store import CatalogueCache
 from tests.integration.test_catching_up import arrives
 from tests.integration.test_importing import row
 from tests.support.given import line, order, wait_until
+from workers.provisioning.drivers.http import HttpDriver
 
 
 @pytest.fixture
@@ -208,11 +209,11 @@ def test_an_orphan_is_told_and_ended_only_if_a_person_names_it(world: Any, cli: 
         "--driver", "web", "--terminate", "stray", "--terminate", "twin", "--because", "nobody's"
     )
     assert result.exit_code == 1
-    assert "twin was not ended" in result.stderr
+    assert f"twin was not ended: a second resource of service {known.id}" in result.stderr
     assert "stray" not in result.stderr
     assert other not in {service for service, _, _ in resources(world)}
     ((_, detail),) = world.happened("lane.orphan_ended")
-    assert detail["resource"] == "stray"
+    assert (detail["resource"], detail["answer"]) == ("stray", "done")
     assert detail["because"] == "nobody's"
 
 
@@ -458,3 +459,100 @@ def test_a_resource_is_ended_of_one_driver_only(world: Any, cli: Any, chosen: An
     assert result.exit_code == 2
     assert "one --driver" in result.stderr
     assert resources(world) == before
+
+
+@pytest.mark.parametrize(
+    ("rule", "event", "answer", "said", "code"),
+    [
+        (
+            {"fault": "in_progress", "seconds": 60}, "lane.orphan_ended", "in_progress",
+            "stray is being ended: in_progress", 0,
+        ),
+        (
+            {"fault": "refuse", "reason": "locked"}, "lane.orphan_not_ended", "refused",
+            "stray was not ended: refused: locked", 1,
+        ),
+        (
+            {"fault": "busy", "times": 99, "seconds": 60}, "lane.orphan_not_ended", "unavailable",
+            "stray was not ended: unavailable", 1,
+        ),
+        (
+            {"fault": "error", "times": 99}, "lane.orphan_not_ended", "unknown",
+            "stray may or may not have been ended: unknown", 1,
+        ),
+    ],
+    ids=lambda value: value["fault"] if isinstance(value, dict) else None,
+)  # fmt: skip
+def test_what_a_driver_answers_to_the_end_of_an_orphan_is_said_and_kept(
+    world: Any, cli: Any, rule: Any, event: str, answer: str, said: str, code: int
+) -> None:
+    insert = (
+        "INSERT INTO resources (driver, service_id, resource_id, state) VALUES ('web', ?, ?, ?)"
+    )
+    far(world, insert, "00000000-0000-4000-8000-000000000001", "stray", "active")
+    world.fleet.simulator.simulator.faults.add(rule | {"operation": "terminate"})
+
+    result = cli("--driver", "web", "--terminate", "stray", "--because", "nobody's")
+
+    assert result.exit_code == code
+    (line_,) = result.stderr.splitlines()
+    assert line_.startswith(said)
+    begun, ended = world.happened("lane.orphan%")
+    assert (begun.name, begun.detail["resource"]) == ("lane.orphan_ending", "stray")
+    assert (ended.name, ended.detail["answer"]) == (event, answer)
+    assert begun.detail["because"] == ended.detail["because"] == "nobody's"
+
+
+def test_an_end_that_begins_is_in_the_history_whatever_becomes_of_the_call(
+    world: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = (
+        "INSERT INTO resources (driver, service_id, resource_id, state) VALUES ('web', ?, ?, ?)"
+    )
+    far(world, insert, "00000000-0000-4000-8000-000000000001", "stray", "active")
+
+    async def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HttpDriver, "perform", killed)
+    assert cli("--driver", "web", "--terminate", "stray").exit_code != 0
+    ((name, detail),) = world.happened("lane.orphan%")
+    assert (name, detail["resource"]) == ("lane.orphan_ending", "stray")
+
+
+def test_why_a_named_resource_is_not_ended_is_said(world: Any, cli: Any) -> None:
+    fine, busy, lost = sites(world)
+    far(world, "UPDATE resources SET state = 'suspended' WHERE service_id = ?", str(lost.id))
+    world.database.run(
+        "UPDATE services SET state = 'terminated', desired = 'absent', confirmed = 'absent',"
+        " next_step = NULL, next_step_at = NULL WHERE id = :id",
+        id=busy.id,
+    )
+    world.database.run("UPDATE operations SET ended_at = now() WHERE service_id = :id", id=busy.id)
+    named = [s.resource_id for s in (fine, busy, lost)]
+
+    result = cli("--driver", "web", *(word for name in named for word in ("--terminate", name)))
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"{fine.resource_id} was not ended: driver web lists no such resource that should not be"
+        " there",
+        f"{busy.resource_id} was not ended: service {busy.id} is under way, or was changed a short"
+        " while ago",
+        f"{lost.resource_id} was not ended: it is that of service {lost.id}, which should be there",
+    ]
+    assert world.happened("lane.orphan%") == []
+
+
+def test_that_a_list_cannot_be_read_is_why_nothing_of_it_is_ended(
+    world: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the list is broken")
+
+    monkeypatch.setattr(world.fleet.simulator.simulator.store, "resources", broken)
+
+    result = cli("--driver", "web", "--terminate", "stray")
+
+    assert result.exit_code == 2
+    assert "stray was not ended: driver web: unavailable" in result.stderr

@@ -98,6 +98,7 @@ class Found:
     Attributes:
         services: how many services should be there.
         entries: how many entries the driver's book has.
+        unsettled: what differs and is not judged: it is under way, or was a short while ago.
         why: why nothing can be concluded.
     """
 
@@ -105,6 +106,7 @@ class Found:
     services: int = 0
     entries: int = 0
     differences: list[Difference] = field(default_factory=list)
+    unsettled: list[Difference] = field(default_factory=list)
     outcome: Outcome = Outcome.CLEAN
     why: str | None = None
 
@@ -114,8 +116,8 @@ class Found:
 
 
 _NOW = text("SELECT now() - make_interval(secs => :settled)")
-# The names of all that is there by our books. What was taken over is known there by its own name only
-# until an operation of ours was done there; one that was refused, or is in doubt, tells it nothing.
+# The names of all that is there by our books. What was taken over is known there by its own name
+# only until an operation was done there; one that was refused, or is in doubt, tells nothing.
 _NAMES = text("""
     SELECT resource_id, id FROM services
     WHERE driver = :driver AND resource_id IS NOT NULL
@@ -170,7 +172,7 @@ async def look(engine: Engine, name: str, driver: Driver, *, share: float) -> Fo
         found.outcome, found.why = Outcome.TOO_MANY, f"it differs in more than {MOST} resources"
         return found
     found.services = sides.services
-    found.differences = await asyncio.to_thread(sides.at_rest)
+    found.differences, found.unsettled = await asyncio.to_thread(sides.at_rest)
     most = max(FEW, int(share * found.services))
     doubtful = sum(d.kind in MENDABLE for d in found.differences)
     if doubtful > most:
@@ -266,8 +268,8 @@ class _Sides:
                 return
             after = rows[-1].id
 
-    def at_rest(self) -> list[Difference]:
-        """The differences of what is not under way."""
+    def at_rest(self) -> tuple[list[Difference], list[Difference]]:
+        """The differences of what is not under way, and of what is."""
         known = [d.service for d in self._differences if d.service is not None]
         quiet: set[tuple[uuid.UUID, int]] = set()
         for first in range(0, len(known), PAGE):
@@ -275,9 +277,11 @@ class _Sides:
             with self._engine.connect() as tx:
                 rows = tx.execute(_AT_REST, {"ids": ids, "since": self._since})
                 quiet |= {(row.id, row.generation) for row in rows}
-        return [
-            d for d in self._differences if d.service is None or (d.service, d.generation) in quiet
-        ]
+        resting, moving = [], []
+        for d in self._differences:
+            is_quiet = d.service is None or (d.service, d.generation) in quiet
+            (resting if is_quiet else moving).append(d)
+        return resting, moving
 
     def is_by_name(self, difference: Difference) -> bool:
         """Whether the list has it by the driver's own name only, so that it cannot be asked
