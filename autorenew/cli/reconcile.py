@@ -95,16 +95,22 @@ def infrastructure(
     ended only if --terminate names it. Exit code 1 if a difference is left, 2 if a driver could not
     be looked at, or differs in so much that it is not believed.
     """
-    from workers.bootstrap import drivers_of
+    from workers.bootstrap import check_far_sides, drivers_of
     from workers.provisioning import differences, mending
 
     settings = load_settings()
     engine = database(settings)
     drivers = drivers_of(settings)
+    names = tuple(dict.fromkeys(names))
     if unknown := sorted(set(names) - drivers.keys()):
         known = ", ".join(sorted(drivers))
         raise AutorenewError(f"no driver {', '.join(unknown)} is configured; there are {known}")
+    if orphans and len(names or drivers) > 1:
+        raise AutorenewError("--terminate: say with one --driver whose resource it is")
+    check_far_sides(engine, settings, ["provisioning"])
     kinds = differences.MENDABLE if mend else ()
+
+    said: dict[str, str] = {}  # what became of resources that were to be ended, if anything did
 
     async def look() -> "list[tuple[Found, list[Difference]]]":
         looked = []
@@ -114,7 +120,7 @@ def infrastructure(
                 found = await differences.look(engine, name, driver, share=settings.reconcile_share)
                 with engine.begin() as tx:
                     done = mending.mend(tx, found, kinds, orphans=orphans, because="by hand")
-                done += await _end_orphans(engine, driver, found, orphans)
+                done += await _end_orphans(engine, driver, found, orphans, said)
             finally:
                 await driver.close()
             looked.append((found, done))
@@ -131,17 +137,25 @@ def infrastructure(
             unseen += 1
             say(f"driver {found.driver}: {found.outcome}: {found.why}", err=True)
     ended = {d.resource_id for _, done in looked for d in done}
-    for resource in sorted(set(orphans) - ended):
-        say(f"{resource} was not ended: it is no resource that should not be there", err=True)
+    for resource in dict.fromkeys(orphans):
+        if resource in said:
+            say(f"{resource} {said[resource]}", err=True)
+        elif resource not in ended:
+            for found, _ in looked:
+                say(f"{resource} was not ended: {_why_not(found, resource)}", err=True)
     columns = ("driver", "difference", "service", "resource", "ours", "seen", "customer", "note")
     show("differences between drivers' books and ours", columns, rows, json_lines=as_json)
     sys.exit(2 if unseen else 1 if left or set(orphans) - ended else 0)
 
 
 async def _end_orphans(
-    engine: Any, driver: "Driver", found: "Found", orphans: Sequence[str]
+    engine: Any, driver: "Driver", found: "Found", orphans: Sequence[str], said: dict[str, str]
 ) -> list["Difference"]:
-    """End those that a person named and that are no service's."""
+    """End those that a person named and that are no service's.
+
+    Args:
+        said: gets what became of those that are not gone by now, by the driver's name.
+    """
     from producers import history
     from producers.control.lanes import subject_of
     from producers.history import Event
@@ -150,18 +164,45 @@ async def _end_orphans(
     from workers.provisioning.differences import Kind, Outcome
     from workers.provisioning.drivers.port import DriverState
 
+    subject = subject_of(driver_place("", found.driver).lane)
+
+    def record(name: str, detail: dict[str, Any]) -> None:
+        with engine.begin() as tx:
+            history.record(tx, [Event(subject, name, detail)])
+
     done = []
     for orphan in found.differences if found.outcome is Outcome.DIFFERENCES else ():
         is_named = orphan.kind is Kind.ORPHAN and orphan.resource_id in orphans
         if not is_named or orphan.service is not None:
             continue
-        answer = await mending.end_orphan(driver, orphan)
-        if answer.state is not DriverState.DONE:
-            say(f"{orphan.resource_id}: {answer.state}: {answer.reason}", err=True)
-            continue
         detail = {"resource": orphan.resource_id, "service": orphan.named}
-        subject = subject_of(driver_place("", found.driver).lane)
-        with engine.begin() as tx:
-            history.record(tx, [Event(subject, "lane.orphan_ended", detail)])
-        done.append(orphan)
+        # What is being ended is known, whatever becomes of this process and of the call.
+        record("lane.orphan_ending", detail)
+        ending = await mending.end_orphan(driver, orphan)
+        detail |= {"answer": ending.answer.state.value, "reason": ending.answer.reason}
+        record("lane.orphan_ended" if ending.is_ended else "lane.orphan_not_ended", detail)
+        if ending.is_ended:
+            done.append(orphan)
+        if not ending.is_ended or ending.answer.state is not DriverState.DONE:
+            said[str(orphan.resource_id)] = str(ending)
     return done
+
+
+def _why_not(found: "Found", resource: str) -> str:
+    """Why a driver's resource that a person named was not to be ended."""
+    from workers.provisioning.differences import Kind, Outcome
+
+    if found.outcome in (Outcome.TOO_MANY, Outcome.UNAVAILABLE):
+        return f"driver {found.driver}: {found.outcome}"
+    own = [d for d in found.differences if d.resource_id == resource]
+    for d in own:
+        if d.kind is Kind.ORPHAN and d.why is not None:
+            return d.why
+        if d.kind is Kind.ORPHAN:
+            return f"service {d.service} was changed meanwhile"
+    for d in own:
+        return f"it is that of service {d.service}, which should be there"
+    for d in found.unsettled:
+        if d.resource_id == resource:
+            return f"service {d.service} is under way, or was changed a short while ago"
+    return f"driver {found.driver} lists no such resource that should not be there"

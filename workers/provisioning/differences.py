@@ -36,6 +36,8 @@ FEW = 10
 MOST = 20_000
 PAGE = 5000
 ASKED_AT_ONCE = 8
+# Why what was taken over is not made anew when a list lacks it.
+BY_NAME = "it is known there by its own name only: it cannot be asked about"
 
 
 class Kind(StrEnum):
@@ -96,6 +98,7 @@ class Found:
     Attributes:
         services: how many services should be there.
         entries: how many entries the driver's book has.
+        unsettled: what differs and is not judged: it is under way, or was a short while ago.
         why: why nothing can be concluded.
     """
 
@@ -103,6 +106,7 @@ class Found:
     services: int = 0
     entries: int = 0
     differences: list[Difference] = field(default_factory=list)
+    unsettled: list[Difference] = field(default_factory=list)
     outcome: Outcome = Outcome.CLEAN
     why: str | None = None
 
@@ -112,13 +116,12 @@ class Found:
 
 
 _NOW = text("SELECT now() - make_interval(secs => :settled)")
-# What is known there by its own name only: it was taken over, and nothing was done with it since.
-_BY_NAME = text("""
-    SELECT id, customer_id, plan, configuration, desired, confirmed, confirmed_until, resource_id,
-        generation, anchor, period_months, paid_periods
-    FROM services AS s
-    WHERE driver = :driver AND order_id IS NULL AND state IN ('active', 'suspended')
-      AND NOT EXISTS (SELECT FROM operations AS o WHERE o.service_id = s.id)
+# The names of all that is there by our books. What was taken over is known there by its own name
+# only until an operation was done there; one that was refused, or is in doubt, tells nothing.
+_NAMES = text("""
+    SELECT resource_id, id FROM services
+    WHERE driver = :driver AND resource_id IS NOT NULL
+      AND (confirmed <> 'absent' OR state IN ('active', 'suspended'))
 """)
 _BY_ID = text("""
     SELECT id, customer_id, plan, configuration, desired, confirmed, confirmed_until, resource_id,
@@ -127,8 +130,11 @@ _BY_ID = text("""
 """)
 _THERE = text("""
     SELECT id, customer_id, plan, configuration, desired, confirmed, confirmed_until, resource_id,
-        generation, anchor, period_months, paid_periods
-    FROM services
+        generation, anchor, period_months, paid_periods,
+        order_id IS NULL AND NOT EXISTS (SELECT FROM operations AS o
+            WHERE o.service_id = s.id AND o.state = 'done' AND o.reason IS DISTINCT FROM 'by_hand')
+            AS is_by_name
+    FROM services AS s
     WHERE id > :after_id AND driver = :driver AND state IN ('active', 'suspended')
       AND desired <> 'absent'
     ORDER BY id LIMIT :limit
@@ -166,7 +172,7 @@ async def look(engine: Engine, name: str, driver: Driver, *, share: float) -> Fo
         found.outcome, found.why = Outcome.TOO_MANY, f"it differs in more than {MOST} resources"
         return found
     found.services = sides.services
-    found.differences = await asyncio.to_thread(sides.at_rest)
+    found.differences, found.unsettled = await asyncio.to_thread(sides.at_rest)
     most = max(FEW, int(share * found.services))
     doubtful = sum(d.kind in MENDABLE for d in found.differences)
     if doubtful > most:
@@ -190,8 +196,10 @@ class _Sides:
         self._engine = engine
         self._driver = driver
         self._since: Any = None
-        self._by_name: dict[str, Any] = {}
-        self._seen: set[bytes] = set()
+        self._names: dict[str, uuid.UUID] | None = None
+        self._by_name: set[uuid.UUID] = set()
+        self._seen: dict[bytes, str] = {}
+        self._orphans: set[str] = set()
         self._differences: list[Difference] = []
         self.rows: dict[uuid.UUID, Any] = {}
         self.services = 0
@@ -199,29 +207,51 @@ class _Sides:
     def begin(self) -> None:
         with self._engine.connect() as tx:
             self._since = tx.execute(_NOW, {"settled": SETTLED_SECONDS}).scalar_one()
-            rows = tx.execute(_BY_NAME, {"driver": self._driver})
-            self._by_name = {row.resource_id: row for row in rows}
 
     def compare(self, page: Sequence[ResourceEntry]) -> None:
         ids = {id_ for entry in page if (id_ := _uuid(entry.service_id)) is not None}
-        with self._engine.connect() as tx:
-            rows = tx.execute(_BY_ID, {"ids": list(ids), "driver": self._driver})
-            ours = {row.id: row for row in rows}
+        ours = self._read(ids)
+        strange = [e.resource_id for e in page if _uuid(e.service_id) not in ours]
+        named = self._named(strange) if strange else {}
         for entry in page:
-            id_ = _uuid(entry.service_id)
-            row = self._by_name.get(entry.resource_id) if id_ is None else ours.get(id_)
-            seen = Resource(entry.resource_id, entry.state, 0, entry.paid_until)
-            if entry.state is ResourceState.ABSENT:
+            if entry.state is ResourceState.ABSENT or entry.resource_id in self._orphans:
                 continue
+            row = ours.get(_uuid(entry.service_id))
+            is_by_name = row is None
             if row is None:
+                row = named.get(entry.resource_id)
+            seen = Resource(entry.resource_id, entry.state, 0, entry.paid_until)
+            if row is None:
+                self._orphans.add(entry.resource_id)
                 self._add(Kind.ORPHAN, None, seen, named=entry.service_id)
-            elif row.id.bytes in self._seen:
+            elif (first := self._seen.get(row.id.bytes)) is not None:
+                if first == entry.resource_id:  # the list moved while it was read
+                    continue
                 why = f"a second resource of service {row.id}"
                 self._add(Kind.ORPHAN, row, seen, why=why, named=entry.service_id)
             else:
-                self._seen.add(row.id.bytes)
+                self._seen[row.id.bytes] = entry.resource_id
                 if (kind := difference_of(row, seen)) is not None:
+                    if is_by_name:
+                        self._by_name.add(row.id)
                     self._add(kind, row, seen, named=entry.service_id)
+
+    def _read(self, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID | None, Any]:
+        with self._engine.connect() as tx:
+            rows = tx.execute(_BY_ID, {"ids": list(ids), "driver": self._driver})
+            return {row.id: row for row in rows}
+
+    def _named(self, names: Iterable[str]) -> dict[str, Any]:
+        """Our services by the driver's names for what it does not know by our ids."""
+        if self._names is None:
+            with self._engine.connect() as tx:
+                rows = tx.execute(_NAMES, {"driver": self._driver})
+                self._names = {row.resource_id: row.id for row in rows}
+        ids = {name: self._names[name] for name in names if name in self._names}
+        if not ids:
+            return {}
+        ours = self._read(ids.values())
+        return {name: ours[id_] for name, id_ in ids.items() if id_ in ours}
 
     def find_missing(self) -> None:
         after = uuid.UUID(int=0)
@@ -233,13 +263,13 @@ class _Sides:
             self.services += len(rows)
             for row in rows:
                 if row.id.bytes not in self._seen:
-                    self._add(Kind.MISSING, row, absent)
+                    self._add(Kind.MISSING, row, absent, why=BY_NAME if row.is_by_name else None)
             if len(rows) < PAGE:
                 return
             after = rows[-1].id
 
-    def at_rest(self) -> list[Difference]:
-        """The differences of what is not under way."""
+    def at_rest(self) -> tuple[list[Difference], list[Difference]]:
+        """The differences of what is not under way, and of what is."""
         known = [d.service for d in self._differences if d.service is not None]
         quiet: set[tuple[uuid.UUID, int]] = set()
         for first in range(0, len(known), PAGE):
@@ -247,14 +277,16 @@ class _Sides:
             with self._engine.connect() as tx:
                 rows = tx.execute(_AT_REST, {"ids": ids, "since": self._since})
                 quiet |= {(row.id, row.generation) for row in rows}
-        return [
-            d for d in self._differences if d.service is None or (d.service, d.generation) in quiet
-        ]
+        resting, moving = [], []
+        for d in self._differences:
+            is_quiet = d.service is None or (d.service, d.generation) in quiet
+            (resting if is_quiet else moving).append(d)
+        return resting, moving
 
     def is_by_name(self, difference: Difference) -> bool:
-        """Whether the driver knows it by its own name only, so that it cannot be asked about."""
-        row = self._by_name.get(self.rows[difference.service].resource_id)  # type: ignore[index]
-        return row is not None and row.id == difference.service
+        """Whether the list has it by the driver's own name only, so that it cannot be asked
+        about: by our id there would be nothing."""
+        return difference.service in self._by_name
 
     def _add(self, kind: Kind, row: Any, seen: Resource, **more: Any) -> None:
         difference = Difference(self._driver, kind, None, seen.resource_id, seen, **more)

@@ -102,7 +102,40 @@ def mend(
     return done
 
 
-async def end_orphan(driver: Driver, orphan: Difference) -> DriverAnswer:
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a driver answered.
+
+    Attributes:
+        is_begun: it was told to end it; False: it did not say what is there, and was not told.
+    """
+
+    answer: DriverAnswer
+    is_begun: bool
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is gone, or about to be."""
+        states = (DriverState.DONE, DriverState.IN_PROGRESS)
+        return self.is_begun and self.answer.state in states
+
+    def __str__(self) -> str:
+        """What became of it, for people."""
+        words = ": ".join(filter(None, (self.answer.reason, self.answer.words)))
+        said = f"{self.answer.state}: {words}" if words else f"{self.answer.state}"
+        match self.answer.state:
+            case DriverState.DONE if self.is_begun:
+                return "ended"
+            case DriverState.IN_PROGRESS if self.is_begun:
+                return f"is being ended: {said}"
+            case DriverState.UNKNOWN if self.is_begun:
+                return f"may or may not have been ended: {said}"
+        if self.is_begun:
+            return f"was not ended: {said}"
+        return f"was not ended: the driver does not say what is there: {said}"
+
+
+async def end_orphan(driver: Driver, orphan: Difference) -> Ending:
     """End a resource that is no service's: nobody but a person decides that.
 
     Its generation is above what the driver shows, so that nothing older revives it.
@@ -121,10 +154,11 @@ async def end_orphan(driver: Driver, orphan: Difference) -> DriverAnswer:
     )
     seen = await driver.ask(operation)
     if seen.state is not DriverState.DONE:
-        return seen
+        return Ending(seen, False)
     generation = (seen.resource.generation if seen.resource else 0) + 1
     key = str(derived_id("orphan", orphan.driver, orphan.resource_id, generation))
-    return await driver.perform(replace(operation, key=key, generation=generation))
+    answer = await driver.perform(replace(operation, key=key, generation=generation))
+    return Ending(answer, True)
 
 
 def _chosen(
