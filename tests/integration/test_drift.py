@@ -12,10 +12,11 @@ from prometheus_client import REGISTRY
 
 from autorenew.cli import main
 from producers import ledger
-from producers.control import suspending
+from producers.control import breakers, suspending
 from producers.scheduler.reconciling import Reconciliations, subject_of
 from producers.steps import RECONCILE, driver_place
 from schemas.catalogue.store import CatalogueCache
+from schemas.values import OpenCause
 from tests.integration.test_catching_up import arrives
 from tests.integration.test_importing import row
 from tests.support.given import line, order, wait_until
@@ -556,3 +557,34 @@ def test_that_a_list_cannot_be_read_is_why_nothing_of_it_is_ended(
 
     assert result.exit_code == 2
     assert "stray was not ended: driver web: unavailable" in result.stderr
+
+
+def test_a_list_that_can_be_read_does_not_close_a_lane(world: Any) -> None:
+    with world.fleet.owner.begin() as tx:
+        cause = OpenCause.FAILING
+        breakers.open_lane(tx, "driver:web", "web", cause, "HTTP 500", seconds=0.0)
+
+    assert look(world).outcome == "clean"
+
+    query = "SELECT lane, reason, probes FROM lane_breakers"
+    assert world.database.all(query) == [("driver:web", "HTTP 500", 0)]
+    assert world.happened("lane.closed") == []
+
+
+def test_a_list_that_cannot_be_read_keeps_a_lane_open(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the list is broken")
+
+    monkeypatch.setattr(world.fleet.simulator.simulator.store, "resources", broken)
+    with world.fleet.owner.begin() as tx:
+        cause = OpenCause.FAILING
+        breakers.open_lane(tx, "driver:web", "web", cause, "HTTP 500", seconds=0.0)
+        ledger.enqueue(tx, RECONCILE, [(subject_of("web"), driver_place("web", "web"))])
+
+    def is_probed() -> bool:
+        return bool(world.database.all("SELECT 1 FROM lane_breakers WHERE probes > 0"))
+
+    wait_until(is_probed, "a probe has failed", 20)
+    assert world.happened("lane.closed") == []

@@ -12,7 +12,7 @@ from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.steps import RECONCILE
 from schemas.tables.bulk import Bulk
 from workers.outside.attempts import DONE, Meaning, settle
-from workers.outside.health import GOOD, Health
+from workers.outside.health import Health
 from workers.provisioning import differences, mending
 from workers.provisioning.differences import Found, Kind
 from workers.provisioning.drivers.port import Driver
@@ -95,7 +95,7 @@ class ReconcileHandler:
     def health(self, call: Look, answer: Found) -> Health | None:
         if answer.outcome is differences.Outcome.UNAVAILABLE:
             return Health(False, answer.why or "")
-        return GOOD
+        return None  # who can list may be unable to do anything: that closes no lane
 
     async def close(self) -> None:
         for driver in self._drivers.values():
