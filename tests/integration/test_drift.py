@@ -588,3 +588,19 @@ def test_a_list_that_cannot_be_read_keeps_a_lane_open(
 
     wait_until(is_probed, "a probe has failed", 20)
     assert world.happened("lane.closed") == []
+
+
+def test_what_is_listed_by_its_name_and_is_otherwise_is_converged_by_that_name(
+    life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = life()
+    service = taken_over(world, monkeypatch, "r-1")
+    tried(world, service, "failed", "quota")
+    world.database.run(
+        "UPDATE services SET state = 'suspended', desired = 'suspended', confirmed = 'suspended',"
+        " suspended_at = now()"
+    )
+
+    assert look(world).differences == {"state": 1, "mended": 1}
+    assert resources(world)[0][:2] == (str(service.id), "suspended")
+    assert world.service().resource_id == "r-1"

@@ -101,7 +101,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
         identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
-        reconciled._END, differences._NOW, differences._BY_NAME, differences._BY_ID,
+        reconciled._END, differences._NOW, differences._NAMES, differences._BY_ID,
         differences._THERE, differences._AT_REST,
     ],
     "relay": [

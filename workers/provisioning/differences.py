@@ -277,7 +277,8 @@ class _Sides:
             with self._engine.connect() as tx:
                 rows = tx.execute(_AT_REST, {"ids": ids, "since": self._since})
                 quiet |= {(row.id, row.generation) for row in rows}
-        resting, moving = [], []
+        resting: list[Difference] = []
+        moving: list[Difference] = []
         for d in self._differences:
             is_quiet = d.service is None or (d.service, d.generation) in quiet
             (resting if is_quiet else moving).append(d)
