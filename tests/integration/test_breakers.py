@@ -58,7 +58,7 @@ def delivered(database: Database, plan: str) -> int:
 def test_lane_of_a_driver_that_fails_opens_and_closes_again_and_nothing_fails(
     embedded: Any, database: Database
 ) -> None:
-    fleet = embedded([DOWN], breaker=QUICK, retry_attempts=6)
+    fleet = embedded([DOWN], breaker=QUICK, retry_attempts=6, call_seconds=5.0)
     database.place(*(order(f"site-{n}", line("site")) for n in range(30)))
     wait_until(lambda: opened(database) == ["driver:web"], "the lane opens", 20)
     database.place(*(order(f"vm-{n}", line("vm")) for n in range(20)))
@@ -84,7 +84,7 @@ def test_gateway_that_is_away_uses_up_no_attempts_of_orders(
     embedded: Any, database: Database
 ) -> None:
     down = {"fault": "error", "target": "gateway", "times": 1_000_000}
-    fleet = embedded([down], breaker=QUICK)
+    fleet = embedded([down], breaker=QUICK, call_seconds=5.0)
     database.place(*(order(f"k-{n}", customer=f"c-{n}") for n in range(20)))
     wait_until(lambda: opened(database) == ["gateway"], "the lane opens", 20)
     time.sleep(1.0)

@@ -218,6 +218,8 @@ class TestRetry:
         process = subprocess.Popen(
             command, env=environment | _inherited(), stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
+            # Whoever runs the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         wait_until(lambda: len(shop.told("bulk.started")) == 1, "it begins")
         time.sleep(0.5)  # until it is followed

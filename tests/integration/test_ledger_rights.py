@@ -178,8 +178,9 @@ class TestApi:
         full.run("DELETE FROM batches")
 
         assert is_refused(lambda: run(full, "api", "UPDATE tasks SET attempts = 0"))
-        # An order that is not priced, an e-mail, and four kinds of decision.
-        assert run(full, "api", "DELETE FROM tasks") == 6
+        # An order that is not priced, an e-mail, four kinds of decision, and the comparison with
+        # the driver of each universe.
+        assert run(full, "api", "DELETE FROM tasks") == 10
         with full.engine("api").begin() as tx:
             task = TaskId("converge", subject)
             assert failed.retry(tx, [task]) == [task]

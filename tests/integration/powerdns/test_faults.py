@@ -105,7 +105,10 @@ def test_zone_that_no_request_can_hold_is_refused_and_left_as_it_is(
             for name in names
         ]  # fmt: skip
         server.api("PATCH", f"/zones/{site.domain}.", {"rrsets": changes})
-    answer = site.does(SUSPEND, 2)
+    for _ in range(5):  # the server closes what is too large, sometimes before it has answered
+        answer = site.does(SUSPEND, 2)
+        if answer.state is not DriverState.UNKNOWN:
+            break
     assert (answer.state, answer.reason) == (DriverState.REFUSED, "zone_too_large")
     assert site.ask() == ["192.0.2.10"]
     # What changes no records can still be done to it.
