@@ -10,7 +10,8 @@ from pydantic_settings import PydanticBaseSettingsSource
 from schemas.errors import ConfigurationError
 
 FROM_FILES = (
-    "database_url", "broker_url", "broker_management_url", "role_passwords", "broker_passwords",
+    "database_url", "read_database_url", "broker_url", "broker_management_url", "role_passwords",
+    "broker_passwords",
     "gateways", "gateway_url", "gateway_token", "drivers", "driver_urls", "driver_tokens",
     "smtp_url", "link_secret", "link_secret_previous",
 )  # fmt: skip

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://user:pw@host/database, or @host,host:5433/database"
     )
+    read_database_url: SecretStr | None = Field(
+        None, description="the same database as the role readonly; may be a standby"
+    )
     broker_url: SecretStr | None = Field(
         None, description="amqp://user:pw@host:5672/vhost, or several, separated by commas"
     )
@@ -229,7 +232,7 @@ class Settings(BaseSettings):
     def _in_capitals(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("database_url", mode="after")
+    @field_validator("database_url", "read_database_url", mode="after")
     @classmethod
     def _database_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:  # its host may be in a query, or a local socket
@@ -301,10 +304,10 @@ class Settings(BaseSettings):
             url = self.broker_management_url.get_secret_value()
             if host := in_the_clear(url, internal):
                 yield "BROKER_MANAGEMENT_URL", host, "https://"
-        if self.database_url and (
-            host := password_in_the_clear(self.database_url.get_secret_value(), internal)
-        ):
-            yield "DATABASE_URL", host, "?sslmode=verify-full"
+        for field in ("database_url", "read_database_url"):
+            url = getattr(self, field)
+            if url and (host := password_in_the_clear(url.get_secret_value(), internal)):
+                yield field.upper(), host, "?sslmode=verify-full"
         if self.smtp_url:
             url = self.smtp_url.get_secret_value()
             if urlsplit(url).username and (host := in_the_clear(url, internal)):
@@ -361,10 +364,11 @@ class Settings(BaseSettings):
 
     def _made_elsewhere(self) -> Iterator[tuple[str, str]]:
         """Secrets that a server or a far side knows: it may have chosen a short one."""
-        if self.database_url is not None:
-            known = split_database(self.database_url.get_secret_value()).password
+        for field in ("database_url", "read_database_url"):
+            url = getattr(self, field)
+            known = None if url is None else split_database(url.get_secret_value()).password
             if known is not None:
-                yield "the password in AUTORENEW_DATABASE_URL", known
+                yield f"the password in AUTORENEW_{field.upper()}", known
         for field in ("broker_management_url", "smtp_url"):
             url = getattr(self, field)
             password = None if url is None else urlsplit(url.get_secret_value()).password

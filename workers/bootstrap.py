@@ -36,6 +36,9 @@ from workers.runtime.handlers import Handler
 from workers.runtime.retries import policy_for
 from workers.runtime.runtime import Runtime
 
+# A page of a book is more to collect than one answer, and nobody's lease waits for it.
+BOOK_SECONDS = 30.0
+
 
 def check_queues(queues: Iterable[str]) -> list[str]:
     """Refuse a queue that does not exist, in one clear line."""
@@ -119,14 +122,20 @@ def _provisioning(settings: Settings, catalogue: CatalogueCache, clock: Clock) -
     ]
 
 
-def gateways_of(settings: Settings) -> dict[str, Gateway]:
-    """The gateways that are configured, by the name that payment methods are stored with."""
-    return registry.build("gateways", settings.gateway_options(), seconds=settings.call_seconds)
+def gateways_of(settings: Settings, seconds: float | None = None) -> dict[str, Gateway]:
+    """The gateways that are configured, by the name that payment methods are stored with.
+
+    Args:
+        seconds: the deadline of a call, where it is not that of all outside calls.
+    """
+    seconds = settings.call_seconds if seconds is None else seconds
+    return registry.build("gateways", settings.gateway_options(), seconds=seconds)
 
 
-def drivers_of(settings: Settings) -> dict[str, Driver]:
-    """The drivers that are configured, by the name that plans use."""
-    return registry.build("drivers", settings.driver_options(), seconds=settings.call_seconds)
+def drivers_of(settings: Settings, seconds: float | None = None) -> dict[str, Driver]:
+    """The drivers that are configured, by the name that plans use; see :func:`gateways_of`."""
+    seconds = settings.call_seconds if seconds is None else seconds
+    return registry.build("drivers", settings.driver_options(), seconds=seconds)
 
 
 def check_far_sides(engine: Engine, settings: Settings, roles: Collection[str]) -> None:
@@ -149,9 +158,10 @@ def books_of(settings: Settings) -> Books:
     """The books of all far sides that are configured; none of a kind: that is left out."""
     has_gateways = settings.gateways or settings.gateway_url
     has_drivers = settings.drivers or settings.driver_urls
+    seconds = max(settings.call_seconds, BOOK_SECONDS)
     return Books(
-        gateways_of(settings) if has_gateways else {},
-        drivers_of(settings) if has_drivers else {},
+        gateways_of(settings, seconds) if has_gateways else {},
+        drivers_of(settings, seconds) if has_drivers else {},
     )
 
 

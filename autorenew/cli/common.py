@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from producers.intake.realms import Realms
 from schemas.clock import Clock
 from schemas.database import check_schema, connect
+from schemas.role_check import check_role
 from schemas.settings import Settings, load_settings
 from schemas.shown import for_terminal
 from schemas.virtual_clock import clock_of
@@ -39,6 +40,19 @@ def database(settings: Settings | None = None, *, application: str | None = None
     engine = connect(url, application=application or "autorenew cli", patient=application is None)
     click.get_current_context().call_on_close(engine.dispose)
     check_schema(engine)
+    return engine
+
+
+def read_database(settings: Settings, *, application: str) -> Engine:
+    """The engine for AUTORENEW_READ_DATABASE_URL, of a process that shows things.
+
+    Raises:
+        ConfigurationError: as :func:`database`.
+    """
+    engine = connect(settings.need("read_database_url"), application=application)
+    click.get_current_context().call_on_close(engine.dispose)
+    check_schema(engine)
+    check_role(engine, "readonly")
     return engine
 
 

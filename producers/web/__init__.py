@@ -1,0 +1,1 @@
+"""What every process that is reached over HTTP shares: serving, headers, limits, health."""
