@@ -36,6 +36,8 @@ COMMANDS = {
     "relay": "processes",
     "scheduler": "processes",
     "worker": "processes",
+    "api": "serving",
+    "keys": "keys",
     "simulator": "processes",
 }
 

@@ -54,10 +54,11 @@ class Intake:
         self._clock = clock
         self._realms = realms or Realms()
 
-    def place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
+    def place(self, upstream: str, door: str, bodies: Sequence[bytes | Document]) -> list[Answer]:
         """Take a batch of documents of one upstream.
 
         Args:
+            bodies: each as it came in, or as it was read already.
             door: where they came in, such as ``amqp``; a label of the metric.
 
         Returns:
@@ -79,11 +80,27 @@ class Intake:
                 )
             answers = [Answer(Verdict.REJECTED, None, problems=[_UNFORESEEN])]
             with self._engine.begin() as tx:
-                rejected.keep(tx, upstream, door, [(Document.read(bodies[0]), answers[0])])
+                rejected.keep(tx, upstream, door, [(_read(bodies[0]), answers[0])])
         for answer in answers:
             outcome = "repeated" if answer.repeated else answer.verdict.value
             metrics.documents.labels(door, outcome).inc()
         return answers
+
+    def command(
+        self, tx: Connection, upstream: str, door: str, body: bytes, *, realm: str | None
+    ) -> Answer:
+        """Do one command within a transaction of the caller's; one that is refused does nothing.
+
+        Args:
+            realm: that it speaks for; None: an operator's.
+        """
+        document = Document.read(body)
+        answer = self._command(tx, document, self._catalogue.current(tx), realm)
+        if answer.verdict is not Verdict.ACCEPTED:
+            rejected.keep(tx, upstream, door, [(document, answer)])
+        outcome = "repeated" if answer.repeated else answer.verdict.value
+        metrics.documents.labels(door, outcome).inc()
+        return answer
 
     def reject(
         self, upstream: str, door: str, bodies: Sequence[bytes], problems: list[Problem]
@@ -113,10 +130,10 @@ class Intake:
         with self._engine.begin() as tx:
             return rejected.forget(tx, days)
 
-    def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
+    def _place(self, upstream: str, door: str, bodies: Sequence[bytes | Document]) -> list[Answer]:
         answers: list[Answer] = []
         realm = self._realms.of(upstream, door)
-        for documents in _in_transactions(map(Document.read, bodies)):
+        for documents in _in_transactions(map(_read, bodies)):
             with self._engine.begin() as tx:
                 catalogue = self._catalogue.current(tx)
                 if _kind(documents[0]) is _Kind.COMMAND:
@@ -153,6 +170,10 @@ class Intake:
         except Refused as refused:
             return Answer(Verdict.REFUSED, None, problems=refused.problems)
         return Answer(Verdict.ACCEPTED, None, repeated=not changed)
+
+
+def _read(body: bytes | Document) -> Document:
+    return body if isinstance(body, Document) else Document.read(body)
 
 
 class _Kind(Enum):
