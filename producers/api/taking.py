@@ -1,8 +1,8 @@
 """Orders that come in within milliseconds of each other are taken in one transaction.
 
-They wait in a line for one thread, which takes what has come meanwhile: while one transaction
-commits, the next batch forms. Nobody waits for others to come. Each gets its own answer, after the
-commit.
+They wait in a line for two threads, which take what has come meanwhile: while transactions are
+under way, the next batch forms. Nobody waits for others to come. Each gets its own answer, after
+the commit.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ class Taking:
     """The line and its threads.
 
     Args:
-        threads: batches of different keys that are taken at once.
+        threads: transactions that are under way at once. With two, one is worked on by the database
+            while the other is read here.
     """
 
     def __init__(self, *, threads: int = 2) -> None:
         self._line: deque[_Waiting] = deque()
-        self._busy: set[object] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -82,27 +82,16 @@ class Taking:
 
     def _run(self) -> None:
         while batch := self._next():
-            key = batch[0].key
-            try:
-                self._take(key, batch)
-            finally:
-                with self._changed:
-                    self._busy.discard(key.id)
-                    self._changed.notify()
+            self._take(batch[0].key, batch)
 
     def _next(self) -> list[_Waiting]:
-        """What waits of one key, in the order it came; no two threads take of the same one.
-
-        Empty: it is over.
-        """
+        """What waits of one key, in the order it came; empty: it is over."""
         with self._changed:
-            while True:
-                first = next((w for w in self._line if w.key.id not in self._busy), None)
-                if first is not None:
-                    break
-                if self._stopping and not self._line:
+            while not self._line:
+                if self._stopping:
                     return []
-                self._changed.wait(1.0)
+                self._changed.wait()
+            first = self._line[0]
             batch: list[_Waiting] = []
             rest: deque[_Waiting] = deque()
             count = 0
@@ -114,7 +103,6 @@ class Taking:
                 else:
                     rest.append(waiting)
             self._line = rest
-            self._busy.add(first.key.id)
             return batch
 
     def _take(self, key: Key, batch: list[_Waiting]) -> None:

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from producers.api.access import Access, Document, IdempotencyKey, Route, needs, once
+from producers.api.access import Access, Document, IdempotencyKey, Moment, Route, needs, once
 from producers.api.keys import KeyScope
 from producers.api.problems import Failed, not_found, responses
-from producers.api.routes.services import Because, Why, parsed
+from producers.api.routes.services import NO_REASON, Because, Why
 from producers.control import breakers, bulk, editing, groups, lanes, limits
 from producers.control import failed as failures
 from producers.control.bulk import BulkOperation, NoBulkOperation
@@ -24,7 +24,7 @@ from schemas.errors import AutorenewError
 from schemas.json_bodies import Problem
 from schemas.values import BulkKind, Money
 
-router = APIRouter(route_class=Route, tags=["operations"])
+router = APIRouter(prefix="/v1", route_class=Route, tags=["operations"])
 
 Reading = Annotated[Access, needs(KeyScope.OPS_READ)]
 Writing = Annotated[Access, needs(KeyScope.OPS_WRITE)]
@@ -54,7 +54,7 @@ class Chosen(BaseModel):
     upstream: Name | None = None
     """Needed where several upstreams use the same key of an order."""
     older_than_seconds: Annotated[float, Field(ge=0, le=1e9)] | None = None
-    since: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    since: Moment | None = None
 
     @property
     def filters(self) -> Filters:
@@ -356,19 +356,17 @@ def edit_failed(request: Request, access: Writing, body: Edit, name: Idempotency
     return once(access, request, None if body.dry_run else name, body, effect)
 
 
-Id = Annotated[
-    str, Path(description="Of the bulk operation.", json_schema_extra={"format": "uuid"})
-]
+Id = Annotated[uuid.UUID, Path(description="Of the bulk operation.")]
 
 
 @router.get(
-    "/bulk/{id}",
+    "/bulk/{id:uuid}",
     summary="A bulk operation and how far it is",
     responses=responses("not_found"),
 )
 def get_bulk(id: Id, access: Reading) -> BulkView:
     with access.doors.write.connect() as tx:
-        return _shown(tx, parsed(id))
+        return _shown(tx, id)
 
 
 def _shown(tx: Connection, id: uuid.UUID) -> BulkView:
@@ -389,7 +387,7 @@ def _bulk_view(one: BulkOperation, left: Sequence[bulk.BulkTask] = ()) -> BulkVi
 
 
 @router.post(
-    "/bulk/{id}:stop",
+    "/bulk/{id:uuid}:stop",
     summary="Send no more of a bulk operation",
     description="What was sent goes on; the rest stays failed.",
     response_model=BulkView,
@@ -397,14 +395,12 @@ def _bulk_view(one: BulkOperation, left: Sequence[bulk.BulkTask] = ()) -> BulkVi
 )
 def stop_bulk(
     id: Id, request: Request, access: Writing, name: IdempotencyKey = None,
-    body: Because | None = None,
+    body: Because = NO_REASON,
 ) -> Any:  # fmt: skip
-    number = parsed(id)
-
     def effect(tx: Connection) -> dict[str, Any]:
-        _shown(tx, number)
+        _shown(tx, id)
         try:
-            return _bulk_view(bulk.stop(tx, number)).model_dump(mode="json")
+            return _bulk_view(bulk.stop(tx, id)).model_dump(mode="json")
         except NoBulkOperation as error:
             raise Failed("conflict", str(error)) from None
 

@@ -38,7 +38,7 @@ _COMMAND = Problem(
 _ONE = ("application/json",)
 _MANY = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json")
 
-router = APIRouter(route_class=Route, tags=["orders"])
+router = APIRouter(prefix="/v1", route_class=Route, tags=["orders"])
 
 
 async def post_order(request: Request) -> Response:

@@ -58,7 +58,11 @@ def test_each_scope_opens_its_routes_and_no_others(client_of: Callable[..., Clie
         KeyScope.CUSTOMERS_READ: ("GET", "/v1/customers/nobody/upcoming", 404),
         KeyScope.CUSTOMERS_WRITE: ("PUT", "/v1/customers/nobody/payment-method", 422),
         KeyScope.SERVICES_READ: ("GET", "/v1/services", 200),
-        KeyScope.SERVICES_WRITE: ("POST", "/v1/services/nothing:stop", 404),
+        KeyScope.SERVICES_WRITE: (
+            "POST",
+            "/v1/services/00000000-0000-0000-0000-000000000000:stop",
+            404,
+        ),
         KeyScope.INVOICES_READ: ("GET", "/v1/invoices/FR-1", 404),
         KeyScope.CATALOGUE_READ: ("GET", "/v1/catalogue", 200),
         KeyScope.FORECAST_READ: ("GET", "/v1/forecast", 200),
