@@ -96,6 +96,31 @@ class TestFailed:
         assert shop("GET", "/v1/lanes").status == 403
 
 
+def test_audit_is_told_once_there_was_one(ops: Client, world: Life) -> None:
+    assert ops("GET", "/v1/audit").status == 404
+    kept = world.database.value("SELECT to_regclass('audit_runs') IS NOT NULL")
+    if not kept:  # as the exporter keeps them
+        world.database.run("""
+            CREATE TABLE audit_runs (id BIGINT GENERATED ALWAYS AS IDENTITY, started_at TIMESTAMPTZ
+                DEFAULT now(), ended_at TIMESTAMPTZ, seconds FLOAT8, checks INT, violations INT)
+        """)
+        world.database.run("""
+            CREATE TABLE audit_findings (invariant TEXT, must TEXT, checked_at TIMESTAMPTZ,
+                seconds FLOAT8, violations INT, offenders JSONB, problem TEXT)
+        """)
+        world.database.run("GRANT SELECT ON audit_runs, audit_findings TO autorenew_readonly")
+    world.database.run("""
+        INSERT INTO audit_runs (ended_at, seconds, checks, violations) VALUES (now(), 1.5, 40, 2)
+    """)
+    world.database.run("""
+        INSERT INTO audit_findings (invariant, must, seconds, violations, offenders)
+        VALUES ('x', 'be so', 0.1, 2, '["a", "b"]')
+    """)
+    shown = ops("GET", "/v1/audit").json
+    assert (shown["checks"], shown["violations"]) == (40, 2)
+    assert [f["invariant"] for f in shown["findings"]] == ["x"]
+
+
 class TestLanes:
     def test_pause_and_resume_are_told(self, ops: Client, world: Life) -> None:
         held = ops("POST", "/v1/lanes", {"lane": "mail", "action": "pause", "because": "storm"})
