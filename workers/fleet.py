@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 
+from monitoring import tracing
 from schemas import logs
 from schemas.database import connect
 from schemas.settings import load_settings
@@ -31,6 +32,7 @@ class Drain(dramatiq.Middleware):
 
     def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
         self._runtime.close()
+        tracing.close()
 
 
 def build() -> ReadOnlyBroker:
@@ -44,6 +46,7 @@ def build() -> ReadOnlyBroker:
         pool_size=threads + 1 + RECORDERS,
         application=f"autorenew worker {','.join(queues)}",
     )
+    tracing.configure(settings, f"worker {','.join(queues)}")
     clock = clock_of(engine, virtual=settings.clock == "virtual")
     # The launcher starts the group again, once its host's clock is right.
     runtime = Runtime(engine, settings, clock, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -52,6 +55,12 @@ def build() -> ReadOnlyBroker:
     return broker
 
 
-logs.take_over(f"worker {os.environ['AUTORENEW_QUEUES']}")
+_settings = load_settings()
+logs.configure(  # again: standard error is Dramatiq's pipe by now
+    f"worker {os.environ['AUTORENEW_QUEUES']}",
+    _settings.log_level,
+    _settings.log_format,
+    dramatiq=True,
+)
 broker = build()
 collect_seldom()
