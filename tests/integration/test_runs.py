@@ -20,7 +20,8 @@ def runs(caplog: pytest.LogCaptureFixture, step: str) -> list[dict[str, Any]]:
 def all_told(caplog: pytest.LogCaptureFixture, tasks: int) -> None:
     """A run is told of after its tasks have ended."""
     wait_until(
-        lambda: all(sum(run["tasks"] for run in runs(caplog, step)) == tasks for step in STEPS)
+        lambda: all(sum(run["tasks"] for run in runs(caplog, step)) == tasks for step in STEPS),
+        "every run is told of",
     )
 
 
