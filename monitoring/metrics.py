@@ -32,7 +32,13 @@ task_seconds = Histogram(
 )
 task_waited = Histogram(
     "autorenew_task_wait_seconds",
-    "How long a task was ready before it was started (one sample a batch: its oldest).",
+    "How long a task was ready before it was started.",
+    ["queue", "task"],
+    buckets=_SECONDS,
+)
+tasks_took = Histogram(
+    "autorenew_task_seconds",
+    "How long a task took, from claim to finish.",
     ["queue", "task"],
     buckets=_SECONDS,
 )
@@ -60,6 +66,17 @@ handed_back = Counter(
     "autorenew_handed_back_tasks_total",
     "Tasks that a worker had no room to call for, dispatched again.",
     ["queue", "task"],
+)
+http_requests = Counter(
+    "autorenew_http_requests_total",
+    "Requests over HTTP that were answered.",
+    ["server", "method", "route", "status"],
+)
+http_seconds = Histogram(
+    "autorenew_http_request_seconds",
+    "How long it took to answer a request over HTTP.",
+    ["server", "route"],
+    buckets=_SECONDS,
 )
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
@@ -130,16 +147,6 @@ def intake_waiting() -> Gauge:
         "autorenew_intake_waiting_documents",
         "Documents in a queue of intake that no intake was given yet; on intake.dead: set aside.",
         ["queue"],
-    )
-
-
-@cache
-def lanes_paused() -> Gauge:
-    """Created in a scheduler only, so that no other process shows it."""
-    return Gauge(
-        "autorenew_lane_paused",
-        "1 for each lane that is held: by an operator, the guard, or its breaker.",
-        ["lane", "by"],
     )
 
 
