@@ -1,6 +1,8 @@
 """Prometheus metrics and their HTTP endpoint. No label is unbounded, such as an id."""
 
 import logging
+from bisect import bisect_right
+from collections.abc import Sequence
 from functools import cache
 
 from prometheus_client import (
@@ -11,7 +13,6 @@ from prometheus_client import (
     Histogram,
     start_http_server,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
@@ -189,20 +190,37 @@ refused_messages = Counter(
 )
 
 
-def serve(settings: Settings, *, children: str | None = None) -> int:
+def observe_many(histogram: Histogram, values: Sequence[float]) -> None:
+    """Observe several values at once: as ``observe`` of each, at the cost of one or two.
+
+    A call of ``observe`` takes 2 us, or 5 where processes share their metrics; there are thousands
+    of tasks a second. It reaches into prometheus-client: a test holds it to what ``observe`` does.
+
+    Args:
+        histogram: with its labels.
+    """
+    if len(values) == 1:
+        histogram.observe(values[0])
+        return
+    ordered = sorted(values)
+    histogram._sum.inc(sum(ordered))
+    begin = 0
+    for bound, bucket in zip(histogram._upper_bounds, histogram._buckets, strict=True):
+        end = bisect_right(ordered, bound, begin)
+        if end > begin:
+            bucket.inc(end - begin)
+        begin = end
+
+
+def serve(settings: Settings, *, registry: CollectorRegistry = REGISTRY) -> int:
     """Serve ``/metrics``; returns the port in use.
 
     Args:
-        children: the folder (``PROMETHEUS_MULTIPROC_DIR``) in which child processes keep their
-            metrics; their sum is served.
+        registry: what is served.
 
     Raises:
         ConfigurationError: the port is in use or may not be used.
     """
-    registry = REGISTRY
-    if children is not None:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=children)  # type: ignore[no-untyped-call]
     try:
         server, _ = start_http_server(
             settings.metrics_port, settings.metrics_host, registry=registry
