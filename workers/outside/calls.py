@@ -70,6 +70,8 @@ class Batch:
     left: int
     traces: Mapping[UUID, str] = field(default_factory=dict)
     started_at: float = field(default_factory=time.monotonic)
+    # Seconds, of each task that was recorded.
+    took: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +342,7 @@ class Calls:
                     log.error("cannot record: %s", first_line(error), exc_info=True)
             for one in answered:
                 one.batch.left -= 1
+                one.batch.took.append(time.monotonic() - one.batch.started_at)
                 if not one.batch.left:
                     self._end(one.batch)
             self.give_back(lane, len(answered))
@@ -354,6 +357,7 @@ class Calls:
         self._heartbeat.drop(claim)
         took = time.monotonic() - batch.started_at
         metrics.task_seconds.labels(claim.queue, claim.name).observe(took)
+        metrics.observe_many(metrics.tasks_took.labels(claim.queue, claim.name), batch.took)
         self._on_end(claim)
 
     async def _drain(self, seconds: float) -> bool:
