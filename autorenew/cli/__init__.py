@@ -43,6 +43,12 @@ COMMANDS = {
 }
 
 
+# They run until they are stopped, and log for programs where no terminal is.
+PROCESSES = frozenset(
+    {"intake", "relay", "scheduler", "worker", "exporter", "api", "pages", "console", "simulator"}
+)
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
