@@ -198,6 +198,9 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = Field(
         BreakerSettings(), description="when the lane of a far side that fails is opened"
     )
+    audit_seconds: Delay = Field(
+        60.0, description="how often the exporter does a piece of the audit; 0: never"
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"

@@ -1,4 +1,4 @@
-"""Servers that are fetched, not installed: see scripts/ensure-servers.sh, -powerdns and -prometheus."""
+"""Servers that are fetched, not installed: see scripts/ensure-*.sh."""
 
 import os
 import shutil
