@@ -33,6 +33,7 @@ class _Waiting:
     key: Key
     intake: Intake
     documents: Sequence[Document]
+    trace: str | None
     done: "asyncio.Future[list[Answer]]"
     loop: asyncio.AbstractEventLoop
 
@@ -56,15 +57,20 @@ class Taking:
         for thread in self._threads:
             thread.start()
 
-    async def take(self, key: Key, intake: Intake, documents: Sequence[Document]) -> list[Answer]:
+    async def take(
+        self, key: Key, intake: Intake, documents: Sequence[Document], trace: str | None = None
+    ) -> list[Answer]:
         """Take documents of a key's upstream; answers come after the commit.
+
+        Args:
+            trace: the W3C trace context that came with them.
 
         Raises:
             Full: too many wait.
             SQLAlchemyError: they were not taken, or it is unknown: send them again.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(key, intake, documents, loop.create_future(), loop)
+        waiting = _Waiting(key, intake, documents, trace, loop.create_future(), loop)
         with self._changed:
             if len(self._line) >= LINE_MOST or self._stopping:
                 raise Full
@@ -109,9 +115,10 @@ class Taking:
         upstream = key.upstream
         assert upstream is not None
         documents = [document for waiting in batch for document in waiting.documents]
+        traces = [waiting.trace for waiting in batch for _ in waiting.documents]
         try:
             with history.acting(Operator(actor(key))):
-                answers = batch[0].intake.place(upstream, "api", documents)
+                answers = batch[0].intake.place(upstream, "api", documents, traces)
         except BaseException as error:
             if len(batch) > 1 and isinstance(error, Exception) and not is_circumstance(error):
                 # One of them may be why: each by itself, so that none fails for another's sake.
