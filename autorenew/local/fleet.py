@@ -188,6 +188,7 @@ class PrivateFleet:
                 "database_url": self.database_url(role),
                 "broker_url": self.broker_url(user),
                 "clock": "virtual" if self._virtual else "system",
+                "log_format": "text",
                 **self._settings,
             }.items()
         }

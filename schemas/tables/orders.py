@@ -29,7 +29,7 @@ orders = Table(
     Column("body_hash", LargeBinary, nullable=False),
     state("state", OrderState),
     # From here to payment_method_id: NULL in a refused order, which has problems instead.
-    Column("customer_id", Text, ForeignKey("customers.id")),
+    Column("customer_id", Text, ForeignKey("customers.id"), index=True),
     Column("subsidiary", Text),
     Column("country", Text),
     Column("vat_number", Text),
@@ -38,6 +38,8 @@ orders = Table(
     Column("billed_to", JSONB),
     Column("problems", JSONB),
     Column("reason", Text),
+    # The W3C trace context that it came with, or that was made for it: a header traceparent.
+    Column("trace", Text),
     moment("accepted_at", nullable=False, server_default=func.now()),
     moment("ended_at"),
     UniqueConstraint("key", "upstream"),
