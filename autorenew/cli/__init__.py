@@ -37,6 +37,8 @@ COMMANDS = {
     "scheduler": "processes",
     "worker": "processes",
     "simulator": "processes",
+    "console": "console",
+    "operators": "console",
 }
 
 

@@ -24,6 +24,12 @@ from schemas.tables.catalogue import (
     subsidiaries,
     subsidiary_changes,
 )
+from schemas.tables.console import (
+    console_sessions,
+    one_time_logins,
+    operators,
+    sign_in_failures,
+)
 from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
 from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock, witnesses
@@ -44,12 +50,13 @@ from schemas.tables.services import operations, reconciliations, renewals, servi
 
 __all__ = [
     "ROLES", "agreements", "batches", "bulk_operations", "bulk_tasks", "catalogue_version",
-    "charges", "contracts", "credit_note_lines", "credit_notes", "customers", "destructions",
-    "emails", "enqueuers", "events", "far_sides", "forecasts", "heartbeat", "invoice_lines",
-    "invoice_series", "invoices", "lane_breakers", "lane_limits", "lane_pauses", "metadata",
-    "notices", "operations", "order_emails", "order_lines", "orders", "payment_methods",
-    "payment_requests", "plans", "policies", "prices", "recomputations", "reconciliations",
-    "refunds", "rejected_documents", "renewals", "request_lines", "rollouts", "routes",
-    "rows_from_json", "sealing", "seals", "services", "sleeping_relays", "subsidiaries",
-    "subsidiary_changes", "tasks", "virtual_clock", "witnesses",
+    "charges", "console_sessions", "contracts", "credit_note_lines", "credit_notes", "customers",
+    "destructions", "emails", "enqueuers", "events", "far_sides", "forecasts", "heartbeat",
+    "invoice_lines", "invoice_series", "invoices", "lane_breakers", "lane_limits", "lane_pauses",
+    "metadata", "notices", "one_time_logins", "operations", "operators", "order_emails",
+    "order_lines", "orders", "payment_methods", "payment_requests", "plans", "policies", "prices",
+    "recomputations", "reconciliations", "refunds", "rejected_documents", "renewals",
+    "request_lines", "rollouts", "routes", "rows_from_json", "sealing", "seals", "services",
+    "sign_in_failures", "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks",
+    "virtual_clock", "witnesses",
 ]  # fmt: skip

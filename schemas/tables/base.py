@@ -25,6 +25,7 @@ ROLES = (
     "relay",
     "scheduler",
     "readonly",
+    "console",
 )
 
 metadata = MetaData(
