@@ -65,7 +65,7 @@ class Queue:
 
 
 def queues(tx: Connection, held: list[Held]) -> list[Queue]:
-    """Every queue, in the order in which an order passes them."""
+    """Every queue, in the order in which an order passes them; as the role ``readonly``."""
     since = {row.queue: row.since for row in tx.execute(_OLDEST)}
     found = []
     for name in QUEUES:
@@ -87,6 +87,7 @@ def queues(tx: Connection, held: list[Held]) -> list[Queue]:
 def list_lanes(visit: Visit) -> Response:
     with visit.console.engine.connect() as tx:
         held = read(tx)
+    with visit.console.reader.connect() as tx:
         found = queues(tx, held)
     return page(visit, "lanes.html", held=held, queues=found)
 

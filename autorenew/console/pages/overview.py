@@ -66,10 +66,10 @@ def show(visit: Visit) -> Response:
     console = visit.console
     with console.engine.connect() as tx:
         held = lane_pages.read(tx)
-        queues = lane_pages.queues(tx, held)
         failing = groups(tx)
-        now = visit.now
+    now = visit.now
     with console.reader.connect() as tx:
+        queues = lane_pages.queues(tx, held)
         rates = _rates(tx)
         chart, made_on, weeks = _forecast(tx)
     failures = sum(group.tasks for group in failing)
