@@ -138,6 +138,7 @@ invoices = Table(
     *_party(),
     *_amounts(),
     UniqueConstraint("series", "number"),
+    Index("invoices_customer", "customer_id", "issued_on", "id"),
     # Over itself, its lines and the hash of the document before it in its series.
     Column("hash", LargeBinary),
 )
