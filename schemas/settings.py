@@ -125,6 +125,26 @@ class Settings(BaseSettings):
     operator: str | None = Field(
         None, description="who is at the command line; kept in the history of what they do"
     )
+    console_url: Url | None = Field(
+        None, description="where browsers reach the console; by default where it serves"
+    )
+    console_idle_seconds: Seconds = Field(
+        3600.0, description="a session of the console that is not used for so long ends"
+    )
+    console_session_seconds: Seconds = Field(
+        12 * 3600.0, description="how long a session of the console lasts at most"
+    )
+    oidc_issuer: Url | None = Field(
+        None, description="OpenID Connect: who vouches for operators of the console"
+    )
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_role_claim: str = Field(
+        "groups", description="the claim of the ID token that says an operator's role"
+    )
+    oidc_roles: dict[str, OperatorRole] = Field(
+        {}, description="a value of that claim -> reader, operator or administrator"
+    )
     realms: dict[str, str] = Field(
         {}, description="upstream -> realm, of upstreams that share their customers"
     )
@@ -199,25 +219,8 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = Field(
         BreakerSettings(), description="when the lane of a far side that fails is opened"
     )
-    console_url: Url | None = Field(
-        None, description="where browsers reach the console; by default where it serves"
-    )
-    console_idle_seconds: Seconds = Field(
-        3600.0, description="a session of the console that is not used for so long ends"
-    )
-    console_session_seconds: Seconds = Field(
-        12 * 3600.0, description="how long a session of the console lasts at most"
-    )
-    oidc_issuer: Url | None = Field(
-        None, description="OpenID Connect: who vouches for operators of the console"
-    )
-    oidc_client_id: str | None = None
-    oidc_client_secret: SecretStr | None = None
-    oidc_role_claim: str = Field(
-        "groups", description="the claim of the ID token that says an operator's role"
-    )
-    oidc_roles: dict[str, OperatorRole] = Field(
-        {}, description="a value of that claim -> reader, operator or administrator"
+    audit_seconds: Delay = Field(
+        60.0, description="how often the exporter does a piece of the audit; 0: never"
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"

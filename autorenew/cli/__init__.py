@@ -36,6 +36,7 @@ COMMANDS = {
     "relay": "processes",
     "scheduler": "processes",
     "worker": "processes",
+    "exporter": "exporter",
     "simulator": "processes",
     "console": "console",
     "operators": "console",

@@ -1,4 +1,4 @@
-"""Servers that are fetched, not installed: see scripts/ensure-servers.sh and ensure-powerdns.sh."""
+"""Servers that are fetched, not installed: see scripts/ensure-*.sh."""
 
 import os
 import shutil
@@ -24,6 +24,12 @@ def servers() -> Path:
 def powerdns() -> Path:
     """The folder with ``pdns_server``, in the same way; root is not needed."""
     return _folder("powerdns", "PowerDNS 4.7", shutil.which("apt-get") is not None)
+
+
+def prometheus() -> Path:
+    """The folder with ``prometheus``, ``promtool``, ``prometheus-alertmanager`` and ``amtool``."""
+    can_be_had = shutil.which("apt-get") is not None
+    return _folder("prometheus", "Prometheus and Alertmanager", can_be_had)
 
 
 def _folder(name: str, what: str, can_be_had: bool) -> Path:

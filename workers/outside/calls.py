@@ -67,6 +67,8 @@ class Batch:
     claim: Claim
     left: int
     started_at: float = field(default_factory=time.monotonic)
+    # Seconds, of each task that was recorded.
+    took: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +317,7 @@ class Calls:
                     log.error("cannot record: %s", first_line(error), exc_info=True)
             for one in answered:
                 one.batch.left -= 1
+                one.batch.took.append(time.monotonic() - one.batch.started_at)
                 if not one.batch.left:
                     self._end(one.batch)
             self.give_back(lane, len(answered))
@@ -329,6 +332,7 @@ class Calls:
         self._heartbeat.drop(claim)
         took = time.monotonic() - batch.started_at
         metrics.task_seconds.labels(claim.queue, claim.name).observe(took)
+        metrics.observe_many(metrics.tasks_took.labels(claim.queue, claim.name), batch.took)
 
     async def _drain(self, seconds: float) -> bool:
         end = time.monotonic() + seconds

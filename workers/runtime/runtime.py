@@ -162,7 +162,11 @@ class Runtime:
             except Exception as error:
                 self._put_back(claim, error)
                 _do_not_spin(error)
-        metrics.task_seconds.labels(queue, handler.name).observe(time.monotonic() - started)
+        took = time.monotonic() - started
+        metrics.task_seconds.labels(queue, handler.name).observe(took)
+        metrics.observe_many(
+            metrics.tasks_took.labels(queue, handler.name), [took] * len(claim.tasks)
+        )
 
     def _take(
         self,
@@ -224,8 +228,9 @@ class Runtime:
         if claim.tasks:
             failpoint("worker.after_claim")
             metrics.batch_size.labels(queue, handler.name).observe(len(claim.tasks))
-            metrics.task_waited.labels(queue, handler.name).observe(
-                max(0.0, max(task.waited for task in claim.tasks))
+            metrics.observe_many(
+                metrics.task_waited.labels(queue, handler.name),
+                [max(0.0, task.waited) for task in claim.tasks],
             )
         return claim
 
