@@ -28,18 +28,21 @@ def console(host: str, port: int) -> None:
 
     As the database role `console`; reads as `readonly` over AUTORENEW_READ_DATABASE_URL.
     """
-    from autorenew.cli.processes import _start
+    from autorenew.cli.processes import start
     from autorenew.console.serving import serve
+    from producers.presence import Presence
 
     settings = load_settings()
-    engine, clock = _start(settings, "autorenew console", "console")
+    engine, clock = start(settings, "autorenew console", "console")
     reader = read_database(settings, application="autorenew console")
     server = serve(engine, reader, clock, settings, host=host, port=port)
     metrics.serve(settings)
     on_stop(server.stop)
     say(f"console on {settings.console_url or server.url}")
+    presence = Presence(engine, "console").keep()
     server.run()
     server.close()
+    presence.end()
 
 
 @click.group()

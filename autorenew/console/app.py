@@ -12,7 +12,9 @@ from starlette.types import ASGIApp
 from autorenew.console.context import Console, Values, Visit
 from autorenew.console.pages import (
     bulk,
+    emails,
     failed,
+    found,
     history,
     lanes,
     mending,
@@ -45,6 +47,13 @@ PAGES: tuple[tuple[str, str, Handler, OperatorRole | None], ...] = (
     ("/sign-out", "POST", signing_in.sign_out, READER),
     ("/password", "GET", operators.password_form, READER),
     ("/password", "POST", operators.change_password, READER),
+    ("/find", "GET", found.find, READER),
+    ("/orders/{id}", "GET", found.show_order, READER),
+    ("/services/{id}", "GET", found.show_service, READER),
+    ("/customers/{id}", "GET", found.show_customer, READER),
+    ("/invoices/{number}", "GET", found.show_invoice, READER),
+    ("/credit-notes/{number}", "GET", found.show_credit_note, READER),
+    ("/emails/{id}", "GET", emails.show, READER),
     ("/failed", "GET", failed.list_groups, READER),
     ("/failed/tasks", "GET", failed.list_tasks, READER),
     ("/failed/new", "GET", failed.count_new, READER),

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from sqlalchemy import Engine
 
 from autorenew.console.sessions import Limits, Session
-from producers.intake import Intake
+from autorenew.console.today import Audit, Kept, Today, audit, today, workers
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import AutorenewError
@@ -38,8 +38,10 @@ class Console:
     clock: Clock
     settings: Settings
     limits: Limits
-    intake: Intake
     secure: bool
+    today: Kept[Today] = field(default_factory=lambda: Kept(today, 20.0))
+    workers: Kept[dict[str, int]] = field(default_factory=lambda: Kept(workers, 5.0))
+    audit: Kept[Audit] = field(default_factory=lambda: Kept(audit, 20.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from sqlalchemy import Engine
 from autorenew.console import accounts, app
 from autorenew.console.context import Console, is_loopback
 from autorenew.console.sessions import Limits
-from producers.intake import Intake
-from producers.intake.realms import Realms
 from producers.web.serving import WebServer
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
@@ -33,15 +31,13 @@ def serve(
     """
     url = settings.console_url
     secure = urlsplit(url).scheme == "https" if url else not is_loopback(host)
-    catalogue = CatalogueCache()
     console = Console(
         engine=engine,
         reader=reader,
-        catalogue=catalogue,
+        catalogue=CatalogueCache(),
         clock=clock,
         settings=settings,
         limits=Limits(settings.console_idle_seconds, settings.console_session_seconds),
-        intake=Intake(engine, catalogue, clock, Realms(settings.realms)),
         secure=secure,
     )
     return WebServer(app.build(console), host=host, port=port, name="console")

@@ -11,6 +11,7 @@ from autorenew.console.context import Visit
 from autorenew.console.pages import lanes as lane_pages
 from autorenew.console.pages.lanes import Held, Queue
 from autorenew.console.rendering import page
+from autorenew.console.today import Audit
 from producers.control.groups import groups
 from schemas.rules.outlook import Decision
 
@@ -72,12 +73,14 @@ def show(visit: Visit) -> Response:
         queues = lane_pages.queues(tx, held)
         rates = _rates(tx)
         chart, made_on, weeks = _forecast(tx)
+    audited = console.audit.get(console.reader)
     failures = sum(group.tasks for group in failing)
     return page(
-        visit, "overview.html", verdict=_judge(queues, held, failures, now), queues=queues,
+        visit, "overview.html", verdict=_judge(queues, held, failures, audited, now), queues=queues,
         rates=rates, stopped=[h for h in held if h.lane.pauses or h.opened], failures=failures,
         failing=failing[:5], more=len(failing) - 5, chart=chart, made_on=made_on, weeks=weeks,
-        decisions=list(Decision), now=now,
+        decisions=list(Decision), now=now, today=console.today.get(console.reader), audit=audited,
+        workers=console.workers.get(console.reader),
     )  # fmt: skip
 
 
@@ -100,7 +103,9 @@ def _rates(tx: Connection) -> dict[str, float]:
     }
 
 
-def _judge(queues: list[Queue], held: list[Held], failures: int, now: datetime) -> Verdict:
+def _judge(
+    queues: list[Queue], held: list[Held], failures: int, audited: Audit, now: datetime
+) -> Verdict:
     bad: list[tuple[str, str]] = []
     warning: list[tuple[str, str]] = []
     for queue in queues:
@@ -119,6 +124,8 @@ def _judge(queues: list[Queue], held: list[Held], failures: int, now: datetime) 
     if failures:
         said = f"{failures:,} {'task waits' if failures == 1 else 'tasks wait'} for a person"
         warning.append((said, "/failed"))
+    for name, offenders in audited.broken.items():
+        bad.append((f"the audit: {name} is violated, by {offenders:,}", "#audit"))
     because = tuple(dict.fromkeys((*bad, *warning)))
     if bad:
         return Verdict("bad", "Some customers are not being served.", because)
