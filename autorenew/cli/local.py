@@ -3,12 +3,16 @@
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from autorenew.cli.common import on_stop, say
 from autorenew.local import end_on_sigterm
 from monitoring import metrics
+
+if TYPE_CHECKING:
+    from autorenew.local.embedded import Embedded
 
 _folder = click.option(
     "--folder",
@@ -41,12 +45,28 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
     sys.exit(run(folder, count, seed, months))
 
 
+def _link(fleet: "Embedded", url: str) -> str:
+    from autorenew.console import serving
+
+    return serving.first_link(fleet.engine("console"), url)
+
+
 @click.command()
 @_folder
-def up(folder: Path) -> None:
-    """Run everything in this process until stopped; other terminals can place orders."""
+@click.option(
+    "--console-port", type=click.IntRange(0, 65535), default=8070, show_default=True,
+    help="Of the console; 0: any free one.",
+)  # fmt: skip
+def up(folder: Path, console_port: int) -> None:
+    """Run everything in this process until stopped; other terminals can place orders.
+
+    It prints the address of the console, with a link that signs in once.
+    """
     from autorenew.catalogues import bundled
+    from autorenew.console import serving
     from autorenew.local.embedded import Embedded
+    from producers.presence import Presence
+    from producers.steps import QUEUES
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
 
@@ -67,5 +87,13 @@ def up(folder: Path) -> None:
         say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
         say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
         say("  .venv/bin/autorenew order show example-1")
-        stopping.wait()
-        say("draining")
+        console = serving.serve(
+            fleet.engine("console"), fleet.engine("readonly"), fleet.clock, fleet.settings,
+            host="127.0.0.1", port=console_port,
+        )  # fmt: skip
+        presence = Presence(fleet.engine("orders"), "worker", QUEUES).keep()
+        with console:
+            say(f"The console, once within 15 minutes: {_link(fleet, console.url)}")
+            stopping.wait()
+            say("draining")
+        presence.end()

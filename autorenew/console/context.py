@@ -76,7 +76,8 @@ class Values:
         said = self.get(name)
         if said is None:
             return default
-        if not (said.isascii() and said.isdigit() and 1 <= int(said[:9]) <= most):
+        digits = said.isascii() and said.isdigit() and len(said) <= 20
+        if not (digits and 1 <= int(said) <= most):
             raise BadInput(f"{name}: {said!r} is not a number from 1 to {most:,}")
         return int(said)
 

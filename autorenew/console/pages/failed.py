@@ -40,12 +40,12 @@ def list_groups(visit: Visit) -> Response:
     return page(
         visit, "failed.html", groups=found, chosen=chosen_in(visit.query), problem=problem,
         total=sum(group.tasks for group in found), queues=QUEUES, steps=list(STEPS),
-        universes=UNIVERSES, link_of=lambda group: _link(visit, group),
+        universes=UNIVERSES, link_of=lambda group: link_of(visit, group),
         status=422 if problem else 200,
     )  # fmt: skip
 
 
-def _link(visit: Visit, group: Group) -> str:
+def link_of(visit: Visit, group: Group) -> str:
     """The page of a group, with what else is filtered by."""
     query = visit.query.query(
         step=group.name, lane=group.lane, reason=group.reason, code=group.code or NO_CODE

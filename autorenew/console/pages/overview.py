@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, text
 from starlette.responses import Response
@@ -9,6 +10,7 @@ from starlette.responses import Response
 from autorenew.console.charts import Bar, stacked
 from autorenew.console.context import Visit
 from autorenew.console.pages import lanes as lane_pages
+from autorenew.console.pages.failed import link_of
 from autorenew.console.pages.lanes import Held, Queue
 from autorenew.console.rendering import page
 from autorenew.console.today import Audit
@@ -78,9 +80,9 @@ def show(visit: Visit) -> Response:
     return page(
         visit, "overview.html", verdict=_judge(queues, held, failures, audited, now), queues=queues,
         rates=rates, stopped=[h for h in held if h.lane.pauses or h.opened], failures=failures,
-        failing=failing[:5], more=len(failing) - 5, chart=chart, made_on=made_on, weeks=weeks,
-        decisions=list(Decision), now=now, today=console.today.get(console.reader), audit=audited,
-        workers=console.workers.get(console.reader),
+        link_of=partial(link_of, visit), failing=failing[:5], more=len(failing) - 5, chart=chart,
+        made_on=made_on, weeks=weeks, decisions=list(Decision), now=now, audit=audited,
+        today=console.today.get(console.reader), workers=console.workers.get(console.reader),
     )  # fmt: skip
 
 
