@@ -48,6 +48,12 @@ _ASKS = text("""
     SELECT role, step, string_agg(queue, ', ' ORDER BY queue) AS queues
     FROM enqueuers GROUP BY role, step ORDER BY role, step
 """)
+_MEMBERS = text("""
+    SELECT member::regrole::text AS role, string_agg(roleid::regrole::text, ', ') AS may
+    FROM pg_auth_members
+    WHERE member::regrole::text LIKE 'autorenew\\_%' AND roleid::regrole::text LIKE 'autorenew\\_%'
+    GROUP BY member
+""")
 _DATABASE = text("""
     SELECT g.grantee::regrole::text AS role,
         string_agg(g.privilege_type, ', ' ORDER BY g.privilege_type) AS verbs
@@ -74,6 +80,7 @@ def table_of_rights(tx: Connection) -> str:
     for ask in tx.execute(_ASKS):
         asks[ask.role].append(f"`{ask.step}` ({ask.queues})")
     database = {row.role: row.verbs for row in tx.execute(_DATABASE)}
+    members = {row.role: row.may for row in tx.execute(_MEMBERS)}
 
     unknown = (rights.keys() | functions.keys() | asks.keys() | database.keys()) - {
         f"autorenew_{role}" for role in ROLES
@@ -83,6 +90,8 @@ def table_of_rights(tx: Connection) -> str:
     lines = []
     for role in (f"autorenew_{role}" for role in ROLES):
         lines += [f"### `{role}`", "", f"The database: {database.get(role, 'nothing').lower()}."]
+        if role in members:
+            lines.append(f"All that `{members[role]}` may, too.")
         if functions[role]:
             lines += [f"Functions: {', '.join(f'`{name}`' for name in functions[role])}."]
         if asks[role]:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
+from autorenew.console import accounts, sessions
 from autorenew.cli import customers
 from producers.control import (
     breakers,
@@ -117,6 +118,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
         giving_up._GIVE_UP,
     ],
+    "console": [
+        accounts._ADD, accounts._LIST, accounts._REMOVE, accounts._SET_ROLE,
+        accounts._SET_PASSWORD, accounts._END_SESSIONS, accounts._END_LINKS, accounts._PASSWORD,
+        accounts._REHASH, accounts._LINK, accounts._USE_LINK, accounts._FORGET_LINKS,
+        sessions._BEGIN, sessions._SIGNED_IN, sessions._FIND, sessions._TOUCH, sessions._END,
+        sessions._FORGET, sessions._FAIL, sessions._WAIT, sessions._SUCCEED,
+        sessions._FORGET_FAILURES,
+    ],
 }  # fmt: skip
 # What is asked for in cases that this life does not have: a service ended while it was paid, one
 # that cannot be quoted, one that cannot be written about.
@@ -137,7 +146,9 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
     "driver": "x", "after_id": UUID(int=1),
-    "probe": 1.0,
+    "probe": 1.0, "code": "x",
+    **dict.fromkeys(("role", "issuer", "password_hash", "who"), "x"), "token_hash": b"x",
+    **dict.fromkeys(("idle", "whole", "forgotten"), 1.0), "whos": ["x"], "free": [1],
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),

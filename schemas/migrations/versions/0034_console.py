@@ -23,11 +23,13 @@ def upgrade() -> None:
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'autorenew_console') THEN
                 CREATE ROLE autorenew_console NOLOGIN;
             END IF;
+            -- It does what operators do at the command line, which works as that role.
+            IF NOT pg_has_role('autorenew_console', 'autorenew_api', 'MEMBER') THEN
+                GRANT autorenew_api TO autorenew_console;
+            END IF;
         END $$
     """)
     op.execute("GRANT USAGE ON SCHEMA public TO autorenew_console")
-    # It does what operators do at the command line, which works as that role.
-    op.execute("GRANT autorenew_api TO autorenew_console")
     op.execute("""
         CREATE TABLE operators (
             name TEXT NOT NULL,
