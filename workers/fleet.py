@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 
+from monitoring import tracing
 from producers.presence import Presence
 from schemas import logs
 from schemas.database import connect
@@ -34,6 +35,7 @@ class Drain(dramatiq.Middleware):
     def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
         self._runtime.close()
         self._presence.end()
+        tracing.close()
 
 
 def build() -> ReadOnlyBroker:
@@ -47,6 +49,7 @@ def build() -> ReadOnlyBroker:
         pool_size=threads + 1 + RECORDERS,
         application=f"autorenew worker {','.join(queues)}",
     )
+    tracing.configure(settings, f"worker {','.join(queues)}")
     clock = clock_of(engine, virtual=settings.clock == "virtual")
     # The launcher starts the group again, once its host's clock is right.
     runtime = Runtime(engine, settings, clock, broken=lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -55,6 +58,12 @@ def build() -> ReadOnlyBroker:
     return broker
 
 
-logs.take_over(f"worker {os.environ['AUTORENEW_QUEUES']}")
+_settings = load_settings()
+logs.configure(  # again: standard error is Dramatiq's pipe by now
+    f"worker {os.environ['AUTORENEW_QUEUES']}",
+    _settings.log_level,
+    _settings.log_format,
+    dramatiq=True,
+)
 broker = build()
 collect_seldom()

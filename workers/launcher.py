@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from monitoring import metrics
 from producers.loop import Loop
+from schemas import logs
 from schemas.settings import Settings
 from workers.group_metrics import GroupMetrics, children_of
 from workers.metrics_folder import metrics_folder
@@ -128,11 +129,13 @@ class Launcher:
             "AUTORENEW_QUEUES": ",".join(self._queues),
             "AUTORENEW_THREADS": str(self._threads),
             "PROMETHEUS_MULTIPROC_DIR": self._metrics_folder,
+            "AUTORENEW_LOG_FORMAT": logs.chosen(self._settings.log_format),
         }
         command = [
             *(sys.executable, "-m", "workers.group", "workers.fleet:broker"),
             *("--processes", str(self._processes), "--threads", str(self._threads)),
             *("--queues", *self._queues),
+            "--skip-logging",
             "--worker-shutdown-timeout",
             str(int(self._settings.shutdown_seconds * 1000)),
         ]

@@ -4,10 +4,12 @@ import threading
 import time
 
 import click
+from prometheus_client import CollectorRegistry, ProcessCollector
 from sqlalchemy import Engine
 
 from autorenew.cli.common import on_stop
 from autorenew.cli.processes import start
+from monitoring import metrics
 from monitoring.exporter.auditing import Auditor
 from monitoring.exporter.exporter import Exporter, World
 from producers import counters
@@ -42,7 +44,15 @@ class Running:
             dead_documents=ask,
         )
         exporter = Exporter(engine, world)
-        self.collection = exporter.collection
+        # Its own: counters of tasks and of bulk operations have the names of gauges here.
+        self.registry = CollectorRegistry()
+        self.registry.register(exporter.collection)
+        for metric in (
+            metrics.loop_failures, metrics.clock_ahead, metrics.http_requests,
+            metrics.http_seconds,
+        ):  # fmt: skip
+            self.registry.register(metric)
+        ProcessCollector(registry=self.registry)
         self._presence = Presence(engine, "exporter")
         rounds = exporter.rounds()
         if settings.audit_seconds:
@@ -87,8 +97,6 @@ def exporter(host: str, port: int) -> None:
     One is enough; several do no harm. A scrape is answered from memory. Works as the database role
     `exporter`; with AUTORENEW_BROKER_URL it counts documents on `intake.dead`, too.
     """
-    from prometheus_client import REGISTRY
-
     from producers.web.metrics import application
     from producers.web.serving import WebServer
 
@@ -96,8 +104,7 @@ def exporter(host: str, port: int) -> None:
     engine, _ = start(settings, "autorenew exporter", "exporter")
     running = Running(engine, settings)
     counters.of_exporter()
-    REGISTRY.register(running.collection)
-    app = application(REGISTRY, {"database": lambda: _ask(engine)})
+    app = application(running.registry, {"database": lambda: _ask(engine)})
     server = WebServer(app, host=host, port=port, name="exporter", grace=2)
     on_stop(server.stop)
     running.start()

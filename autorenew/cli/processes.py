@@ -10,7 +10,7 @@ import click
 from sqlalchemy import Engine
 
 from autorenew.cli.common import clock, database, on_stop, present, realms, say
-from monitoring import metrics
+from monitoring import metrics, tracing
 from producers.control import own_clock
 from producers.control.own_clock import WrongClock
 from schemas import logs
@@ -26,6 +26,8 @@ def start(settings: Settings, application: str, *roles: str) -> tuple[Engine, Cl
     Raises:
         ConfigurationError: the database, its role or this host's clock is wrong.
     """
+    tracing.configure(settings, application.removeprefix("autorenew "))
+    click.get_current_context().call_on_close(tracing.close)
     engine = database(settings, application=application)
     check_role(engine, *roles)
     fleet_clock = clock(engine, settings)

@@ -122,21 +122,45 @@ class Auditor:
         Returns:
             None: another exporter is at it, or a run has just ended.
         """
-        asked: tuple[int, Any] | None = None
+        run = self._run()
+        if run is None:
+            return None
+        chosen = None
         try:
             with self._engine.connect() as tx:
-                asked = self._choose(tx)
-                if asked is None:
-                    tx.commit()
+                if not self._begin(tx):
                     return None
-                step = self._look(tx, *asked)
+                parameters = {"run": run, "invariants": list(self._checks)}
+                chosen = tx.execute(_NEXT, parameters).first()
+                if chosen is None:
+                    tx.execute(_END, parameters)
+                    tx.execute(_FORGET)
+                    step = None
+                else:
+                    step = self._look(tx, run, chosen)
                 tx.commit()
                 return step
         except DBAPIError as error:
-            if not is_too_slow(error) or asked is None:
+            if not is_too_slow(error) or chosen is None:
                 raise
-            self._cut(*asked, first_line(error))
-            return Step(asked[1].invariant, is_done=False)
+            self._cut(run, chosen, first_line(error))
+            return Step(chosen.invariant, is_done=False)
+
+    def _run(self) -> int | None:
+        """The run that is under way, or a new one; None: another exporter is at it. By itself, so
+        that it stays, whatever becomes of a piece."""
+        with self._engine.begin() as tx:
+            limit(tx, self._seconds)
+            if not locks.try_to_take(tx, Lock.AUDIT):
+                return None
+            musts = [check.must for check in self._checks.values()]
+            if not self._known:
+                tx.execute(_KNOW, {"invariants": list(self._checks), "musts": musts})
+            run = tx.execute(_RUN).scalar()
+            if run is None:
+                run = tx.execute(_BEGIN).scalar_one()
+        self._known = True
+        return int(run)
 
     def _begin(self, tx: Connection) -> bool:
         """One snapshot, taken once the lock is ours: what the one before has written is in it."""
@@ -153,24 +177,6 @@ class Auditor:
         ):
             tx.exec_driver_sql(f"SET LOCAL {setting}")
         return True
-
-    def _choose(self, tx: Connection) -> tuple[int, Any] | None:
-        if not self._begin(tx):
-            return None
-        codes = list(self._checks)
-        if not self._known:
-            musts = [check.must for check in self._checks.values()]
-            tx.execute(_KNOW, {"invariants": codes, "musts": musts})
-            self._known = True
-        run = tx.execute(_RUN).scalar()
-        if run is None:
-            run = tx.execute(_BEGIN).scalar_one()
-        chosen = tx.execute(_NEXT, {"run": run, "invariants": codes}).first()
-        if chosen is None:
-            tx.execute(_END, {"run": run, "invariants": codes})
-            tx.execute(_FORGET)
-            return None
-        return run, chosen
 
     def _look(self, tx: Connection, run: int, chosen: Any) -> Step:
         check = self._checks[chosen.invariant]

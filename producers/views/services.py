@@ -26,7 +26,7 @@ from producers.views.timelines import Happening
 from schemas.catalogue import Catalogue
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
-from schemas.values import RenewalMode, ServiceState, Universe
+from schemas.values import RenewalMode, ResourceState, ServiceState, Universe
 
 SCANNED = 5000
 """Services that one part of a list looks at, at most."""
@@ -277,6 +277,13 @@ class Known:
     renewable: Renewable | None
 
     @property
+    def is_alive(self) -> bool:
+        """It is delivered and has not ended, nor is its end under way."""
+        alive = self.facts.state in (ServiceState.ACTIVE, ServiceState.SUSPENDED)
+        held = self.renewable
+        return alive and held is not None and held.view.desired is not ResourceState.ABSENT
+
+    @property
     def payer(self) -> Payer:
         return Payer(self.facts.country, self.facts.vat_number)
 
@@ -345,7 +352,7 @@ def view_of(
     row, held = one.facts, one.renewable
     plan = catalogue.find_plan(row.plan)
     renewal, problem = (None, "not_delivered")
-    if held is not None and row.state in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
+    if held is not None and one.is_alive:
         renewal, problem = try_quote(held, one.payer, now)
     elif held is not None:
         problem = "ended"

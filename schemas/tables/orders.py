@@ -38,6 +38,8 @@ orders = Table(
     Column("billed_to", JSONB),
     Column("problems", JSONB),
     Column("reason", Text),
+    # The W3C trace context that it came with, or that was made for it: a header traceparent.
+    Column("trace", Text),
     moment("accepted_at", nullable=False, server_default=func.now()),
     moment("ended_at"),
     UniqueConstraint("key", "upstream"),
