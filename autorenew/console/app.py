@@ -44,6 +44,8 @@ PAGES: tuple[tuple[str, str, Handler, OperatorRole | None], ...] = (
     ("/sign-in", "POST", signing_in.sign_in, None),
     ("/sign-in/once", "GET", signing_in.show_link, None),
     ("/sign-in/once", "POST", signing_in.use_link, None),
+    ("/sign-in/openid", "GET", signing_in.begin_openid, None),
+    ("/sign-in/openid/callback", "GET", signing_in.end_openid, None),
     ("/sign-out", "POST", signing_in.sign_out, READER),
     ("/password", "GET", operators.password_form, READER),
     ("/password", "POST", operators.change_password, READER),
@@ -128,7 +130,7 @@ def _plain(console: Console, request: Request, status: int, title: str, said: st
     """A page for whoever comes, without anything from the database."""
     visit = Visit(
         console=console, method=request.method, url="/", address="", query=Values(), form=Values(),
-        path={}, session=None, is_refresh=False, token="", pre_token="", base_url="", origin=None,
-        fetch_site=None, host="",
+        path={}, session=None, is_refresh=False, token="", pre_token="", cookies={}, base_url="",
+        origin=None, fetch_site=None, host="",
     )  # fmt: skip
     return page(visit, "error.html", status=status, title=title, said=said)

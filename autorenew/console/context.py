@@ -118,6 +118,7 @@ class Visit:
     is_refresh: bool
     token: str
     pre_token: str
+    cookies: Mapping[str, str]
     base_url: str
     origin: str | None
     fetch_site: str | None

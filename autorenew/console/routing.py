@@ -128,6 +128,7 @@ def _visit(console: Console, request: Request, form: dict[str, list[str]]) -> Vi
         is_refresh=request.headers.get("hx-request") == "true" and request.method == "GET",
         token=request.cookies.get(cookie_name(console), ""),
         pre_token=request.cookies.get(pre_cookie_name(console), ""),
+        cookies=request.cookies,
         base_url=f"{request.url.scheme}://{request.url.netloc}",
         origin=request.headers.get("origin"),
         fetch_site=request.headers.get("sec-fetch-site"),

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 
-from autorenew.console import accounts, app
+from autorenew.console import accounts, app, openid
 from autorenew.console.context import Console, is_loopback
 from autorenew.console.sessions import Limits
 from producers.web.serving import WebServer
@@ -27,8 +27,9 @@ def serve(
         reader: as the role ``readonly``.
 
     Raises:
-        ConfigurationError: the address is in use or may not be used.
+        ConfigurationError: the address is in use or may not be used; OpenID Connect is set in part.
     """
+    openid.check(settings)
     url = settings.console_url
     secure = urlsplit(url).scheme == "https" if url else not is_loopback(host)
     console = Console(

@@ -1,12 +1,13 @@
 """Signing in and out: by a password, or by a link that does so once."""
 
+import hmac
 import logging
 import secrets
 
 from starlette.responses import Response
 
-from autorenew.console import accounts, sessions
-from autorenew.console.context import Visit
+from autorenew.console import accounts, openid, sessions
+from autorenew.console.context import BadInput, Console, Visit
 from autorenew.console.rendering import page, span
 from autorenew.console.routing import (
     cookie_name,
@@ -118,4 +119,50 @@ def sign_out(visit: Visit) -> Response:
     answer.delete_cookie(cookie_name(visit.console), path="/", secure=visit.console.secure)
     # What a shared machine's browser kept of the pages.
     answer.headers["clear-site-data"] = '"cache", "storage"'
+    return answer
+
+
+def _flow_cookie(console: Console) -> str:
+    return f"{cookie_name(console)}-openid"
+
+
+def _provider(visit: Visit) -> openid.Provider:
+    settings = visit.console.settings
+    if settings.oidc_issuer is None:
+        raise BadInput("no provider of OpenID Connect is set")
+    base = (settings.console_url or visit.base_url).rstrip("/")
+    return openid.Provider(settings, f"{base}/sign-in/openid/callback")
+
+
+def begin_openid(visit: Visit) -> Response:
+    """Go to where one's organisation signs one in."""
+    flow = secrets.token_urlsafe(32)
+    try:
+        answer = see(_provider(visit).address(flow))
+    except openid.NotSignedIn as error:
+        return _form(visit, "/", str(error), 502)
+    # Lax: it comes back with a browser that another site sends here.
+    set_cookie(visit.console, answer, _flow_cookie(visit.console), flow, lax=True)
+    return answer
+
+
+def end_openid(visit: Visit) -> Response:
+    """Back from there."""
+    console, flow = visit.console, visit.cookies.get(_flow_cookie(visit.console), "")
+    state, code = visit.query.get("state") or "", visit.query.get("code")
+    if not flow or not hmac.compare_digest(openid.derived(flow, "state"), state):
+        return _form(visit, "/", _AGAIN, 403)
+    if code is None:
+        return _form(visit, "/", "You were not signed in there.", 401)
+    try:
+        person = _provider(visit).person(flow, code)
+        with console.engine.begin() as tx:
+            name = openid.take(tx, person)
+            token = sessions.begin(tx, name, console.limits, how="openid")
+    except openid.NotSignedIn as error:
+        return _form(visit, "/", str(error), 403)
+    # A page of ours goes on: a browser that another site has sent here would send no strict cookie.
+    answer = page(visit, "signed_in.html")
+    set_cookie(console, answer, cookie_name(console), token)
+    answer.delete_cookie(_flow_cookie(console), path="/", secure=console.secure)
     return answer
