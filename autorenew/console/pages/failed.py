@@ -97,11 +97,12 @@ def show_task(visit: Visit) -> Response:
         listed = failures.list_failed(tx, Filters(names=(str(subject),)))
         about = failures.about(tx, subject)
         events = list(tx.execute(_HISTORY, {"subject": subject, "limit": MOST_EVENTS}))
+        lines = failures.last_lines(tx, subject)
         service = outlook(tx, subject, console.catalogue.current(tx), visit.now)
     editable = any(one.name == CONVERGE and "cancel" in one.actions for one in listed)
     return page(
         visit, "failed_task.html", subject=subject, listed=listed, about=about,
-        events=events[::-1], outlook=service, editable=editable, most=MOST_EVENTS,
+        events=events[::-1], outlook=service, lines=lines, editable=editable, most=MOST_EVENTS,
     )  # fmt: skip
 
 
