@@ -105,8 +105,8 @@ def selects(*, states: bool = False) -> Callable[[F], F]:
             fields = {
                 name: kwargs.pop(name)
                 for name in (
-                    "names", "queue", "step", "lane", "driver", "universe", "reason", "code", "plan",
-                    "customer", "order", "service", "upstream", "older_than", "since",
+                    "names", "queue", "step", "lane", "driver", "universe", "reason", "code",
+                    "plan", "customer", "order", "service", "upstream", "older_than", "since",
                 )
             }  # fmt: skip
             chosen = frozenset(map(State, kwargs.pop("states", ())))

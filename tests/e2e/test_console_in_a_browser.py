@@ -80,7 +80,7 @@ def test_a_person_mends_what_has_failed(
 
     # One is corrected, with a reason, once the infrastructure takes it.
     fleet.simulator.simulator.faults.rules.clear()
-    page.get_by_role("link", name="Failed", exact=True).click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Failed").click()
     page.get_by_role("link", name="converge").click()
     page.locator("tbody a").first.click()
     page.get_by_role("link", name="Correct its configuration").click()
@@ -91,7 +91,7 @@ def test_a_person_mends_what_has_failed(
     wait_until(lambda: not fleet.is_busy(), "the corrected one")
 
     # All others are retried, and the page empties by itself.
-    page.get_by_role("link", name="Failed", exact=True).click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Failed").click()
     page.get_by_text("12 tasks").first.wait_for()
     watching = page.context.new_page()
     watching.goto(f"{url}/failed")
@@ -125,6 +125,11 @@ def test_a_warning_says_what_has_failed_since(
     assert [row.state for row in left] == ["cancelled", "delivering"]
     assert complaints == []
 
+    # The whole page goes to where one signs in, and not a part of it.
+    page.goto(f"{url}/failed")
+    database.run("DELETE FROM console_sessions")
+    page.wait_for_url(f"{url}/sign-in", timeout=30_000)
+
 
 def test_it_works_without_javascript(
     browser: Browser, console: tuple[Embedded, str], database: Database
@@ -144,8 +149,7 @@ def test_it_works_without_javascript(
     page.get_by_text("Nothing has failed. That is normal").wait_for()
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_pages_are_accessible_and_fit(
     browser: Browser,
     console: tuple[Embedded, str],

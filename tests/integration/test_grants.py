@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
-from autorenew.console import accounts, sessions
 from autorenew.cli import customers
+from autorenew.console import accounts, sessions
 from producers.control import (
     breakers,
     bulk,
