@@ -168,7 +168,8 @@ def test_pages_are_accessible_and_fit(
     for path in (
         "/", "/failed", "/failed/tasks", f"/failed/task/{service.id}", f"/failed/edit/{service.id}",
         "/failed/confirm?action=retry&scope=all", "/failed/confirm?action=cancel&scope=all",
-        "/bulk", "/lanes", "/lanes/driver:web", "/rejected", "/history", "/operators", "/password",
+        "/bulk", "/lanes", "/lanes/driver:web", "/lanes/driver:web/pause",
+        "/lanes/driver:web/close", "/rejected", "/history", "/operators", "/password",
         "/find?q=nothing", f"/orders/{service.order_id}", f"/services/{service.id}",
         "/customers/carol", f"/invoices/{invoice}", "/nothing-here",
     ):  # fmt: skip

@@ -1,6 +1,6 @@
 """Signing in to the console with OpenID Connect, at a small provider."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ from schemas.values import OperatorRole
 from tests.conftest import Database
 from tests.support.openid import CLIENT, SECRET, Provider
 
+SignIn = Callable[[], tuple[httpx.Client, httpx.Response]]
 ROLES = {"ops": OperatorRole.OPERATOR, "staff": OperatorRole.READER}
 
 
@@ -37,31 +38,38 @@ def console(database: Database, provider: Provider) -> Iterator[WebServer]:
         yield server
 
 
-def sign_in(console: WebServer) -> tuple[httpx.Client, httpx.Response]:
-    """As a browser does: there, and back."""
-    client = httpx.Client(follow_redirects=True, timeout=30)
-    return client, client.get(f"{console.url}/sign-in/openid")
+@pytest.fixture
+def sign_in(console: WebServer) -> Iterator[SignIn]:
+    """Goes there and back, as a browser does."""
+    clients: list[httpx.Client] = []
+
+    def there_and_back() -> tuple[httpx.Client, httpx.Response]:
+        client = httpx.Client(base_url=console.url, follow_redirects=True, timeout=30)
+        clients.append(client)
+        return client, client.get("/sign-in/openid")
+
+    yield there_and_back
+    for client in clients:
+        client.close()
 
 
-def test_whom_the_provider_vouches_for_is_signed_in(console: WebServer, database: Database) -> None:
-    client, answer = sign_in(console)
-    with client:
-        assert answer.status_code == 200, answer.text
-        assert "olga" in client.get(f"{console.url}/").text
+def test_whom_the_provider_vouches_for_is_signed_in(sign_in: SignIn, database: Database) -> None:
+    client, answer = sign_in()
+    assert answer.status_code == 200, answer.text
+    assert "olga" in client.get("/").text
     (operator,) = database.all("SELECT name, role, password_hash FROM operators")
     assert tuple(operator) == ("olga", "operator", None)
 
 
 def test_the_provider_says_the_role_at_each_sign_in(
-    console: WebServer, provider: Provider, database: Database
+    sign_in: SignIn, provider: Provider, database: Database
 ) -> None:
-    first, _ = sign_in(console)
+    first, _ = sign_in()
     provider.claims["groups"] = "staff"
-    second, _ = sign_in(console)
-    with first, second:
-        assert database.value("SELECT role FROM operators") == "reader"
-        assert "Sign in" in first.get(f"{console.url}/").text
-        assert "olga" in second.get(f"{console.url}/").text
+    second, _ = sign_in()
+    assert database.value("SELECT role FROM operators") == "reader"
+    assert "Sign in" in first.get("/").text
+    assert "olga" in second.get("/").text
 
 
 @pytest.mark.parametrize(
@@ -75,48 +83,43 @@ def test_the_provider_says_the_role_at_each_sign_in(
     ],
 )
 def test_a_token_that_is_not_meant_for_us_signs_nobody_in(
-    console: WebServer, provider: Provider, database: Database, forged: dict[str, Any]
+    sign_in: SignIn, provider: Provider, database: Database, forged: dict[str, Any]
 ) -> None:
     provider.forged = forged
-    client, answer = sign_in(console)
-    with client:
-        assert answer.status_code == 403
+    client, answer = sign_in()
+    assert answer.status_code == 403
     assert database.all("SELECT * FROM console_sessions") == []
 
 
 def test_a_token_of_another_key_signs_nobody_in(
-    console: WebServer, provider: Provider, database: Database
+    sign_in: SignIn, provider: Provider, database: Database
 ) -> None:
     provider.signs_with = RSAKey.generate_key(2048, {"kid": "1"})
-    client, answer = sign_in(console)
-    with client:
-        assert answer.status_code == 403
+    client, answer = sign_in()
+    assert answer.status_code == 403
     assert database.all("SELECT * FROM operators") == []
 
 
-def test_who_has_no_role_here_is_told_so(console: WebServer, provider: Provider) -> None:
+def test_who_has_no_role_here_is_told_so(sign_in: SignIn, provider: Provider) -> None:
     provider.claims["groups"] = ["sales"]
-    client, answer = sign_in(console)
-    with client:
-        assert answer.status_code == 403
-        assert "no role here" in answer.text
+    client, answer = sign_in()
+    assert answer.status_code == 403
+    assert "no role here" in answer.text
 
 
 def test_nobody_takes_the_name_of_another_operator(
-    console: WebServer, provider: Provider, database: Database
+    sign_in: SignIn, provider: Provider, database: Database
 ) -> None:
     with database.engine("console").begin() as tx:
         accounts.add(tx, "olga", OperatorRole.ADMINISTRATOR, "correct horse battery")
-    client, answer = sign_in(console)
-    with client:
-        assert answer.status_code == 403
+    client, answer = sign_in()
+    assert answer.status_code == 403
     provider.claims |= {"preferred_username": "erin"}
-    erin, _ = sign_in(console)
+    erin, _ = sign_in()
     provider.claims |= {"sub": "2"}
-    somebody, answer = sign_in(console)
-    with erin, somebody:
-        assert answer.status_code == 403
-        assert "another operator" in answer.text
+    somebody, answer = sign_in()
+    assert answer.status_code == 403
+    assert "another operator" in answer.text
 
 
 def test_an_answer_that_was_not_asked_for_signs_nobody_in(console: WebServer) -> None:
@@ -128,14 +131,11 @@ def test_an_answer_that_was_not_asked_for_signs_nobody_in(console: WebServer) ->
         assert answer.status_code == 403
 
 
-def test_a_provider_that_is_gone_is_said_on_the_form(
-    console: WebServer, provider: Provider
-) -> None:
+def test_a_provider_that_is_gone_is_said_on_the_form(sign_in: SignIn, provider: Provider) -> None:
     provider.stop()
-    client, answer = sign_in(console)
-    with client:
-        assert answer.status_code == 502
-        assert "did not work" in answer.text
+    client, answer = sign_in()
+    assert answer.status_code == 502
+    assert "did not work" in answer.text
 
 
 def test_a_half_set_provider_stops_the_start() -> None:

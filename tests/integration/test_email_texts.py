@@ -33,7 +33,8 @@ def test_an_operator_reads_e_mails_as_they_were_sent(told: Any, database: Any) -
     with server, httpx.Client(base_url=server.url) as client:
         sign_in(client, "olga")
         pages = [
-            client.get(f"/services/{service.id}").text, client.get(f"/orders/{service.order_id}").text,
+            client.get(f"/services/{service.id}").text,
+            client.get(f"/orders/{service.order_id}").text,
         ]  # fmt: skip
         ids = {found for page in pages for found in re.findall(r"/emails/([0-9a-f-]{36})", page)}
         assert len(ids) == 1 + len(reminders)

@@ -39,6 +39,12 @@ def _about(tx: Connection, left: list[bulk.BulkTask]) -> dict[uuid.UUID, object]
     return {**describe(tx, left)} if left else {}
 
 
+def confirm_stop(visit: Visit) -> Response:
+    with visit.console.engine.connect() as tx:
+        operation = bulk.get(tx, _id(visit))
+    return page(visit, "confirm_stop.html", operation=operation)
+
+
 def stop(visit: Visit) -> Response:
     with visit.console.engine.begin() as tx:
         operation = bulk.stop(tx, _id(visit))

@@ -112,6 +112,25 @@ _HISTORY = text("""
 """)
 
 
+def confirm_pause(visit: Visit) -> Response:
+    """What waits once the lane is paused."""
+    return _confirm(visit, "confirm_pause.html")
+
+
+def confirm_close(visit: Visit) -> Response:
+    """What starts once the lane is closed."""
+    return _confirm(visit, "confirm_close.html")
+
+
+def _confirm(visit: Visit, template: str) -> Response:
+    name = visit.path["lane"]
+    with visit.console.engine.connect() as tx:
+        lanes.check(tx, name)
+        held = [one for one in read(tx) if one.lane.lane == name]
+        pauses = lanes.paused(tx, name)
+    return page(visit, template, name=name, held=held, pauses=pauses)
+
+
 def pause(visit: Visit) -> Response:
     name = visit.path["lane"]
     note = visit.form.get("note")
