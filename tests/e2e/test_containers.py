@@ -103,7 +103,7 @@ class Outside:
         return int(said)
 
     def ended(self) -> int:
-        return self.value("SELECT count(*) FROM orders WHERE ended_at IS NOT NULL")
+        return self.value("SELECT count(*) FROM orders WHERE ended_at IS NOT NULL OR state = 'refused'")
 
     def leased(self, queue: str) -> int:
         return self.value(f"SELECT count(*) FROM tasks WHERE queue = '{queue}' AND state = 'leased'")
