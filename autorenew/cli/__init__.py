@@ -36,6 +36,7 @@ COMMANDS = {
     "relay": "processes",
     "scheduler": "processes",
     "worker": "processes",
+    "exporter": "exporter",
     "simulator": "processes",
 }
 
@@ -94,4 +95,10 @@ def main() -> None:
     from schemas.settings import load_settings
 
     process = click.get_current_context().invoked_subcommand or "autorenew"
-    logs.configure(process, load_settings().log_level.upper())
+    settings = load_settings()
+    # A command is somebody's at a terminal, or in a script that reads its standard output.
+    is_of_the_fleet = COMMANDS.get(process) == "processes"
+    format_ = (
+        "text" if settings.log_format == "auto" and not is_of_the_fleet else settings.log_format
+    )
+    logs.configure(process, settings.log_level, format_)

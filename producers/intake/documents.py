@@ -31,17 +31,19 @@ class Document:
         value: the JSON value; None if it is not JSON.
         content: the order or the command, if its shape is valid.
         problems: why ``content`` is None.
+        trace: the W3C trace context it is in, as a header ``traceparent``.
     """
 
     body: bytes
     value: Any
     content: OrderDocument | CommandDocument | None
     problems: list[Problem]
+    trace: str | None = None
 
     @classmethod
-    def read(cls, body: bytes) -> "Document":
+    def read(cls, body: bytes, trace: str | None = None) -> "Document":
         """Parse a body; never raises."""
-        return cls(body, *parse(body))
+        return cls(body, *parse(body), trace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ it.
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
-from monitoring import metrics
+from monitoring import metrics, tracing
 from producers.failpoints import failpoint
 from producers.intake import commands, orders, rejected
 from producers.intake.documents import Answer, Document, Refused, Verdict
@@ -54,11 +54,18 @@ class Intake:
         self._clock = clock
         self._realms = realms or Realms()
 
-    def place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
+    def place(
+        self,
+        upstream: str,
+        door: str,
+        bodies: Sequence[bytes],
+        traces: Sequence[str | None] = (),
+    ) -> list[Answer]:
         """Take a batch of documents of one upstream.
 
         Args:
             door: where they came in, such as ``amqp``; a label of the metric.
+            traces: of each document, the W3C trace context that came with it, or None.
 
         Returns:
             An answer for each document, in order.
@@ -67,16 +74,30 @@ class Intake:
             SQLAlchemyError: the batch may be sent again as it is; documents that were taken before
                 the error are then answered as repeated.
         """
+        begun = [
+            tracing.begin("take document", parent=parent, upstream=upstream, door=door)
+            for _, parent in zip_longest(bodies, map(tracing.valid, traces))
+        ]
         try:
-            answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies)
+            contexts = [context for context, _ in begun]
+            return self._place_all(upstream, door, bodies, contexts)
+        finally:
+            for _, end in begun:
+                end()
+
+    def _place_all(
+        self, upstream: str, door: str, bodies: Sequence[bytes], traces: Sequence[str | None]
+    ) -> list[Answer]:
+        try:
+            answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies, traces)
         except (SQLAlchemyError, DataError) as error:
             if isinstance(error, SQLAlchemyError) and not is_data_error(error):
                 raise
             if len(bodies) > 1:  # halve the batch until the bad document stands alone
                 middle = len(bodies) // 2
-                return self.place(upstream, door, bodies[:middle]) + self.place(
-                    upstream, door, bodies[middle:]
-                )
+                return self._place_all(
+                    upstream, door, bodies[:middle], traces[:middle]
+                ) + self._place_all(upstream, door, bodies[middle:], traces[middle:])
             answers = [Answer(Verdict.REJECTED, None, problems=[_UNFORESEEN])]
             with self._engine.begin() as tx:
                 rejected.keep(tx, upstream, door, [(Document.read(bodies[0]), answers[0])])
@@ -113,10 +134,12 @@ class Intake:
         with self._engine.begin() as tx:
             return rejected.forget(tx, days)
 
-    def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
+    def _place(
+        self, upstream: str, door: str, bodies: Sequence[bytes], traces: Sequence[str | None]
+    ) -> list[Answer]:
         answers: list[Answer] = []
         realm = self._realms.of(upstream, door)
-        for documents in _in_transactions(map(Document.read, bodies)):
+        for documents in _in_transactions(map(Document.read, bodies, traces)):
             with self._engine.begin() as tx:
                 catalogue = self._catalogue.current(tx)
                 if _kind(documents[0]) is _Kind.COMMAND:

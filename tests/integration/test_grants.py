@@ -63,6 +63,7 @@ from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
 from workers.reminders import remind, tell
+from workers.runtime import correlation
 
 Statement = tuple[str, Any]
 
@@ -82,11 +83,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
         breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
-        failed._GIVE_UP_TELLING,
+        failed._GIVE_UP_TELLING, failed._LINES,
     ],
-    "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
+    "orders": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,
+    ],
     "billing": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        correlation._BEHIND,
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
@@ -95,10 +99,12 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        correlation._BEHIND,
         remind._leave_out, tasks._ENQUEUE, tell._REFUSED, *BREAKER,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        correlation._BEHIND,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
         identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
         reconciled._END, differences._NOW, differences._NAMES, differences._BY_ID,

@@ -1,4 +1,4 @@
-"""Servers that are fetched, not installed: see scripts/ensure-servers.sh and ensure-powerdns.sh."""
+"""Servers that are fetched, not installed: see scripts/ensure-*.sh."""
 
 import os
 import shutil
@@ -30,6 +30,12 @@ def containers() -> Path:
     """The folder with ``podman``, and ``images``: which image stands for which public one."""
     can_be_had = os.geteuid() == 0 and shutil.which("apt-get") is not None
     return _folder("containers", "podman with its images", can_be_had)
+
+
+def prometheus() -> Path:
+    """The folder with ``prometheus``, ``promtool``, ``prometheus-alertmanager`` and ``amtool``."""
+    can_be_had = shutil.which("apt-get") is not None
+    return _folder("prometheus", "Prometheus and Alertmanager", can_be_had)
 
 
 def _folder(name: str, what: str, can_be_had: bool) -> Path:
