@@ -82,6 +82,9 @@ http_seconds = Histogram(
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
 )
+api_limited = Counter(
+    "autorenew_api_limited_total", "Requests that were refused because their key asked too often."
+)
 dispatched = Counter("autorenew_relay_tasks_total", "Tasks handed to the broker.", ["queue"])
 messages = Counter("autorenew_relay_messages_total", "Messages handed to the broker.", ["queue"])
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])

@@ -37,6 +37,8 @@ COMMANDS = {
     "scheduler": "processes",
     "worker": "processes",
     "exporter": "exporter",
+    "api": "serving",
+    "keys": "keys",
     "simulator": "processes",
 }
 

@@ -200,9 +200,10 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
     else:
         _say_attempts(events)
         for name, said in lines.items():
-            say(f"\nthe last lines of the log about {name}:")
-            for one in said:
-                say(f"  {one}")
+            click.echo()
+            say(f"the last lines of the log about {name}:")
+            for text in said:
+                say(f"  {text}")
 
 
 def _say_attempts(events: Sequence[Any]) -> None:

@@ -5,6 +5,7 @@ it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
 from itertools import groupby, zip_longest
 
@@ -58,12 +59,13 @@ class Intake:
         self,
         upstream: str,
         door: str,
-        bodies: Sequence[bytes],
+        bodies: Sequence[bytes | Document],
         traces: Sequence[str | None] = (),
     ) -> list[Answer]:
         """Take a batch of documents of one upstream.
 
         Args:
+            bodies: each as it came in, or as it was read already.
             door: where they came in, such as ``amqp``; a label of the metric.
             traces: of each document, the W3C trace context that came with it, or None.
 
@@ -86,7 +88,11 @@ class Intake:
                 end()
 
     def _place_all(
-        self, upstream: str, door: str, bodies: Sequence[bytes], traces: Sequence[str | None]
+        self,
+        upstream: str,
+        door: str,
+        bodies: Sequence[bytes | Document],
+        traces: Sequence[str | None],
     ) -> list[Answer]:
         try:
             answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies, traces)
@@ -100,11 +106,27 @@ class Intake:
                 ) + self._place_all(upstream, door, bodies[middle:], traces[middle:])
             answers = [Answer(Verdict.REJECTED, None, problems=[_UNFORESEEN])]
             with self._engine.begin() as tx:
-                rejected.keep(tx, upstream, door, [(Document.read(bodies[0]), answers[0])])
+                rejected.keep(tx, upstream, door, [(_read(bodies[0]), answers[0])])
         for answer in answers:
             outcome = "repeated" if answer.repeated else answer.verdict.value
             metrics.documents.labels(door, outcome).inc()
         return answers
+
+    def command(
+        self, tx: Connection, upstream: str, door: str, body: bytes, *, realm: str | None
+    ) -> Answer:
+        """Do one command within a transaction of the caller's; one that is refused does nothing.
+
+        Args:
+            realm: that it speaks for; None: an operator's.
+        """
+        document = Document.read(body)
+        answer = self._command(tx, document, self._catalogue.current(tx), realm)
+        if answer.verdict is not Verdict.ACCEPTED:
+            rejected.keep(tx, upstream, door, [(document, answer)])
+        outcome = "repeated" if answer.repeated else answer.verdict.value
+        metrics.documents.labels(door, outcome).inc()
+        return answer
 
     def reject(
         self, upstream: str, door: str, bodies: Sequence[bytes], problems: list[Problem]
@@ -135,11 +157,15 @@ class Intake:
             return rejected.forget(tx, days)
 
     def _place(
-        self, upstream: str, door: str, bodies: Sequence[bytes], traces: Sequence[str | None]
+        self,
+        upstream: str,
+        door: str,
+        bodies: Sequence[bytes | Document],
+        traces: Sequence[str | None],
     ) -> list[Answer]:
         answers: list[Answer] = []
         realm = self._realms.of(upstream, door)
-        for documents in _in_transactions(map(Document.read, bodies, traces)):
+        for documents in _in_transactions(map(_read, bodies, traces)):
             with self._engine.begin() as tx:
                 catalogue = self._catalogue.current(tx)
                 if _kind(documents[0]) is _Kind.COMMAND:
@@ -176,6 +202,12 @@ class Intake:
         except Refused as refused:
             return Answer(Verdict.REFUSED, None, problems=refused.problems)
         return Answer(Verdict.ACCEPTED, None, repeated=not changed)
+
+
+def _read(body: bytes | Document, trace: str | None = None) -> Document:
+    if isinstance(body, Document):
+        return replace(body, trace=trace) if trace else body
+    return Document.read(body, trace)
 
 
 class _Kind(Enum):

@@ -83,6 +83,10 @@ class WebServer:
     def run(self) -> None:
         """Serve until :meth:`stop`; then finish what is under way."""
         self.start()
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it was stopped, and what was under way is finished."""
         while self._thread.is_alive():
             self._thread.join(0.2)  # a join without an end would be deaf to signals
 

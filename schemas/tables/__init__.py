@@ -1,5 +1,6 @@
 """The database, as SQLAlchemy tables: one module per area, one metadata for all."""
 
+from schemas.tables.api import api_answers, api_keys
 from schemas.tables.base import ROLES, metadata, rows_from_json
 from schemas.tables.billing import (
     charges,
@@ -52,8 +53,8 @@ from schemas.tables.reminders import emails, notices, order_emails
 from schemas.tables.services import operations, reconciliations, renewals, services
 
 __all__ = [
-    "ROLES", "agreements", "audit_findings", "audit_runs", "batches", "bulk_operations",
-    "bulk_tasks", "catalogue_version",
+    "ROLES", "agreements", "api_answers", "api_keys", "audit_findings", "audit_runs", "batches",
+    "bulk_operations", "bulk_tasks", "catalogue_version",
     "charges", "contracts", "credit_note_lines", "credit_notes", "customers", "destructions",
     "emails", "enqueuers", "events", "far_sides", "forecasts", "heartbeat", "invoice_lines",
     "invoice_series", "invoices", "lane_breakers", "lane_limits", "lane_pauses", "metadata",

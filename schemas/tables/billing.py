@@ -141,6 +141,7 @@ invoices = Table(
     *_party(),
     *_amounts(),
     UniqueConstraint("series", "number"),
+    Index("invoices_customer", "customer_id", "issued_on", "id"),
     Index("invoices_issued_on", "issued_on", **OF_A_DAY),
     # Over itself, its lines and the hash of the document before it in its series.
     Column("hash", LargeBinary),

@@ -29,7 +29,7 @@ orders = Table(
     Column("body_hash", LargeBinary, nullable=False),
     state("state", OrderState),
     # From here to payment_method_id: NULL in a refused order, which has problems instead.
-    Column("customer_id", Text, ForeignKey("customers.id")),
+    Column("customer_id", Text, ForeignKey("customers.id"), index=True),
     Column("subsidiary", Text),
     Column("country", Text),
     Column("vat_number", Text),

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
-from autorenew.cli import customers, orders
+from autorenew.cli import customers
 from producers.control import (
     breakers,
     bulk,
@@ -40,6 +40,7 @@ from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.renewals import next_steps
 from producers.steps import UNIVERSES
+from producers.views import orders, timelines
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache, save
 from schemas.clock import SystemClock
@@ -77,7 +78,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
         failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
         failed._DROP, lanes._LIST, lanes._FORGET_ENDS, agreements._raise,
-        customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
+        customers._ASSIGN, orders._FIND, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
         naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET, bulk._INSERT,
         bulk._SNAPSHOT, bulk._COUNT, bulk._STOP, bulk._ONE, bulk._NOT_DONE, groups._GROUPS,
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
@@ -281,7 +282,7 @@ def live(world: Life) -> None:
         books = world.fleet.books().money()
         reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
     with world.fleet.engine("api").connect() as tx:
-        assert orders._timeline(tx, one.order_id)
+        assert timelines.of_order(tx, one.order_id)
     moving.plan(world, {"currency": "CHF"}, now=False)
     world.fleet.settle(30)
     world.roll_out("ovh")
