@@ -43,6 +43,12 @@ COMMANDS = {
 }
 
 
+# They run until they are stopped, and log for programs where no terminal is.
+PROCESSES = frozenset(
+    {"intake", "relay", "scheduler", "worker", "exporter", "api", "pages", "console", "simulator"}
+)
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -99,8 +105,6 @@ def main() -> None:
     process = click.get_current_context().invoked_subcommand or "autorenew"
     settings = load_settings()
     # A command is somebody's at a terminal, or in a script that reads its standard output.
-    is_of_the_fleet = COMMANDS.get(process) == "processes"
-    format_ = (
-        "text" if settings.log_format == "auto" and not is_of_the_fleet else settings.log_format
-    )
+    is_a_command = settings.log_format == "auto" and process not in PROCESSES
+    format_ = "text" if is_a_command else settings.log_format
     logs.configure(process, settings.log_level, format_)

@@ -3,7 +3,7 @@
 import click
 
 from autorenew.cli.common import on_stop, read_database, realms, say
-from autorenew.cli.processes import _start
+from autorenew.cli.processes import start
 from monitoring import metrics
 from schemas.settings import load_settings
 
@@ -25,7 +25,7 @@ def api(host: str, port: int) -> None:
 
     settings = load_settings()
     settings.need("read_database_url")
-    engine, fleet_clock = _start(settings, "autorenew api", "api")
+    engine, fleet_clock = start(settings, "autorenew api", "api")
     reading = read_database(settings, application="autorenew api")
     doors = Doors(engine, reading, fleet_clock, realms(settings))
     with WebServer(build(doors), host=host, port=port, name="api") as server:
