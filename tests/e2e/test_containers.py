@@ -88,11 +88,16 @@ class Outside:
                 body = json.dumps(document).encode()
                 channel.basic_publish("intake", "", body, properties, mandatory=True)
 
-    def ask(self, port: str, method: str, path: str, body: Any = None) -> Any:
+    def ask(
+        self, port: str, method: str, path: str, body: Any = None, key: str | None = None
+    ) -> Any:
         """A door of the host, named by its variable, such as ``SIMULATOR_PORT``."""
-        answer = self._http.request(
-            method, f"http://127.0.0.1:{self._variables[port]}{path}", json=body
-        )
+        url = f"http://127.0.0.1:{self._variables[port]}{path}"
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(body)
+        answer = self._http.request(method, url, body=body, headers=headers)
         assert answer.status < 300, (answer.status, answer.data)
         return answer.json()
 
@@ -106,7 +111,11 @@ class Outside:
         return self.value("SELECT count(*) FROM orders WHERE ended_at IS NOT NULL OR state = 'refused'")
 
     def leased(self, queue: str) -> int:
-        return self.value(f"SELECT count(*) FROM tasks WHERE queue = '{queue}' AND state = 'leased'")
+        """Tasks that workers hold now."""
+        return self.value(
+            "SELECT coalesce(sum(size), 0) FROM batches"
+            f" WHERE queue = '{queue}' AND state = 'leased'"
+        )
 
 
 def web_order(number: int) -> dict[str, Any]:
@@ -142,7 +151,14 @@ def test_the_fleet_in_containers_delivers_scales_loses_one_and_drains(
 
     # Orders from outside.
     outside.publish(list(demo_orders(bundled(), 40, seed=7)))
-    wait_until(lambda: outside.ended() >= 40, "the first orders end", 90)
+    key = json.loads(
+        composition.run(
+            "catalogue", "keys", "create", "--name", "test", "--upstream", "upstream",
+            "--scope", "orders:write", "--json",
+        )
+    )["key"]  # fmt: skip
+    outside.ask("API_PORT", "POST", "/v1/orders", web_order(1000), key)
+    wait_until(lambda: outside.ended() >= 41, "the first orders end", 90)
 
     # One worker becomes three, and all of them are at work.
     outside.ask("SIMULATOR_PORT", "POST", "/faults", {
@@ -165,10 +181,11 @@ def test_the_fleet_in_containers_delivers_scales_loses_one_and_drains(
         "what was killed is started again",
         30,
     )
-    wait_until(lambda: outside.ended() >= 340, "every order ends", 150)
+    wait_until(lambda: outside.ended() >= 341, "every order ends", 150)
 
     assert "c-1@example.com" in json.dumps(outside.ask("SIMULATOR_PORT", "GET", "/mails"))
     composition.run("audit")
+    what_is_watched(outside, {name for name in lasting if name.startswith("worker-")})
 
     # Everything drains.
     ours = [name for name in lasting if "build" in composition.services[name]]
@@ -192,6 +209,29 @@ def what_a_container_may(composition: Composition) -> None:
     (limit,) = (composition.services[name]["deploy"]["resources"]["limits"]["memory"],)
     seen = composition.inspect(composition.containers(name)[0])["HostConfig"]["Memory"]
     assert f"{seen >> 20}M" == limit
+
+
+def what_is_watched(outside: Outside, workers: set[str]) -> None:
+    """Prometheus scrapes every copy of every process, and its alerts reach Alertmanager."""
+
+    def targets() -> list[dict[str, Any]]:
+        said = outside.ask("PROMETHEUS_PORT", "GET", "/api/v1/targets?state=active")
+        return [one for one in said["data"]["activeTargets"] if one["labels"]["job"] != "prometheus"]
+
+    wait_until(lambda: all(one["health"] == "up" for one in targets()), "all targets are up", 60)
+    roles = [one["labels"]["role"] for one in targets() if one["labels"]["job"] == "autorenew"]
+    assert {"intake", "relay", "scheduler", "api", *workers} <= set(roles)
+    assert roles.count("worker-web") == 2  # one of three was stopped
+    jobs = {one["labels"]["job"] for one in targets()}
+    assert {"autorenew-exporter", "rabbitmq", "rabbitmq-queues", "alertmanager"} <= jobs
+    found = outside.ask("PROMETHEUS_PORT", "GET", "/api/v1/query?query=sum(autorenew_orders)")
+    assert float(found["data"]["result"][0]["value"][1]) >= 300
+
+    def alerts() -> set[str]:
+        said = outside.ask("ALERTMANAGER_PORT", "GET", "/api/v2/alerts")
+        return {one["labels"]["alertname"] for one in said}
+
+    wait_until(lambda: "AutorenewWatchdog" in alerts(), "an alert reaches Alertmanager", 60)
 
 
 def who_may_speak_to_the_broker(composition: Composition) -> None:
