@@ -1,4 +1,4 @@
-"""docker-compose.yml in containers: the image is built, the fleet runs, scales, loses one, and drains."""
+"""docker-compose.yml in containers: the fleet is built, runs, scales, loses one, and drains."""
 
 import json
 import os
@@ -108,7 +108,9 @@ class Outside:
         return int(said)
 
     def ended(self) -> int:
-        return self.value("SELECT count(*) FROM orders WHERE ended_at IS NOT NULL OR state = 'refused'")
+        return self.value(
+            "SELECT count(*) FROM orders WHERE ended_at IS NOT NULL OR state = 'refused'"
+        )
 
     def leased(self, queue: str) -> int:
         """Tasks that workers hold now."""
@@ -216,7 +218,9 @@ def what_is_watched(outside: Outside, workers: set[str]) -> None:
 
     def targets() -> list[dict[str, Any]]:
         said = outside.ask("PROMETHEUS_PORT", "GET", "/api/v1/targets?state=active")
-        return [one for one in said["data"]["activeTargets"] if one["labels"]["job"] != "prometheus"]
+        return [
+            one for one in said["data"]["activeTargets"] if one["labels"]["job"] != "prometheus"
+        ]
 
     wait_until(lambda: all(one["health"] == "up" for one in targets()), "all targets are up", 60)
     roles = [one["labels"]["role"] for one in targets() if one["labels"]["job"] == "autorenew"]

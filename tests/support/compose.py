@@ -1,8 +1,8 @@
 """docker-compose.yml on podman: what of the Compose specification the file uses, and nothing else.
 
-podman leaves health checks to systemd, and Docker is not there. So the file is carried out here: names,
-networks, volumes, configurations, limits, privileges, health checks, the order of starting. A key that
-is not known raises, so that nothing of the file is left out unseen.
+podman leaves health checks to systemd, and Docker is not there. So the file is carried out here:
+names, networks, volumes, configurations, limits, privileges, health checks, the order of starting.
+A key that is not known raises, so that nothing of the file is left out unseen.
 """
 
 import json
@@ -271,8 +271,8 @@ class Composition:
     def wait_healthy(self, name: str) -> None:
         """Raises AssertionError once the container has ended, or the check's time is over."""
         check = self.services[name]["healthcheck"]
-        patience = 60 + seconds(check["start_period"]) + check["retries"] * seconds(
-            check["interval"]
+        patience = (
+            60 + seconds(check["start_period"]) + check["retries"] * seconds(check["interval"])
         )
         end = time.monotonic() + patience
         for container in self._running[name]:

@@ -1,7 +1,8 @@
-"""The manifests of deploy/kubernetes/, built as kustomize builds them and checked without a cluster.
+"""The manifests of deploy/kubernetes/, as kustomize builds them, checked without a cluster.
 
-Kinds of Kubernetes are checked by ``kubernetes-validate`` (unknown fields refused), those of KEDA and of the
-Prometheus operator by the schemas of their custom resource definitions in tests/support/crds.
+Kinds of Kubernetes are checked by ``kubernetes-validate`` (unknown fields refused), those of KEDA
+and of the Prometheus operator by the schemas of their custom resource definitions in
+tests/support/crds.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
 CRDS = ROOT / "tests/support/crds"
 COMPOSE = ROOT / "docker-compose.yml"
-VERSIONS = ("1.31", "1.34")
+VERSIONS = ("1.31", "1.37")
 WORKERS = tuple(f"worker-{queue if queue != 'webhooks' else 'events'}" for queue in QUEUES)
 BACKGROUND = ("intake", "relay", "scheduler", *WORKERS)
 
@@ -96,15 +97,25 @@ def selects(selector: Manifest, given: Mapping[str, str]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("overlay", ["base", "overlays/example"])
-def test_every_manifest_fits_the_schema_of_its_kind(overlay: str) -> None:
-    for manifest in built(overlay):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_fits_the_schema_of_its_kind(version: str) -> None:
+    for manifest in built("overlays/example"):
         if manifest["apiVersion"].partition("/")[0] in ("keda.sh", "monitoring.coreos.com"):
             schema = json.loads((CRDS / f"{manifest['kind']}.json").read_text())
             jsonschema.Draft202012Validator(schema).validate(manifest)
         else:
-            for version in VERSIONS:
-                kubernetes_validate.validate(manifest, version, strict=True)
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_what_is_patched_by_name_is_there() -> None:
+    """An overlay's policy for a gateway outside replaces the one inside."""
+    policy = of("NetworkPolicy")["gateway"]["spec"]["egress"]
+    assert policy == [
+        {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"protocol": "TCP", "port": 443}]}
+    ]
+    assert of("NetworkPolicy", "base")["gateway"]["spec"]["egress"] != policy
+    images = {container(manifest)["image"] for manifest in processes().values()}
+    assert images == {"registry.example.net/backoffice/autorenew:0.1.0"}
 
 
 def test_a_wrong_field_is_found() -> None:
@@ -221,7 +232,9 @@ def test_settings_exist_and_secrets_are_only_named() -> None:
         # No two processes with different rights share one.
         (named,) = [s["secretRef"]["name"] for s in sources if "secretRef" in s]
         if name not in ("migrate", "catalogue"):
-            assert named == ("autorenew-broker-admin" if name == "broker-setup" else f"autorenew-{name}")
+            assert named == (
+                "autorenew-broker-admin" if name == "broker-setup" else f"autorenew-{name}"
+            )
 
 
 def test_every_secret_is_described() -> None:
@@ -281,7 +294,9 @@ def test_nothing_is_let_in_but_scrapes_and_requests_to_doors() -> None:
             for rule in policy["spec"].get("ingress", [])
             for port in rule["ports"]
         }
-        assert ports == ({"metrics", "http"} if name in ("api", "pages", "console") else {"metrics"})
+        assert ports == (
+            {"metrics", "http"} if name in ("api", "pages", "console") else {"metrics"}
+        )
 
 
 def test_every_process_is_scraped_once_and_by_a_port_that_it_has() -> None:
