@@ -410,6 +410,7 @@ def test_a_door_is_healthy_once_it_can_do_its_work(service: str) -> None:
     assert [p.rpartition(":")[2] for p in given["ports"]] == [str(port)]
     assert environment(service)["AUTORENEW_METRICS_PORT"] == "9100"
 
+
 def test_ports_of_the_host_are_open_on_its_loopback_interface_only() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
 
