@@ -365,9 +365,11 @@ class Composition:
             AssertionError: it ended with another exit code than those that are accepted.
         """
         done = self._call(*words, environment=environment, given=given, timeout=timeout)
+        said = done.stdout + done.stderr
+        if len(said) > 6000:
+            said = f"{said[:3000]} … {said[-3000:]}"
         assert not check or done.returncode in codes, (
-            f"podman {words[0]} ended with {done.returncode}: {done.stdout[-3000:]}"
-            f"{done.stderr[-3000:]}"
+            f"podman {words[0]} ended with {done.returncode}: {said}"
         )
         return done.stdout + done.stderr if both else done.stdout
 
