@@ -138,7 +138,8 @@ def begin_openid(visit: Visit) -> Response:
     """Go to where one's organisation signs one in."""
     flow = secrets.token_urlsafe(32)
     try:
-        answer = see(_provider(visit).address(flow))
+        with _provider(visit) as provider:
+            answer = see(provider.address(flow))
     except openid.NotSignedIn as error:
         return _form(visit, "/", str(error), 502)
     # Lax: it comes back with a browser that another site sends here.
@@ -155,7 +156,8 @@ def end_openid(visit: Visit) -> Response:
     if code is None:
         return _form(visit, "/", "You were not signed in there.", 401)
     try:
-        person = _provider(visit).person(flow, code)
+        with _provider(visit) as provider:
+            person = provider.person(flow, code)
         with console.engine.begin() as tx:
             name = openid.take(tx, person)
             token = sessions.begin(tx, name, console.limits, how="openid")
