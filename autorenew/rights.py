@@ -48,11 +48,10 @@ _ASKS = text("""
     SELECT role, step, string_agg(queue, ', ' ORDER BY queue) AS queues
     FROM enqueuers GROUP BY role, step ORDER BY role, step
 """)
-_MEMBERS = text("""
-    SELECT member::regrole::text AS role, string_agg(roleid::regrole::text, ', ') AS may
-    FROM pg_auth_members
-    WHERE member::regrole::text LIKE 'autorenew\\_%' AND roleid::regrole::text LIKE 'autorenew\\_%'
-    GROUP BY member
+_MEMBERSHIPS = text("""
+    SELECT m.member::regrole::text AS role,
+        string_agg(m.roleid::regrole::text, ', ' ORDER BY m.roleid::regrole::text) AS of
+    FROM pg_auth_members AS m WHERE m.member::regrole::text LIKE 'autorenew\\_%' GROUP BY 1
 """)
 _DATABASE = text("""
     SELECT g.grantee::regrole::text AS role,
@@ -79,8 +78,8 @@ def table_of_rights(tx: Connection) -> str:
     asks: dict[str, list[str]] = defaultdict(list)
     for ask in tx.execute(_ASKS):
         asks[ask.role].append(f"`{ask.step}` ({ask.queues})")
+    members = {row.role: row.of for row in tx.execute(_MEMBERSHIPS)}
     database = {row.role: row.verbs for row in tx.execute(_DATABASE)}
-    members = {row.role: row.may for row in tx.execute(_MEMBERS)}
 
     unknown = (rights.keys() | functions.keys() | asks.keys() | database.keys()) - {
         f"autorenew_{role}" for role in ROLES
@@ -91,7 +90,7 @@ def table_of_rights(tx: Connection) -> str:
     for role in (f"autorenew_{role}" for role in ROLES):
         lines += [f"### `{role}`", "", f"The database: {database.get(role, 'nothing').lower()}."]
         if role in members:
-            lines.append(f"All that `{members[role]}` may, too.")
+            lines += [f"May do all that `{members[role]}` may."]
         if functions[role]:
             lines += [f"Functions: {', '.join(f'`{name}`' for name in functions[role])}."]
         if asks[role]:

@@ -9,6 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    api,
     auditing,
     console,
     failed_work,
@@ -38,6 +39,8 @@ from benchmarks.reporting import (
     FEW_AUDITED,
     FEW_SERVICES,
     HANGING,
+    HTTP_MANY,
+    HTTP_ONE,
     IDLE,
     MANY_AUDITED,
     MANY_PROCESSES,
@@ -337,6 +340,20 @@ def run_failed(bench: Bench) -> None:
         bench.note_seconds("a bulk retry, all ended", ended)
 
 
+def run_api(bench: Bench) -> None:
+    """Orders over HTTP, to one process: one to a request, and many; nothing works on them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        port, key = api.start(fleet)
+        one = api.one_each(port, key, bench.orders)
+        bench.note(HTTP_ONE, bench.orders, one.seconds)
+        bench.results.http_ms += [round(second * 1000, 2) for second in one.requests]
+        many = api.many_each(port, key, 2 * bench.orders)
+        bench.note(HTTP_MANY, 2 * bench.orders, many.seconds)
+        committed = api.committed(fleet)
+        if committed != 3 * bench.orders + api.WARM_UP:
+            raise RuntimeError(f"{committed} orders were committed")
+
+
 def run_console(bench: Bench) -> None:
     """The console's pages of failed work: 200 groups, one of them, and what a retry would do."""
     today, failures = datetime.now(UTC).date(), bench.failures
@@ -433,6 +450,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "api": run_api,
     "outside": run_outside,
     "processes": run_processes,
     "at-once": run_at_once,

@@ -12,8 +12,9 @@ from autorenew.local import end_on_sigterm
 from monitoring import metrics
 
 if TYPE_CHECKING:
-    from autorenew.local.embedded import Embedded
+    pass
 
+_PORT = click.IntRange(0, 65535)
 _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -45,28 +46,23 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
     sys.exit(run(folder, count, seed, months))
 
 
-def _link(fleet: "Embedded", url: str) -> str:
-    from autorenew.console import serving
-
-    return serving.first_link(fleet.engine("console"), url)
-
-
 @click.command()
 @_folder
 @click.option(
-    "--console-port", type=click.IntRange(0, 65535), default=8070, show_default=True,
-    help="Of the console; 0: any free one.",
-)  # fmt: skip
-def up(folder: Path, console_port: int) -> None:
+    "--api-port", type=_PORT, default=8080, show_default=True, help="Of the HTTP API; 0: any."
+)
+@click.option(
+    "--console-port", type=_PORT, default=8070, show_default=True, help="Of the console; 0: any."
+)
+def up(folder: Path, api_port: int, console_port: int) -> None:
     """Run everything in this process until stopped; other terminals can place orders.
 
-    It prints the address of the console, with a link that signs in once.
+    It prints the addresses of the HTTP API, with a key, and of the console, with a link that signs
+    in once.
     """
     from autorenew.catalogues import bundled
-    from autorenew.console import serving
+    from autorenew.local import doors
     from autorenew.local.embedded import Embedded
-    from producers.presence import Presence
-    from producers.steps import QUEUES
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
 
@@ -82,18 +78,13 @@ def up(folder: Path, console_port: int) -> None:
     with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
-        say("up; stop with Ctrl-C. In another terminal:")
-        say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
-        say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
-        say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
-        say("  .venv/bin/autorenew order show example-1")
-        console = serving.serve(
-            fleet.engine("console"), fleet.engine("readonly"), fleet.clock, fleet.settings,
-            host="127.0.0.1", port=console_port,
-        )  # fmt: skip
-        presence = Presence(fleet.engine("orders"), "worker", QUEUES).keep()
-        with console:
-            say(f"The console, once within 15 minutes: {_link(fleet, console.url)}")
+        with doors.opened(fleet, api_port=api_port, console_port=console_port) as opened:
+            say("up; stop with Ctrl-C. In another terminal:")
+            say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+            say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+            say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+            say("  .venv/bin/autorenew order show example-1")
+            for line in opened.said:
+                say(line)
             stopping.wait()
             say("draining")
-        presence.end()
