@@ -63,10 +63,7 @@ def sign_in(visit: Visit) -> Response:
     if wait:
         said = f"Too many attempts. Wait {span(wait)}, then try again."
         return _form(visit, after, said, 429)
-    with console.engine.connect() as tx:
-        is_right = accounts.is_password(tx, name, password)
-        tx.commit()
-    if not is_right:
+    if not accounts.is_password(console.engine, name, password):
         log.warning("sign-in refused from %s", visit.address)
         return _form(visit, after, _WRONG, 401)
     with console.engine.begin() as tx:
