@@ -12,7 +12,7 @@ from typing import Annotated
 import pycountry
 from email_validator import EmailNotValidError, validate_email
 from iso4217 import Currency
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from stdnum.eu import vat
 
@@ -41,6 +41,11 @@ def is_clean(text: str) -> bool:
         and text.isprintable()
         and unicodedata.is_normalized("NFC", text)
     )
+
+
+def _shown(description: str, **more: str | int) -> WithJsonSchema:
+    """What the JSON Schema of a text says; it cannot say all that is checked."""
+    return WithJsonSchema({"type": "string", "description": description, **more})
 
 
 def _clean(most: int) -> AfterValidator:
@@ -117,7 +122,13 @@ def _one_of(known: frozenset[str], what: str) -> Callable[[str], str]:
 
 
 MAX_IDENTIFIER = 100
-Identifier = Annotated[str, _clean(MAX_IDENTIFIER)]
+_CLEAN = (
+    "Printable characters in Unicode's form NFC, without blanks at its ends"
+    " and without control or format characters."
+)
+Identifier = Annotated[
+    str, _clean(MAX_IDENTIFIER), _shown(_CLEAN, minLength=1, maxLength=MAX_IDENTIFIER)
+]
 """Names something: a customer, a key, a plan."""
 
 
@@ -127,18 +138,29 @@ def is_identifier(text: str) -> bool:
 
 
 OptionName = Identifier
-Text = Annotated[str, _clean(200)]
+Text = Annotated[str, _clean(200), _shown(_CLEAN, minLength=1, maxLength=200)]
 """A value that people read, such as that of an option or the id of a resource."""
-Token = Annotated[str, AfterValidator(_token)]
+Token = Annotated[
+    str,
+    AfterValidator(_token),
+    _shown("Of a gateway, for a payment method; never a card number.", pattern="^[!-~]{1,200}$"),
+]
 """Stands for a payment method at its gateway."""
 EmailAddress = Annotated[
-    str, StringConstraints(max_length=4 * MAX_EMAIL_CHARACTERS), AfterValidator(email_address)
+    str,
+    StringConstraints(max_length=4 * MAX_EMAIL_CHARACTERS),
+    AfterValidator(email_address),
+    _shown("With an ASCII name before the @.", format="idn-email", maxLength=MAX_EMAIL_CHARACTERS * 4),
 ]
 Country = Annotated[
-    str, AfterValidator(_one_of(COUNTRIES, "a country's code of ISO 3166, such as FR"))
+    str,
+    AfterValidator(_one_of(COUNTRIES, "a country's code of ISO 3166, such as FR")),
+    _shown("A country's code of ISO 3166, such as FR.", pattern="^[A-Z]{2}$"),
 ]
 Language = Annotated[
-    str, AfterValidator(_one_of(LANGUAGES, "a language's code of ISO 639, such as fr"))
+    str,
+    AfterValidator(_one_of(LANGUAGES, "a language's code of ISO 639, such as fr")),
+    _shown("A language's code of ISO 639, such as fr.", pattern="^[a-z]{2}$"),
 ]
 CurrencyCode = Annotated[
     str,
