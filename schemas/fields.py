@@ -150,7 +150,9 @@ EmailAddress = Annotated[
     str,
     StringConstraints(max_length=4 * MAX_EMAIL_CHARACTERS),
     AfterValidator(email_address),
-    _shown("With an ASCII name before the @.", format="idn-email", maxLength=MAX_EMAIL_CHARACTERS * 4),
+    _shown(
+        "With an ASCII name before the @.", format="idn-email", maxLength=MAX_EMAIL_CHARACTERS * 4
+    ),
 ]
 Country = Annotated[
     str,

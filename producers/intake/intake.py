@@ -82,9 +82,9 @@ class Intake:
                 raise
             if len(bodies) > 1:  # halve the batch until the bad document stands alone
                 middle = len(bodies) // 2
-                return self.place(
-                    upstream, door, bodies[:middle], types[:middle]
-                ) + self.place(upstream, door, bodies[middle:], types[middle:])
+                return self.place(upstream, door, bodies[:middle], types[:middle]) + self.place(
+                    upstream, door, bodies[middle:], types[middle:]
+                )
             answers = [Answer(Verdict.REJECTED, None, problems=[_UNFORESEEN])]
             with self._engine.begin() as tx:
                 rejected.keep(tx, upstream, door, [(Document.read(bodies[0]), answers[0])])

@@ -1,16 +1,20 @@
 """Whoever asks for it is answered over AMQP, after the commit; who may not is not answered."""
 
 import json
+import os
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
+from autorenew.contract.examples import EXAMPLES
 from autorenew.local.fleet import PrivateFleet
 from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
@@ -18,11 +22,14 @@ from monitoring import metrics
 from producers import topology
 from producers.management import Management
 from tests.rabbitmq.test_amqp_intake import rejected, running_intake, send
+from tests.rabbitmq.test_transport import cut
 from tests.support import given
 from tests.support.given import body, line, wait_until
+from tests.support.servers import node_packages
 
 pytestmark = pytest.mark.rabbitmq
 
+PUBLISH_JS = Path(__file__).parents[2] / "docs/examples/publish.js"
 DIRECT = "amq.rabbitmq.reply-to"
 
 
@@ -76,7 +83,9 @@ class Upstream:
             self.channel.queue_declare(queue)
         self.channel.basic_consume(queue, self._on_answer, auto_ack=True)
 
-    def publish(self, document: Any, correlation_id: str, reply_to: str = DIRECT, **more: Any) -> None:
+    def publish(
+        self, document: Any, correlation_id: str, reply_to: str = DIRECT, **more: Any
+    ) -> None:
         properties = {"user_id": self.user, "reply_to": reply_to, "correlation_id": correlation_id}
         self.channel.basic_publish(
             "intake",
@@ -270,6 +279,7 @@ def test_broker_that_refuses_answers_holds_up_no_document(
     management = Management(fleet.rabbitmq.management_url, fleet.vhost)
     reads = topology.PERMISSIONS["intake"][2]
     management.put_user("intake", "pw-intake", {"configure": "^$", "write": "^$", "read": reads})
+    cut(fleet.rabbitmq, fleet.vhost)  # a channel remembers what it may do
     lost = metrics.replies.labels("lost")._value
     before = lost.get()
     with upstream(fleet) as shop:
@@ -302,3 +312,33 @@ def test_asker_that_has_left_harms_nobody(fleet: PrivateFleet) -> None:
     assert orders(fleet) == 3
     send(fleet, body(order("k-4")))
     wait_until(lambda: orders(fleet) == 4, "documents without reply_to go on")
+
+
+def test_node_publishes_documents_and_reads_their_outcomes(
+    fleet: PrivateFleet, tmp_path: Path
+) -> None:
+    """With amqplib of npm and the example of the documentation, and nothing of ours."""
+    packages = node_packages()
+    ndjson = tmp_path / "orders.ndjson"
+    documents = [order("k-1"), order("k-2", line("no-such-plan")), EXAMPLES["customer"]["customer"]]
+    ndjson.write_bytes(b"\n".join(map(body, documents)))
+
+    def publish() -> list[str]:
+        done = subprocess.run(
+            ["node", str(PUBLISH_JS), fleet.broker_url("upstream-shop"), str(ndjson)],
+            env={"PATH": os.environ["PATH"], "NODE_PATH": str(packages / "node_modules")},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return sorted(done.stdout.splitlines())
+
+    first, again = publish(), publish()
+
+    order_id = fleet.scalar("SELECT id FROM orders WHERE key = :key", key=f"{prefix}-k-1")
+    assert first[0].split() == ["line-1", "accepted", f"{prefix}-k-1", str(order_id)]
+    assert first[1].endswith("plan_unknown at lines.0.plan")
+    assert first[2].split() == ["line-3", "refused", "-", "-", "customer_unknown", "at", "customer"]
+    assert again[0].split() == [*first[0].split(), "again"]
