@@ -30,7 +30,9 @@ MANY_PROCESSES = f"provisioning, calls of 50 ms, {provisioning.MANY_PROCESSES} p
 AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 process"
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
+AMQP_INTAKE = "AMQP intake, one consumer"
 LEAST = {
+    AMQP_INTAKE: 4000,
     "renewals": 2000,
     ONE_EACH: 2500,
     "import": 10_000,

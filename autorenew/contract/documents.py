@@ -63,7 +63,7 @@ def _file(name: str, title: str, models: Iterable[type[BaseModel]], mode: str) -
     }
 
 
-SCHEMAS: dict[str, Callable[[], Json]] = {
+SCHEMAS: Mapping[str, Callable[[], Json]] = {
     f"{kind}.v{version}": partial(
         _file, f"{kind}.v{version}", TITLES[kind], KINDS[kind], "validation"
     )

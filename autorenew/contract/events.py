@@ -1,5 +1,7 @@
 """What upstream is told of, in the AsyncAPI document: to an exchange, and to HTTPS endpoints."""
 
+from collections.abc import Iterable
+
 from autorenew.contract.documents import Json, schemas_of
 from schemas import events
 
@@ -65,7 +67,7 @@ def operations() -> Json:
         f"tell{name}": {
             "action": "send",
             "channel": {"$ref": f"#/channels/{channel}"},
-            "summary": "Autorenew tells what happened, at least once; the id is the same each time.",
+            "summary": "What happened is told at least once; the id is the same each time.",
             **(
                 {"bindings": {"http": {"method": "POST", "bindingVersion": _BINDING}}}
                 if http
@@ -103,6 +105,6 @@ def _name(kind: events.Kind) -> str:
     return f"Event.{kind}"
 
 
-def _references(where: str, kinds: list[events.Kind]) -> Json:
+def _references(where: str, kinds: Iterable[events.Kind]) -> Json:
     names = [events.type_of(kind) for kind in kinds]
     return {name: {"$ref": f"{where}{name}"} for name in names}

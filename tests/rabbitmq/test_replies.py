@@ -268,7 +268,7 @@ def test_upstream_may_touch_its_own_queues_for_answers_only(fleet: PrivateFleet)
             lambda: shop.channel.queue_bind("reply.upstream-shop.a", "intake"),
         ):
             shop.channel = shop._connection.channel()
-            with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED|NOT_FOUND"):
+            with pytest.raises(ChannelClosedByBroker, match=r"ACCESS_REFUSED|NOT_FOUND"):
                 attempt()
 
 
