@@ -49,9 +49,7 @@ def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None]) -> tuple[
 
 
 def _waiting(fleet: PrivateFleet) -> int:
-    admin = pika.BlockingConnection(
-        pika.URLParameters(fleet.rabbitmq.url(vhost=fleet.vhost))
-    )
+    admin = pika.BlockingConnection(pika.URLParameters(fleet.rabbitmq.url(vhost=fleet.vhost)))
     declared = admin.channel().queue_declare(INTAKE_QUEUE, passive=True)
     admin.close()
     return int(declared.method.message_count)

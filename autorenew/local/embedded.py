@@ -16,6 +16,7 @@ from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import Engine, text
 
 from autorenew.local.postgres import PrivatePostgres
+from monitoring import tracing
 from producers import counters
 from producers.intake import Intake
 from producers.intake.realms import Realms
@@ -109,6 +110,7 @@ class Embedded:
                 **self._overrides,
             }
         )
+        tracing.configure(self.settings, "embedded")
         self.clock = virtual_clock.clock_of(owner, virtual=self._ahead is not None)
         self.intake = Intake(
             self._engines["api"], CatalogueCache(), self.clock, Realms(self.settings.realms)
@@ -239,6 +241,7 @@ class Embedded:
         self._broker.close()
         for runtime in self._runtimes:
             runtime.close()
+        tracing.close()
         self.simulator.stop()
         self.mailbox.stop()
         for engine in (self.owner, *self._engines.values()):
