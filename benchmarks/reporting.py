@@ -35,8 +35,12 @@ AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
 AMQP_INTAKE = "AMQP intake, one consumer"
+HTTP_ONE = "orders over HTTP, one each"
+HTTP_MANY = "orders over HTTP, 500 each"
 LEAST = {
     AMQP_INTAKE: 4000,
+    HTTP_ONE: 1500,
+    HTTP_MANY: 4000,
     "renewals": 2000,
     ONE_EACH: 2500,
     "import": 10_000,
@@ -55,6 +59,8 @@ class Results:
     rates: dict[str, list[float]] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
+    http_ms: list[float] = field(default_factory=list)
+    """Of each request with one order."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of what is measured by its time, one entry a run."""
     shares: dict[str, list[float]] = field(default_factory=dict)
@@ -119,6 +125,10 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
                 f"at most {most:g} ms",
                 _verdict(value <= most),
             )
+    if results.http_ms:
+        value = latency.percentile(results.http_ms, 99)
+        verdict = _verdict(value < 100)
+        yield f"{HTTP_ONE}, p99", f"{value:.0f} ms", "under 100 ms", verdict
     rate = results.median(OUTSIDE)
     if rate:
         ratio = rate / outside.BOUND

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers
+from producers.api import answers, keys
 from producers.control import (
     breakers,
     bulk,
@@ -84,7 +85,9 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
         breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
-        failed._GIVE_UP_TELLING, failed._LINES,
+        failed._GIVE_UP_TELLING, failed._LINES, keys._INSERT, keys._LIST, keys._BY_PREFIX,
+        keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
+        answers._FORGET,
     ],
     "orders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,
@@ -149,6 +152,9 @@ SAMPLES = {
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     **dict.fromkeys(("upstream", "domain", "cause", "channel", "customer"), "x"),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
+    "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",
+    **dict.fromkeys(("per_second", "status", "hours"), 1),
+    "scopes": ["x"], "brands": ["x"], "subsidiaries": ["x"], "upstreams": ["x"],
     "unassigned": True, "places": [1], "numbers": [1], "number": 1, "paused": ["x"],
     "why": "{}", "filters": "{}", "configuration": "{}", "rate": 1.0, "step": "x",
     **dict.fromkeys(("older_than", "within"), 1.0),
