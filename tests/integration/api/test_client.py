@@ -85,8 +85,9 @@ def test_service_is_stopped_resumed_and_read(client: Client, world: Life) -> Non
     assert client.customer(customer)["email"] == "new@example.com"
     assert client.payment_method(customer, "tok-2", expires="2031-01").changed
     assert not client.accept(customer, [{"contract": "terms", "version": 2}]).changed
+    assert client.renew(customer, service["id"], "2020-01-01") == Done(changed=False)
     with pytest.raises(errors.ExpiryUnknown):
-        client.renew(customer, service["id"], "2020-01-01")
+        client.renew(customer, service["id"], "2099-01-01")
     (invoice,) = client.invoices(customer)
     assert client.invoice(invoice["number"])["number"] == invoice["number"]
     assert list(client.upcoming(customer)) is not None
