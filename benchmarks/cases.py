@@ -9,6 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    amqp_intake,
     api,
     auditing,
     console,
@@ -30,6 +31,7 @@ from benchmarks.peers import celery_peer, dramatiq_peer
 from benchmarks.reporting import (
     ALONE,
     AMONG_MANY,
+    AMQP_INTAKE,
     AT_ONCE,
     CALM,
     CONSOLE,
@@ -153,6 +155,19 @@ def run_latency(bench: Bench) -> None:
         bench.results.latency_ms += latency.run(fleet)
         _check(fleet.owner)
     bench.console.print("  one order at a time: measured")
+
+
+def run_amqp_intake(bench: Bench) -> None:
+    """Documents of one upstream that wait in the queue, and one process that takes them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        documents = amqp_intake.publish(fleet, bench.orders)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(AMQP_INTAKE, total=documents)
+            count, seconds = amqp_intake.run(
+                fleet, documents, lambda done: progress.update(bar, completed=done)
+            )
+        bench.note(AMQP_INTAKE, count, seconds, "documents")
+        _check(fleet.owner)
 
 
 def run_outside(bench: Bench) -> None:
@@ -450,6 +465,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "amqp-intake": run_amqp_intake,
     "api": run_api,
     "outside": run_outside,
     "processes": run_processes,

@@ -35,9 +35,11 @@ MANY_PROCESSES = f"provisioning, calls of 50 ms, {provisioning.MANY_PROCESSES} p
 AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 process"
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
+AMQP_INTAKE = "AMQP intake, one consumer"
 HTTP_ONE = "orders over HTTP, one each"
 HTTP_MANY = "orders over HTTP, 500 each"
 LEAST = {
+    AMQP_INTAKE: 4000,
     HTTP_ONE: 1500,
     HTTP_MANY: 4000,
     "renewals": 2000,
