@@ -11,6 +11,7 @@ from producers.control.bulk_running import OUTCOMES as BULK_OUTCOMES
 from producers.intake import Verdict
 from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
 from producers.steps import QUEUES, REMIND, STEPS, steps_of
+from schemas.events import Kind
 from schemas.values import BulkKind, BulkState
 
 # How a task ends, or a start of it.
@@ -29,6 +30,13 @@ def of_worker(queues: Iterable[str]) -> None:
             if step.outside:
                 metrics.handed_back.labels(queue, step.task)
         metrics.refused_messages.labels(queue)
+
+
+def of_publisher() -> None:
+    for kind in Kind:
+        if kind is not Kind.WEBHOOK_TEST:
+            metrics.events_published.labels(kind)
+    _of_loop("events", "broker", "cursor")
 
 
 def of_relay() -> None:

@@ -1,7 +1,7 @@
 """Exchanges, queues, policies and users on RabbitMQ. Only an administrator sets them up."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
@@ -9,13 +9,26 @@ from pika.exceptions import ChannelClosedByBroker
 from producers.broker import LOST, BrokerRefuses, BrokerUnreachable, Hosts, reason
 from producers.management import Management
 from producers.relay.transport import TASKS_EXCHANGE
-from producers.steps import QUEUES
+from producers.steps import QUEUES, WEBHOOKS
 from schemas.errors import ConfigurationError
+from schemas.events import EXCHANGE, realm_word
 from schemas.values import Universe
 
 INTAKE_EXCHANGE = "intake"
 INTAKE_QUEUE = "intake"
 DEAD_INTAKE = "intake.dead"
+
+# What the names of queues begin with that an upstream declares and binds for events.
+_EVENT_QUEUES = r"events\.{}(\.[A-Za-z0-9_.-]{{1,100}})?"
+
+
+def _of_upstream(user: str) -> tuple[str, str, str]:
+    """It publishes documents; it declares, binds and reads queues of its own for events. Which
+    events it may bind is in its topic permissions."""
+    own = _EVENT_QUEUES.format(re.escape(user))
+    intake = INTAKE_EXCHANGE if user == "upstream" else rf"{INTAKE_EXCHANGE}(\.{user})?"
+    return (f"^{own}$", f"^({intake}|{own})$", f"^({EXCHANGE}|{own})$")
+
 
 _UNIVERSES = "|".join(Universe)
 # user -> (configure, write, read): regular expressions over names.
@@ -27,7 +40,8 @@ PERMISSIONS = {
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
-    "upstream": ("^$", f"^{INTAKE_EXCHANGE}$", "^$"),
+    "events": ("^$", f"^{EXCHANGE}$", f"^{WEBHOOKS}$"),
+    "upstream": _of_upstream("upstream"),
 }
 
 
@@ -47,8 +61,20 @@ def permissions_of(user: str) -> tuple[str, str, str] | None:
     exchange of its own as well.
     """
     if _UPSTREAM.fullmatch(user):
-        return ("^$", rf"^{INTAKE_EXCHANGE}(\.{user})?$", "^$")
+        return _of_upstream(user)
     return PERMISSIONS.get("upstream" if user.startswith("upstream-") else user)
+
+
+def topics_of(user: str, realms: Mapping[str, str]) -> tuple[str, str] | None:
+    """The topic permissions of an upstream's user on the exchange ``events`` (write, read): it may
+    bind what begins with its realm. None: it is no upstream's.
+
+    Args:
+        realms: upstream -> realm, of those that share one.
+    """
+    if user != "upstream" and not user.startswith("upstream-"):
+        return None
+    return ("^$", rf"^{re.escape(realm_word(realms.get(user, user)))}\..+$")
 
 
 def check_upstreams(upstreams: Sequence[str]) -> None:
@@ -98,6 +124,7 @@ def declare(urls: str, upstreams: Sequence[str] = ()) -> list[str]:
         for queue in QUEUES:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
             channel.queue_bind(queue, TASKS_EXCHANGE, routing_key=queue)
+        channel.exchange_declare(EXCHANGE, "topic", durable=True)
         for name, arguments in of_documents.items():
             channel.exchange_declare(name, "fanout", durable=True)
             channel.queue_declare(
@@ -123,6 +150,9 @@ def unusable(error: BrokerUnreachable) -> ConfigurationError:
 
 # Above policies that others made for all queues.
 PRIORITY = 10
+MOST_EVENTS, MOST_EVENT_BYTES = 2_000_000, 2**30
+EVENT_QUEUE_DAYS = 14
+"""A queue of an upstream's for events that nobody has used for so long is deleted."""
 UNLIMITED_FROM = (4,)
 """From this version on a quorum queue gives up what was delivered 20 times, unless a policy says
 otherwise. Before it there was no limit, and -1 was no limit that one could set."""
@@ -135,7 +165,7 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
         version: of RabbitMQ.
         most, most_bytes: that may wait in each queue of documents; more is refused.
     """
-    never_give_up = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
+    never_give_up: dict[str, Any] = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
     found: dict[str, tuple[str, dict[str, Any]]] = {
         "autorenew-intake": (
             PERMISSIONS["intake"][2],
@@ -156,6 +186,17 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
             },
         ),
     }
+    # An upstream that does not read its events must not fill the broker with them.
+    found["autorenew-events"] = (
+        r"^events\.upstream",
+        {
+            "max-length": MOST_EVENTS,
+            "max-length-bytes": MOST_EVENT_BYTES,
+            "overflow": "drop-head",
+            "expires": EVENT_QUEUE_DAYS * 86_400_000,
+            **never_give_up,
+        },
+    )
     if never_give_up:
         found["autorenew-tasks"] = (f"^({'|'.join(QUEUES)})$", never_give_up)
     return {
@@ -195,15 +236,18 @@ def _overlap(pattern: str, applies_to: str, ours: str) -> bool:
         theirs = re.compile(pattern)
     except re.error:
         return True  # it may: look at it
-    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"))
+    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"), "events.upstream-a")
     return any(theirs.search(name) and re.search(ours, name) for name in names)
 
 
-def create_users(management: Management, passwords: dict[str, str]) -> list[str]:
+def create_users(
+    management: Management, passwords: dict[str, str], realms: Mapping[str, str]
+) -> list[str]:
     """Create or update users with the least permissions.
 
     Args:
         passwords: user -> password; the users of :data:`PERMISSIONS` and ``upstream-NAME``.
+        realms: upstream -> realm, of those that share one.
 
     Raises:
         ConfigurationError: a user is unknown, or the API cannot be reached or refuses.
@@ -213,7 +257,11 @@ def create_users(management: Management, passwords: dict[str, str]) -> list[str]
         permissions = permissions_of(user)
         assert permissions is not None
         named = dict(zip(("configure", "write", "read"), permissions, strict=True))
-        management.put_user(user, password, named)
+        management.put_user(user, password)
+        if (topics := topics_of(user, realms)) is not None:
+            # First: without them it may bind whatever it likes, once it may read the exchange.
+            management.put_topics(user, EXCHANGE, *topics)
+        management.put_permissions(user, named)
     return list(passwords)
 
 

@@ -253,7 +253,7 @@ class CloudEvent(BaseModel, Generic[D]):
 
 def envelope(kind: Kind) -> Any:
     """The model of the whole event of a kind, for schemas and documents."""
-    return CloudEvent[DATA[kind]]  # type: ignore[misc]
+    return CloudEvent.__class_getitem__(DATA[kind])
 
 
 def type_of(kind: Kind) -> str:

@@ -17,6 +17,8 @@ from sqlalchemy import Engine, text
 
 from autorenew.local.postgres import PrivatePostgres
 from producers import counters
+from producers.events.exchange import Exchange, NoExchange
+from producers.events.publisher import Publishing
 from producers.intake import Intake
 from producers.intake.realms import Realms
 from producers.relay.relay import Relay
@@ -31,7 +33,7 @@ from schemas.tables import ROLES
 from schemas.values import Universe
 from simulator.mailbox import Mailbox
 from simulator.server import Running
-from workers.bootstrap import add_actors, books_of, handlers
+from workers.bootstrap import add_actors, books_of, handlers, publisher
 from workers.outside.books import Books
 from workers.runtime.runtime import Runtime
 
@@ -46,6 +48,7 @@ class Embedded:
         rules: how the simulated outside world misbehaves.
         temporary: delete the database at the end.
         ahead: live on a virtual clock that starts so far ahead of the real one.
+        exchange: where events are published; None: to webhooks only.
         settings: overrides, such as ``call_seconds``.
     """
 
@@ -59,6 +62,7 @@ class Embedded:
         temporary: bool = False,
         store: str = ":memory:",
         ahead: timedelta | None = None,
+        exchange: Exchange | None = None,
         **settings: Any,
     ) -> None:
         self._postgres = postgres or PrivatePostgres(folder / "postgresql")
@@ -69,6 +73,7 @@ class Embedded:
         self._store = store
         self._overrides = settings
         self._ahead = ahead
+        self._exchange = exchange
         self._engines: dict[str, Engine] = {}
         self._runtimes: list[Runtime] = []
         self._scheduler_thread: threading.Thread | None = None
@@ -126,6 +131,14 @@ class Embedded:
         )
         self._relay_thread = threading.Thread(target=self._relay.run, name="relay", daemon=True)
         self._relay_thread.start()
+        self._publishing = Publishing(
+            publisher(
+                self._engines["events"],
+                self._exchange or NoExchange(stopping.wait),
+                self.settings,
+            )
+        )
+        self._publishing.__enter__()
         self.start_scheduler()
         counters.of_relay()
         counters.of_scheduler()
@@ -139,6 +152,10 @@ class Embedded:
         run = self.scheduler.run if self._ahead is None else self.scheduler.bulk.run
         self._scheduler_thread = threading.Thread(target=run, name="scheduler", daemon=True)
         self._scheduler_thread.start()
+
+    def stop_publishing(self) -> None:
+        """Events go out no more, to webhooks either."""
+        self._publishing.__exit__()
 
     def _runtime_for(self) -> Callable[[str], Runtime]:
         """Each kind of queue works with its own database role, as in the fleet."""
@@ -231,6 +248,7 @@ class Embedded:
         self.scheduler.stop()
         if self._scheduler_thread is not None:
             self._scheduler_thread.join(10)
+        self.stop_publishing()
         self._relay.stop()
         self._relay_thread.join(10)
         for runtime in self._runtimes:
