@@ -92,8 +92,8 @@ _ENABLED = text("""
 """)
 
 
-def write(tx: Connection, sent: Iterable[tuple[Endpoint, Outgoing]]) -> int:
-    """Have events delivered to endpoints; returns how many deliveries that are."""
+def write(tx: Connection, sent: Iterable[tuple[Endpoint, Outgoing]]) -> list[uuid.UUID]:
+    """Have events delivered to endpoints; returns the ids of the deliveries."""
     rows, subjects = [], []
     for endpoint, event in sent:
         row = DeliveryRow.of(endpoint.id, event)
@@ -102,7 +102,7 @@ def write(tx: Connection, sent: Iterable[tuple[Endpoint, Outgoing]]) -> int:
     if rows:
         _WRITE(tx, rows)
         ledger.enqueue(tx, DELIVER, subjects)
-    return len(rows)
+    return [row.id for row in rows]
 
 
 # Looked at by one publisher at a time, the one that holds the cursor.
@@ -185,7 +185,7 @@ class Deliveries:
         parameters = {
             "id": replay.id,
             "after": after if is_over else happened[-1].id,
-            "events": written,
+            "events": len(written),
             "ended": is_over or happened[-1].at >= replay.until,
         }
         tx.execute(_REPLAYED, parameters)

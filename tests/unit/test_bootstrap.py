@@ -38,7 +38,7 @@ def names(settings: Settings, *queues: str) -> dict[str, list[str]]:
 
 
 def test_there_is_a_queue_for_each_kind_of_work_and_for_each_universe() -> None:
-    assert set(QUEUES) == {"orders", "billing", "reminders", *UNIVERSES}
+    assert set(QUEUES) == {"orders", "billing", "reminders", "webhooks", *UNIVERSES}
 
 
 @pytest.mark.parametrize("universe", UNIVERSES)
