@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks import (
     auditing,
+    events,
     failed_work,
     floor,
     history,
@@ -37,11 +38,13 @@ from benchmarks.reporting import (
     MANY_AUDITED,
     MANY_PROCESSES,
     MANY_SERVICES,
+    NO_EVENTS,
     ONE_EACH,
     ONE_PROCESS,
     ORDERS_SINCE,
     OUTSIDE,
     RETRIED,
+    WITH_EVENTS,
 )
 from monitoring.audit import audit
 from producers.control.selection import Filters
@@ -142,6 +145,28 @@ def run_latency(bench: Bench) -> None:
         bench.results.latency_ms += latency.run(fleet)
         _check(fleet.owner)
     bench.console.print("  one order at a time: measured")
+
+
+def run_events_latency(bench: Bench) -> None:
+    with bench.fleet(1) as fleet:
+        events.start(fleet)
+        bench.results.event_latency_ms += events.latency(fleet)
+        _check(fleet.owner)
+    bench.console.print("  one order at a time, with events: measured")
+
+
+def run_events_cost(bench: Bench) -> None:
+    """The fleet without and with events, in turns."""
+    for case in (NO_EVENTS, WITH_EVENTS):
+        with bench.fleet(1) as fleet:
+            if case == NO_EVENTS:
+                events.without(fleet.owner)
+            else:
+                events.start(fleet)
+            bench.note(case, bench.orders, bench.drain(fleet, case, 1))
+            if case == WITH_EVENTS:
+                bench.note_seconds("events, all out after the last order", events.catch_up(fleet))
+            _check(fleet.owner)
 
 
 def run_outside(bench: Bench) -> None:
@@ -355,6 +380,8 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "events-latency": run_events_latency,
+    "events-cost": run_events_cost,
     "outside": run_outside,
     "processes": run_processes,
     "at-once": run_at_once,
