@@ -217,6 +217,16 @@ DATA: dict[Kind, type[BaseModel]] = {
 }
 """What the ``data`` of each kind is."""
 
+# Names of the history of which some go out: its index holds these alone, so they never change in
+# an index that exists. As what each goes out, the function event_kind of the database says.
+HISTORY_NAMES = (
+    "order.delivered", "order.partly_delivered", "order.cancelled", "order.refused", "order.paid",
+    "charge.declined", "invoice.issued", "service.delivered", "service.cancelled",
+    "service.renewed", "service.suspended", "service.resumed", "service.terminated",
+    "mode.changed", "notice.sent", "notice.refused",
+)  # fmt: skip
+IS_OUTGOING = f"name IN ({', '.join(repr(name) for name in HISTORY_NAMES)})"
+
 D = TypeVar("D")
 
 

@@ -8,13 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from schemas.events import Kind
-
-# The names that an event of the history may have which goes out: of the partial index, too.
-_NAMES = """('order.delivered', 'order.partly_delivered', 'order.cancelled', 'order.refused',
-    'order.paid', 'charge.declined', 'invoice.issued', 'service.delivered', 'service.cancelled',
-    'service.renewed', 'service.suspended', 'service.resumed', 'service.terminated',
-    'mode.changed', 'notice.sent', 'notice.refused')"""
+from schemas.events import IS_OUTGOING, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,7 @@ READ = text(f"""
           AND b.name IN ('service.suspending', 'service.ending')
         ORDER BY b.id DESC LIMIT 1
     ) AS w ON true
-    WHERE e.id > :after AND e.id <= :upto AND e.name IN {_NAMES} AND k.kind IS NOT NULL
+    WHERE e.id > :after AND e.id <= :upto AND e.{IS_OUTGOING} AND k.kind IS NOT NULL
     ORDER BY e.id LIMIT :most
 """)
 
@@ -160,7 +154,7 @@ def _found(tx: Connection, statement: Any, ids: set[uuid.UUID]) -> Sequence[Any]
 
 # Ids of the history rise with time, nearly: whoever took one long before it committed is late.
 _AFTER = text(f"""
-    SELECT id, at FROM events WHERE id > :after AND name IN {_NAMES} ORDER BY id LIMIT 1
+    SELECT id, at FROM events WHERE id > :after AND {IS_OUTGOING} ORDER BY id LIMIT 1
 """)
 
 

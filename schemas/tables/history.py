@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
+from schemas.events import IS_OUTGOING
 from schemas.tables.base import metadata, moment
 
 events = Table(
@@ -39,6 +40,7 @@ events = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
     ),
+    Index("events_outgoing", "id", postgresql_where=IS_OUTGOING),
 )
 
 # Blocks of the history, each with a hash over its events and the block before.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from autorenew.cli import main
 from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
-from producers.steps import STEPS, UNIVERSES, driver_place
+from producers.steps import STEPS, UNIVERSES, driver_place, webhook_place
 from tests.conftest import Database
 from tests.integration.corruptions import CORRUPTIONS, UNNOTICED
 from tests.support.everything import Everything
@@ -153,6 +153,9 @@ def test_steps_and_their_places_are_those_of_the_fleet() -> None:
         if name in ledger.OF_DRIVERS:
             assert step.queues == UNIVERSES
             assert driver_place("web", "x").lane == "driver:x"
+        elif name in ledger.OF_ENDPOINTS:
+            assert step.queues == (webhook_place("x").queue,) == ("webhooks",)
+            assert webhook_place("x").lane == "webhook:x"
         else:
             assert ours.pop(name) == (step.place.queue, step.place.lane)
     assert ours == {}

@@ -23,9 +23,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# Global as far as the registries are concerned, and not of the Internet all the same: Azure's
-# metadata, NAT64 (it reaches any IPv4 address), and 6to4 relays.
-_INNER = tuple(map(ip_network, ("168.63.129.16/32", "192.88.99.0/24", "64:ff9b:1::/48")))
+# Beside what Python's is_global leaves out: protocol assignments (Oracle's metadata among them),
+# Azure's metadata, 6to4 relays. Of IPv6 only 2000::/3 was ever given out (RFC 4291).
+_INNER = tuple(map(ip_network, ("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24", "2001::/23")))
+_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 # Names that hang keep a thread each; calls for other names find another.
 _THREADS = 32
@@ -81,6 +82,7 @@ def _is_of_the_internet(address: Address) -> bool:
         and not address.is_multicast
         and not address.is_reserved
         and not any(address in network for network in _INNER)
+        and (isinstance(address, IPv4Address) or address in _UNICAST)
     )
 
 

@@ -42,6 +42,12 @@ BEGIN
         $k$ $f$, coalesce((SELECT last_value FROM events_id_seq WHERE is_called), 0));
 END $$;
 
+CREATE INDEX events_outgoing ON events (id) WHERE name IN (
+    'order.delivered', 'order.partly_delivered', 'order.cancelled', 'order.refused', 'order.paid',
+    'charge.declined', 'invoice.issued', 'service.delivered', 'service.cancelled',
+    'service.renewed', 'service.suspended', 'service.resumed', 'service.terminated',
+    'mode.changed', 'notice.sent', 'notice.refused');
+
 -- How far the history went out, and who is at it.
 CREATE TABLE event_cursor (
     sole BOOLEAN NOT NULL CONSTRAINT event_cursor_sole_check CHECK (sole),
