@@ -71,12 +71,17 @@ class Management:
         version = str(self._call("GET", "/overview")["rabbitmq_version"])
         return version_of(version)
 
-    def put_user(self, user: str, password: str) -> None:
-        """Create a user, or give one another password."""
-        self._call("PUT", f"/users/{quote(user, safe='')}", {"password": password, "tags": ""})
+    def put_user(
+        self, user: str, password: str, permissions: Mapping[str, str] | None = None
+    ) -> None:
+        """Create a user, or give one another password.
 
-    def put_permissions(self, user: str, permissions: Mapping[str, str]) -> None:
-        self._call("PUT", f"/permissions/{self._host}/{quote(user, safe='')}", permissions)
+        Args:
+            permissions: on this virtual host; None: those stay as they are.
+        """
+        self._call("PUT", f"/users/{quote(user, safe='')}", {"password": password, "tags": ""})
+        if permissions is not None:
+            self._call("PUT", f"/permissions/{self._host}/{quote(user, safe='')}", permissions)
 
     def put_topics(self, user: str, exchange: str, write: str, read: str) -> None:
         """With which routing keys a user may publish to a topic exchange, and bind queues to it."""

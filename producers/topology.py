@@ -257,11 +257,11 @@ def create_users(
         permissions = permissions_of(user)
         assert permissions is not None
         named = dict(zip(("configure", "write", "read"), permissions, strict=True))
-        management.put_user(user, password)
         if (topics := topics_of(user, realms)) is not None:
             # First: without them it may bind whatever it likes, once it may read the exchange.
+            management.put_user(user, password)
             management.put_topics(user, EXCHANGE, *topics)
-        management.put_permissions(user, named)
+        management.put_user(user, password, named)
     return list(passwords)
 
 
