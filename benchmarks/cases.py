@@ -9,6 +9,7 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    amqp_intake,
     auditing,
     events,
     failed_work,
@@ -28,6 +29,7 @@ from benchmarks.peers import celery_peer, dramatiq_peer
 from benchmarks.reporting import (
     ALONE,
     AMONG_MANY,
+    AMQP_INTAKE,
     AT_ONCE,
     CALM,
     COUNTED,
@@ -167,6 +169,19 @@ def run_events_cost(bench: Bench) -> None:
             if case == WITH_EVENTS:
                 bench.note_seconds("events, all out after the last order", events.catch_up(fleet))
             _check(fleet.owner)
+
+
+def run_amqp_intake(bench: Bench) -> None:
+    """Documents of one upstream that wait in the queue, and one process that takes them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        documents = amqp_intake.publish(fleet, bench.orders)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(AMQP_INTAKE, total=documents)
+            count, seconds = amqp_intake.run(
+                fleet, documents, lambda done: progress.update(bar, completed=done)
+            )
+        bench.note(AMQP_INTAKE, count, seconds, "documents")
+        _check(fleet.owner)
 
 
 def run_outside(bench: Bench) -> None:
@@ -382,6 +397,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "latency": run_latency,
     "events-latency": run_events_latency,
     "events-cost": run_events_cost,
+    "amqp-intake": run_amqp_intake,
     "outside": run_outside,
     "processes": run_processes,
     "at-once": run_at_once,

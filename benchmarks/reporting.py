@@ -32,7 +32,9 @@ NO_EVENTS, WITH_EVENTS = "orders, without events", "orders, with events"
 EVENT_MS = 50.0
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
+AMQP_INTAKE = "AMQP intake, one consumer"
 LEAST = {
+    AMQP_INTAKE: 4000,
     "renewals": 2000,
     ONE_EACH: 2500,
     "import": 10_000,

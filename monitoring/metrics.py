@@ -64,6 +64,7 @@ handed_back = Counter(
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
 )
+replies = Counter("autorenew_intake_replies_total", "Answers over AMQP by outcome.", ["outcome"])
 dispatched = Counter("autorenew_relay_tasks_total", "Tasks handed to the broker.", ["queue"])
 messages = Counter("autorenew_relay_messages_total", "Messages handed to the broker.", ["queue"])
 relay_failures = Counter("autorenew_relay_failures_total", "Rounds that failed.", ["part"])

@@ -69,6 +69,10 @@ def of_intake(door: str) -> None:
     for outcome in (*Verdict, "repeated"):
         metrics.documents.labels(door, str(outcome))
     _of_loop("intake", "broker")
+    if door == "amqp":
+        for outcome in ("sent", "refused", "lost"):
+            metrics.replies.labels(outcome)
+        _of_loop("replies", "broker")
 
 
 def _of_loop(name: str, *more: str) -> None:

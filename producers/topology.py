@@ -17,25 +17,43 @@ from schemas.values import Universe
 INTAKE_EXCHANGE = "intake"
 INTAKE_QUEUE = "intake"
 DEAD_INTAKE = "intake.dead"
+REPLIES = "reply"
+"""What the names of queues begin with that an upstream declares for answers."""
+DEFAULT_EXCHANGE = "amq.default"
+"""As permissions name it. It reaches a queue by its name, and whoever uses direct reply-to."""
+
+
+def replies_of(upstream: str) -> str:
+    """A regular expression: the queues for answers that belong to an upstream."""
+    return rf"^{REPLIES}\.{re.escape(upstream)}\.[A-Za-z0-9_.-]{{1,100}}$"
+
 
 # What the names of queues begin with that an upstream declares and binds for events.
 _EVENT_QUEUES = r"events\.{}(\.[A-Za-z0-9_.-]{{1,100}})?"
+# Such queues, as an example.
+_OF_UPSTREAMS = (f"{REPLIES}.upstream-a.b", "events.upstream-a")
 
 
 def _of_upstream(user: str) -> tuple[str, str, str]:
-    """It publishes documents; it declares, binds and reads queues of its own for events. Which
-    events it may bind is in its topic permissions."""
+    """It publishes documents; it declares and reads queues of its own for answers, and declares,
+    binds and reads others for events. Which events it may bind is in its topic permissions."""
+    replies = replies_of(user)[1:-1]
     own = _EVENT_QUEUES.format(re.escape(user))
     intake = INTAKE_EXCHANGE if user == "upstream" else rf"{INTAKE_EXCHANGE}(\.{user})?"
-    return (f"^{own}$", f"^({intake}|{own})$", f"^({EXCHANGE}|{own})$")
+    return (
+        f"^({replies}|{own})$",
+        f"^({intake}|{own})$",
+        f"^({EXCHANGE}|{replies}|{own})$",
+    )
 
 
 _UNIVERSES = "|".join(Universe)
 # user -> (configure, write, read): regular expressions over names.
 PERMISSIONS = {
     "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
-    # Its own queue, and those of upstreams that have one; not intake.dead.
-    "intake": ("^$", "^$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
+    # Its own queue, and those of upstreams that have one; not intake.dead. Answers go over the
+    # default exchange: where to is checked by producers/intake/replies.py.
+    "intake": ("^$", rf"^{re.escape(DEFAULT_EXCHANGE)}$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
@@ -153,6 +171,10 @@ PRIORITY = 10
 MOST_EVENTS, MOST_EVENT_BYTES = 2_000_000, 2**30
 EVENT_QUEUE_DAYS = 14
 """A queue of an upstream's for events that nobody has used for so long is deleted."""
+MOST_REPLIES, MOST_REPLY_BYTES = 10_000, 64 * 1024 * 1024
+REPLY_SECONDS = 24 * 3600
+REPLY_QUEUE_SECONDS = 7 * 24 * 3600
+"""A queue for answers that nobody has used for so long is deleted."""
 UNLIMITED_FROM = (4,)
 """From this version on a quorum queue gives up what was delivered 20 times, unless a policy says
 otherwise. Before it there was no limit, and -1 was no limit that one could set."""
@@ -195,6 +217,15 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
             "overflow": "drop-head",
             "expires": EVENT_QUEUE_DAYS * 86_400_000,
             **never_give_up,
+    # An upstream that reads no answers must not fill the broker with them.
+    found["autorenew-replies"] = (
+        rf"^{REPLIES}\.",
+        {
+            "max-length": MOST_REPLIES,
+            "max-length-bytes": MOST_REPLY_BYTES,
+            "overflow": "drop-head",
+            "message-ttl": REPLY_SECONDS * 1000,
+            "expires": REPLY_QUEUE_SECONDS * 1000,
         },
     )
     if never_give_up:
@@ -236,7 +267,7 @@ def _overlap(pattern: str, applies_to: str, ours: str) -> bool:
         theirs = re.compile(pattern)
     except re.error:
         return True  # it may: look at it
-    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"), "events.upstream-a")
+    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"), *_OF_UPSTREAMS)
     return any(theirs.search(name) and re.search(ours, name) for name in names)
 
 

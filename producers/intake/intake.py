@@ -54,11 +54,18 @@ class Intake:
         self._clock = clock
         self._realms = realms or Realms()
 
-    def place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
+    def place(
+        self,
+        upstream: str,
+        door: str,
+        bodies: Sequence[bytes],
+        types: Sequence[str | None] | None = None,
+    ) -> list[Answer]:
         """Take a batch of documents of one upstream.
 
         Args:
             door: where they came in, such as ``amqp``; a label of the metric.
+            types: what each says that it is, such as ``order.v1``; None: none says anything.
 
         Returns:
             An answer for each document, in order.
@@ -67,15 +74,16 @@ class Intake:
             SQLAlchemyError: the batch may be sent again as it is; documents that were taken before
                 the error are then answered as repeated.
         """
+        types = types or [None] * len(bodies)
         try:
-            answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies)
+            answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies, types)
         except (SQLAlchemyError, DataError) as error:
             if isinstance(error, SQLAlchemyError) and not is_data_error(error):
                 raise
             if len(bodies) > 1:  # halve the batch until the bad document stands alone
                 middle = len(bodies) // 2
-                return self.place(upstream, door, bodies[:middle]) + self.place(
-                    upstream, door, bodies[middle:]
+                return self.place(upstream, door, bodies[:middle], types[:middle]) + self.place(
+                    upstream, door, bodies[middle:], types[middle:]
                 )
             answers = [Answer(Verdict.REJECTED, None, problems=[_UNFORESEEN])]
             with self._engine.begin() as tx:
@@ -87,12 +95,13 @@ class Intake:
 
     def reject(
         self, upstream: str, door: str, bodies: Sequence[bytes], problems: list[Problem]
-    ) -> None:
+    ) -> list[Answer]:
         """Keep documents that are not looked at, such as those whose upstream is unknown."""
         answer = Answer(Verdict.REJECTED, None, problems=problems)
         with self._engine.begin() as tx:
             rejected.keep(tx, upstream, door, [(Document.read(body), answer) for body in bodies])
         metrics.documents.labels(door, answer.verdict.value).inc(len(bodies))
+        return [answer] * len(bodies)
 
     def check(self) -> None:
         """Check that the database can be used, so that documents could be taken.
@@ -113,10 +122,12 @@ class Intake:
         with self._engine.begin() as tx:
             return rejected.forget(tx, days)
 
-    def _place(self, upstream: str, door: str, bodies: Sequence[bytes]) -> list[Answer]:
+    def _place(
+        self, upstream: str, door: str, bodies: Sequence[bytes], types: Sequence[str | None]
+    ) -> list[Answer]:
         answers: list[Answer] = []
         realm = self._realms.of(upstream, door)
-        for documents in _in_transactions(map(Document.read, bodies)):
+        for documents in _in_transactions(map(Document.read, bodies, types)):
             with self._engine.begin() as tx:
                 catalogue = self._catalogue.current(tx)
                 if _kind(documents[0]) is _Kind.COMMAND:

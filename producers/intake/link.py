@@ -11,6 +11,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from monitoring import metrics
 from producers.broker import LOST, Hosts, reason
+from producers.intake.replies import address
 from producers.intake.turns import TURN, Delivery, Turns
 from producers.topology import DEAD_INTAKE
 
@@ -132,7 +133,16 @@ class Link:
 
     def _on_document(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._unsettled[method.delivery_tag] = None
-        self.turns.add(Delivery(properties.user_id or None, method.delivery_tag, body))
+        upstream = properties.user_id or None
+        self.turns.add(
+            Delivery(
+                upstream,
+                method.delivery_tag,
+                body,
+                type=properties.type,
+                answer_to=address(upstream, properties.reply_to, properties.correlation_id),
+            )
+        )
 
     def _on_cancel(self, frame: Any) -> None:
         self._cancelled = frame.method.consumer_tag

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from producers.intake.replies import Address
+
 TURN = 200
 """Most documents of a turn, which an upstream that is alone gets whole."""
 TURN_BYTES = 1024 * 1024
@@ -21,11 +23,15 @@ class Delivery:
     Attributes:
         upstream: None: it does not say.
         tag: what it is acknowledged by, on the connection it came with.
+        type: what it says that it is, such as ``order.v1``.
+        answer_to: where its outcome is to be published.
     """
 
     upstream: str | None
     tag: int
     body: bytes
+    type: str | None = None
+    answer_to: Address | None = None
 
 
 class Turns:

@@ -1,4 +1,5 @@
-"""Servers that are fetched, not installed: see scripts/ensure-servers.sh and ensure-powerdns.sh."""
+"""Servers and packages that are fetched, not installed: see scripts/ensure-servers.sh,
+ensure-powerdns.sh and ensure-node-packages.sh."""
 
 import os
 import shutil
@@ -24,6 +25,12 @@ def servers() -> Path:
 def powerdns() -> Path:
     """The folder with ``pdns_server``, in the same way; root is not needed."""
     return _folder("powerdns", "PowerDNS 4.7", shutil.which("apt-get") is not None)
+
+
+def node_packages() -> Path:
+    """The folder with ``node_modules/``, in the same way: amqplib and @asyncapi/specs."""
+    can_be_had = shutil.which("npm") is not None
+    return _folder("node-packages", "amqplib and @asyncapi/specs", can_be_had)
 
 
 def _folder(name: str, what: str, can_be_had: bool) -> Path:
