@@ -217,6 +217,8 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
             "overflow": "drop-head",
             "expires": EVENT_QUEUE_DAYS * 86_400_000,
             **never_give_up,
+        },
+    )
     # An upstream that reads no answers must not fill the broker with them.
     found["autorenew-replies"] = (
         rf"^{REPLIES}\.",
