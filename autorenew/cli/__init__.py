@@ -24,6 +24,7 @@ COMMANDS = {
     "failed": "failed",
     "bulk": "bulk",
     "lanes": "lanes",
+    "events": "webhooks",
     "webhooks": "webhooks",
     "audit": "auditing",
     "seals": "seals",

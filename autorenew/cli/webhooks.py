@@ -27,6 +27,7 @@ _DELIVERY_COLUMNS = (
     "created_at", "kind", "subject", "sequence", "attempts", "answer", "outcome", "event",
 )  # fmt: skip
 _TEST_SECONDS = 30.0
+LATE_SECONDS = 60.0
 
 
 @click.group()
@@ -82,7 +83,7 @@ def show_webhook(name: str, limit: int, as_json: bool) -> None:
     with database().connect() as tx:
         found = registered.find(tx, name)
         deliveries = registered.deliveries(tx, found.id, limit)
-        replays = registered.replays(tx, found)
+        replays = registered.replays(tx, found.id)
     if as_json:
         document = asdict(found) | {
             "deliveries": [asdict(one) for one in deliveries],
@@ -205,6 +206,54 @@ def replay_webhook(
         found = registered.find(tx, name)
         registered.replay(tx, found, _moment(since, now), _moment(until or now, now))
     say(f"{name}: what happened since {_moment(since, now):%F %H:%M:%S} UTC is sent once more")
+
+
+@click.group()
+def events() -> None:
+    """What goes out to upstream, to the exchange `events` and to webhooks."""
+
+
+@events.command("status")
+@as_json
+def events_status(as_json: bool) -> None:
+    """Show what has not gone out yet, and the last replays to the exchange.
+
+    Exit code 1 if something has waited for more than a minute.
+    """
+    with database().connect() as tx:
+        left = registered.left(tx)
+        replays = registered.replays(tx, None)
+    age = (datetime.now(UTC) - left.oldest).total_seconds() if left.oldest else 0.0
+    if as_json:
+        document = {
+            "waiting": left.waiting,
+            "oldest": left.oldest,
+            "seconds": round(age, 3),
+            "replays": [dict(one._mapping) for one in replays],
+        }
+        click.echo(said_of(document))
+    else:
+        say(f"{left.waiting} events wait" + (f", the oldest for {age:.1f} s" if age else ""))
+        if replays:
+            columns = ("since", "until", "events", "asked_at", "ended_at")
+            rows = [[getattr(one, column) for column in columns] for one in replays]
+            show("replays", columns, rows, json_lines=False)
+    sys.exit(1 if age > LATE_SECONDS else 0)
+
+
+@events.command("replay")
+@click.option("--since", type=Since(), required=True, help="A time, or an age such as 2h.")
+@click.option("--until", type=Since(), help="Before this time.  [default: now]")
+@acts()
+def replay_events(since: datetime | timedelta, until: datetime | timedelta | None) -> None:
+    """Publish what happened since a time to the exchange once more, with the same ids.
+
+    For a broker that lost its queues. Whoever has an event already knows it by its id.
+    """
+    now = datetime.now(UTC)
+    with database().begin() as tx:
+        registered.replay_to_exchange(tx, _moment(since, now), _moment(until or now, now))
+    say(f"what happened since {_moment(since, now):%F %H:%M:%S} UTC is published once more")
 
 
 def _moment(said: datetime | timedelta, now: datetime) -> datetime:

@@ -245,7 +245,7 @@ def send_test(tx: Connection, webhook: Webhook, composer: Composer, now: datetim
 
 
 _REPLAY = text("""
-    INSERT INTO webhook_replays (id, endpoint_id, since, until)
+    INSERT INTO event_replays (id, endpoint_id, since, until)
     VALUES (:id, :endpoint, :since, :until)
 """)
 
@@ -268,12 +268,41 @@ def replay(tx: Connection, webhook: Webhook, since: datetime, until: datetime) -
     return id_
 
 
+def replay_to_exchange(tx: Connection, since: datetime, until: datetime) -> uuid.UUID:
+    """Have what happened from ``since`` to before ``until`` published once more.
+
+    Raises:
+        WebhookInvalid: no time lies between.
+    """
+    if since >= until:
+        raise WebhookInvalid("--since is not before --until")
+    id_ = uuid.uuid4()
+    tx.execute(_REPLAY, {"id": id_, "endpoint": None, "since": since, "until": until})
+    detail = {"since": since.isoformat(), "until": until.isoformat()}
+    history.record(tx, [Event(id_, "events.replayed", detail)])
+    return id_
+
+
 _REPLAYS = text("""
-    SELECT id, since, until, events, asked_at, ended_at FROM webhook_replays
-    WHERE endpoint_id = :id ORDER BY asked_at DESC LIMIT 10
+    SELECT id, since, until, events, asked_at, ended_at FROM event_replays
+    WHERE endpoint_id IS NOT DISTINCT FROM CAST(:id AS uuid) ORDER BY asked_at DESC LIMIT 10
 """)
 
 
-def replays(tx: Connection, webhook: Webhook) -> Sequence[Any]:
-    """The last replays: id, since, until, how many events so far, when asked for, when ended."""
-    return tx.execute(_REPLAYS, {"id": webhook.id}).all()
+def replays(tx: Connection, endpoint: uuid.UUID | None) -> Sequence[Any]:
+    """The last replays to an endpoint, or to the exchange: id, since, until, how many events so
+    far, when asked for, when ended."""
+    return tx.execute(_REPLAYS, {"id": endpoint}).all()
+
+
+_LEFT = text("""
+    SELECT c.last_id, count(e.id) AS waiting, min(e.at) AS oldest
+    FROM event_cursor AS c
+    LEFT JOIN events AS e ON e.id > c.last_id AND event_kind(e.id, e.name, e.detail) IS NOT NULL
+    GROUP BY c.last_id
+""")
+
+
+def left(tx: Connection) -> Any:
+    """What has not gone out yet: the cursor, how many events wait, and since when the oldest."""
+    return tx.execute(_LEFT).one()

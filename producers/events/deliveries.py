@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from producers import ledger
 from producers.events.composing import Composer, Outgoing
+from producers.events.exchange import Exchange
 from producers.events.reading import facts, first_since, read
 from producers.steps import DELIVER, webhook_place
 from schemas.events import Kind
@@ -108,12 +109,12 @@ def write(tx: Connection, sent: Iterable[tuple[Endpoint, Outgoing]]) -> list[uui
 # Looked at by one publisher at a time, the one that holds the cursor.
 _REPLAY = text("""
     SELECT r.id, r.since, r.until, r.after_id, e.id AS endpoint_id, e.name, e.realm, e.kinds,
-        e.state = 'enabled' AS is_enabled
-    FROM webhook_replays AS r JOIN webhook_endpoints AS e ON e.id = r.endpoint_id
+        r.endpoint_id IS NULL OR e.state = 'enabled' AS is_enabled
+    FROM event_replays AS r LEFT JOIN webhook_endpoints AS e ON e.id = r.endpoint_id
     WHERE r.ended_at IS NULL ORDER BY r.asked_at, r.id LIMIT 1
 """)
 _REPLAYED = text("""
-    UPDATE webhook_replays SET after_id = :after, events = events + :events,
+    UPDATE event_replays SET after_id = :after, events = events + :events,
         ended_at = CASE WHEN :ended THEN now() END
     WHERE id = :id
 """)
@@ -127,11 +128,15 @@ _FORGET = text("""
 class Deliveries:
     """
     Args:
+        exchange: where replays go that are not for an endpoint.
         keep_days: how long deliveries that have ended are kept.
     """
 
-    def __init__(self, engine: Engine, composer: Composer, *, keep_days: int) -> None:
+    def __init__(
+        self, engine: Engine, composer: Composer, exchange: Exchange, *, keep_days: int
+    ) -> None:
         self._engine = engine
+        self._exchange = exchange
         self._composer = composer
         self._keep_days = keep_days
         self._next_forget = 0.0
@@ -165,27 +170,33 @@ class Deliveries:
                 parameters = {"days": self._keep_days, "most": FORGOTTEN}
                 forgotten = tx.execute(_FORGET, parameters).rowcount
             self._next_forget = now if forgotten == FORGOTTEN else now + FORGET_EVERY_SECONDS
-        with self._engine.begin() as tx:
+        with self._engine.connect() as tx:
             replay = tx.execute(_REPLAY).first()
-            if replay is None:
-                return False
-            self._replay(tx, replay, upto)
-            return True
+        if replay is None:
+            return False
+        self._replay(replay, upto)
+        return True
 
-    def _replay(self, tx: Connection, replay: Any, upto: int) -> None:
-        after = replay.after_id
-        if after is None:
-            after = first_since(tx, replay.since, upto)
-        endpoint = Endpoint(replay.endpoint_id, replay.name, replay.realm, replay.kinds)
-        happened = read(tx, after, upto, REPLAYED) if replay.is_enabled else []
-        chosen = [one for one in happened if replay.since <= one.at < replay.until]
-        composed = self._composer.compose(chosen, facts(tx, chosen)) if chosen else []
-        written = write(tx, [(endpoint, event) for event in composed if endpoint.wants(event)])
-        is_over = len(happened) < REPLAYED
-        parameters = {
-            "id": replay.id,
-            "after": after if is_over else happened[-1].id,
-            "events": len(written),
-            "ended": is_over or happened[-1].at >= replay.until,
-        }
-        tx.execute(_REPLAYED, parameters)
+    def _replay(self, replay: Any, upto: int) -> None:
+        with self._engine.connect() as tx:
+            after = replay.after_id
+            if after is None:
+                after = first_since(tx, replay.since, upto)
+            happened = read(tx, after, upto, REPLAYED) if replay.is_enabled else []
+            chosen = [one for one in happened if replay.since <= one.at < replay.until]
+            composed = self._composer.compose(chosen, facts(tx, chosen)) if chosen else []
+        if replay.endpoint_id is None:
+            self._exchange.publish(composed)
+        is_over = len(happened) < REPLAYED or happened[-1].at >= replay.until
+        with self._engine.begin() as tx:
+            sent = len(composed)
+            if replay.endpoint_id is not None:
+                to = Endpoint(replay.endpoint_id, replay.name, replay.realm, replay.kinds)
+                sent = len(write(tx, [(to, event) for event in composed if to.wants(event)]))
+            parameters = {
+                "id": replay.id,
+                "after": happened[-1].id if happened else after,
+                "events": sent,
+                "ended": is_over,
+            }
+            tx.execute(_REPLAYED, parameters)

@@ -118,7 +118,9 @@ class Publisher:
         self._exchange = exchange
         self._composer = composer
         self._poll_seconds = settings.poll_seconds
-        self._deliveries = Deliveries(engine, composer, keep_days=settings.webhook_keep_days)
+        self._deliveries = Deliveries(
+            engine, composer, exchange, keep_days=settings.webhook_keep_days
+        )
         self._me = uuid.uuid4()
         self._loop = Loop(
             "events", self._work, causes={TransportLost: "broker", CursorLost: "cursor"}

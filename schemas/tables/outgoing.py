@@ -92,12 +92,13 @@ webhook_deliveries = Table(
     Index("webhook_deliveries_ended", "ended_at", postgresql_where="ended_at IS NOT NULL"),
 )
 
-# What an operator wants sent to an endpoint once more; the publisher does it, some at a time.
-webhook_replays = Table(
-    "webhook_replays",
+# What an operator wants sent once more; the publisher does it, some at a time.
+event_replays = Table(
+    "event_replays",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id"), nullable=False),
+    # NULL: to the exchange.
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id")),
     moment("since", nullable=False),
     moment("until", nullable=False),
     # Up to which event of the history it is done.
@@ -105,5 +106,5 @@ webhook_replays = Table(
     Column("events", BigInteger, nullable=False, server_default="0"),
     moment("asked_at", nullable=False, server_default=func.now()),
     moment("ended_at"),
-    Index("webhook_replays_open", "asked_at", postgresql_where="ended_at IS NULL"),
+    Index("event_replays_open", "asked_at", postgresql_where="ended_at IS NULL"),
 )

@@ -34,7 +34,7 @@ READS = {
     "webhook_endpoints": "id, name, realm, url, kinds, state, secret, previous_secret,"
     " previous_until, failing_since",
     "webhook_deliveries": "id, endpoint_id, event, kind, body, created_at, attempts, ended_at",
-    "webhook_replays": "id, endpoint_id, since, until, after_id, asked_at, ended_at",
+    "event_replays": "id, endpoint_id, since, until, after_id, asked_at, ended_at",
 }
 WRITES = (
     "INSERT (subject, name, task, waited, attempt, detail) ON events",
@@ -50,7 +50,7 @@ WRITES = (
     "INSERT (id, endpoint_id, event_id, event, kind, subject, sequence, body),"
     " UPDATE (body, attempts, tried_at, answer, ended_at, outcome, created_at), DELETE"
     " ON webhook_deliveries",
-    "UPDATE (after_id, events, ended_at) ON webhook_replays",
+    "UPDATE (after_id, events, ended_at) ON event_replays",
 )
 SHOWN = (
     "id, name, realm, url, kinds, state, reason, created_at, changed_at, failing_since,"
@@ -113,7 +113,7 @@ def _people() -> None:
         ON webhook_deliveries TO autorenew_api
     """)
     op.execute("""
-        GRANT SELECT, INSERT (id, endpoint_id, since, until) ON webhook_replays TO autorenew_api
+        GRANT SELECT, INSERT (id, endpoint_id, since, until) ON event_replays TO autorenew_api
     """)
     op.execute("GRANT SELECT (last_id) ON event_cursor TO autorenew_api")
     op.execute(f"""
@@ -121,6 +121,6 @@ def _people() -> None:
     """)
     op.execute(f"GRANT SELECT ({SHOWN}) ON webhook_endpoints TO autorenew_readonly")
     op.execute("""
-        GRANT SELECT ON event_cursor, event_stretches, webhook_deliveries, webhook_replays
+        GRANT SELECT ON event_cursor, event_stretches, webhook_deliveries, event_replays
             TO autorenew_readonly
     """)

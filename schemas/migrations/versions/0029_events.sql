@@ -118,18 +118,18 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX webhook_deliveries_endpoint_id_idx ON webhook_deliveries (endpoint_id, created_at);
 CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL;
 
--- What an operator wants sent to an endpoint once more.
-CREATE TABLE webhook_replays (
+-- What an operator wants sent once more: to an endpoint, or to the exchange.
+CREATE TABLE event_replays (
     id UUID NOT NULL,
-    endpoint_id UUID NOT NULL,
+    endpoint_id UUID,
     since TIMESTAMP WITH TIME ZONE NOT NULL,
     until TIMESTAMP WITH TIME ZONE NOT NULL,
     after_id BIGINT,
     events BIGINT DEFAULT 0 NOT NULL,
     asked_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     ended_at TIMESTAMP WITH TIME ZONE,
-    CONSTRAINT webhook_replays_pkey PRIMARY KEY (id),
-    CONSTRAINT webhook_replays_endpoint_id_fkey FOREIGN KEY(endpoint_id)
+    CONSTRAINT event_replays_pkey PRIMARY KEY (id),
+    CONSTRAINT event_replays_endpoint_id_fkey FOREIGN KEY(endpoint_id)
         REFERENCES webhook_endpoints (id)
 );
-CREATE INDEX webhook_replays_open ON webhook_replays (asked_at) WHERE ended_at IS NULL;
+CREATE INDEX event_replays_open ON event_replays (asked_at) WHERE ended_at IS NULL;
