@@ -331,5 +331,5 @@ class PrivateFleet:
 
     def wait_until_idle(self, timeout: float) -> None:
         """Until nothing is left to do but what waits for a person."""
-        query = "SELECT count(*) FROM tasks WHERE state <> 'failed'"
+        query = "SELECT count(*) FROM tasks WHERE state <> 'failed' AND name <> 'deliver'"
         self.wait_until(lambda: self.scalar(query) == 0, timeout, "idle")
