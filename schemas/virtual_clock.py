@@ -75,7 +75,8 @@ def start(tx: Connection, ahead: timedelta = timedelta()) -> None:
 # Nothing waits for events: an endpoint that fails for days must not hold time up.
 _BUSY = text("""
     SELECT name FROM tasks
-    WHERE state <> 'failed' AND name <> 'deliver' AND lane NOT IN (SELECT lane FROM lane_pauses) LIMIT 1
+    WHERE state <> 'failed' AND name <> 'deliver'
+      AND lane NOT IN (SELECT lane FROM lane_pauses) LIMIT 1
 """)
 
 

@@ -34,7 +34,7 @@ READS = {
     "webhook_endpoints": "id, name, realm, url, kinds, state, secret, previous_secret,"
     " previous_until, failing_since",
     "webhook_deliveries": "id, endpoint_id, event, kind, body, created_at, attempts, ended_at",
-    "event_replays": "id, endpoint_id, since, until, after_id, asked_at, ended_at",
+    "event_replays": "id, endpoint_id, since, until, after_id, events, asked_at, ended_at",
 }
 WRITES = (
     "INSERT (subject, name, task, waited, attempt, detail) ON events",
