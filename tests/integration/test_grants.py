@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +33,9 @@ from producers.control import (
     limits,
     naming,
     suspending,
+    webhooks,
 )
+from producers.events import deliveries, publisher, reading
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
@@ -58,6 +60,7 @@ from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
+from workers.events import deliver
 from workers.outside import identity
 from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
@@ -82,7 +85,20 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
         breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
-        failed._GIVE_UP_TELLING,
+        failed._GIVE_UP_TELLING, failed._GIVE_UP_EVENT,
+        webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
+        webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
+        webhooks._LEFT, deliveries._WRITE,
+    ],
+    "events": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,
+        dispatching._HAND_BACK, *BREAKER,
+        publisher._LOOK, publisher._IS_COMPLETE, publisher._HOLD, publisher._LET_GO,
+        publisher._MOVE, publisher._LENGTHEN, publisher._BEGIN, reading.READ, reading._ORDERS,
+        reading._SERVICES_OF, reading._SERVICES, reading._REQUESTS, reading._AFTER,
+        deliveries._WRITE, deliveries._ENABLED, deliveries._REPLAY, deliveries._REPLAYED,
+        deliveries._FORGET, deliver._READ, deliver._DROP, deliver._BEGIN, deliver._LOCK,
+        deliver._WORKS, deliver._FAILS, deliver._DISABLE, deliver._END, tasks._ENQUEUE,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -124,6 +140,8 @@ RARELY_ASKED = {
     ("autorenew_billing", "request", "billing"),
     ("autorenew_reminders", "remind", "reminders"),
     ("autorenew_api", "tell", "reminders"),
+    ("autorenew_api", "deliver", "webhooks"),
+    ("autorenew_events", "deliver", "webhooks"),
     *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
     *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
@@ -142,6 +160,9 @@ SAMPLES = {
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
     **dict.fromkeys(("upstream", "domain", "cause", "channel", "customer"), "x"),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
+    **dict.fromkeys(("upto", "complete_after", "stored", "events", "digest"), 1),
+    **dict.fromkeys(("url", "secret", "test"), "x"), "kinds": ["x"], "is_late": True,
+    **dict.fromkeys(("me", "endpoint"), UUID(int=1)), "patience": timedelta(days=1),
     "unassigned": True, "places": [1], "numbers": [1], "number": 1, "paused": ["x"],
     "why": "{}", "filters": "{}", "configuration": "{}", "rate": 1.0, "step": "x",
     **dict.fromkeys(("older_than", "within"), 1.0),
@@ -218,7 +239,7 @@ def live(world: Life) -> None:
     # Each process does so for itself when it starts; these share what they know.
     for role in ROLES:
         VirtualClock(world.fleet.engine(role)).now()
-        if role not in ("relay", "readonly"):
+        if role not in ("relay", "readonly", "events"):
             with world.fleet.engine(role).connect() as tx:
                 CatalogueCache().current(tx)
     subsidiaries = [replace(given.FR, delivery_emails=True), given.IE]

@@ -55,7 +55,7 @@ _FAILS = text("""
 _DISABLE = text("""
     UPDATE webhook_endpoints SET state = 'disabled', reason = :reason, changed_at = now()
     WHERE id = ANY(:ids) AND state = 'enabled'
-      AND (NOT :is_late OR failing_since < now() - CAST(:after AS interval))
+      AND (NOT :is_late OR failing_since < now() - CAST(:patience AS interval))
     RETURNING id, name, failing_since
 """)
 
@@ -166,7 +166,7 @@ class DeliverHandler:
             "ids": list(endpoints),
             "reason": reason,
             "is_late": reason == "failing",
-            "after": self._disable_after,
+            "patience": self._disable_after,
         }
         for row in tx.execute(_DISABLE, parameters).all():
             since = row.failing_since.isoformat() if row.failing_since else None

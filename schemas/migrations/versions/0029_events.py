@@ -121,6 +121,7 @@ def _people() -> None:
     """)
     op.execute(f"GRANT SELECT ({SHOWN}) ON webhook_endpoints TO autorenew_readonly")
     op.execute("""
-        GRANT SELECT ON event_cursor, event_stretches, webhook_deliveries, event_replays
+        GRANT SELECT ON event_cursor, event_stretches, webhook_deliveries, event_replays,
+            events_id_seq
             TO autorenew_readonly
     """)

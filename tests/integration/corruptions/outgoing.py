@@ -11,9 +11,7 @@ OUTGOING = (
     (
         "an event appears among those that went out",
         """INSERT INTO events (subject, id, name, at) OVERRIDING SYSTEM VALUE
-           SELECT subject, (SELECT min(g) FROM generate_series(1, 100000) AS g
-               WHERE NOT EXISTS (SELECT FROM events WHERE id = g)), 'service.resumed', at
-           FROM events WHERE name = 'service.delivered' LIMIT 1""",
+           SELECT gen_random_uuid(), min(id) + 1, 'service.resumed', min(at) FROM events""",
         "events.handed_over",
     ),
     (
