@@ -245,6 +245,8 @@ def live(world: Life) -> None:
     subsidiaries = [replace(given.FR, delivery_emails=True), given.IE]
     with world.fleet.owner.begin() as tx:
         save(tx, Catalogue(subsidiaries, [given.TERMS], given.CATALOGUE.plans.values()))
+    with world.fleet.engine("api").begin() as tx:  # an endpoint that may not be connected to
+        webhooks.add(tx, "shop", "https://127.0.0.1:9/", "shop", [], "whsec_AAAA")
     faults = world.fleet.simulator.simulator.faults
     first = world.order(line("site", quantity=2), line("server"), line("vm"), line("phone"))
     faults.add(DECLINE | {"customer": "bob"})
