@@ -113,6 +113,10 @@ def test_upstream_reads_the_events_of_its_realm_with_any_library(fleet: PrivateF
 def test_upstream_may_bind_nothing_of_others(fleet: PrivateFleet, key: str) -> None:
     with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
         bind(fleet, key=key)
+    # Nor by way of an exchange of its own.
+    with channel(fleet, SHOP) as opened, pytest.raises(ChannelClosedByBroker, match="REFUSED"):
+        opened.exchange_declare(f"events.{SHOP}", "topic")
+        opened.exchange_bind(f"events.{SHOP}", EXCHANGE, key)
 
 
 @pytest.mark.parametrize("name", ["webhooks", "orders", f"events.{OTHER}", "events", "intake"])
