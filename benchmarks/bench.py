@@ -110,6 +110,11 @@ class Bench:
         self.results.seconds.setdefault(case, []).append(round(seconds, 3))
         self.console.print(f"  {case}: {seconds:.2f} s")
 
+    def note_share(self, case: str, share: float) -> None:
+        """Of one core."""
+        self.results.shares.setdefault(case, []).append(round(share, 4))
+        self.console.print(f"  {case}: {share:.1%} of a core")
+
     def drain(self, fleet: PrivateFleet, case: str, plans: int) -> float:
         """Take orders in while the lanes are paused, then see how fast they are delivered."""
         ours.pause(fleet.owner)

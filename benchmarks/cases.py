@@ -23,6 +23,7 @@ from benchmarks import (
     outside,
     provisioning,
     renewals,
+    watching,
 )
 from benchmarks.bench import BATCH, Bench
 from benchmarks.peers import celery_peer, dramatiq_peer
@@ -34,18 +35,23 @@ from benchmarks.reporting import (
     CALM,
     COUNTED,
     DUE,
+    EXPORTER,
     FEW_AUDITED,
     FEW_SERVICES,
     HANGING,
+    IDLE,
     MANY_AUDITED,
     MANY_PROCESSES,
     MANY_SERVICES,
+    METERED,
     NO_EVENTS,
     ONE_EACH,
     ONE_PROCESS,
     ORDERS_SINCE,
     OUTSIDE,
     RETRIED,
+    SCRAPE,
+    UNMETERED,
     WITH_EVENTS,
 )
 from monitoring.audit import audit
@@ -378,6 +384,51 @@ def run_import(bench: Bench) -> None:
         bench.note("import", IMPORTED, seconds, "rows")
 
 
+def run_exporter(bench: Bench) -> None:
+    """The exporter among millions of services, with failed work."""
+    today = datetime.now(UTC).date()
+    with (
+        bench.empty_database() as (name, engine),
+        Progress(console=bench.console, transient=True) as progress,
+    ):
+        bar = progress.add_task(f"writing {bench.services:,} services", total=bench.services)
+        failed_work.fill(
+            engine, bench.services, bench.failures, today=today,
+            watch=lambda done: progress.update(bar, completed=done),
+        )  # fmt: skip
+        exporter = watching.Exporter(bench.postgres.role_url(name, "exporter"), engine)
+        try:
+            exporter.wait(600)
+            slowest, share = watching.watch(exporter)
+            for part, seconds in watching.values(
+                exporter.scrape(), "autorenew_exporter_collection_seconds"
+            ).items():
+                bench.console.print(f"    {part}: {seconds:.3f} s")
+        finally:
+            exporter.stop()
+        bench.note_seconds(SCRAPE, slowest)
+        bench.note_share(EXPORTER, share)
+
+
+def run_metrics_cost(bench: Bench) -> None:
+    """Orders with metrics and an exporter, and without, by turns."""
+    for _ in range(2):
+        with watching.unmetered(), bench.fleet(1) as fleet:
+            bench.note(UNMETERED, bench.orders, bench.drain(fleet, UNMETERED, 1))
+        with bench.fleet(1) as fleet:
+            fleet.start_exporter()
+            bench.note(METERED, bench.orders, bench.drain(fleet, METERED, 1))
+
+
+def run_idle(bench: Bench) -> None:
+    """Every role once, with nothing to do."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        fleet.start_all()
+        fleet.start_exporter()
+        fleet.wait_for_consumers()
+        bench.note_share(IDLE, watching.rest(fleet, bench.console.print))
+
+
 def _check(engine: Engine) -> None:
     """A fast run whose books do not agree is worth nothing."""
     with engine.connect() as tx:
@@ -408,6 +459,9 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "import": run_import,
     "many": run_many,
     "failed": run_failed,
+    "exporter": run_exporter,
+    "metrics-cost": run_metrics_cost,
+    "idle": run_idle,
 }
-ONCE = ("many", "history", "failed", "audit")
+ONCE = ("many", "history", "failed", "audit", "exporter")
 """Measured in the first run only: their databases take minutes to write."""

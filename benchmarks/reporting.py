@@ -22,7 +22,11 @@ ORDERS_SINCE = 100
 FORECAST_SECONDS = 5.0
 FAILURES = 100_000
 COUNTED, RETRIED = "failed work by group", "a bulk retry, all dispatched"
-MOST_SECONDS = {COUNTED: 0.3, RETRIED: 30.0}
+SCRAPE = "the slowest scrape of the exporter"
+EXPORTER, IDLE = "the exporter, with its queries", "an idle fleet"
+METERED, UNMETERED = "orders, with metrics and exporter", "orders, without"
+MOST_SECONDS = {COUNTED: 0.3, RETRIED: 30.0, SCRAPE: 1.0}
+MOST_SHARE = {EXPORTER: 0.05, IDLE: 0.03}
 OUTSIDE = "outside calls of 0.3 and 0.5 s"
 ALONE = "their far side by itself"
 ONE_PROCESS = "provisioning, calls of 50 ms, 1 process"
@@ -56,6 +60,8 @@ class Results:
     event_latency_ms: list[float] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of what is measured by its time, one entry a run."""
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    """Of one core."""
     worker_mb: list[float] = field(default_factory=list)
     calling_mb: list[float] = field(default_factory=list)
     """Of a process with 1,000 calls under way."""
@@ -80,6 +86,7 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
             _verdict(rate >= least) if least else "",
         )
     yield from _times(results)
+    yield from _shares(results)
     targets: Sequence[tuple[str, str, float]] = (
         ("celery", "x", 25.0),
         ("dramatiq", "x", 0.0),
@@ -183,6 +190,18 @@ def _times(results: Results) -> Iterator[tuple[str, str, str, str]]:
     if few and many:
         ratio = many / few
         yield "audit since, many / few", f"{ratio:.2f} x", "at most 1.5", _verdict(ratio <= 1.5)
+
+
+def _shares(results: Results) -> Iterator[tuple[str, str, str, str]]:
+    for case, shares in results.shares.items():
+        share, most = statistics.median(shares), MOST_SHARE[case]
+        yield (
+            case, f"{share:.1%} of a core", f"at most {most:.0%}", _verdict(share <= most),
+        )  # fmt: skip
+    metered, unmetered = results.median(METERED), results.median(UNMETERED)
+    if metered and unmetered:
+        cost = 1 - metered / unmetered
+        yield "cost of metrics and exporter", f"{cost:.1%}", "at most 3 %", _verdict(cost <= 0.03)
 
 
 def _verdict(reached: bool) -> str:

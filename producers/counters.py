@@ -75,6 +75,10 @@ def of_intake(door: str) -> None:
         _of_loop("replies", "broker")
 
 
+def of_exporter() -> None:
+    _of_loop("exporter")
+
+
 def _of_loop(name: str, *more: str) -> None:
     for cause in (*CAUSES, *more):
         metrics.loop_failures.labels(name, cause)

@@ -181,6 +181,12 @@ def be_patient(tx: Transaction) -> None:
     _driver(tx).seconds = PATIENT_SECONDS + GRACE_SECONDS
 
 
+def limit(tx: Transaction, seconds: float) -> None:
+    """Give the statements of this transaction so long, whatever is set for the role."""
+    tx.exec_driver_sql(f"SET LOCAL statement_timeout = '{seconds * 1000:.0f}ms'")
+    _driver(tx).seconds = seconds + GRACE_SECONDS
+
+
 # Not a query: the isolation level can still be set after it.
 _BE_PATIENT = f"SET LOCAL statement_timeout = '{PATIENT_SECONDS:.0f}s'"
 

@@ -78,9 +78,9 @@ def email_address(text: str) -> str:
     """
     local, at, domain = text.partition("@")
     # Most are plain, and of few domains: those are known, and cost a tenth.
-    if at and _PLAIN_LOCAL.fullmatch(local) and (known := _domain(domain)) is not None:
-        if len(local) + 1 + len(known) <= MAX_EMAIL_CHARACTERS:
-            return f"{local}@{known}"
+    known = _domain(domain) if at and _PLAIN_LOCAL.fullmatch(local) else None
+    if known is not None and len(local) + 1 + len(known) <= MAX_EMAIL_CHARACTERS:
+        return f"{local}@{known}"
     try:
         if not is_clean(text):
             raise EmailNotValidError

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 class Lock(StrEnum):
     """Names of tables; see the docstring of the module."""
 
+    AUDIT = "lock_audit"
     DISPATCH = "lock_dispatch"
     IMPORT = "lock_import"
     SNAPSHOT = "lock_snapshot"

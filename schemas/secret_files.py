@@ -14,6 +14,7 @@ FROM_FILES = (
     "broker_passwords",
     "gateways", "gateway_url", "gateway_token", "drivers", "driver_urls", "driver_tokens",
     "smtp_url", "link_secret", "link_secret_previous",
+    "traces_url",
 )  # fmt: skip
 """The settings that may hold a secret: each may be read from a file."""
 

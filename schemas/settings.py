@@ -211,9 +211,19 @@ class Settings(BaseSettings):
     breaker: BreakerSettings = Field(
         BreakerSettings(), description="when the lane of a far side that fails is opened"
     )
+    audit_seconds: Delay = Field(
+        60.0, description="how often the exporter does a piece of the audit; 0: never"
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto: text on a terminal and of commands, else a JSON object a line"
+    )
+    traces_url: Url | None = Field(
+        None, description="base URL of an OpenTelemetry collector (OTLP over HTTP)"
+    )
+    traces_share: float = Field(1.0, ge=0, le=1, description="of new traces that are recorded")
 
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",

@@ -4,12 +4,18 @@ Dramatiq forks its worker processes, which then import everything they need. If 
 killed meanwhile, they would consume on as orphans.
 """
 
+import os
 import sys
 
 from dramatiq.cli import main
 
+from schemas import logs
+from schemas.settings import load_settings
 from workers.parent import children_end_with_their_parent
 
 if __name__ == "__main__":
     children_end_with_their_parent()
+    settings = load_settings()
+    name = f"worker {os.environ['AUTORENEW_QUEUES']}"
+    logs.configure(name, settings.log_level, settings.log_format, dramatiq=True)
     sys.exit(main())  # type: ignore[no-untyped-call]

@@ -11,10 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
 
 from monitoring import metrics
 from producers.loop import Loop
+from schemas import logs
 from schemas.settings import Settings
+from workers.group_metrics import GroupMetrics, children_of
 from workers.metrics_folder import metrics_folder
 from workers.parent import end_with
 
@@ -69,7 +74,10 @@ class Launcher:
             An exit code: 0 if the group was drained in time, else 1.
         """
         with metrics_folder() as self._metrics_folder:
-            metrics.serve(self._settings, children=self._metrics_folder)
+            self._metrics = GroupMetrics(Path(self._metrics_folder), self._running)
+            registry = CollectorRegistry()
+            registry.register(self._metrics)
+            metrics.serve(self._settings, registry=registry)
             self._loop.run()
             return self._drained()
 
@@ -89,9 +97,20 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 continue
             if not self._loop.is_stopping:
+                self._metrics.bury()
+                self._metrics.restarted()
                 self._group = None  # nothing to drain until the next one is started
                 raise WorkerGroupEnded(f"the worker group ended with code {code}")
         return 0.0
+
+    def _running(self) -> list[tuple[str, int]]:
+        """The processes of the group: itself, Dramatiq's master, and workers by number."""
+        processes = [("launcher", os.getpid())]
+        group = self._group
+        if group is not None:
+            processes.append(("master", group.pid))
+            processes += [(str(n), pid) for n, pid in enumerate(children_of(group.pid))]
+        return processes
 
     def _drained(self) -> int:
         if self._group is None:
@@ -110,11 +129,13 @@ class Launcher:
             "AUTORENEW_QUEUES": ",".join(self._queues),
             "AUTORENEW_THREADS": str(self._threads),
             "PROMETHEUS_MULTIPROC_DIR": self._metrics_folder,
+            "AUTORENEW_LOG_FORMAT": logs.chosen(self._settings.log_format),
         }
         command = [
             *(sys.executable, "-m", "workers.group", "workers.fleet:broker"),
             *("--processes", str(self._processes), "--threads", str(self._threads)),
             *("--queues", *self._queues),
+            "--skip-logging",
             "--worker-shutdown-timeout",
             str(int(self._settings.shutdown_seconds * 1000)),
         ]

@@ -38,8 +38,17 @@ COMMANDS = {
     "relay": "processes",
     "scheduler": "processes",
     "worker": "processes",
+    "exporter": "exporter",
+    "api": "serving",
+    "keys": "keys",
     "simulator": "processes",
 }
+
+
+# They run until they are stopped, and log for programs where no terminal is.
+PROCESSES = frozenset(
+    {"intake", "relay", "scheduler", "worker", "exporter", "api", "pages", "console", "simulator"}
+)
 
 
 class _Lazy(click.Group):
@@ -96,4 +105,8 @@ def main() -> None:
     from schemas.settings import load_settings
 
     process = click.get_current_context().invoked_subcommand or "autorenew"
-    logs.configure(process, load_settings().log_level.upper())
+    settings = load_settings()
+    # A command is somebody's at a terminal, or in a script that reads its standard output.
+    is_a_command = settings.log_format == "auto" and process not in PROCESSES
+    format_ = "text" if is_a_command else settings.log_format
+    logs.configure(process, settings.log_level, format_)

@@ -15,6 +15,7 @@ import click
 from sqlalchemy import Engine
 
 from producers.intake.realms import Realms
+from producers.presence import Presence
 from schemas.clock import Clock
 from schemas.database import check_schema, connect
 from schemas.role_check import check_role
@@ -54,6 +55,15 @@ def read_database(settings: Settings, *, application: str) -> Engine:
     check_schema(engine)
     check_role(engine, "readonly")
     return engine
+
+
+def present(engine: Engine, process: str) -> None:
+    """Have the fleet know that this process is there, until the command ends.
+
+    Args:
+        process: as in :class:`producers.presence.Presence`.
+    """
+    click.get_current_context().call_on_close(Presence(engine, process).keep().end)
 
 
 def clock(engine: Engine, settings: Settings | None = None) -> Clock:

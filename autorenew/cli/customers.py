@@ -11,16 +11,12 @@ from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
 from autorenew.cli.services import send
 from producers.intake.customer import subject_of
+from producers.views import customers
 from schemas.errors import AutorenewError
 from schemas.json_bodies import unambiguous
 
 ERASABLE = ("vat_number", "name", "company", "address")
 
-_SHOW = text("""
-    SELECT id, realm, subsidiary, country, language, email, vat_number, name, company, address,
-        updated_at
-    FROM customers WHERE id = :id
-""")
 _HISTORY = text("SELECT at, name, detail FROM events WHERE subject = :subject ORDER BY at, id")
 _ASSIGN = text("""
     UPDATE customers SET realm = :realm, updated_at = now()
@@ -40,11 +36,10 @@ def customer() -> None:
 def show_customer(customer_id: str, as_json: bool) -> None:
     """Show what is known of CUSTOMER, and when it changed."""
     with database().connect() as tx:
-        found = tx.execute(_SHOW, {"id": customer_id}).first()
-        if found is None:
+        facts = customers.facts(tx, customer_id)
+        if facts is None:
             raise AutorenewError(f"there is no customer {customer_id!r}")
         events = tx.execute(_HISTORY, {"subject": subject_of(customer_id)}).all()
-    facts = found._asdict()
     if as_json:
         listed = [dict(event._mapping) for event in events]
         click.echo(json.dumps({**facts, "history": listed}, default=str))

@@ -150,6 +150,7 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         listed = failures.list_failed(tx, Filters(names=(str(subject),)))
         events = find_history(tx, [subject], limit)
         about = failures.about(tx, subject)
+        lines = failures.last_lines(tx, subject)
         now = clock(engine).now()
         service = outlook(tx, subject, CatalogueCache().current(tx), now)
     if about.kind is None and not events:
@@ -179,7 +180,10 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         document = {
             "subject": subject, "kind": about.kind, "customer": about.customer,
             "order": about.order_key, "plans": list(about.plans), "state": about.state,
-            "tasks": [dict(zip(COLUMNS, _row(one), strict=True)) for one in listed],
+            "tasks": [
+                dict(zip(COLUMNS, _row(one), strict=True)) | {"lines": lines.get(one.name, [])}
+                for one in listed
+            ],
             "next": service and service.next, "asks_first": service and service.asks_first,
             "may_exist": service and service.may_exist,
             "over_there": service and service.over_there,
@@ -195,6 +199,11 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         show_history(events, as_json=True)
     else:
         _say_attempts(events)
+        for name, said in lines.items():
+            click.echo()
+            say(f"the last lines of the log about {name}:")
+            for text in said:
+                say(f"  {text}")
 
 
 def _say_attempts(events: Sequence[Any]) -> None:

@@ -2,16 +2,17 @@
 
 import itertools
 import sys
-import uuid
 from collections import Counter
 from pathlib import Path
 
 import click
 from rich.progress import Progress
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
 from producers.intake import Answer, Intake, Verdict
+from producers.views import orders as views
+from producers.views import timelines
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
@@ -77,13 +78,6 @@ def _say(number: int, answer: Answer, json_lines: bool) -> None:
             )
 
 
-_BY_KEY = text("""
-    SELECT id, upstream, state, reason, problems FROM orders
-    WHERE key = CAST(:key AS text)
-      AND (CAST(:upstream AS text) IS NULL OR upstream = CAST(:upstream AS text))
-""")
-
-
 @order.command("show")
 @click.argument("key")
 @click.option("--upstream", help="Needed where several upstreams use the same key.")
@@ -91,48 +85,28 @@ _BY_KEY = text("""
 def show_command(key: str, upstream: str | None, as_json: bool) -> None:
     """Show the timeline of the order with this KEY, across all queues."""
     with database().connect() as tx:
-        found = tx.execute(_BY_KEY, {"key": key, "upstream": upstream}).all()
-        if not found:
+        try:
+            found = views.find(tx, key, upstream=upstream)
+        except views.SeveralOrders as error:
+            raise AutorenewError(f"{error}: name --upstream") from None
+        if found is None:
             raise AutorenewError(f"there is no order with key {key!r}")
-        if len(found) > 1:
-            names = ", ".join(row.upstream for row in found)
-            raise AutorenewError(f"several upstreams use key {key!r} ({names}): name --upstream")
-        rows = _timeline(tx, found[0].id)
+        happened = timelines.of_order(tx, found.id)
     if not as_json:
-        reason = f" ({found[0].reason})" if found[0].reason else ""
-        say(f"order {key} of {found[0].upstream}: {found[0].state}{reason}")
-        for problem in found[0].problems or []:
-            say(f"  {problem['code']} at {problem['path']}: {problem['message']}")
+        reason = f" ({found.reason})" if found.reason else ""
+        say(f"order {key} of {found.upstream}: {found.state}{reason}")
+        for problem in found.problems:
+            say(f"  {problem.code} at {problem.path}: {problem.message}")
     columns = ("at", "after_s", "subject", "event", "waited_s", "attempt", "detail")
-    show("timeline", columns, rows, json_lines=as_json)
-
-
-def _timeline(tx: Connection, order_id: uuid.UUID) -> list[tuple[object, ...]]:
-    rows = tx.execute(
-        text("""
-            SELECT e.at, coalesce('service ' || s.line || '.' || s.unit, 'order') AS subject,
-                   e.name, e.waited, e.attempt, e.detail
-            FROM (SELECT CAST(:id AS uuid) AS id UNION ALL
-                  SELECT id FROM services WHERE order_id = :id UNION ALL
-                  SELECT id FROM payment_requests WHERE order_id = :id) AS subjects
-            JOIN events AS e ON e.subject = subjects.id
-            LEFT JOIN services AS s ON s.id = e.subject
-            ORDER BY e.at, e.id"""),
-        {"id": order_id},
-    ).all()
-    start = rows[0].at if rows else None
-    return [
+    rows = [
         (
-            row.at,
-            f"{(row.at - start).total_seconds():.3f}",
-            row.subject,
-            row.name,
-            None if row.waited is None else f"{max(row.waited, 0):.3f}",
-            row.attempt,
-            ", ".join(f"{k} {v}" for k, v in (row.detail or {}).items() if v is not None),
+            one.at, f"{one.after_seconds:.3f}", one.about, one.event,
+            None if one.waited is None else f"{one.waited:.3f}", one.attempt,
+            ", ".join(f"{name} {value}" for name, value in one.detail.items()),
         )
-        for row in rows
-    ]
+        for one in happened
+    ]  # fmt: skip
+    show("timeline", columns, rows, json_lines=as_json)
 
 
 @click.group()

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from sqlalchemy import Engine
 
-from autorenew.cli.common import clock, database, on_stop, realms, say
-from monitoring import metrics
+from autorenew.cli.common import clock, database, on_stop, present, realms, say
+from monitoring import metrics, tracing
 from producers.control import own_clock
 from producers.control.own_clock import WrongClock
 from schemas import logs
@@ -20,12 +20,14 @@ from schemas.role_check import check_role
 from schemas.settings import Settings, load_settings
 
 
-def _start(settings: Settings, application: str, *roles: str) -> tuple[Engine, Clock]:
+def start(settings: Settings, application: str, *roles: str) -> tuple[Engine, Clock]:
     """The database and the clock of a process, once it is sure that it can work with them.
 
     Raises:
         ConfigurationError: the database, its role or this host's clock is wrong.
     """
+    tracing.configure(settings, application.removeprefix("autorenew "))
+    click.get_current_context().call_on_close(tracing.close)
     engine = database(settings, application=application)
     check_role(engine, *roles)
     fleet_clock = clock(engine, settings)
@@ -48,7 +50,7 @@ def intake() -> None:
     urls = settings.need("broker_url")
     topology.check_upstreams(settings.intake_upstreams)
     broker.check(urls)
-    engine, fleet_clock = _start(settings, "autorenew intake", "api")
+    engine, fleet_clock = start(settings, "autorenew intake", "api")
     consumer = AmqpIntake(
         urls,
         Intake(engine, CatalogueCache(), fleet_clock, realms(settings)),
@@ -57,6 +59,7 @@ def intake() -> None:
     )
     counters.of_intake("amqp")
     metrics.serve(settings)
+    present(engine, "intake")
     on_stop(consumer.stop)
     consumer.run()
 
@@ -71,7 +74,7 @@ def relay() -> None:
     settings = load_settings()
     urls = settings.need("broker_url")
     broker.check(urls)
-    engine, fleet_clock = _start(settings, "autorenew relay", "relay")
+    engine, fleet_clock = start(settings, "autorenew relay", "relay")
     running = Relay(engine, RabbitTransport(urls), settings, fleet_clock)
     counters.of_relay()
     metrics.serve(settings)
@@ -87,7 +90,7 @@ def scheduler() -> None:
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
-    engine, fleet_clock = _start(settings, "autorenew scheduler", "scheduler")
+    engine, fleet_clock = start(settings, "autorenew scheduler", "scheduler")
     running = Scheduler(engine, CatalogueCache(), fleet_clock, settings)
     counters.of_scheduler()
     metrics.serve(settings)
@@ -119,7 +122,7 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     logs.name_process(f"worker {','.join(chosen)}")
     broker.check(urls)
     roles = sorted({ROLE_OF_QUEUE[queue] for queue in chosen})
-    engine, fleet_clock = _start(settings, "autorenew worker", *roles)
+    engine, fleet_clock = start(settings, "autorenew worker", *roles)
     handlers(settings, chosen, fleet_clock)  # report missing settings once, here
     check_far_sides(engine, settings, roles)
     launcher = Launcher(

@@ -3,7 +3,7 @@
 import json
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ from producers.intake import Answer, Intake, Verdict
 from producers.intake.links import Links
 from producers.renewals import next_steps
 from producers.renewals.next_steps import Renewable
+from producers.views import outlooks, timelines
+from producers.views import services as views
 from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError, DataError
 from schemas.settings import load_settings
@@ -36,17 +38,6 @@ _services = click.argument("services", nargs=-1, required=True, type=click.UUID)
 _customer = click.argument("customer")
 
 
-# An operator's suspensions are few: they have an index of their own.
-_LIST = text("""
-    SELECT id, plan, 'P' || period_months || 'M' AS period, state, mode, expires_at, next_step,
-           next_step_at, resource_id, held_because
-    FROM services
-    WHERE (CAST(:customer AS text) IS NULL OR customer_id = :customer)
-      AND (NOT :held OR held_at IS NOT NULL)
-    ORDER BY expires_at, id
-""")
-
-
 @service.command("list")
 @click.option("--customer")
 @click.option("--suspended", is_flag=True, help="Only those that an operator has suspended.")
@@ -55,8 +46,16 @@ def list_services(customer: str | None, suspended: bool, as_json: bool) -> None:
     """List services of a customer, or those that an operator has suspended, and what is next."""
     if customer is None and not suspended:
         raise click.UsageError("name a --customer, or --suspended")
+    wanted = views.Wanted(customer=customer, held=suspended)
     with database().connect() as tx:
-        rows = tx.execute(_LIST, {"customer": customer, "held": suspended}).all()
+        found = sorted(_each(tx, wanted), key=_expiry)
+    rows = [
+        (
+            one.id, one.plan, one.period, one.state, one.mode, one.expires_at, one.next_step,
+            one.next_step_at, one.resource_id, one.suspended_because,
+        )
+        for one in found
+    ]  # fmt: skip
     columns = (
         "service", "plan", "period", "state", "mode", "expires_at", "next_step", "next_step_at",
         "resource", "suspended_because",
@@ -72,63 +71,72 @@ def show_service(service_id: uuid.UUID, as_json: bool) -> None:
     engine = database()
     now = clock(engine).now()
     with engine.connect() as tx:
-        found = _load(tx, [service_id])
-        if not found:
+        catalogue = CatalogueCache().current(tx)
+        found = views.known(tx, [service_id], catalogue)
+        if not found or found[0].renewable is None:
             raise AutorenewError(f"there is no delivered service {service_id}")
-        held = found[0]
-        view, next_ = held.view, held.next_step(now)
-        row = tx.execute(_SUSPENDED, {"id": service_id}).one()
+        one = views.view_of(found[0], catalogue, now)
         facts = {
-            "service": str(held.id),
-            "customer": held.customer_id,
-            "plan": held.plan.code,
-            "period": str(held.period),
-            "state": row.state,
-            "suspended_by_operator": row.held_at,
-            "suspended_because": row.held_because,
-            "suspended_unpaid": row.suspended_at,
-            "mode": view.mode,
-            "expires_on": view.expires_on,
-            "renewal_switched_on": view.starts_at,
-            "contract_to_accept": view.missing_contract,
-            "declined_charges": view.cycle.declines,
-            "next_step": next_.step if next_ else None,
-            "next_step_at": next_.at if next_ else None,
-            "renewing_now": _quote(tx, held, now),
+            "service": str(one.id),
+            "customer": one.customer,
+            "plan": one.plan,
+            "period": one.period,
+            "state": one.state,
+            "suspended_by_operator": one.suspended_by_operator,
+            "suspended_because": one.suspended_because,
+            "suspended_unpaid": one.suspended_at,
+            "mode": one.mode,
+            "expires_on": one.expires_on,
+            "renewal_switched_on": one.renewal_switched_on,
+            "contract_to_accept": one.contract_to_accept,
+            "declined_charges": one.declined_charges,
+            "next_step": one.next.step,
+            "next_step_at": one.next.at,
+            "next_because": one.next.text,
+            "renewing_now": _quote(found[0], one, now),
         }
-        events = tx.execute(
-            text("SELECT at, name, waited, attempt, detail FROM events"
-                 " WHERE subject = :id ORDER BY at, id"),
-            {"id": service_id},
-        ).all()  # fmt: skip
+        events = timelines.of_subjects(tx, {service_id: "service"})
     if as_json:
-        listed = [dict(event._mapping) for event in events]
+        names = ("at", "name", "waited", "attempt", "detail")
+        listed = [
+            dict(zip(names, (e.at, e.event, e.waited, e.attempt, e.detail or None), strict=True))
+            for e in events
+        ]
         click.echo(json.dumps({**facts, "history": listed}, default=str))
         return
     for name, value in facts.items():
         if value is not None:
             say(f"{name.replace('_', ' '):20} {value}")
-    rows = [(e.at, e.name, e.attempt, json.dumps(e.detail) if e.detail else None) for e in events]
+    rows = [(e.at, e.event, e.attempt, json.dumps(e.detail) if e.detail else None) for e in events]
     show("history", ("at", "event", "attempt", "detail"), rows, json_lines=False)
 
 
-_SUSPENDED = text("""
-    SELECT state, held_at, held_because, suspended_at FROM services WHERE id = :id
-""")
-_CUSTOMER = text("SELECT country, vat_number FROM customers WHERE id = :id")
+def _expiry(one: views.ServiceRow) -> tuple[bool, str, uuid.UUID]:
+    return one.expires_at is None, str(one.expires_at), one.id
 
 
-def _quote(tx: Connection, held: Renewable, now: datetime) -> str | None:
+def _each(tx: Connection, wanted: views.Wanted) -> Iterator[views.ServiceRow]:
+    """All that fit, part by part."""
+    cursor = None
+    while True:
+        page = views.list_services(tx, wanted, limit=1000, cursor=cursor)
+        yield from page.items
+        if (cursor := page.next) is None:
+            return
+
+
+def _quote(known: views.Known, one: views.ServiceView, now: datetime) -> str | None:
     """What paying now buys, as a customer is shown beforehand."""
-    customer = tx.execute(_CUSTOMER, {"id": held.customer_id}).one()
+    if known.renewable is None:
+        return None
     try:
-        quote = held.quote(customer.country, customer.vat_number, now)
+        quote = outlooks.quote_now(known.renewable, known.payer, now)
     except DataError as error:
         return f"not possible: {error.code}: {error}"
     if quote is None:
         return None
-    buys = f"{quote.periods} x {held.period} for {quote.net} net, until {quote.paid_until}"
-    return f"{buys}; {quote.gross} with tax ({quote.mention}, {quote.rate} %)"
+    buys = f"{quote.periods} x {one.period} for {quote.net} net, until {quote.paid_until}"
+    return f"{buys}; {quote.total} with tax ({quote.mention}, {quote.rate} %)"
 
 
 @service.command()

@@ -25,7 +25,7 @@ def channels() -> Json:
         "events": {
             "address": "{realm}.{kind}",
             "title": "Events on the broker",
-            "description": "A topic exchange; the address is the routing key. Bind a queue of yours.",
+            "description": "A topic exchange; the address is the routing key.",
             "servers": [{"$ref": "#/servers/broker"}],
             "parameters": {
                 "realm": {

@@ -16,6 +16,7 @@ from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import Engine, text
 
 from autorenew.local.postgres import PrivatePostgres
+from monitoring import tracing
 from producers import counters
 from producers.events.exchange import Exchange, NoExchange
 from producers.events.publisher import Publishing
@@ -114,6 +115,7 @@ class Embedded:
                 **self._overrides,
             }
         )
+        tracing.configure(self.settings, "embedded")
         self.clock = virtual_clock.clock_of(owner, virtual=self._ahead is not None)
         self.intake = Intake(
             self._engines["api"], CatalogueCache(), self.clock, Realms(self.settings.realms)
@@ -257,6 +259,7 @@ class Embedded:
         self._broker.close()
         for runtime in self._runtimes:
             runtime.close()
+        tracing.close()
         self.simulator.stop()
         self.mailbox.stop()
         for engine in (self.owner, *self._engines.values()):

@@ -188,6 +188,7 @@ class PrivateFleet:
                 "database_url": self.database_url(role),
                 "broker_url": self.broker_url(user),
                 "clock": "virtual" if self._virtual else "system",
+                "log_format": "text",
                 **self._settings,
             }.items()
         }
@@ -238,6 +239,12 @@ class PrivateFleet:
     def start_scheduler(self, name: str = "scheduler", **extra: str) -> Member:
         # It speaks to no broker; the user is only a name in its environment.
         return self.start(name, "scheduler", user="relay", role="scheduler", **extra)
+
+    def start_exporter(self, name: str = "exporter", **extra: str) -> Member:
+        # Its address is in its log.
+        return self.start(
+            name, "exporter", "--port", "0", user="exporter", role="exporter", **extra
+        )
 
     def start_worker(
         self, *queues: str, name: str = "", processes: int = 1, threads: int = 4, **extra: str

@@ -64,7 +64,8 @@ def fetched_server(folder: Path) -> Server:
 
 
 class PrivateRabbitMQ:
-    """A node with the management API, on the loopback interface; it starts in 5 to 10 s.
+    """A node with the management API and its Prometheus plugin, on the loopback interface; it
+    starts in 5 to 10 s.
 
     Args:
         server: its version; by default the one that is installed.
@@ -81,8 +82,8 @@ class PrivateRabbitMQ:
         self._more = configuration
         self._folder = folder.absolute()
         (self._folder / "log").mkdir(parents=True, exist_ok=True)
-        self.port, self._distribution, self._epmd_port, self.management_port = (
-            free_port() for _ in range(4)
+        self.port, self._distribution, self._epmd_port, self.management_port, self.metrics_port = (
+            free_port() for _ in range(5)
         )
         self._admin_password = secrets.token_hex(8)
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -102,12 +103,14 @@ class PrivateRabbitMQ:
             default_pass = {self._admin_password}
             management.tcp.ip = 127.0.0.1
             management.tcp.port = {self.management_port}
+            prometheus.tcp.ip = 127.0.0.1
+            prometheus.tcp.port = {self.metrics_port}
             disk_free_limit.absolute = 50MB
         """
         lines = "\n".join(line.strip() for line in configuration.strip().splitlines())
         for name, content in (
             ("rabbitmq.conf", f"{lines}\n{self._more}\n"),
-            ("enabled_plugins", "[rabbitmq_management].\n"),
+            ("enabled_plugins", "[rabbitmq_management,rabbitmq_prometheus].\n"),
             ("empty", ""),
         ):
             (self._folder / name).write_text(content)

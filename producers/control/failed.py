@@ -125,6 +125,17 @@ def one_subject(tx: Connection, name: str, *, upstream: str | None = None) -> uu
     return failing[0]
 
 
+_LINES = text("SELECT name, lines FROM tasks WHERE subject = :subject AND lines IS NOT NULL")
+
+
+def last_lines(tx: Connection, subject: uuid.UUID) -> dict[str, list[str]]:
+    """What was logged last about the failed attempts of a subject's tasks, by their step.
+
+    Each line begins with its time, UTC; secrets are left out.
+    """
+    return {row.name: row.lines for row in tx.execute(_LINES, {"subject": subject})}
+
+
 def about(tx: Connection, subject: uuid.UUID) -> About:
     """Whom a subject is about."""
     return describe(tx, [TaskId("", subject)])[subject]

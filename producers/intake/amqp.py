@@ -206,15 +206,18 @@ class AmqpIntake:
 
     def _place(self, link: Link, turn: Sequence[Delivery]) -> list[Answer]:
         upstream = turn[0].upstream
-        bodies = [delivery.body for delivery in turn]
-        types = [delivery.type for delivery in turn]
         if upstream is None:
+            bodies = [delivery.body for delivery in turn]
             return self._while_serving(
                 link, lambda: self._intake.reject(ANONYMOUS, "amqp", bodies, _NO_USER)
             )
-        return self._while_serving(
-            link, lambda: self._intake.place(upstream, "amqp", bodies, types)
-        )
+
+        def place() -> list[Answer]:
+            documents = [delivery.read() for delivery in turn]
+            traces = [delivery.trace for delivery in turn]
+            return self._intake.place(upstream, "amqp", documents, traces)
+
+        return self._while_serving(link, place)
 
     def _reply(self, turn: Sequence[Delivery], answers: Sequence[Answer]) -> None:
         """Answer those that ask for it; never waits, and never fails."""

@@ -31,21 +31,23 @@ class Document:
         value: the JSON value; None if it is not JSON.
         content: the order or the command, if its shape is valid.
         problems: why ``content`` is None.
+        trace: the W3C trace context it is in, as a header ``traceparent``.
     """
 
     body: bytes
     value: Any
     content: OrderDocument | CommandDocument | None
     problems: list[Problem]
+    trace: str | None = None
 
     @classmethod
-    def read(cls, body: bytes, type_: str | None = None) -> "Document":
+    def read(cls, body: bytes, trace: str | None = None, type_: str | None = None) -> "Document":
         """Parse a body; never raises.
 
         Args:
             type_: what its message says that it is, such as ``order.v1``.
         """
-        return cls(body, *parse(body, type_))
+        return cls(body, *parse(body, type_), trace)
 
     @property
     def is_ours(self) -> bool:

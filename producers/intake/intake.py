@@ -5,14 +5,15 @@ it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
-from monitoring import metrics
+from monitoring import metrics, tracing
 from producers.failpoints import failpoint
 from producers.intake import commands, orders, rejected
 from producers.intake.documents import Answer, Document, Refused, Verdict
@@ -58,14 +59,15 @@ class Intake:
         self,
         upstream: str,
         door: str,
-        bodies: Sequence[bytes],
-        types: Sequence[str | None] | None = None,
+        bodies: Sequence[bytes | Document],
+        traces: Sequence[str | None] = (),
     ) -> list[Answer]:
         """Take a batch of documents of one upstream.
 
         Args:
+            bodies: each as it came in, or as it was read already.
             door: where they came in, such as ``amqp``; a label of the metric.
-            types: what each says that it is, such as ``order.v1``; None: none says anything.
+            traces: of each document, the W3C trace context that came with it, or None.
 
         Returns:
             An answer for each document, in order.
@@ -74,24 +76,57 @@ class Intake:
             SQLAlchemyError: the batch may be sent again as it is; documents that were taken before
                 the error are then answered as repeated.
         """
-        types = types or [None] * len(bodies)
+        begun = [
+            tracing.begin("take document", parent=parent, upstream=upstream, door=door)
+            for _, parent in zip_longest(bodies, map(tracing.valid, traces))
+        ]
         try:
-            answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies, types)
+            contexts = [context for context, _ in begun]
+            return self._place_all(upstream, door, bodies, contexts)
+        finally:
+            for _, end in begun:
+                end()
+
+    def _place_all(
+        self,
+        upstream: str,
+        door: str,
+        bodies: Sequence[bytes | Document],
+        traces: Sequence[str | None],
+    ) -> list[Answer]:
+        try:
+            answers = _RETRY_CONFLICTS(self._place, upstream, door, bodies, traces)
         except (SQLAlchemyError, DataError) as error:
             if isinstance(error, SQLAlchemyError) and not is_data_error(error):
                 raise
             if len(bodies) > 1:  # halve the batch until the bad document stands alone
                 middle = len(bodies) // 2
-                return self.place(upstream, door, bodies[:middle], types[:middle]) + self.place(
-                    upstream, door, bodies[middle:], types[middle:]
-                )
+                return self._place_all(
+                    upstream, door, bodies[:middle], traces[:middle]
+                ) + self._place_all(upstream, door, bodies[middle:], traces[middle:])
             answers = [Answer(Verdict.REJECTED, None, problems=[_UNFORESEEN])]
             with self._engine.begin() as tx:
-                rejected.keep(tx, upstream, door, [(Document.read(bodies[0]), answers[0])])
+                rejected.keep(tx, upstream, door, [(_read(bodies[0]), answers[0])])
         for answer in answers:
             outcome = "repeated" if answer.repeated else answer.verdict.value
             metrics.documents.labels(door, outcome).inc()
         return answers
+
+    def command(
+        self, tx: Connection, upstream: str, door: str, body: bytes, *, realm: str | None
+    ) -> Answer:
+        """Do one command within a transaction of the caller's; one that is refused does nothing.
+
+        Args:
+            realm: that it speaks for; None: an operator's.
+        """
+        document = Document.read(body)
+        answer = self._command(tx, document, self._catalogue.current(tx), realm)
+        if answer.verdict is not Verdict.ACCEPTED:
+            rejected.keep(tx, upstream, door, [(document, answer)])
+        outcome = "repeated" if answer.repeated else answer.verdict.value
+        metrics.documents.labels(door, outcome).inc()
+        return answer
 
     def reject(
         self, upstream: str, door: str, bodies: Sequence[bytes], problems: list[Problem]
@@ -123,11 +158,15 @@ class Intake:
             return rejected.forget(tx, days)
 
     def _place(
-        self, upstream: str, door: str, bodies: Sequence[bytes], types: Sequence[str | None]
+        self,
+        upstream: str,
+        door: str,
+        bodies: Sequence[bytes | Document],
+        traces: Sequence[str | None],
     ) -> list[Answer]:
         answers: list[Answer] = []
         realm = self._realms.of(upstream, door)
-        for documents in _in_transactions(map(Document.read, bodies, types)):
+        for documents in _in_transactions(map(_read, bodies, traces)):
             with self._engine.begin() as tx:
                 catalogue = self._catalogue.current(tx)
                 if _kind(documents[0]) is _Kind.COMMAND:
@@ -164,6 +203,12 @@ class Intake:
         except Refused as refused:
             return Answer(Verdict.REFUSED, None, problems=refused.problems)
         return Answer(Verdict.ACCEPTED, None, repeated=not changed)
+
+
+def _read(body: bytes | Document, trace: str | None = None) -> Document:
+    if isinstance(body, Document):
+        return replace(body, trace=trace) if trace else body
+    return Document.read(body, trace)
 
 
 class _Kind(Enum):

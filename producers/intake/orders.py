@@ -50,6 +50,7 @@ class _Candidate:
     problems: list[Problem]
     method: Method | None
     method_id: uuid.UUID | None
+    trace: str | None = None
 
     @property
     def accepted(self) -> OrderDocument | None:
@@ -161,6 +162,7 @@ def _candidate(batch: _Batch, document: Document) -> _Candidate | None:
         problems=at_most(problems),
         method=method,
         method_id=method_id,
+        trace=document.trace,
     )
 
 
@@ -245,6 +247,7 @@ class _OrderRow:
     vat_number: str | None = None
     billed_to: dict[str, Any] | None = None
     payment_method_id: uuid.UUID | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +277,13 @@ _INSERT_ORDERS = Bulk(
     _OrderRow,
     """
     INSERT INTO orders (id, upstream, key, body_hash, state, problems, customer_id, subsidiary,
-        country, vat_number, billed_to, payment_method_id)
+        country, vat_number, billed_to, payment_method_id, trace)
     SELECT id, upstream, key, decode(body_hash, 'hex'), state, problems, customer_id, subsidiary,
-        country, vat_number, billed_to, payment_method_id
+        country, vat_number, billed_to, payment_method_id, trace
     FROM json_to_recordset(CAST(:rows AS json)) AS r(
         id uuid, upstream text, key text, body_hash text, state text, problems jsonb,
         customer_id text, subsidiary text, country text, vat_number text, billed_to jsonb,
-        payment_method_id uuid)
+        payment_method_id uuid, trace text)
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id
@@ -350,7 +353,7 @@ def _order_row(upstream: str, candidate: _Candidate) -> _OrderRow:
     c, order = candidate, candidate.accepted
     if order is None:
         refused = OrderState.REFUSED
-        return _OrderRow(c.id, upstream, c.key, c.hash.hex(), refused, c.problems)
+        return _OrderRow(c.id, upstream, c.key, c.hash.hex(), refused, c.problems, trace=c.trace)
     return _OrderRow(
         id=c.id,
         upstream=upstream,
@@ -364,6 +367,7 @@ def _order_row(upstream: str, candidate: _Candidate) -> _OrderRow:
         vat_number=order.customer.vat_number,
         billed_to=order.customer.billed_to,
         payment_method_id=c.method_id,
+        trace=c.trace,
     )
 
 

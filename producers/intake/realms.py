@@ -25,6 +25,12 @@ class Realms:
         """The realm that a document speaks for; None: an operator's, which may touch all."""
         return None if door == OPERATORS else self._of_upstreams.get(upstream, upstream)
 
+    def upstreams_of(self, realm: str) -> tuple[str, ...]:
+        """The upstreams that are known to be of a realm; one of its name is its own."""
+        named = [upstream for upstream, of in self._of_upstreams.items() if of == realm]
+        own = [realm] if self._of_upstreams.get(realm, realm) == realm else []
+        return tuple(sorted({*named, *own}))
+
 
 def may_touch(realm: str | None, customers_realm: str | None) -> bool:
     """Whether a realm may use a customer; one without a realm is from before there were any."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from producers.intake.documents import Document
 from producers.intake.replies import Address
 
 TURN = 200
@@ -24,6 +25,8 @@ class Delivery:
         upstream: None: it does not say.
         tag: what it is acknowledged by, on the connection it came with.
         type: what it says that it is, such as ``order.v1``.
+        trace: the header ``traceparent`` of W3C that came with it, unchecked.
+        document: as it was read already; large ones are not, before their turn comes.
         answer_to: where its outcome is to be published.
     """
 
@@ -31,7 +34,13 @@ class Delivery:
     tag: int
     body: bytes
     type: str | None = None
+    trace: str | None = None
+    document: Document | None = None
     answer_to: Address | None = None
+
+    def read(self) -> Document:
+        """The document; never raises."""
+        return self.document or Document.read(self.body, None, self.type)
 
 
 class Turns:

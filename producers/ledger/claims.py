@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from producers.ledger.tasks import (
     GUARDED_LANES,
     MAX_STARTS,
+    MOST_LINES,
     Claim,
     ClaimedTask,
     LeaseLost,
@@ -177,7 +178,8 @@ _DONE = text("""
         WHERE t.name = :name AND t.subject = seen.subject AND seen.is_unchanged
     ), back AS (
         UPDATE tasks AS t SET batched = false, run_at = now(), attempts = 0, starts = 0,
-            reason = NULL, code = NULL, error = NULL, first_failed_at = NULL, total_attempts = 0
+            reason = NULL, code = NULL, error = NULL, lines = NULL, first_failed_at = NULL,
+            total_attempts = 0
         FROM seen
         WHERE t.name = :name AND t.subject = seen.subject AND NOT seen.is_unchanged
     )
@@ -206,6 +208,7 @@ class _NotDone:
     reason: str | None
     code: str | None
     error: str
+    lines: tuple[str, ...] | None = None
 
 
 # Backoff that was wanted meanwhile runs at once; a failure that was wanted meanwhile does not
@@ -223,14 +226,17 @@ _NOT_DONE = Bulk(
             total_attempts = t.total_attempts + r.counts,
             first_failed_at = CASE WHEN r.reason IS NULL THEN t.first_failed_at
                 ELSE coalesce(t.first_failed_at, now()) END,
-            starts = 0, reason = r.reason, code = left(r.code, 200), error = left(r.error, 2000)
+            starts = 0, reason = r.reason, code = left(r.code, 200), error = left(r.error, 2000),
+            lines = CASE WHEN r.lines IS NULL THEN t.lines ELSE
+                (coalesce(t.lines, '{{}}') || r.lines)[
+                    cardinality(coalesce(t.lines, '{{}}') || r.lines) - {MOST_LINES - 1}:] END
         FROM (
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
             ORDER BY subject FOR UPDATE
         ) AS mine
         JOIN json_to_recordset(CAST(:rows AS json)) AS r(
             subject uuid, wanted integer, failed boolean, delay float8, counts integer,
-            reason text, code text, error text) USING (subject)
+            reason text, code text, error text, lines text[]) USING (subject)
         WHERE t.name = :name AND t.subject = mine.subject
         RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
@@ -275,11 +281,22 @@ def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -
                 r.reason,
                 r.code,
                 r.error,
+                r.lines or None,
             )
             for r in outcome.retries
         ),
         *(
-            _NotDone(f.subject, wanted[f.subject], True, 0.0, 1, f.reason, f.code, f.error)
+            _NotDone(
+                f.subject,
+                wanted[f.subject],
+                True,
+                0.0,
+                1,
+                f.reason,
+                f.code,
+                f.error,
+                f.lines or None,
+            )
             for f in outcome.failures
         ),
     ]

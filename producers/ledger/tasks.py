@@ -30,6 +30,9 @@ DESTRUCTIVE_LANE = "destructive"
 RENEWAL_LANE = "renewals"  # payment requests are made and taken apart
 GUARDED_LANES = (GATEWAY_LANE, DESTRUCTIVE_LANE, RENEWAL_LANE)
 
+# Of the last lines that are kept beside a task that has failed.
+MOST_LINES = 20
+
 # A subject that ended its process this often, without ever finishing, is set aside.
 MAX_STARTS = 5
 
@@ -79,6 +82,7 @@ class Retry:
         counts: as one of the attempts after which a person decides.
         jitter: the delay is a ceiling; the runtime draws one below it.
         code: the far side's own reason, beside ours.
+        lines: what was logged about this attempt, to be kept beside the task.
     """
 
     subject: uuid.UUID
@@ -88,16 +92,18 @@ class Retry:
     counts: bool = True
     jitter: bool = False
     code: str | None = None
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task waits for a person now; ``code``: the far side's own reason, beside ours."""
+    """Why a task waits for a person now; ``code`` and ``lines`` as of :class:`Retry`."""
 
     subject: uuid.UUID
     reason: str
     error: str = ""
     code: str | None = None
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

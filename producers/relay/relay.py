@@ -27,6 +27,7 @@ from producers.ledger.dispatching import (
     undispatch,
 )
 from producers.loop import Loop
+from producers.presence import Presence
 from producers.relay.transport import Transport, TransportLost
 from producers.relay.waking import Waker
 from producers.steps import STEPS
@@ -80,6 +81,7 @@ class Relay:
         self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._waker = Waker(engine)
         self._witness = Witness()
+        self._presence = Presence(engine, "relay")
         self._woken: list[uuid.UUID] = []
         self._found_at = 0.0
         self._found_in_a_row = 0
@@ -99,6 +101,7 @@ class Relay:
     def run(self) -> None:
         """Work until :meth:`stop`."""
         self._loop.run()
+        self._presence.end()
         self._waker.close()
         self._transport.close()
 
@@ -122,6 +125,7 @@ class Relay:
                 guard.beat(tx, self._clock, self._settings, self._witness)
             self._witness.confirm()
             self._next_beat = now + BEAT_EVERY_SECONDS
+            self._presence.beat()
         if now >= self._next_rescue:
             self._next_rescue = now + RESCUE_EVERY_SECONDS
             self._rescue()

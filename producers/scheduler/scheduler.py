@@ -22,6 +22,7 @@ from producers.control import guard, own_clock
 from producers.control.witness import Witness
 from producers.failpoints import failpoint
 from producers.loop import Loop
+from producers.presence import Presence
 from producers.renewals import next_steps
 from producers.scheduler.bulk import BulkRunner
 from producers.scheduler.changes import Changes, carry_over
@@ -69,7 +70,7 @@ class Scheduler:
         self._witness = Witness()
         self._snapshot_on: date | None = None
         self._parts = 1
-        self._paused: set[tuple[str, str]] = set()
+        self._presence = Presence(engine, "scheduler")
 
     def stop(self) -> None:
         """Have :meth:`run` return after the chunk it is in."""
@@ -82,6 +83,7 @@ class Scheduler:
         bulk.start()
         self._loop.run()
         bulk.join()
+        self._presence.end()
 
     def _round(self) -> float:
         """Enqueue what is due; returns the seconds to wait before the next round."""
@@ -107,7 +109,6 @@ class Scheduler:
             due_changes = changes.due(tx, now)
             due = set(tx.execute(_DUE_STEPS, {"steps": list(Step), "now": now}).scalars())
             recompute = tx.execute(_IS_RECOMPUTING).scalar_one()
-            paused = {(row.lane, row.by) for row in tx.execute(_PAUSED)}
         self._witness.confirm()
         found = self._changes.put_in_force(due_changes)
         for step in STEPS.values():
@@ -123,7 +124,8 @@ class Scheduler:
         self._take_snapshot(now)
         self._sealer.seal()
         self._reconciliations.ask()
-        self._show(paused)
+        metrics.scheduler_last_round().set_to_current_time()
+        self._presence.beat()
         return found
 
     def _drain(self, chunk: int, take: Callable[[Connection], int]) -> int:
@@ -233,12 +235,6 @@ class Scheduler:
                 forecast.take_snapshot(tx, today)
             self._snapshot_on = today
 
-    def _show(self, paused: set[tuple[str, str]]) -> None:
-        for one in paused | self._paused:
-            metrics.lanes_paused().labels(*one).set(one in paused)
-        self._paused = paused
-        metrics.scheduler_last_round().set_to_current_time()
-
 
 # One query for all steps, so that an idle round costs next to nothing.
 _DUE_STEPS = text("""
@@ -246,10 +242,6 @@ _DUE_STEPS = text("""
         SELECT FROM services WHERE next_step = step AND next_step_at <= :now)
 """)
 _IS_RECOMPUTING = text("SELECT EXISTS (SELECT FROM recomputations)")
-_PAUSED = text("""
-    SELECT DISTINCT lane, source AS by FROM lane_pauses
-    UNION ALL SELECT lane, 'breaker' FROM lane_breakers
-""")
 
 # An index-only scan that writes no service row: its cost depends on what is due, not on how many
 # services there are or where the due ones are stored.

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from producers.web.metrics import RequestMetrics
 from schemas.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _START_SECONDS = 10.0
 
 
 class WebServer:
-    """One HTTP server in this process; the port is bound when it is made.
+    """One HTTP server in this process; the port is bound when it is made. Requests are counted.
 
     Args:
         port: 0 for any free one; :attr:`port` tells which.
@@ -50,7 +51,7 @@ class WebServer:
         self.url = f"http://{shown}:{self.port}"
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                RequestMetrics(app, name),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -82,6 +83,10 @@ class WebServer:
     def run(self) -> None:
         """Serve until :meth:`stop`; then finish what is under way."""
         self.start()
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it was stopped, and what was under way is finished."""
         while self._thread.is_alive():
             self._thread.join(0.2)  # a join without an end would be deaf to signals
 

@@ -9,7 +9,8 @@ BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN (
         'autorenew_api', 'autorenew_orders', 'autorenew_billing', 'autorenew_reminders',
-        'autorenew_provisioning', 'autorenew_relay', 'autorenew_scheduler', 'autorenew_events',
+        'autorenew_provisioning', 'autorenew_relay', 'autorenew_scheduler', 'autorenew_exporter',
+        'autorenew_events',
         'autorenew_readonly')
     LOOP
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);

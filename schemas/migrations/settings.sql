@@ -22,7 +22,8 @@ BEGIN
         ) AS s(name, fleet, readers)
         WHERE r.rolname IN (
             'autorenew_api', 'autorenew_orders', 'autorenew_billing', 'autorenew_reminders',
-            'autorenew_provisioning', 'autorenew_relay', 'autorenew_scheduler', 'autorenew_events',
+            'autorenew_provisioning', 'autorenew_relay', 'autorenew_scheduler', 'autorenew_exporter',
+            'autorenew_events',
             'autorenew_readonly')
           AND NOT EXISTS (
             SELECT FROM pg_db_role_setting AS d CROSS JOIN unnest(d.setconfig) AS c(said)

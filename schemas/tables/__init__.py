@@ -1,5 +1,6 @@
 """The database, as SQLAlchemy tables: one module per area, one metadata for all."""
 
+from schemas.tables.api import api_answers, api_keys
 from schemas.tables.base import ROLES, metadata, rows_from_json
 from schemas.tables.billing import (
     charges,
@@ -26,7 +27,16 @@ from schemas.tables.catalogue import (
 )
 from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
-from schemas.tables.fleet import destructions, forecasts, heartbeat, virtual_clock, witnesses
+from schemas.tables.fleet import (
+    audit_findings,
+    audit_runs,
+    destructions,
+    forecasts,
+    heartbeat,
+    processes,
+    virtual_clock,
+    witnesses,
+)
 from schemas.tables.history import events, sealing, seals
 from schemas.tables.ledger import (
     batches,
@@ -50,62 +60,15 @@ from schemas.tables.reminders import emails, notices, order_emails
 from schemas.tables.services import operations, reconciliations, renewals, services
 
 __all__ = [
-    "ROLES",
-    "agreements",
-    "batches",
-    "bulk_operations",
-    "bulk_tasks",
-    "catalogue_version",
-    "charges",
-    "contracts",
-    "credit_note_lines",
-    "credit_notes",
-    "customers",
-    "destructions",
-    "emails",
-    "enqueuers",
-    "event_cursor",
-    "event_replays",
-    "event_stretches",
-    "events",
-    "far_sides",
-    "forecasts",
-    "heartbeat",
-    "invoice_lines",
-    "invoice_series",
-    "invoices",
-    "lane_breakers",
-    "lane_limits",
-    "lane_pauses",
-    "metadata",
-    "notices",
-    "operations",
-    "order_emails",
-    "order_lines",
-    "orders",
-    "payment_methods",
-    "payment_requests",
-    "plans",
-    "policies",
-    "prices",
-    "recomputations",
-    "reconciliations",
-    "refunds",
-    "rejected_documents",
-    "renewals",
-    "request_lines",
-    "rollouts",
-    "routes",
-    "rows_from_json",
-    "sealing",
-    "seals",
-    "services",
-    "sleeping_relays",
-    "subsidiaries",
-    "subsidiary_changes",
-    "tasks",
-    "virtual_clock",
-    "webhook_deliveries",
-    "webhook_endpoints",
-    "witnesses",
+    "ROLES", "agreements", "api_answers", "api_keys", "audit_findings", "audit_runs", "batches",
+    "bulk_operations", "bulk_tasks", "catalogue_version", "charges", "contracts",
+    "credit_note_lines", "credit_notes", "customers", "destructions", "emails", "enqueuers",
+    "event_cursor", "event_replays", "event_stretches", "events", "far_sides", "forecasts",
+    "heartbeat", "invoice_lines", "invoice_series", "invoices", "lane_breakers", "lane_limits",
+    "lane_pauses", "metadata", "notices", "operations", "order_emails", "order_lines", "orders",
+    "payment_methods", "payment_requests", "plans", "policies", "prices", "processes",
+    "recomputations", "reconciliations", "refunds", "rejected_documents", "renewals",
+    "request_lines", "rollouts", "routes", "rows_from_json", "sealing", "seals", "services",
+    "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock",
+    "webhook_deliveries", "webhook_endpoints", "witnesses",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ ROLES = (
     "relay",
     "scheduler",
     "events",
+    "exporter",
     "readonly",
 )
 
@@ -41,6 +42,14 @@ metadata = MetaData(
 # For rows that change state a few times and then rest: free room on the page lets PostgreSQL update
 # them without touching an index (heap-only tuples).
 CHANGING: dict[str, Any] = {"postgresql_with": {"fillfactor": "70"}}
+
+
+# An index over a day, of rows that are added in the order of their days: by blocks, it costs next
+# to nothing.
+OF_A_DAY: dict[str, Any] = {
+    "postgresql_using": "brin",
+    "postgresql_with": {"pages_per_range": 16, "autosummarize": "on"},
+}
 
 
 def moment(name: str, **kwargs: Any) -> Column[Any]:

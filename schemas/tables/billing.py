@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import func
 
-from schemas.tables.base import CHANGING, metadata, moment, own_payment_method, state
+from schemas.tables.base import CHANGING, OF_A_DAY, metadata, moment, own_payment_method, state
 from schemas.values import ChargeState, RequestState
 
 
@@ -113,6 +113,9 @@ charges = Table(
     moment("decided_at"),
     UniqueConstraint("request_id", "attempt"),
     Index("charges_succeeded", "request_id", unique=True, postgresql_where="state = 'succeeded'"),
+    Index("charges_unknown", "started_at", postgresql_where="state = 'unknown'"),
+    # Written about in the order in which they come: a day is found by blocks.
+    Index("charges_decided_at", "decided_at", **OF_A_DAY),
     **CHANGING,
 )
 
@@ -138,6 +141,8 @@ invoices = Table(
     *_party(),
     *_amounts(),
     UniqueConstraint("series", "number"),
+    Index("invoices_customer", "customer_id", "issued_on", "id"),
+    Index("invoices_issued_on", "issued_on", **OF_A_DAY),
     # Over itself, its lines and the hash of the document before it in its series.
     Column("hash", LargeBinary),
 )
@@ -165,6 +170,7 @@ credit_notes = Table(
     Column("currency", Text, nullable=False),
     *_amounts(),
     UniqueConstraint("series", "number"),
+    Index("credit_notes_issued_on", "issued_on", **OF_A_DAY),
     Column("hash", LargeBinary),
 )
 
@@ -202,5 +208,7 @@ refunds = Table(
     Index(
         "refunds_succeeded", "credit_note_id", unique=True, postgresql_where="state = 'succeeded'"
     ),
+    Index("refunds_unknown", "started_at", postgresql_where="state = 'unknown'"),
+    Index("refunds_decided_at", "decided_at", **OF_A_DAY),
     **CHANGING,
 )

@@ -4,12 +4,14 @@ from sqlalchemy import (
     Column,
     Date,
     ForeignKey,
+    Index,
     Integer,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
@@ -36,6 +38,7 @@ customers = Table(
     moment("updated_at", nullable=False, server_default=func.now()),
     # A customer is written before the method, which names its customer.
     own_payment_method("id", use_alter=True, deferrable=True, initially="DEFERRED"),
+    Index("customers_email", text("lower(email)")),
 )
 
 # Only the role billing may read the token.

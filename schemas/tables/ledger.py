@@ -48,6 +48,8 @@ tasks = Table(
     # The far side's own reason, such as out_of_stock.
     Column("code", Text),
     Column("error", Text),
+    # What was logged last about its attempts that failed.
+    Column("lines", ARRAY(Text)),
     # It is in exactly one batch; otherwise it waits for its time, or for a person.
     Column("batched", Boolean, nullable=False, server_default="false"),
     # Since when, and how often, it has failed without an end: a person's retry changes neither.

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -28,7 +29,7 @@ orders = Table(
     Column("body_hash", LargeBinary, nullable=False),
     state("state", OrderState),
     # From here to payment_method_id: NULL in a refused order, which has problems instead.
-    Column("customer_id", Text, ForeignKey("customers.id")),
+    Column("customer_id", Text, ForeignKey("customers.id"), index=True),
     Column("subsidiary", Text),
     Column("country", Text),
     Column("vat_number", Text),
@@ -37,9 +38,13 @@ orders = Table(
     Column("billed_to", JSONB),
     Column("problems", JSONB),
     Column("reason", Text),
+    # The W3C trace context that it came with, or that was made for it: a header traceparent.
+    Column("trace", Text),
     moment("accepted_at", nullable=False, server_default=func.now()),
     moment("ended_at"),
     UniqueConstraint("key", "upstream"),
+    # What has not come to its end, the oldest first.
+    Index("orders_open", "accepted_at", postgresql_where="ended_at IS NULL"),
     own_payment_method(deferrable=True, initially="DEFERRED"),
     **CHANGING,
 )

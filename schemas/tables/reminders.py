@@ -34,6 +34,7 @@ emails = Table(
     # When a person gave it up: its notices count as those that cannot be delivered.
     moment("given_up_at"),
     Index("emails_customer_day", "customer_id", "day"),
+    Index("emails_refused", "refused_at", postgresql_where="refused_at IS NOT NULL"),
 )
 
 # One notice per (service, expiry, kind), inserted before the e-mail is composed.
@@ -65,4 +66,5 @@ order_emails = Table(
     moment("refused_at"),
     moment("given_up_at"),
     UniqueConstraint("order_id", "number"),
+    Index("order_emails_refused", "refused_at", postgresql_where="refused_at IS NOT NULL"),
 )

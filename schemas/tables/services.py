@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
@@ -84,6 +85,11 @@ services = Table(
         "next_step_at",
         postgresql_include=["next_subject"],
         postgresql_where="next_step_at IS NOT NULL",
+    ),
+    Index(
+        "services_domain",
+        text("lower(configuration->>'domain')"),
+        postgresql_where=text("configuration->>'domain' IS NOT NULL"),
     ),
     Index("services_held", "held_at", postgresql_where="held_at IS NOT NULL"),
     Index("services_group", "next_subject", postgresql_where="next_step = 'request'"),

@@ -121,6 +121,11 @@ class Deployment:
         assert done.returncode == (1 if "place" in words else 0), done.stderr or done.stdout
         return done.stdout
 
+    def log(self, service: str) -> list[dict[str, Any]]:
+        """What the service logged: a JSON object a line, from its first one on."""
+        text = (self._folder / f"{service}.log").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
     def metrics(self, service: str) -> str | None:
         """What the service serves; None as long as it serves nothing."""
         try:
@@ -271,3 +276,7 @@ def test_the_composed_fleet_delivers_renews_and_drains(
     codes = deployment.stop()
     assert codes == dict.fromkeys(codes, 0)
     assert set(codes) == {"simulator", *FLEET}
+    for service in FLEET:
+        lines = deployment.log(service)
+        assert {line["level"] for line in lines} <= {"INFO", "WARNING"}, service
+        assert all(line["process"].startswith(service.partition("-")[0]) for line in lines)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
-from autorenew.cli import customers, orders
+from autorenew.cli import customers
 from producers.control import (
     breakers,
     bulk,
@@ -42,6 +42,7 @@ from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.renewals import next_steps
 from producers.steps import UNIVERSES
+from producers.views import orders, timelines
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache, save
 from schemas.clock import SystemClock
@@ -66,6 +67,7 @@ from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
 from workers.reminders import remind, tell
+from workers.runtime import correlation
 
 Statement = tuple[str, Any]
 
@@ -79,13 +81,13 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         failed._GIVE_UP_SERVICE, failed._CANCEL_ORDER, failed._GIVE_UP_ORDER, failed._STILL_FAILED,
         failed._GIVE_UP_CHARGE, failed._EMAIL, failed._GIVE_UP_EMAIL, failed._RELEASE,
         failed._DROP, lanes._LIST, lanes._FORGET_ENDS, agreements._raise,
-        customers._ASSIGN, orders._BY_KEY, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
+        customers._ASSIGN, orders._FIND, naming._BY_KEY, naming._BY_DOMAIN, naming._OF_SERVICES,
         naming._OF_CUSTOMER, tasks._RUN_NOW, tasks._SEND_AGAIN, rejected._FORGET, bulk._INSERT,
         bulk._SNAPSHOT, bulk._COUNT, bulk._STOP, bulk._ONE, bulk._NOT_DONE, groups._GROUPS,
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
         breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
-        failed._GIVE_UP_TELLING, failed._GIVE_UP_EVENT,
+        failed._GIVE_UP_TELLING, failed._LINES, failed._GIVE_UP_EVENT,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
         webhooks._LEFT, deliveries._WRITE,
@@ -98,11 +100,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         reading._SERVICES_OF, reading._SERVICES, reading._REQUESTS, reading._AFTER,
         deliveries._WRITE, deliveries._ENABLED, deliveries._REPLAY, deliveries._REPLAYED,
         deliveries._FORGET, deliver._READ, deliver._DROP, deliver._BEGIN, deliver._LOCK,
-        deliver._WORKS, deliver._FAILS, deliver._DISABLE, deliver._END, tasks._ENQUEUE,
+        deliver._WORKS, deliver._FAILS, deliver._DISABLE, deliver._END, tasks._ENQUEUE, correlation._BEHIND,
     ],
-    "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
+    "orders": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,
+    ],
     "billing": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        correlation._BEHIND,
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
@@ -111,10 +116,12 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        correlation._BEHIND,
         remind._leave_out, tasks._ENQUEUE, tell._REFUSED, *BREAKER,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
+        correlation._BEHIND,
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
         identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
         reconciled._END, differences._NOW, differences._NAMES, differences._BY_ID,
@@ -298,7 +305,7 @@ def live(world: Life) -> None:
         books = world.fleet.books().money()
         reconcile.compare(tx, books, CatalogueCache().current(tx), world.fleet.clock.now())
     with world.fleet.engine("api").connect() as tx:
-        assert orders._timeline(tx, one.order_id)
+        assert timelines.of_order(tx, one.order_id)
     moving.plan(world, {"currency": "CHF"}, now=False)
     world.fleet.settle(30)
     world.roll_out("ovh")

@@ -114,9 +114,10 @@ def test_upstream_may_bind_nothing_of_others(fleet: PrivateFleet, key: str) -> N
     with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
         bind(fleet, key=key)
     # Nor by way of an exchange of its own.
-    with channel(fleet, SHOP) as opened, pytest.raises(ChannelClosedByBroker, match="REFUSED"):
+    with channel(fleet, SHOP) as opened:
         opened.exchange_declare(f"events.{SHOP}", "topic")
-        opened.exchange_bind(f"events.{SHOP}", EXCHANGE, key)
+        with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            opened.exchange_bind(f"events.{SHOP}", EXCHANGE, key)
 
 
 @pytest.mark.parametrize("name", ["webhooks", "orders", f"events.{OTHER}", "events", "intake"])

@@ -1,5 +1,4 @@
-"""Servers and packages that are fetched, not installed: see scripts/ensure-servers.sh,
-ensure-powerdns.sh and ensure-node-packages.sh."""
+"""Servers that are fetched, not installed: see scripts/ensure-*.sh."""
 
 import os
 import shutil
@@ -31,6 +30,12 @@ def node_packages() -> Path:
     """The folder with ``node_modules/``, in the same way: amqplib and @asyncapi/specs."""
     can_be_had = shutil.which("npm") is not None
     return _folder("node-packages", "amqplib and @asyncapi/specs", can_be_had)
+
+
+def prometheus() -> Path:
+    """The folder with ``prometheus``, ``promtool``, ``prometheus-alertmanager`` and ``amtool``."""
+    can_be_had = shutil.which("apt-get") is not None
+    return _folder("prometheus", "Prometheus and Alertmanager", can_be_had)
 
 
 def _folder(name: str, what: str, can_be_had: bool) -> Path:

@@ -5,12 +5,16 @@ it was never decided, ask about it by its key first; record what is known. ``beg
 of a handler are its own SQL; what is between is here.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from producers.ledger import Claim, ClaimedTask, Failure, Outcome, Retry
+from schemas import logs
 from workers.outside.texts import SaysWhy, bounded
+
+log = logging.getLogger(__name__)
 
 O = TypeVar("O", contravariant=True)  # noqa: E741 - what is done
 A = TypeVar("A", covariant=True)  # what is answered
@@ -54,10 +58,17 @@ async def attempt(
         what was done without a record.
     """
     if in_doubt:
-        found = await port.ask(operation)
+        found = _noted("asked", await port.ask(operation))
         if is_decided(found):
-            return bounded(found)
-    return bounded(await port.perform(operation))
+            return found
+    return _noted("performed", await port.perform(operation))
+
+
+def _noted(what: str, answer: W) -> W:
+    answer = bounded(answer)
+    words = " ".join(filter(None, (answer.reason, answer.words)))
+    logs.note(log, f"{what}: {answer.state} {words}".rstrip())
+    return answer
 
 
 class Done:

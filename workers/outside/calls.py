@@ -13,15 +13,17 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from monitoring import metrics
+from monitoring import metrics, tracing
 from producers.ledger import Claim
 from producers.relay.relay import MESSAGES_PER_WINDOW
+from schemas import logs
 from schemas.errors import first_line
 from workers.runtime.handlers import OutsideHandler
 from workers.runtime.heartbeat import Heartbeat
@@ -66,18 +68,31 @@ class Batch:
     handler: OutsideHandler[Any, Any]
     claim: Claim
     left: int
+    traces: Mapping[UUID, str] = field(default_factory=dict)
     started_at: float = field(default_factory=time.monotonic)
+    # Seconds, of each task that was recorded.
+    took: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One call's answer; ``error``: the defect that came instead of one."""
+    """One call's answer; ``error``: the defect that came instead of one; ``lines``: what was
+    logged about it meanwhile."""
 
     batch: Batch
     subject: UUID
     call: Any
     answer: Any = None
     error: Exception | None = None
+    lines: Sequence[str] = ()
+
+
+def _traced(batch: Batch, subject: UUID) -> AbstractContextManager[str | None]:
+    """A span around one call, in the trace of the order it is for."""
+    if not tracing.is_on():
+        return nullcontext()
+    name = f"{batch.claim.queue}.{batch.handler.name} call"
+    return tracing.span(name, parent=batch.traces.get(subject), lane=batch.claim.lane or None)
 
 
 # Write the answers of one handler down, whatever claims they belong to. Never raises.
@@ -114,6 +129,7 @@ class Calls:
         at_once: calls under way in each lane, if its handler states no lower limit.
         is_open: whether a lane is open: but for a probe, nothing is called there.
         broken: called when no more calls can be made, because one has exited.
+        ended: called when the last call of a claim is recorded, or nothing more will be.
     """
 
     def __init__(
@@ -124,7 +140,9 @@ class Calls:
         at_once: int,
         is_open: Callable[[str], bool] = lambda lane: False,
         broken: Callable[[], None] = lambda: None,
+        ended: Callable[[Claim], None] = lambda claim: None,
     ) -> None:
+        self._on_end = ended
         self._is_open = is_open
         self._record = record
         self._broken = broken
@@ -192,15 +210,21 @@ class Calls:
         handler: OutsideHandler[Any, Any],
         claim: Claim,
         calls: Sequence[tuple[UUID, Any]],
+        traces: Mapping[UUID, str] | None = None,
     ) -> None:
-        """Make calls for tasks that were begun; ``claim`` holds just these. Returns at once."""
+        """Make calls for tasks that were begun; ``claim`` holds just these. Returns at once.
+
+        Args:
+            traces: the trace contexts in which they are made.
+        """
         if handler not in self._handlers:
             self._handlers.append(handler)
-        batch = Batch(handler, claim, len(calls))
+        batch = Batch(handler, claim, len(calls), traces or {})
         assert self._running is not None  # there is room only where it runs
         with self._changed:
             if self._ended:
                 self._heartbeat.drop(claim)
+                self._on_end(claim)
                 return
             self._begun[claim.token] = batch
         self._running[0].call_soon_threadsafe(self._begin, lane, batch, calls)
@@ -257,6 +281,7 @@ class Calls:
             self._changed.notify_all()
         for batch in left:
             self._heartbeat.drop(batch.claim)
+            self._on_end(batch.claim)
 
     def _begin(self, lane: str, batch: Batch, calls: Sequence[tuple[UUID, Any]]) -> None:
         for subject, call in calls:
@@ -280,7 +305,9 @@ class Calls:
             else:
                 metrics.calls_under_way.labels(batch.handler.name).inc()
                 try:
-                    answered = Answered(batch, subject, call, await batch.handler.call(call))
+                    with logs.listening() as lines, _traced(batch, subject):
+                        answer = await batch.handler.call(call)
+                    answered = Answered(batch, subject, call, answer, lines=lines)
                 except Exception as error:
                     answered = Answered(batch, subject, call, error=error)
                 except BaseException as error:
@@ -315,6 +342,7 @@ class Calls:
                     log.error("cannot record: %s", first_line(error), exc_info=True)
             for one in answered:
                 one.batch.left -= 1
+                one.batch.took.append(time.monotonic() - one.batch.started_at)
                 if not one.batch.left:
                     self._end(one.batch)
             self.give_back(lane, len(answered))
@@ -329,6 +357,8 @@ class Calls:
         self._heartbeat.drop(claim)
         took = time.monotonic() - batch.started_at
         metrics.task_seconds.labels(claim.queue, claim.name).observe(took)
+        metrics.observe_many(metrics.tasks_took.labels(claim.queue, claim.name), batch.took)
+        self._on_end(claim)
 
     async def _drain(self, seconds: float) -> bool:
         end = time.monotonic() + seconds

@@ -8,6 +8,7 @@ took four times and httpx forty times as much (300 calls at once, one core).
 import asyncio
 import io
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from monitoring import metrics
+from monitoring import metrics, tracing
+from schemas import logs
 from schemas.errors import first_line
 from schemas.settings import Url
 from workers.outside.retry_after import retry_after
 from workers.outside.texts import cleaned
+
+log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 1_000_000
 LARGE_BYTES = 500_000
@@ -164,6 +168,17 @@ class HttpCalls:
         content = None if body is None else json.dumps(body).encode()
         sent = False
 
+        async def noted() -> Answer:
+            """One try; what became of it is kept beside the task, should it fail."""
+            begun = time.monotonic()
+            try:
+                answer = await once()
+            except CallFailed as error:
+                _note(self.target, method, path, str(error), begun)
+                raise
+            _note(self.target, method, path, f"HTTP {answer.status}", begun)
+            return answer
+
         async def once() -> Answer:
             nonlocal sent
             timeout = max((deadline - time.monotonic()) * SHARE_OF_A_TRY, 0.01)
@@ -192,7 +207,7 @@ class HttpCalls:
                 wait=wait_random_exponential(multiplier=0.02, max=seconds / 8),
                 retry_error_cls=RetryError,
             )
-            return await retrying(once)
+            return await retrying(noted)
         except _Fault as asked:  # not to be called for a while
             raise InDoubt(asked.code, asked.words or "", asked.retry_after) from None
         except RetryError as error:
@@ -248,8 +263,14 @@ class HttpCalls:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 raise_for_status=False,
                 trust_env=False,
+                trace_configs=tracing.of_aiohttp(),
             )
         return self._session
+
+
+def _note(target: str, method: str, path: str, became: str, begun: float) -> None:
+    took = time.monotonic() - begun
+    logs.note(log, f"{target}: {method} {path.partition('?')[0]}: {became}, {took:.3f} s")
 
 
 def _may_be_tried_again(error: BaseException) -> bool:

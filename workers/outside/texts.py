@@ -28,6 +28,9 @@ class SaysWhy(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
+    def state(self) -> str: ...
+
+    @property
     def reason(self) -> str | None: ...
 
     @property

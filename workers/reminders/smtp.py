@@ -1,6 +1,7 @@
 """The port to a mail server, and SMTP behind it."""
 
 import asyncio
+import logging
 import re
 import smtplib
 import socket
@@ -17,9 +18,12 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from monitoring import metrics
+from schemas import logs
 from schemas.errors import ConfigurationError
 from schemas.urls import is_internal
 from workers.outside.health import GOOD, Health
+
+log = logging.getLogger(__name__)
 
 MAILS_PER_CONNECTION = 100
 IDLE_SECONDS = 60.0
@@ -114,7 +118,12 @@ class ThreadedMailer:
 
     async def perform(self, operation: EmailMessage) -> MailAnswer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._mailer.send, operation)
+        started = time.monotonic()
+        answer = await loop.run_in_executor(self._threads, self._mailer.send, operation)
+        words = " ".join(filter(None, (answer.reason, answer.detail)))
+        took = time.monotonic() - started
+        logs.note(log, f"mail server: {answer.state} {words}".rstrip() + f", {took:.3f} s")
+        return answer
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -34,6 +34,7 @@ from workers.outside.health import Breakers, Health, Verdict
 from workers.runtime.handlers import DatabaseHandler, Handler, OutsideHandler, Witnessing
 from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.retries import RetryPolicy, jittered
+from workers.runtime.runs import Runs, with_lines
 from workers.runtime.transactions import Transactions
 
 log = logging.getLogger(__name__)
@@ -74,12 +75,14 @@ class Runtime:
         self._transactions = Transactions(engine, slow)
         self._heartbeat = Heartbeat(engine, settings.lease_seconds)
         self._breakers = Breakers(engine, settings.breaker)
+        self._runs = Runs(engine)
         self._calls = Calls(
             self._record,
             self._heartbeat,
             at_once=settings.calls_at_once,
             is_open=self._breakers.is_open,
             broken=broken,
+            ended=self._runs.end,
         )
         self._end: float | None = None
 
@@ -151,6 +154,7 @@ class Runtime:
         claim = self._claim(handler, queue, ids)
         if not claim.tasks:
             return
+        self._runs.begin(claim)
         with self._heartbeat.holding(claim, started):
             try:
                 if isinstance(handler, OutsideHandler):
@@ -162,7 +166,12 @@ class Runtime:
             except Exception as error:
                 self._put_back(claim, error)
                 _do_not_spin(error)
-        metrics.task_seconds.labels(queue, handler.name).observe(time.monotonic() - started)
+        took = time.monotonic() - started
+        metrics.task_seconds.labels(queue, handler.name).observe(took)
+        metrics.observe_many(
+            metrics.tasks_took.labels(queue, handler.name), [took] * len(claim.tasks)
+        )
+        self._runs.end(claim)
 
     def _take(
         self,
@@ -194,6 +203,7 @@ class Runtime:
         claim = self._claim(handler, queue, ids)
         if not claim.tasks:
             return 0
+        run = self._runs.begin(claim)
         self._heartbeat.hold(claim, started)
         self._breakers.claimed(claim, started)
         calls: list[tuple[uuid.UUID, Any]] = []
@@ -205,13 +215,14 @@ class Runtime:
             self._put_back(claim, error)
             _do_not_spin(error)
         if not calls:
+            self._runs.end(claim)
             self._heartbeat.drop(claim)
             if claim.is_probe:
                 self._breakers.probe_again(claim.lane)
             return 0
         failpoint("worker.before_call")
         under_way = claim.subset(subject for subject, _ in calls)
-        self._calls.start(lane, handler, under_way, calls)
+        self._calls.start(lane, handler, under_way, calls, run.traces)
         return len(calls)
 
     def _claim(self, handler: Handler, queue: str, ids: Sequence[uuid.UUID]) -> Claim:
@@ -224,8 +235,9 @@ class Runtime:
         if claim.tasks:
             failpoint("worker.after_claim")
             metrics.batch_size.labels(queue, handler.name).observe(len(claim.tasks))
-            metrics.task_waited.labels(queue, handler.name).observe(
-                max(0.0, max(task.waited for task in claim.tasks))
+            metrics.observe_many(
+                metrics.task_waited.labels(queue, handler.name),
+                [max(0.0, task.waited) for task in claim.tasks],
             )
         return claim
 
@@ -236,7 +248,7 @@ class Runtime:
 
         def done(outcome: Outcome) -> None:
             failpoint("worker.after_finish")
-            self._count(claim, outcome)
+            self._count([claim], outcome)
 
         self._transactions.run(claim, handler.run, finish, done)
 
@@ -262,7 +274,7 @@ class Runtime:
             if len(outcome):
                 self._finish(tx, [part], outcome)
 
-        self._transactions.run(claim, begin, finish, lambda outcome: self._count(claim, outcome))
+        self._transactions.run(claim, begin, finish, lambda outcome: self._count([claim], outcome))
         if calls:
             failpoint("worker.after_begin")
         return list(calls.items())
@@ -291,6 +303,7 @@ class Runtime:
         failpoint("worker.after_call")
         ordered = sorted(answered, key=lambda one: (one.batch.claim.token, str(one.error)))
         parts, defects = [], []
+        lines = {one.subject: one.lines for one in answered if one.lines}
         for _, group in groupby(ordered, key=lambda one: (one.batch.claim.token, str(one.error))):
             ones = list(group)
             claim = ones[0].batch.claim.subset(one.subject for one in ones)
@@ -299,7 +312,7 @@ class Runtime:
             else:
                 defects.append((claim, ones[0].error))
         with self._observed(handler, parts) as spared:
-            is_recorded = self._record_parts(handler, parts, spared)
+            is_recorded = self._record_parts(handler, parts, spared, lines)
         if not is_recorded:
             return  # the database is away: the leases run out
         for claim, error in defects:
@@ -311,29 +324,32 @@ class Runtime:
         handler: OutsideHandler[Any, Any],
         parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
         spared: Collection[uuid.UUID],
+        lines: Mapping[uuid.UUID, Sequence[str]],
     ) -> bool:
         """Returns whether each is recorded or put back."""
         if not parts:
             return True
         try:
-            self._record_claims(handler, parts, spared)
+            self._record_claims(handler, parts, spared, lines)
             return True
         except Exception as error:
             if len(parts) == 1:
                 return self._give_up(parts[0][0], error)
         # What is wrong with one claim harms no other.
-        return all(self._record_parts(handler, [part], spared) for part in parts)
+        return all(self._record_parts(handler, [part], spared, lines) for part in parts)
 
     def _record_claims(
         self,
         handler: OutsideHandler[Any, Any],
         parts: Sequence[tuple[Claim, Sequence[tuple[uuid.UUID, Any, Any]]]],
         spared: Collection[uuid.UUID],
+        lines: Mapping[uuid.UUID, Sequence[str]] | None = None,
     ) -> None:
         """Record answers to the calls of one or more claims, and finish those.
 
         Args:
             spared: subjects that failed because their lane is open.
+            lines: what was logged about each while it was called.
         """
         first = parts[0][0]
         tasks = sorted((t for claim, _ in parts for t in claim.tasks), key=lambda t: t.subject)
@@ -345,12 +361,12 @@ class Runtime:
             return health.spared(outcome, spared) if spared else outcome
 
         def finish(tx: Connection, _part: Claim, outcome: Outcome) -> None:
-            self._finish(tx, [claim for claim, _ in parts], outcome)
+            self._finish(tx, [claim for claim, _ in parts], outcome, lines)
             failpoint("worker.before_finish")
 
         def done(outcome: Outcome) -> None:
             failpoint("worker.after_finish")
-            self._count(first, outcome)
+            self._count([claim for claim, _ in parts], outcome)
 
         self._transactions.run(together, record, finish, done)
         if isinstance(handler, Witnessing):
@@ -388,7 +404,20 @@ class Runtime:
         except SQLAlchemyError as error:  # it is recorded, whatever comes now
             log.warning("cannot look at what was recorded: %s", first_line(error))
 
-    def _finish(self, tx: Connection, claims: Sequence[Claim], outcome: Outcome) -> None:
+    def _finish(
+        self,
+        tx: Connection,
+        claims: Sequence[Claim],
+        outcome: Outcome,
+        lines: Mapping[uuid.UUID, Sequence[str]] | None = None,
+    ) -> None:
+        """
+        Args:
+            lines: what was logged about each task while it was called.
+        """
+        if outcome.retries or outcome.failures:
+            attempts = {task.subject: task.attempts for claim in claims for task in claim.tasks}
+            outcome = with_lines(outcome, attempts, lines or {})
         retries = [jittered(retry, random.random()) for retry in outcome.retries]
         ledger.finish_together(tx, claims, replace(outcome, retries=retries))
 
@@ -431,8 +460,10 @@ class Runtime:
             metrics.tasks_ended.labels(claim.queue, claim.name, "failed").inc(failed)
         return True
 
-    @staticmethod
-    def _count(claim: Claim, outcome: Outcome) -> None:
+    def _count(self, claims: Sequence[Claim], outcome: Outcome) -> None:
+        """How tasks of one step have ended, after the commit."""
+        self._runs.add(claims, outcome)
+        claim = claims[0]
         for label, number in (
             ("done", len(outcome.done)),
             ("again", len(outcome.again)),

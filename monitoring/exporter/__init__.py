@@ -1,0 +1,1 @@
+"""The exporter over the database: collected in the background, scraped from memory."""

@@ -1,0 +1,2 @@
+"""Dashboards for Grafana: ``boards`` says what is on them, ``python -m monitoring.grafana`` writes
+the JSON that Grafana reads."""

@@ -1,0 +1,192 @@
+"""The application: routes, errors as problem documents, bounds of bodies, its OpenAPI document."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic_core import to_json
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from producers.api import problems
+from producers.api.access import BodyRefused
+from producers.api.doors import Doors
+from producers.api.problems import MEDIA_TYPE, Failed
+from producers.api.routes import customers, ops, order_schemas, orders, reading, services
+from producers.views.orders import SeveralOrders
+from producers.views.scope import CursorInvalid
+from producers.web import health
+from producers.web.headers import SecurityHeaders
+from producers.web.limits import BodyLimits
+from schemas.database import is_circumstance, is_data_error
+from schemas.errors import AutorenewError, ConfigurationError, DataError, first_line
+from schemas.json_bodies import MAX_BODY_BYTES, Problem
+
+log = logging.getLogger(__name__)
+
+THREADS = 12
+"""Requests of a process that are answered from the database at once."""
+OPENAPI = "/v1/openapi.json"
+DESCRIPTION = """\
+The back office behind one click: orders, renewals, billing and provisioning.
+
+A request names its key: `Authorization: Bearer ark_…`. A key belongs to a realm, and sees nothing
+else: what it may not see is answered with 404, as what does not exist.
+
+Amounts are whole numbers of the currency's minor unit. Moments are UTC; days are those of the
+subsidiary. Errors are problem documents (RFC 9457) with a stable `code`, and `problems` with the
+path of each field. After 429 and 503 come again after `Retry-After` seconds: the same order, or the
+same request under the same `Idempotency-Key`, is done once.
+"""
+
+
+def build(doors: Doors, checks: Mapping[str, Callable[[], None]] | None = None) -> ASGIApp:
+    """The application.
+
+    Args:
+        checks: what readiness needs beside both databases.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+        doors.waiters.stop()
+
+    app = FastAPI(
+        title="Autorenew",
+        version="1",
+        description=DESCRIPTION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.doors = doors
+    app.router.routes[:0] = orders.PLAIN_ROUTES
+    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
+        app.include_router(router, prefix="/v1")
+    app.router.routes += health.routes(
+        {"database": doors.check_write, "read database": doors.check_read, **(checks or {})}
+    )
+    _handle_errors(app)
+    _serve_document(app)
+    return SecurityHeaders(_Limits(app))
+
+
+class _Limits:
+    """Batches may be longer than other bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=_too_much)
+        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=_too_much)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = self._batch if scope.get("path") == orders.BATCH else self._others
+        await chosen(scope, receive, send)
+
+
+def _too_much(_status: int, code: str, said: str) -> tuple[bytes, str]:
+    return Failed(code, said).body, MEDIA_TYPE
+
+
+def _handle_errors(app: FastAPI) -> None:
+    async def answer(_request: Request, error: Exception) -> Response:
+        return failure_of(error).response()
+
+    for kind in (
+        Failed, RequestValidationError, HTTPException, SQLAlchemyError, AutorenewError, Exception,
+    ):  # fmt: skip
+        app.add_exception_handler(kind, answer)
+
+
+def failure_of(error: Exception) -> Failed:
+    """What is answered instead of an error."""
+    match error:
+        case Failed():
+            return error
+        case BodyRefused():
+            return error.failed
+        case RequestValidationError():
+            return problems.of_fields(error.errors())
+        case HTTPException():
+            return _of_http(error)
+        case CursorInvalid():
+            problem = Problem(code=error.code, path="query.cursor", message=str(error))
+            return Failed("invalid", problems=[problem])
+        case SeveralOrders():
+            return Failed("conflict", str(error))
+        case ConfigurationError():  # no catalogue is in force
+            log.error("%s", error)
+            return problems.unavailable()
+        case DataError():
+            problem = Problem(code=error.code, path="", message=str(error))
+            return Failed("invalid", problems=[problem])
+        case SQLAlchemyError() if is_circumstance(error):
+            log.warning("the database: %s", first_line(error))
+            return problems.unavailable()
+        case SQLAlchemyError() if is_data_error(error):
+            log.warning("the database refuses data: %s", first_line(error))
+            problem = Problem(code="data", path="", message="the database refuses its data")
+            return Failed("invalid", problems=[problem])
+    log.error("a request failed", exc_info=error)
+    return Failed("internal")
+
+
+def _of_http(error: HTTPException) -> Failed:
+    """Errors of the framework: no such route, no such method, a body that cannot be read."""
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
+    return Failed(code, headers=error.headers)
+
+
+def _serve_document(app: FastAPI) -> None:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+    @app.get(OPENAPI, include_in_schema=False)
+    def openapi() -> Any:
+        return Response(to_json(app.openapi()), media_type="application/json")
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        openapi_version="3.1.0",
+    )
+    order_schemas.add(document)
+    for path in document["paths"].values():
+        for operation in path.values():
+            if MEDIA_TYPE not in operation["responses"].get("422", {}).get("content", {}):
+                operation["responses"].pop("422", None)  # FastAPI's own
+            for status, response in operation["responses"].items():
+                # FastAPI lists its own media type beside ours.
+                if status != "200" and MEDIA_TYPE in response.get("content", {}):
+                    response["content"].pop("application/json", None)
+    document["components"]["schemas"].pop("HTTPValidationError", None)
+    document["components"]["schemas"].pop("ValidationError", None)
+    return document
+
+
+def application() -> FastAPI:
+    """The application without its doors, for its OpenAPI document."""
+    app = FastAPI(title="Autorenew", version="1", description=DESCRIPTION, openapi_url=None)
+    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
+        app.include_router(router, prefix="/v1")
+    _serve_document(app)
+    return app

@@ -1,0 +1,139 @@
+"""What all routes of a process share: its databases, intake, keys, and who waits."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, text
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+
+from monitoring import metrics
+from producers import history
+from producers.api import answers
+from producers.api.keys import Key, KeyRing, KeyScope
+from producers.api.narrowing import NarrowedCache
+from producers.api.problems import Failed
+from producers.api.taking import Taking, actor
+from producers.api.waiting import Waiters
+from producers.history import Operator
+from producers.intake import Intake
+from producers.intake.realms import Realms
+from producers.views.scope import Scope
+from schemas.catalogue import Catalogue
+from schemas.catalogue.store import CatalogueCache
+from schemas.clock import Clock
+from schemas.errors import first_line
+
+log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 30.0
+
+
+class Doors:
+    """
+    Args:
+        write: as the role ``api``.
+        read: as the role ``readonly``; may be a standby.
+    """
+
+    def __init__(self, write: Engine, read: Engine, clock: Clock, realms: Realms) -> None:
+        self.write = write
+        self.read = read
+        self.clock = clock
+        self.realms = realms
+        self.keys = KeyRing(write)
+        self.waiters = Waiters(read)
+        self.taking = Taking()
+        self._cache = CatalogueCache()
+        self._intakes: dict[object, Intake] = {}
+        self._stopping = threading.Event()
+        self._tidying = threading.Thread(target=self._tidy, name="api-tidying", daemon=True)
+        self._tidying.start()
+
+    def stop(self) -> None:
+        """Take what waits to be taken, and end; answers under way are given before."""
+        self._stopping.set()
+        self.taking.stop()
+        self._tidying.join(10)
+
+    async def key(self, headers: Headers, scope: KeyScope) -> Key:
+        """The key of a request.
+
+        Raises:
+            Failed: there is none, it may not be used for this, or not so often.
+        """
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        given = given.strip()
+        if scheme.lower() != "bearer" or not given:
+            raise Failed("key_missing", headers={"WWW-Authenticate": "Bearer"})
+        is_known, key = self.keys.held(given)
+        if not is_known:
+            key = await run_in_threadpool(self.keys.find, given)
+        if key is None:
+            raise Failed(
+                "key_unknown", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            )
+        self.limit(key)
+        if scope not in key.scopes:
+            raise Failed("scope_missing", f"the key lacks the scope {scope}")
+        return key
+
+    def limit(self, key: Key, cost: int = 1) -> None:
+        """
+        Raises:
+            Failed: the key has asked for too much.
+        """
+        if seconds := self.keys.wait(key, cost):
+            metrics.api_limited.inc()
+            raise Failed("too_many_requests", headers={"Retry-After": str(int(seconds) + 1)})
+
+    def scope(self, key: Key) -> Scope:
+        """What a key sees."""
+        return key.scope(self.realms)
+
+    def intake(self, key: Key) -> Intake:
+        """What takes a key's documents: with the catalogue that it sees."""
+        narrowing = (key.brands, key.subsidiaries)
+        intake = self._intakes.get(narrowing)
+        if intake is None:
+            cache = self._cache
+            if narrowing != (None, None):
+                cache = NarrowedCache(cache, *narrowing)
+            intake = Intake(self.write, cache, self.clock, self.realms)
+            self._intakes[narrowing] = intake
+        return intake
+
+    def catalogue(self, tx: Connection) -> Catalogue:
+        return self._cache.current(tx)
+
+    @contextmanager
+    def acting(self, key: Key, because: str | None = None) -> Iterator[None]:
+        """What is done meanwhile is told in the history as the key's."""
+        with history.acting(Operator(actor(key), because)):
+            yield
+
+    def check_write(self) -> None:
+        """Whether orders could be taken."""
+        with self.write.begin() as tx:
+            self._cache.current(tx)
+
+    def check_read(self) -> None:
+        with self.read.connect() as tx:
+            tx.execute(text("SELECT 1"))
+
+    def _tidy(self) -> None:
+        """Note which keys are used, and forget old answers, once in a while."""
+        next_ = time.monotonic() + TIDY_SECONDS
+        while not self._stopping.wait(1.0):
+            try:
+                if self.keys.is_to_note():
+                    self.keys.note()
+                if time.monotonic() >= next_:
+                    more = answers.forget(self.write)
+                    next_ = time.monotonic() + (0.0 if more else TIDY_SECONDS)
+            except Exception as error:
+                log.warning("cannot tidy: %s", first_line(error))
+                next_ = time.monotonic() + TIDY_SECONDS
