@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks import (
     amqp_intake,
+    api,
     auditing,
     events,
     failed_work,
@@ -39,6 +40,8 @@ from benchmarks.reporting import (
     FEW_AUDITED,
     FEW_SERVICES,
     HANGING,
+    HTTP_MANY,
+    HTTP_ONE,
     IDLE,
     MANY_AUDITED,
     MANY_PROCESSES,
@@ -375,6 +378,20 @@ def run_failed(bench: Bench) -> None:
         bench.note_seconds("a bulk retry, all ended", ended)
 
 
+def run_api(bench: Bench) -> None:
+    """Orders over HTTP, to one process: one to a request, and many; nothing works on them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        port, key = api.start(fleet)
+        one = api.one_each(port, key, bench.orders)
+        bench.note(HTTP_ONE, bench.orders, one.seconds)
+        bench.results.http_ms += [round(second * 1000, 2) for second in one.requests]
+        many = api.many_each(port, key, 2 * bench.orders)
+        bench.note(HTTP_MANY, 2 * bench.orders, many.seconds)
+        committed = api.committed(fleet)
+        if committed != 3 * bench.orders + api.WARM_UP:
+            raise RuntimeError(f"{committed} orders were committed")
+
+
 def run_import(bench: Bench) -> None:
     with bench.empty_database() as (name, engine):
         importing.prepare(engine)
@@ -449,6 +466,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "events-latency": run_events_latency,
     "events-cost": run_events_cost,
     "amqp-intake": run_amqp_intake,
+    "api": run_api,
     "outside": run_outside,
     "processes": run_processes,
     "at-once": run_at_once,

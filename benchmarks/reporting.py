@@ -37,8 +37,12 @@ EVENT_MS = 50.0
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
 AMQP_INTAKE = "AMQP intake, one consumer"
+HTTP_ONE = "orders over HTTP, one each"
+HTTP_MANY = "orders over HTTP, 500 each"
 LEAST = {
     AMQP_INTAKE: 4000,
+    HTTP_ONE: 1500,
+    HTTP_MANY: 4000,
     "renewals": 2000,
     ONE_EACH: 2500,
     "import": 10_000,
@@ -58,6 +62,8 @@ class Results:
     units: dict[str, str] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
     event_latency_ms: list[float] = field(default_factory=list)
+    http_ms: list[float] = field(default_factory=list)
+    """Of each request with one order."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of what is measured by its time, one entry a run."""
     shares: dict[str, list[float]] = field(default_factory=dict)
@@ -128,6 +134,10 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
         yield "an event, p50", f"{value:.0f} ms", f"at most {EVENT_MS:g} ms", verdict
         value = latency.percentile(results.event_latency_ms, 99)
         yield "an event, p99", f"{value:.0f} ms", "", ""
+    if results.http_ms:
+        value = latency.percentile(results.http_ms, 99)
+        verdict = _verdict(value < 100)
+        yield f"{HTTP_ONE}, p99", f"{value:.0f} ms", "under 100 ms", verdict
     rate = results.median(OUTSIDE)
     if rate:
         ratio = rate / outside.BOUND

@@ -269,7 +269,7 @@ def resolve(
         "reason": filters.reason,
         "plan": filters.plan,
         "subjects": _subjects(tx, filters, named.values()),
-        "older_than": filters.older_than and filters.older_than.total_seconds(),
+        "older_than": None if filters.older_than is None else filters.older_than.total_seconds(),
         "since": None if isinstance(filters.since, timedelta) else filters.since,
         "within": (filters.since.total_seconds() if isinstance(filters.since, timedelta) else None),
     }
