@@ -111,11 +111,6 @@ mended_resources = Counter(
 events_published = Counter(
     "autorenew_events_published_total", "Events for upstream that went out.", ["kind"]
 )
-event_lag = Gauge(
-    "autorenew_event_lag_seconds",
-    "How old the newest event for upstream was when it went out; 0: nothing waits.",
-    multiprocess_mode="livemostrecent",
-)
 webhook_answers = Counter(
     "autorenew_webhook_answers_total",
     "Tries to deliver an event to an endpoint, by how they ended.",
@@ -204,6 +199,16 @@ def relay_last_round() -> Gauge:
         "autorenew_relay_last_round_timestamp_seconds",
         "When the relay last finished a round.",
         multiprocess_mode="max",
+    )
+
+
+@cache
+def event_lag() -> Gauge:
+    """Created by a publisher only: any other process would show that nothing waits."""
+    return Gauge(
+        "autorenew_event_lag_seconds",
+        "How old the newest event for upstream was when it went out; 0: nothing waits.",
+        multiprocess_mode="livemostrecent",
     )
 
 

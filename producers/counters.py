@@ -6,6 +6,8 @@ A counter that appears with its first event has no value before it: Prometheus' 
 
 from collections.abc import Iterable
 
+from prometheus_client.registry import Collector
+
 from monitoring import metrics
 from producers.control.bulk_running import OUTCOMES as BULK_OUTCOMES
 from producers.intake import Verdict
@@ -32,11 +34,13 @@ def of_worker(queues: Iterable[str]) -> None:
         metrics.refused_messages.labels(queue)
 
 
-def of_publisher() -> None:
+def publisher_metrics() -> tuple[Collector, ...]:
+    """Those of a publisher, which runs in the process that starts a worker group."""
     for kind in Kind:
         if kind is not Kind.WEBHOOK_TEST:
             metrics.events_published.labels(kind)
     _of_loop("events", "broker", "cursor")
+    return (metrics.events_published, metrics.event_lag())
 
 
 def of_relay() -> None:

@@ -109,7 +109,8 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 
     SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
-    from producers import broker, counters
+    from producers import broker
+    from producers.counters import publisher_metrics
     from producers.events.exchange import RabbitExchange
     from producers.events.publisher import Publishing
     from producers.steps import ROLE_OF_QUEUE, WEBHOOKS
@@ -131,12 +132,12 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
         processes=processes,
         threads=threads,
         check=lambda: own_clock.check(fleet_clock, settings),
+        own=publisher_metrics() if WEBHOOKS in chosen else (),
     )
     if WEBHOOKS not in chosen:
         on_stop(launcher.stop)
         sys.exit(launcher.run())
     publishing = Publishing(publisher(engine, RabbitExchange(urls), settings))
-    counters.of_publisher()
 
     def stop() -> None:
         publishing.stop()

@@ -163,7 +163,7 @@ class Publisher:
             self._next_chores = now if has_more else now + CHORES_EVERY_SECONDS
         window = self._look()
         if window is None:
-            metrics.event_lag.set(0.0)
+            metrics.event_lag().set(0.0)
             return self._poll_seconds
         if not window.is_complete:
             self._settling = min(2 * self._settling, SETTLE_LONGEST_SECONDS)
@@ -222,7 +222,7 @@ class Publisher:
         for event in composed:
             metrics.events_published.labels(event.kind).inc()
         if happened:
-            metrics.event_lag.set(max(0.0, time.time() - happened[-1].at.timestamp()))
+            metrics.event_lag().set(max(0.0, time.time() - happened[-1].at.timestamp()))
 
     def _move(self, upto: int, happened: Sequence[Happened], composed: Sequence[Outgoing]) -> None:
         """The cursor, and what follows from what was published, in one transaction.
