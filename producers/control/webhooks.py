@@ -218,7 +218,7 @@ def set_state(tx: Connection, webhook: Webhook, state: EndpointState, reason: st
 
 
 _ROTATE = text("""
-    UPDATE webhook_endpoints SET previous_secret = secret, secret = :secret,
+    UPDATE webhook_endpoints SET secret = :secret,
         previous_until = now() + make_interval(secs => :seconds), changed_at = now()
     WHERE id = :id RETURNING previous_until
 """)

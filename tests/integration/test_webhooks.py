@@ -1,7 +1,7 @@
 """Events are delivered to the endpoints that upstream has registered."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +10,13 @@ from sqlalchemy.exc import ProgrammingError
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from producers.control import webhooks
+from producers.events.composing import Composer
 from schemas.tables import ROLES
 from schemas.values import EndpointState
 from tests.conftest import Database
 from tests.support.given import line, order, wait_until
 from tests.support.receiver import Receiver
+from workers.events import deliver
 from workers.events.signing import new_secret
 
 REALM = "upstream-shop"
@@ -161,6 +163,25 @@ def replay(database: Database, since: Any) -> None:
     with database.engine("api").begin() as tx:
         now = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
         webhooks.replay(tx, webhooks.find(tx, "shop"), since, now)
+
+
+def test_secret_before_signs_beside_the_new_one_for_a_while(database: Database) -> None:
+    # Given an operator, who may read neither
+    first = register(database, "https://shop.example/events")
+    second = new_secret()
+    with database.engine("api").begin() as tx:
+        webhooks.rotate(tx, webhooks.find(tx, "shop"), second, 3600)
+        id_ = webhooks.send_test(
+            tx, webhooks.find(tx, "shop"), Composer("/test", str), datetime.now(UTC)
+        )
+    # Then both sign until the time is over, and the new one after that.
+    read = {"ids": [id_], "test": "webhook.test"}
+    with database.engine("events").connect() as tx:
+        row = tx.execute(deliver._READ, read).one()
+    assert (row.secret, row.previous_secret) == (second, first)
+    database.run("UPDATE webhook_endpoints SET previous_until = now() - interval '1 s'")
+    with database.engine("events").connect() as tx:
+        assert tx.execute(deliver._READ, read).one().previous_secret is None
 
 
 def test_secret_is_read_by_nobody_but_who_signs(database: Database) -> None:

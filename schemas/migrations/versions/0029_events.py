@@ -101,15 +101,14 @@ def _people() -> None:
     op.execute(f"""
         GRANT SELECT ({SHOWN}),
             INSERT (id, name, realm, url, kinds, secret),
-            UPDATE (url, kinds, state, reason, secret, previous_secret, previous_until,
-                changed_at, failing_since)
+            UPDATE (state, reason, secret, previous_until, changed_at, failing_since)
         ON webhook_endpoints TO autorenew_api
     """)
     op.execute("""
         GRANT SELECT (id, endpoint_id, event, kind, subject, sequence, created_at, attempts,
                 tried_at, answer, ended_at, outcome),
             INSERT (id, endpoint_id, event, kind, subject, sequence, body),
-            UPDATE (body, ended_at, outcome)
+            UPDATE (body, created_at, ended_at, outcome)
         ON webhook_deliveries TO autorenew_api
     """)
     op.execute("""

@@ -93,6 +93,14 @@ CREATE TABLE webhook_endpoints (
     delivered_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (id)
 );
+-- Who gives an endpoint another secret does not read the one before.
+CREATE FUNCTION keep_previous_secret() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.previous_secret := OLD.secret;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER webhook_endpoints_secret BEFORE UPDATE OF secret ON webhook_endpoints
+    FOR EACH ROW EXECUTE FUNCTION keep_previous_secret();
 CREATE UNIQUE INDEX webhook_endpoints_name ON webhook_endpoints (name) WHERE state <> 'removed';
 
 CREATE TABLE webhook_deliveries (
