@@ -74,9 +74,9 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 
-if __name__ == "__main__":
+def main() -> None:
     port, *certificate = sys.argv[1:]
-    VERIFIERS += [Webhook(secret) for secret in os.environ["WEBHOOK_SECRET"].split()]
+    VERIFIERS.extend(Webhook(secret) for secret in os.environ["WEBHOOK_SECRET"].split())
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Receiver)
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -84,3 +84,7 @@ if __name__ == "__main__":
         server.socket = context.wrap_socket(server.socket, server_side=True)
     print(f"listening on {server.server_address[1]}", flush=True)
     server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
