@@ -241,7 +241,7 @@ def send_test(tx: Connection, webhook: Webhook, composer: Composer, now: datetim
     """Have a test event delivered, to an endpoint that is disabled, too; returns the delivery."""
     event = composer.test(webhook.id, webhook.realm, now)
     endpoint = Endpoint(webhook.id, webhook.name, webhook.realm, webhook.kinds)
-    return write(tx, [(endpoint, event)])[0]
+    return write(tx, [(endpoint, event)], are_new=True)[0]
 
 
 _REPLAY = text("""

@@ -14,7 +14,8 @@ from producers.events.exchange import Exchange
 from producers.events.reading import facts, first_since, read
 from producers.steps import DELIVER, webhook_place
 from schemas.events import Kind
-from schemas.tables.bulk import Bulk
+from schemas.tables import webhook_deliveries
+from schemas.tables.bulk import insert
 from schemas.values import derived_id
 
 # Events of the history that are looked through at once for a replay.
@@ -73,35 +74,38 @@ class DeliveryRow:
         )
 
 
+# An operator, who may not read what is sent, adds one.
+_ADD = insert(DeliveryRow, webhook_deliveries)
 # One that is there already is replayed.
-_WRITE = Bulk(
+_WRITE = insert(
     DeliveryRow,
-    """
-    INSERT INTO webhook_deliveries AS d
-        (id, endpoint_id, event_id, event, kind, subject, sequence, body)
-    SELECT id, endpoint_id, event_id, event, kind, subject, sequence, body
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(
-        id uuid, endpoint_id uuid, event_id bigint, event uuid, kind text, subject text,
-        sequence bigint, body text)
-    ORDER BY id
-    ON CONFLICT (id) DO UPDATE SET body = excluded.body, created_at = now(), ended_at = NULL,
-        outcome = NULL
-    """,
+    webhook_deliveries,
+    """ON CONFLICT (id) DO UPDATE SET body = excluded.body, created_at = now(), ended_at = NULL,
+        outcome = NULL""",
 )
 _ENABLED = text("""
     SELECT id, name, realm, kinds FROM webhook_endpoints WHERE state = 'enabled' ORDER BY id
 """)
 
 
-def write(tx: Connection, sent: Iterable[tuple[Endpoint, Outgoing]]) -> list[uuid.UUID]:
-    """Have events delivered to endpoints; returns the ids of the deliveries."""
+def write(
+    tx: Connection, sent: Iterable[tuple[Endpoint, Outgoing]], *, are_new: bool = False
+) -> list[uuid.UUID]:
+    """Have events delivered to endpoints.
+
+    Args:
+        are_new: none of them was delivered there before.
+
+    Returns:
+        The ids of the deliveries.
+    """
     rows, subjects = [], []
     for endpoint, event in sent:
         row = DeliveryRow.of(endpoint.id, event)
         rows.append(row)
         subjects.append((row.id, webhook_place(endpoint.name)))
     if rows:
-        _WRITE(tx, rows)
+        (_ADD if are_new else _WRITE)(tx, rows)
         ledger.enqueue(tx, DELIVER, subjects)
     return [row.id for row in rows]
 

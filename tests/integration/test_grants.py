@@ -100,7 +100,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         failed._GIVE_UP_EVENT,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
-        webhooks._LEFT, deliveries._WRITE,
+        webhooks._LEFT, deliveries._ADD,
     ],
     "events": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,

@@ -108,7 +108,7 @@ def _people() -> None:
         GRANT SELECT (id, endpoint_id, event, kind, subject, sequence, created_at, attempts,
                 tried_at, answer, ended_at, outcome),
             INSERT (id, endpoint_id, event, kind, subject, sequence, body),
-            UPDATE (body, created_at, ended_at, outcome)
+            UPDATE (body, ended_at, outcome)
         ON webhook_deliveries TO autorenew_api
     """)
     op.execute("""
