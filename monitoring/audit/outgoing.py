@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from monitoring.audit.checks import Books, Check, Offence, Since, sql
 
@@ -30,6 +30,30 @@ def _handed_over(books: Books) -> Iterator[Offence]:
         yield Offence("events", f"{row.first_id} to {row.last_id}")
 
 
+# With a mark: of events after it.
+_SEQUENCE = text("""
+    SELECT d.id FROM webhook_deliveries AS d
+    LEFT JOIN events AS e ON e.subject = CAST(split_part(d.subject, '/', 2) AS uuid)
+      AND e.id = d.event_id
+    WHERE d.event_id > :after
+      AND (event_kind(e.id, e.name, e.detail), (
+        SELECT count(*) FROM events AS b WHERE b.subject = e.subject AND b.id <= e.id
+          AND event_kind(b.id, b.name, b.detail) IS NOT NULL))
+      IS DISTINCT FROM (d.kind, d.sequence)
+""")
+_FACTS = text("""
+    SELECT id FROM webhook_deliveries WHERE coalesce(event_id, :after + 1) > :after AND (
+        (ended_at IS NULL) <> (outcome IS NULL) OR (ended_at IS NULL) <> (body IS NOT NULL)
+        OR (outcome = 'delivered' AND attempts = 0))
+""")
+
+
+def _deliveries(books: Books, statement: TextClause) -> Iterator[Offence]:
+    after = 0 if books.mark is None else books.mark.last_id
+    for (delivery,) in books.rows(statement, after=after):
+        yield Offence("delivery", str(delivery))
+
+
 CHECKS = (
     Check(
         "events.handed_over",
@@ -52,19 +76,12 @@ CHECKS = (
            OR c.last_id <> (SELECT max(last_id) FROM event_stretches)""",
         since=Since.ONCE,
     ),
-    sql(
+    Check(
         "webhooks.sequence",
         "a delivery to an endpoint is of an event that is in the history, with its sequence",
-        """
-        SELECT 'delivery', d.id::text FROM webhook_deliveries AS d
-        LEFT JOIN events AS e ON e.subject = CAST(split_part(d.subject, '/', 2) AS uuid)
-          AND e.id = d.event_id
-        WHERE d.event_id IS NOT NULL AND d.id BETWEEN :low AND :high
-          AND (event_kind(e.id, e.name, e.detail), (
-            SELECT count(*) FROM events AS b WHERE b.subject = e.subject AND b.id <= e.id
-              AND event_kind(b.id, b.name, b.detail) IS NOT NULL))
-          IS DISTINCT FROM (d.kind, d.sequence)""",
-        since=Since.NEVER,
+        lambda books: _deliveries(books, _SEQUENCE),
+        whole=True,
+        since=Since.ONCE,
     ),
     sql(
         "webhooks.task",
@@ -75,13 +92,11 @@ CHECKS = (
           AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.name = 'deliver' AND t.subject = d.id)""",
         since=Since.ONCE,
     ),
-    sql(
+    Check(
         "webhooks.facts",
         "a delivery has an outcome once it has ended, and what is sent until then",
-        """
-        SELECT 'delivery', id::text FROM webhook_deliveries WHERE id BETWEEN :low AND :high AND (
-            (ended_at IS NULL) <> (outcome IS NULL) OR (ended_at IS NULL) <> (body IS NOT NULL)
-            OR (outcome = 'delivered' AND attempts = 0))""",
-        since=Since.NEVER,
+        lambda books: _deliveries(books, _FACTS),
+        whole=True,
+        since=Since.ONCE,
     ),
 )

@@ -30,6 +30,8 @@ from workers.events.signing import new_secret
 pytestmark = pytest.mark.rabbitmq
 
 REALM = "upstream"
+# A process is started again after each of some fourteen deaths.
+DEATHS_SECONDS = 4 * TIMEOUT_SECONDS
 QUEUE = "events.upstream.all"
 WAITING = """SELECT count(*) FROM events AS e, event_cursor AS c
     WHERE e.id > c.last_id AND event_kind(e.id, e.name, e.detail) IS NOT NULL"""
@@ -122,7 +124,7 @@ def test_nothing_is_lost_wherever_a_publisher_is_killed(
         sent += 8
         fleet.wait_until(lambda total=sent: ended(fleet) == total, TIMEOUT_SECONDS, "orders end")
         fleet.wait_until(
-            lambda: fleet.scalar(WAITING) + fleet.scalar(OPEN) == 0, TIMEOUT_SECONDS, f"{missing}"
+            lambda: fleet.scalar(WAITING) + fleet.scalar(OPEN) == 0, DEATHS_SECONDS, f"{missing}"
         )
     finish(fleet, receiver, sent)
     assert fleet.members["worker-events"].deaths >= sum(n.startswith("events") for n in names)
