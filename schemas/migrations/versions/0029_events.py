@@ -107,7 +107,7 @@ def _people() -> None:
     op.execute("""
         GRANT SELECT (id, endpoint_id, event, kind, subject, sequence, created_at, attempts,
                 tried_at, answer, ended_at, outcome),
-            INSERT (id, endpoint_id, event, kind, subject, sequence, body),
+            INSERT (id, endpoint_id, event_id, event, kind, subject, sequence, body),
             UPDATE (body, ended_at, outcome)
         ON webhook_deliveries TO autorenew_api
     """)
