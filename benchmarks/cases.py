@@ -13,6 +13,7 @@ from benchmarks import (
     api,
     auditing,
     console,
+    events,
     failed_work,
     floor,
     history,
@@ -48,6 +49,7 @@ from benchmarks.reporting import (
     MANY_PROCESSES,
     MANY_SERVICES,
     METERED,
+    NO_EVENTS,
     ONE_EACH,
     ONE_PROCESS,
     ORDERS_SINCE,
@@ -55,6 +57,7 @@ from benchmarks.reporting import (
     RETRIED,
     SCRAPE,
     UNMETERED,
+    WITH_EVENTS,
 )
 from monitoring.audit import audit
 from producers.control.selection import Filters
@@ -155,6 +158,28 @@ def run_latency(bench: Bench) -> None:
         bench.results.latency_ms += latency.run(fleet)
         _check(fleet.owner)
     bench.console.print("  one order at a time: measured")
+
+
+def run_events_latency(bench: Bench) -> None:
+    with bench.fleet(1) as fleet:
+        events.start(fleet)
+        bench.results.event_latency_ms += events.latency(fleet)
+        _check(fleet.owner)
+    bench.console.print("  one order at a time, with events: measured")
+
+
+def run_events_cost(bench: Bench) -> None:
+    """The fleet without and with events, in turns."""
+    for case in (NO_EVENTS, WITH_EVENTS):
+        with bench.fleet(1) as fleet:
+            if case == NO_EVENTS:
+                events.without(fleet.owner)
+            else:
+                events.start(fleet)
+            bench.note(case, bench.orders, bench.drain(fleet, case, 1))
+            if case == WITH_EVENTS:
+                bench.note_seconds("events, all out after the last order", events.catch_up(fleet))
+            _check(fleet.owner)
 
 
 def run_amqp_intake(bench: Bench) -> None:
@@ -465,6 +490,8 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "events-latency": run_events_latency,
+    "events-cost": run_events_cost,
     "amqp-intake": run_amqp_intake,
     "api": run_api,
     "outside": run_outside,
