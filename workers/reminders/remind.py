@@ -22,6 +22,7 @@ from producers.history import by_task
 from producers.intake.links import Links
 from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
+from producers.renewals.announcing import Payer
 from producers.renewals.next_steps import Renewable
 from producers.steps import MAIL, REMIND
 from schemas.catalogue import Catalogue
@@ -34,7 +35,7 @@ from schemas.tables.bulk import Bulk
 from schemas.values import Money, ResourceState, ServiceId, derived_id
 from workers.outside.attempts import DONE, Meaning, settle
 from workers.outside.health import Health
-from workers.reminders.items import Payer, item_of
+from workers.reminders.items import item_of
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState, code_of, health_of
 from workers.runtime.retries import RetryPolicy
