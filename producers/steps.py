@@ -16,6 +16,7 @@ REFUND = "refund"
 CONVERGE = "converge"
 REMIND = "remind"
 TELL = "tell"
+SEND_LINK = "send_link"
 RECONCILE = "reconcile"
 REQUEST = "request"
 WITHDRAW = "withdraw"
@@ -126,6 +127,8 @@ STEPS = {
         StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
         # Of an order: what became of its services.
         StepKind(TELL, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.TELLING),
+        # To a customer whose old one cannot be opened any more.
+        StepKind(SEND_LINK, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.DECISION),
     )
 }  # fmt: skip
 

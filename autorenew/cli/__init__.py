@@ -36,6 +36,7 @@ COMMANDS = {
     "relay": "processes",
     "scheduler": "processes",
     "worker": "processes",
+    "pages": "pages",
     "simulator": "processes",
 }
 

@@ -47,6 +47,7 @@ def up(folder: Path) -> None:
     """Run everything in this process until stopped; other terminals can place orders."""
     from autorenew.catalogues import bundled
     from autorenew.local.embedded import Embedded
+    from autorenew.local.examples import say_links
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
 
@@ -59,7 +60,8 @@ def up(folder: Path) -> None:
         if (value := getattr(settings, name)) is not None
     }
     metrics.serve(settings)
-    with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
+    store = str(folder / "simulator.sqlite")
+    with Embedded(folder, store=store, pages=True, **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
         say("up; stop with Ctrl-C. In another terminal:")
@@ -67,5 +69,8 @@ def up(folder: Path) -> None:
         say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
         say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
         say("  .venv/bin/autorenew order show example-1")
+        say(f"Pages of customers: {fleet.settings.need('link_base_url')}, served on"
+            f" {fleet.pages_url}. Who has a service gets a link:")  # fmt: skip
+        say_links(fleet, stopping)
         stopping.wait()
         say("draining")

@@ -20,7 +20,7 @@ from schemas.role_check import check_role
 from schemas.settings import Settings, load_settings
 
 
-def _start(settings: Settings, application: str, *roles: str) -> tuple[Engine, Clock]:
+def start(settings: Settings, application: str, *roles: str) -> tuple[Engine, Clock]:
     """The database and the clock of a process, once it is sure that it can work with them.
 
     Raises:
@@ -48,7 +48,7 @@ def intake() -> None:
     urls = settings.need("broker_url")
     topology.check_upstreams(settings.intake_upstreams)
     broker.check(urls)
-    engine, fleet_clock = _start(settings, "autorenew intake", "api")
+    engine, fleet_clock = start(settings, "autorenew intake", "api")
     consumer = AmqpIntake(
         urls,
         Intake(engine, CatalogueCache(), fleet_clock, realms(settings)),
@@ -71,7 +71,7 @@ def relay() -> None:
     settings = load_settings()
     urls = settings.need("broker_url")
     broker.check(urls)
-    engine, fleet_clock = _start(settings, "autorenew relay", "relay")
+    engine, fleet_clock = start(settings, "autorenew relay", "relay")
     running = Relay(engine, RabbitTransport(urls), settings, fleet_clock)
     counters.of_relay()
     metrics.serve(settings)
@@ -87,7 +87,7 @@ def scheduler() -> None:
     from schemas.catalogue.store import CatalogueCache
 
     settings = load_settings()
-    engine, fleet_clock = _start(settings, "autorenew scheduler", "scheduler")
+    engine, fleet_clock = start(settings, "autorenew scheduler", "scheduler")
     running = Scheduler(engine, CatalogueCache(), fleet_clock, settings)
     counters.of_scheduler()
     metrics.serve(settings)
@@ -115,7 +115,7 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     logs.name_process(f"worker {','.join(chosen)}")
     broker.check(urls)
     roles = sorted({ROLE_OF_QUEUE[queue] for queue in chosen})
-    engine, fleet_clock = _start(settings, "autorenew worker", *roles)
+    engine, fleet_clock = start(settings, "autorenew worker", *roles)
     handlers(settings, chosen, fleet_clock)  # report missing settings once, here
     check_far_sides(engine, settings, roles)
     launcher = Launcher(

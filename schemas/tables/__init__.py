@@ -39,17 +39,17 @@ from schemas.tables.ledger import (
     tasks,
 )
 from schemas.tables.orders import order_lines, orders, rejected_documents
-from schemas.tables.reminders import emails, notices, order_emails
+from schemas.tables.reminders import emails, link_emails, notices, order_emails
 from schemas.tables.services import operations, reconciliations, renewals, services
 
 __all__ = [
     "ROLES", "agreements", "batches", "bulk_operations", "bulk_tasks", "catalogue_version",
     "charges", "contracts", "credit_note_lines", "credit_notes", "customers", "destructions",
     "emails", "enqueuers", "events", "far_sides", "forecasts", "heartbeat", "invoice_lines",
-    "invoice_series", "invoices", "lane_breakers", "lane_limits", "lane_pauses", "metadata",
-    "notices", "operations", "order_emails", "order_lines", "orders", "payment_methods",
-    "payment_requests", "plans", "policies", "prices", "recomputations", "reconciliations",
-    "refunds", "rejected_documents", "renewals", "request_lines", "rollouts", "routes",
-    "rows_from_json", "sealing", "seals", "services", "sleeping_relays", "subsidiaries",
-    "subsidiary_changes", "tasks", "virtual_clock", "witnesses",
+    "invoice_series", "invoices", "lane_breakers", "lane_limits", "lane_pauses", "link_emails",
+    "metadata", "notices", "operations", "order_emails", "order_lines", "orders",
+    "payment_methods", "payment_requests", "plans", "policies", "prices", "recomputations",
+    "reconciliations", "refunds", "rejected_documents", "renewals", "request_lines", "rollouts",
+    "routes", "rows_from_json", "sealing", "seals", "services", "sleeping_relays",
+    "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock", "witnesses",
 ]  # fmt: skip

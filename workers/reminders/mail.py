@@ -103,10 +103,36 @@ def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMess
     """
     if not mail.items:
         raise DataError("a mail without items", code="mail_empty")
-    wording = wording_of(HERE / "texts", mail.language)
-    shown = _shown(mail, wording)
-    address = _sender(sender)
+    return _written(mail, _shown(mail, wording_of(HERE / "texts", mail.language)), sender, at)
 
+
+def compose_link(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMessage:
+    """Compose the mail with a new link to all services, of one without items.
+
+    Raises:
+        DataError: ``address_invalid``.
+        ConfigurationError: the sender is not an address.
+    """
+    wording = wording_of(HERE / "texts", mail.language)
+    group = {
+        "heading": wording.say("new_link", "heading"),
+        "explanation": wording.say("new_link", "explanation"),
+        "items": [],
+        "more": "",
+    }
+    shown = _around(mail, wording) | {
+        "subject": wording.say("new_link", "heading"),
+        "groups": [group],
+        "all_services": (wording.say("all_services"), mail.all_services),
+    }
+    return _written(mail, shown, sender, at)
+
+
+def _written(
+    mail: Mail, shown: Mapping[str, Any], sender: str, at: datetime | None
+) -> EmailMessage:
+    """The message of what is shown."""
+    address = _sender(sender)
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(
         one_line(address.display_name or mail.brand, 60), address.username, address.domain
@@ -115,6 +141,8 @@ def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMess
     message["Subject"] = shown["subject"]
     message["Date"] = at or datetime.now(UTC)
     message["Message-ID"] = f"<{mail.id}@{address.domain}>"
+    # No List-Unsubscribe (RFC 8058): each of these e-mails is owed to its customer, see
+    # docs/how-to/send-reminders.md.
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834, 5: no out-of-office answers
     # Quoted-printable passes every server, and keeps lines short whatever the names contain.
     message.set_content(_template("mail.txt.j2").render(shown), cte="quoted-printable")
@@ -122,7 +150,7 @@ def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMess
         _template("mail.html.j2").render(shown), subtype="html", cte="quoted-printable"
     )
     # Set after the bodies: add_alternative would move a Content- header into the first part.
-    message["Content-Language"] = wording.language
+    message["Content-Language"] = shown["language"]
     return message
 
 
@@ -152,10 +180,8 @@ def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
     others = len(ordered) - len(groups[0][1])
     if others:
         subject = wording.say("subject_more", subject=subject, count=others)
-    return {
-        "language": wording.language,
+    return _around(mail, wording) | {
         "subject": subject,
-        "greeting": wording.say("greeting"),
         "groups": [
             {
                 "heading": _headline(situation, items, wording),
@@ -165,6 +191,14 @@ def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
             for situation, items in groups
         ],
         "all_services": (wording.say("all_services"), mail.all_services) if sum_up else None,
+    }
+
+
+def _around(mail: Mail, wording: Wording) -> dict[str, Any]:
+    """What every mail begins and ends with."""
+    return {
+        "language": wording.language,
+        "greeting": wording.say("greeting"),
         "closing": wording.say("closing", brand=one_line(mail.brand)),
         "account": wording.say("account", customer=one_line(mail.customer)),
         "automatic": wording.say("automatic"),
