@@ -71,6 +71,6 @@ def up(folder: Path) -> None:
         say("  .venv/bin/autorenew order show example-1")
         say(f"Pages of customers: {fleet.settings.need('link_base_url')}, served on"
             f" {fleet.pages_url}. Who has a service gets a link:")  # fmt: skip
-        say_links(fleet, stopping)
+        say_links(fleet, stopping, say)
         stopping.wait()
         say("draining")

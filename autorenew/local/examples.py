@@ -1,11 +1,11 @@
 """Links of a fleet that somebody tries out, as its e-mails would have them."""
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from autorenew.cli.common import say
 from producers.intake.links import Links
 
 if TYPE_CHECKING:
@@ -19,12 +19,14 @@ _CUSTOMERS = text("""
 """)
 
 
-def say_links(fleet: "Embedded", stopping: threading.Event) -> None:
-    """Print the link to all services of the first few customers who have one; returns at once."""
-    threading.Thread(target=_watch, args=(fleet, stopping), name="examples", daemon=True).start()
+def say_links(fleet: "Embedded", stopping: threading.Event, say: Callable[[str], None]) -> None:
+    """Say the link to all services of the first few customers who have one; returns at once."""
+    threading.Thread(
+        target=_watch, args=(fleet, stopping, say), name="examples", daemon=True
+    ).start()
 
 
-def _watch(fleet: "Embedded", stopping: threading.Event) -> None:
+def _watch(fleet: "Embedded", stopping: threading.Event, say: Callable[[str], None]) -> None:
     links, told = Links.of(fleet.settings), set[str]()
     while len(told) < MOST and not stopping.is_set():
         with fleet.owner.connect() as tx:

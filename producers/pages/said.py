@@ -105,9 +105,10 @@ def effect_said(effect: Effect, action: Action, words: Wording) -> Said:
                         "renew",
                         amount=_amount(effect.quote.gross, effect.quote.rate != 0, words),
                         date=_day(row.last_day, words),
-                        periods=words.say("periods", count=effect.quote.periods),
                     )
                 )
+                if effect.quote.periods > 1:
+                    facts.append(words.say("periods", count=effect.quote.periods))
             if effect.announced is not None:
                 facts.append(words.say("dearer", amount=words.money(effect.announced)))
     if row.is_held:

@@ -7,6 +7,7 @@ own command to the intake, so that what the customer has decided since then wins
 import json
 import logging
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Protocol
 
@@ -24,7 +25,6 @@ from producers.pages.outcome import command_of, problems_of, said_of, services_o
 from producers.pages.rendering import Renderer
 from producers.pages.rows import Action, Row
 from producers.pages.said import (
-    contract_said,
     effect_said,
     problem_said,
     row_said,
@@ -100,13 +100,15 @@ class Site:
         action, words = Action(link.purpose), wording(whose.language)
         possible = preview.is_possible
         count = len(preview.changes) if possible else len(preview.effects)
+        codes = set(preview.problems.values())
         if possible:
             title = words.say("title", action, count=count)
+        elif codes == {"link_outdated"}:
+            title = words.say("headline", "outdated")
         else:
-            title = words.say("headline", "impossible" if preview.problems else "already")
-        again = None
-        if not possible and _ASK_AGAIN & set(preview.problems.values()):
-            again = self._again(action, [e.row for e in preview.effects], whose, words, now)
+            title = words.say("headline", "impossible" if codes else "already")
+        rows = [effect.row for effect in preview.effects]
+        again = self._again(action, codes, rows, whose, words, now)
         shown = {str(effect.row.id) for effect in preview.effects}
         whole = next((c for whose_, c in preview.problems.items() if whose_ not in shown), "")
         return self.render.page(
@@ -118,7 +120,7 @@ class Site:
             problem=problem_said(whole, words) if whole else "",
             explanation=words.say("explanation", action) if possible else "",
             services=[effect_said(effect, action, words) for effect in preview.effects],
-            contracts=[contract_said(c, words) for c in preview.contracts] if possible else [],
+            accepts=possible and bool(preview.contracts),
             totals=[words.say("total", amount=words.money(total)) for total in preview.totals]
             if possible and len(preview.effects) > 1
             else [],
@@ -173,9 +175,7 @@ class Site:
                 return self._old(whose, "session", token)
             rows = account.some(tx, ended.services, whose, catalogue, now)
         words, action = wording(whose.language), Action(ended.purpose)
-        again = None
-        if _ASK_AGAIN & set(ended.problems.values()):
-            again = self._again(action, rows, whose, words, now)
+        again = self._again(action, set(ended.problems.values()), rows, whose, words, now)
         is_done = ended.verdict == "done"
         codes = list(dict.fromkeys(ended.problems.values()))
         return self.render.page(
@@ -350,9 +350,23 @@ class Site:
         return f"{self._prefix}/my/{self._tokens.session(whose.id, now)}"
 
     def _again(
-        self, action: Action, rows: Sequence[Row], whose: Customer, words: Wording, now: datetime
+        self,
+        action: Action,
+        problems: AbstractSet[str],
+        rows: Sequence[Row],
+        whose: Customer,
+        words: Wording,
+        now: datetime,
     ) -> tuple[str, str] | None:
-        """A button that asks about it once more, by what is so now; None: it cannot be done now."""
+        """A button that asks once more, by what is so now; None: that would not help.
+
+        Args:
+            problems: why it is refused.
+        """
+        if "contract_missing" in problems:
+            action = Action.ACCEPT
+        elif not problems & _ASK_AGAIN:
+            return None
         able = [row for row in rows if action in row.actions]
         if not able:
             return None
