@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 # A form has a token or a name.
 MOST_BODY_BYTES = 32 * 1024
-# New links that one address may ask for in a minute.
-NEW_LINKS_PER_MINUTE = 5
+# Of the requests of an address those that ask for a new link: one in so many.
+NEW_LINK_SHARE = 20
 RETRY_AFTER_SECONDS = 10
 
 _Shown = Callable[[Request, str], Response]
@@ -48,7 +48,7 @@ class Pages:
         self._site = site
         self._prefix = prefix
         self._trusted = [network(one) for one in settings.trusted_proxies]
-        self._new_links = Buckets(NEW_LINKS_PER_MINUTE)
+        self._new_links = Buckets(max(1, settings.pages_per_minute // NEW_LINK_SHARE))
 
     def routes(self) -> list[Route]:
         return [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemas.errors import ConfigurationError, DataError
 from schemas.fields import CURRENCY_DIGITS
 from schemas.values import Money
-from tests.support import texts
+from tests.support import sentences
 from workers.reminders.mail import (
     HERE,
     LINKS,
@@ -348,32 +348,32 @@ class TestTexts:
     """Finds translations that are missing or do not fit."""
 
     def test_every_file_is_a_language(self) -> None:
-        texts.check_languages(TEXTS)
+        sentences.check_languages(TEXTS)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_language_has_the_same_sentences(self, language: str) -> None:
-        texts.check_same_sentences(TEXTS, language)
+        sentences.check_same_sentences(TEXTS, language)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_situation_and_link_has_its_sentences(self, language: str) -> None:
-        found = texts.texts(TEXTS, language)
+        found = sentences.texts(TEXTS, language)
         assert set(found["explanation"]) == set(Situation)
         assert set(found["headline"]) == {*Situation, "suspended_undated"}
         assert set(found["link"]) == set(LINKS)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_plural_form_is_there_where_a_number_is_shown(self, language: str) -> None:
-        texts.check_plural_forms(TEXTS, language)
+        sentences.check_plural_forms(TEXTS, language)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_translation_has_the_same_placeholders(self, language: str) -> None:
-        texts.check_gaps(TEXTS, language, count=True)
+        sentences.check_gaps(TEXTS, language, count=True)
 
     def test_french_has_a_no_break_space_before_double_punctuation(self) -> None:
-        texts.check_french_spaces(TEXTS)
+        sentences.check_french_spaces(TEXTS)
 
     def test_no_czech_line_ends_with_a_preposition_of_one_letter(self) -> None:
-        texts.check_czech_prepositions(TEXTS)
+        sentences.check_czech_prepositions(TEXTS)
 
 
 class Outline(HTMLParser):
@@ -474,7 +474,7 @@ class TestNewLink:
         sent = BytesParser(_class=EmailMessage, policy=policy.default).parsebytes(
             message.as_bytes()
         )
-        found = texts.texts(TEXTS, language)
+        found = sentences.texts(TEXTS, language)
         assert sent["Subject"] == found["new_link"]["heading"]
         assert Outline(part(sent, "html")).hrefs == ["https://my.example.com/do/abc"]
         plain = " ".join(part(sent, "plain").split())

@@ -13,7 +13,7 @@ from schemas.rules.notices import Situation
 from schemas.rules.payable import Obstacle
 from schemas.values import Money
 from schemas.wording import LOCALES
-from tests.support import texts
+from tests.support import sentences
 
 each_language = pytest.mark.parametrize("language", LOCALES)
 SHOWN = [s for s in Situation if s not in (Situation.UNDELIVERED, Situation.DELIVERED)]
@@ -31,19 +31,19 @@ def row(state: Situation | Status, **changes: Any) -> Row:
 
 
 def test_every_file_is_a_language() -> None:
-    texts.check_languages(TEXTS)
+    sentences.check_languages(TEXTS)
 
 
 @each_language
 def test_every_language_has_the_same_sentences_forms_and_gaps(language: str) -> None:
-    texts.check_same_sentences(TEXTS, language)
-    texts.check_plural_forms(TEXTS, language)
-    texts.check_gaps(TEXTS, language)
+    sentences.check_same_sentences(TEXTS, language)
+    sentences.check_plural_forms(TEXTS, language)
+    sentences.check_gaps(TEXTS, language)
 
 
 def test_french_and_czech_keep_what_belongs_together_on_one_line() -> None:
-    texts.check_french_spaces(TEXTS)
-    texts.check_czech_prepositions(TEXTS)
+    sentences.check_french_spaces(TEXTS)
+    sentences.check_czech_prepositions(TEXTS)
 
 
 @each_language
