@@ -140,6 +140,7 @@ def test_keyboard_alone_reaches_the_content_the_services_and_the_buttons(
     for _ in range(2):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
+    page.wait_for_url("**/do/**")
     assert page.get_by_role("heading", level=1).inner_text() == "Stop renewing this service?"
 
 
