@@ -38,6 +38,7 @@ from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
+from producers.pages import new_links
 from producers.renewals import next_steps
 from producers.steps import UNIVERSES
 from schemas.catalogue import Catalogue
@@ -62,7 +63,7 @@ from workers.outside import identity
 from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
-from workers.reminders import remind, tell
+from workers.reminders import remind, send_link, tell
 
 Statement = tuple[str, Any]
 
@@ -82,7 +83,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
         breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
-        failed._GIVE_UP_TELLING,
+        failed._GIVE_UP_TELLING, new_links._ASK,
     ],
     "orders": [claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON],
     "billing": [
@@ -95,7 +96,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
-        remind._leave_out, tasks._ENQUEUE, tell._REFUSED, *BREAKER,
+        remind._leave_out, tasks._ENQUEUE, tell._REFUSED, send_link._ASKED, send_link._BEGIN,
+        send_link._SENT, *BREAKER,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -124,6 +126,7 @@ RARELY_ASKED = {
     ("autorenew_billing", "request", "billing"),
     ("autorenew_reminders", "remind", "reminders"),
     ("autorenew_api", "tell", "reminders"),
+    ("autorenew_api", "send_link", "reminders"),
     *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
     *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
@@ -132,6 +135,7 @@ SAMPLES = {
     "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
+    "hour": datetime(2026, 1, 1, tzinfo=UTC),
     "gather": 1, "until": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
