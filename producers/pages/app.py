@@ -1,5 +1,6 @@
 """The pages over HTTP: routes, limits, headers, and what is said when something fails."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 MOST_BODY_BYTES = 32 * 1024
 # Of the requests of an address those that ask for a new link: one in so many.
 NEW_LINK_SHARE = 20
+NEW_LINK_SECONDS = 0.3
+"""How long an answer about a new link takes at least."""
 RETRY_AFTER_SECONDS = 10
 
 _Shown = Callable[[Request, str], Response]
@@ -126,6 +129,7 @@ class Pages:
 
     async def _send_link(self, request: Request) -> Response:
         """Whatever is asked for, the answer is the same: nobody learns which accounts there are."""
+        began = time.monotonic()
         body = await request.body()
         client = client_of(request.scope, self._trusted)
         wait = self._new_links.wait(client)
@@ -136,7 +140,10 @@ class Pages:
             form = _form(body)
             return self._site.send_link(form.get("link", ""), form.get("customer", ""), language)
 
-        return await run_in_threadpool(self._serve("new link", send), request)
+        answer = await run_in_threadpool(self._serve("new link", send), request)
+        # To ask for one takes longer than to find nobody: the time must not tell, either.
+        await asyncio.sleep(max(0.0, began + NEW_LINK_SECONDS - time.monotonic()))
+        return answer
 
 
 def too_many(site: Site, language: str, wait: float) -> Response:
