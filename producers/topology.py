@@ -38,7 +38,7 @@ PERMISSIONS = {
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
-    # It asks how long queues are, which needs no right.
+    # It asks how long a queue is, which needs no right.
     "exporter": ("^$", "^$", "^$"),
     "upstream": (replies_of("upstream"), f"^{INTAKE_EXCHANGE}$", replies_of("upstream")),
 }
