@@ -12,6 +12,7 @@ from benchmarks import (
     amqp_intake,
     api,
     auditing,
+    console,
     events,
     failed_work,
     floor,
@@ -34,6 +35,7 @@ from benchmarks.reporting import (
     AMQP_INTAKE,
     AT_ONCE,
     CALM,
+    CONSOLE,
     COUNTED,
     DUE,
     EXPORTER,
@@ -392,6 +394,31 @@ def run_api(bench: Bench) -> None:
             raise RuntimeError(f"{committed} orders were committed")
 
 
+def run_console(bench: Bench) -> None:
+    """The console's pages of failed work: 200 groups, one of them, and what a retry would do."""
+    today, failures = datetime.now(UTC).date(), bench.failures
+    with bench.empty_database() as (name, engine):
+        failed_work.fill(
+            engine, 2 * failures, failures, today=today, watch=lambda done: None,
+            codes=console.CODES,
+        )  # fmt: skip
+        roles = [connect(bench.postgres.role_url(name, role)) for role in ("console", "readonly")]
+        with console.Visitor(*roles) as visitor:
+            for _ in range(10):
+                seconds, page = visitor.look("/failed")
+                if console.groups_on(page) != 4 * console.CODES:
+                    raise RuntimeError(f"{console.groups_on(page)} groups are shown")
+                bench.note_seconds(CONSOLE, seconds)
+                for what, path in (
+                    ("one group", "/failed/tasks?step=converge&driver=web&code=reason_1"),
+                    ("the overview", "/"),
+                    ("lanes", "/lanes"),
+                ):
+                    bench.note_seconds(f"{CONSOLE}: {what}", visitor.look(path)[0])
+        for one in roles:
+            one.dispose()
+
+
 def run_import(bench: Bench) -> None:
     with bench.empty_database() as (name, engine):
         importing.prepare(engine)
@@ -477,9 +504,10 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "import": run_import,
     "many": run_many,
     "failed": run_failed,
+    "console": run_console,
     "exporter": run_exporter,
     "metrics-cost": run_metrics_cost,
     "idle": run_idle,
 }
-ONCE = ("many", "history", "failed", "audit", "exporter")
+ONCE = ("many", "history", "failed", "console", "audit", "exporter")
 """Measured in the first run only: their databases take minutes to write."""

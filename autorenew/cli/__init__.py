@@ -42,6 +42,8 @@ COMMANDS = {
     "api": "serving",
     "keys": "keys",
     "simulator": "processes",
+    "console": "console",
+    "operators": "console",
 }
 
 

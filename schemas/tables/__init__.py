@@ -25,6 +25,12 @@ from schemas.tables.catalogue import (
     subsidiaries,
     subsidiary_changes,
 )
+from schemas.tables.console import (
+    console_sessions,
+    one_time_logins,
+    operators,
+    sign_in_failures,
+)
 from schemas.tables.customers import agreements, customers, payment_methods
 from schemas.tables.far_sides import far_sides
 from schemas.tables.fleet import (
@@ -56,19 +62,20 @@ from schemas.tables.outgoing import (
     webhook_deliveries,
     webhook_endpoints,
 )
-from schemas.tables.reminders import emails, notices, order_emails
+from schemas.tables.reminders import email_texts, emails, notices, order_emails
 from schemas.tables.services import operations, reconciliations, renewals, services
 
 __all__ = [
     "ROLES", "agreements", "api_answers", "api_keys", "audit_findings", "audit_runs", "batches",
-    "bulk_operations", "bulk_tasks", "catalogue_version", "charges", "contracts",
-    "credit_note_lines", "credit_notes", "customers", "destructions", "emails", "enqueuers",
-    "event_cursor", "event_replays", "event_stretches", "events", "far_sides", "forecasts",
-    "heartbeat", "invoice_lines", "invoice_series", "invoices", "lane_breakers", "lane_limits",
-    "lane_pauses", "metadata", "notices", "operations", "order_emails", "order_lines", "orders",
-    "payment_methods", "payment_requests", "plans", "policies", "prices", "processes",
-    "recomputations", "reconciliations", "refunds", "rejected_documents", "renewals",
-    "request_lines", "rollouts", "routes", "rows_from_json", "sealing", "seals", "services",
+    "bulk_operations", "bulk_tasks", "catalogue_version", "charges", "console_sessions",
+    "contracts", "credit_note_lines", "credit_notes", "customers", "destructions", "email_texts",
+    "emails", "enqueuers", "event_cursor", "event_replays", "event_stretches", "events",
+    "far_sides", "forecasts", "heartbeat", "invoice_lines", "invoice_series", "invoices",
+    "lane_breakers", "lane_limits", "lane_pauses", "metadata", "notices", "one_time_logins",
+    "operations", "operators", "order_emails", "order_lines", "orders", "payment_methods",
+    "payment_requests", "plans", "policies", "prices", "processes", "recomputations",
+    "reconciliations", "refunds", "rejected_documents", "renewals", "request_lines", "rollouts",
+    "routes", "rows_from_json", "sealing", "seals", "services", "sign_in_failures",
     "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock",
     "webhook_deliveries", "webhook_endpoints", "witnesses",
 ]  # fmt: skip

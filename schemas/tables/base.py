@@ -27,6 +27,7 @@ ROLES = (
     "events",
     "exporter",
     "readonly",
+    "console",
 )
 
 metadata = MetaData(

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers
+from autorenew.console import accounts, sessions
 from monitoring.exporter import auditing
 from producers import presence
 from producers.api import answers, keys
@@ -155,6 +156,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         auditing._KNOW, auditing._BEGIN, auditing._PART, auditing._DONE, auditing._CUT,
         auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT], *PRESENCE,
     ],
+    "console": [
+        accounts._ADD, accounts._LIST, accounts._REMOVE, accounts._SET_ROLE,
+        accounts._SET_PASSWORD, accounts._END_SESSIONS, accounts._END_LINKS, accounts._PASSWORD,
+        accounts._REHASH, accounts._LINK, accounts._USE_LINK, accounts._FORGET_LINKS,
+        sessions._BEGIN, sessions._SIGNED_IN, sessions._FIND, sessions._TOUCH, sessions._END,
+        sessions._FORGET, sessions._FAIL, sessions._WAIT, sessions._SUCCEED,
+        sessions._FORGET_FAILURES,
+    ],
 }  # fmt: skip
 # What is asked for in cases that this life does not have: a service ended while it was paid, one
 # that cannot be quoted, one that cannot be written about.
@@ -183,7 +192,9 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
     "driver": "x", "after_id": UUID(int=1),
-    "probe": 1.0,
+    "probe": 1.0, "code": "x",
+    **dict.fromkeys(("role", "issuer", "password_hash", "who"), "x"), "token_hash": b"x",
+    **dict.fromkeys(("idle", "whole", "forgotten"), 1.0), "whos": ["x"], "free": [1],
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),

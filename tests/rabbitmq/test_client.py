@@ -184,9 +184,9 @@ def test_queue_that_is_full_is_an_overload_that_leaves_nothing(fleet: PrivateFle
 
 def test_exchange_without_a_queue_is_said(fleet: PrivateFleet) -> None:
     admin = fleet.rabbitmq.url(vhost=fleet.vhost)
-    with Client(admin, exchange="amq.direct", timeout=5) as client:
-        with pytest.raises(errors.Misrouted, match="NO_ROUTE"):
-            client.place(order())
+    unbound = Client(admin, exchange="amq.direct", timeout=5)
+    with unbound as client, pytest.raises(errors.Misrouted, match="NO_ROUTE"):
+        client.place(order())
 
 
 def test_wrong_password_and_broker_that_is_away_are_one_line(fleet: PrivateFleet) -> None:
