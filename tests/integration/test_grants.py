@@ -106,6 +106,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "events": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,
+        claims._DONE,
         dispatching._HAND_BACK, *BREAKER,
         publisher._LOOK, publisher._IS_COMPLETE, publisher._HOLD, publisher._LET_GO,
         publisher._MOVE, publisher._LENGTHEN, publisher._BEGIN, reading.READ, reading._ORDERS,
@@ -208,6 +209,7 @@ SAMPLES = {
     "invariants": ["x"], "musts": ["x"], "next_id": UUID(int=1),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
     **dict.fromkeys(("upto", "complete_after", "stored", "events", "digest"), 1),
+    "taken": True, "wanted": [1],
     **dict.fromkeys(("url", "secret", "test"), "x"), "kinds": ["x"], "is_late": True,
     **dict.fromkeys(("me", "endpoint"), UUID(int=1)), "patience": timedelta(days=1),
     "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",
