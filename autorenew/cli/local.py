@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -46,6 +47,7 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
 def up(folder: Path) -> None:
     """Run everything in this process until stopped; other terminals can place orders."""
     from autorenew.catalogues import bundled
+    from autorenew.cli.exporter import Running
     from autorenew.local.embedded import Embedded
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
@@ -59,7 +61,13 @@ def up(folder: Path) -> None:
         if (value := getattr(settings, name)) is not None
     }
     metrics.serve(settings)
-    with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
+    with (
+        Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet,
+        ExitStack() as more,
+    ):
+        exporter = Running(fleet.engine("exporter"), settings, host="127.0.0.1", port=0)
+        more.callback(exporter.stop)
+        exporter.start()
         with fleet.owner.begin() as tx:
             save(tx, bundled())
         say("up; stop with Ctrl-C. In another terminal:")
@@ -67,5 +75,6 @@ def up(folder: Path) -> None:
         say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
         say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
         say("  .venv/bin/autorenew order show example-1")
+        say(f"metrics of the database: {exporter.server.url}/metrics")
         stopping.wait()
         say("draining")
