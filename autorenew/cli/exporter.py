@@ -97,6 +97,12 @@ class Running:
         self._presence.end()
         self.server.close()
 
+    def __enter__(self) -> "Running":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -111,11 +117,8 @@ def exporter(host: str, port: int) -> None:
     engine, _ = start(settings, "autorenew exporter", "exporter")
     running = Running(engine, settings, host=host, port=port)
     on_stop(running.server.stop)
-    running.start()
-    try:
+    with running:
         running.server.wait()
-    finally:
-        running.stop()
 
 
 def _ask(engine: Engine) -> None:

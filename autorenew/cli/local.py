@@ -2,8 +2,8 @@
 
 import sys
 import threading
-from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,10 @@ from autorenew.cli.common import on_stop, say
 from autorenew.local import end_on_sigterm
 from monitoring import metrics
 
+if TYPE_CHECKING:
+    pass
+
+_PORT = click.IntRange(0, 65535)
 _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -44,10 +48,21 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
 
 @click.command()
 @_folder
-def up(folder: Path) -> None:
-    """Run everything in this process until stopped; other terminals can place orders."""
+@click.option(
+    "--api-port", type=_PORT, default=8080, show_default=True, help="Of the HTTP API; 0: any."
+)
+@click.option(
+    "--console-port", type=_PORT, default=8070, show_default=True, help="Of the console; 0: any."
+)
+def up(folder: Path, api_port: int, console_port: int) -> None:
+    """Run everything in this process until stopped; other terminals can place orders.
+
+    It prints the addresses of the HTTP API, with a key, and of the console, with a link that signs
+    in once.
+    """
     from autorenew.catalogues import bundled
     from autorenew.cli.exporter import Running
+    from autorenew.local import doors
     from autorenew.local.embedded import Embedded
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
@@ -61,20 +76,20 @@ def up(folder: Path) -> None:
         if (value := getattr(settings, name)) is not None
     }
     metrics.serve(settings)
-    with (
-        Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet,
-        ExitStack() as more,
-    ):
-        exporter = Running(fleet.engine("exporter"), settings, host="127.0.0.1", port=0)
-        more.callback(exporter.stop)
-        exporter.start()
+    with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
-        say("up; stop with Ctrl-C. In another terminal:")
-        say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
-        say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
-        say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
-        say("  .venv/bin/autorenew order show example-1")
-        say(f"metrics of the database: {exporter.server.url}/metrics")
-        stopping.wait()
-        say("draining")
+        with (
+            doors.opened(fleet, api_port=api_port, console_port=console_port) as opened,
+            Running(fleet.engine("exporter"), settings, host="127.0.0.1", port=0) as exporter,
+        ):
+            say("up; stop with Ctrl-C. In another terminal:")
+            say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+            say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+            say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+            say("  .venv/bin/autorenew order show example-1")
+            for line in opened.said:
+                say(line)
+            say(f"metrics of the database {exporter.server.url}/metrics")
+            stopping.wait()
+            say("draining")
