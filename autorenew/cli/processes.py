@@ -103,13 +103,18 @@ def scheduler() -> None:
 @click.option("--processes", "-p", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--threads", "-t", type=click.IntRange(1, 64), default=4, show_default=True)
 def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
-    """Work on QUEUES: orders, billing, reminders, web, dedicated, cloud, telecom.
+    """Work on QUEUES: orders, billing, reminders, events, web, dedicated, cloud, telecom.
+
+    `events` publishes what happened for upstream, and delivers it to webhooks (queue `webhooks`).
 
     SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
     from producers import broker
-    from producers.steps import ROLE_OF_QUEUE
-    from workers.bootstrap import check_far_sides, check_queues, handlers
+    from producers.counters import publisher_metrics
+    from producers.events.exchange import RabbitExchange
+    from producers.events.publisher import Publishing
+    from producers.steps import ROLE_OF_QUEUE, WEBHOOKS
+    from workers.bootstrap import check_far_sides, check_queues, handlers, publisher
     from workers.launcher import Launcher
 
     settings = load_settings()
@@ -127,9 +132,21 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
         processes=processes,
         threads=threads,
         check=lambda: own_clock.check(fleet_clock, settings),
+        own=publisher_metrics() if WEBHOOKS in chosen else (),
     )
-    on_stop(launcher.stop)
-    sys.exit(launcher.run())
+    if WEBHOOKS not in chosen:
+        on_stop(launcher.stop)
+        sys.exit(launcher.run())
+    publishing = Publishing(publisher(engine, RabbitExchange(urls), settings))
+
+    def stop() -> None:
+        publishing.stop()
+        launcher.stop()
+
+    on_stop(stop)
+    with publishing:
+        code = launcher.run()
+    sys.exit(code)
 
 
 @click.command()
@@ -139,11 +156,23 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
 @click.option("--token", help="What the infrastructure asks for.  [default: nothing]")
+@click.option(
+    "--smtp-port",
+    type=click.IntRange(1, 65535),
+    help="Also take e-mails here, and show them as /mails.  [default: no mail server]",
+)
 def simulator(
-    host: str, port: int, store: str, seed: int, faults: Path | None, token: str | None
+    host: str,
+    port: int,
+    store: str,
+    seed: int,
+    faults: Path | None,
+    token: str | None,
+    smtp_port: int | None,
 ) -> None:
     """Simulate payment gateway and infrastructure; --faults makes them misbehave."""
     from simulator.faults import Faults
+    from simulator.mailbox import Mailbox
     from simulator.server import Running
 
     try:
@@ -153,8 +182,16 @@ def simulator(
         raise ConfigurationError(f"--faults: {error}") from None
     stopping = threading.Event()
     on_stop(stopping.set)
+    mailbox = Mailbox(host, smtp_port) if smtp_port else None
     try:
-        running = Running(host=host, port=port, store=store, seed=seed, rules=rules, token=token)
+        if mailbox is not None:
+            mailbox.start()
+    except OSError as error:
+        raise ConfigurationError(f"cannot take e-mails on {host}:{smtp_port}: {error}") from None
+    try:
+        running = Running(
+            host=host, port=port, store=store, seed=seed, rules=rules, token=token, mailbox=mailbox
+        )
     except OSError as error:
         raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
     except sqlite3.Error as error:
@@ -162,4 +199,8 @@ def simulator(
     with running:
         say(f"gateway {running.url}/gateway")
         say(f"infrastructure {running.url}/infrastructure/DRIVER")
+        if mailbox is not None:
+            say(f"mail server {mailbox.url}, its mails {running.url}/mails")
         stopping.wait()
+        if mailbox is not None:
+            mailbox.stop()
