@@ -136,8 +136,8 @@ MONEY = Board(
                 ),
                 Panel(
                     "E-mails",
-                    "A second, by how the task ended. retried comes again by itself, failed waits for a"
-                    " person.",
+                    "A second, by how the task ended. retried comes again by itself, failed waits"
+                    " for a person.",
                     Kind.TIME_SERIES,
                     (
                         Query(
