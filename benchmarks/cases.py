@@ -9,7 +9,9 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    api,
     auditing,
+    console,
     failed_work,
     floor,
     history,
@@ -30,12 +32,15 @@ from benchmarks.reporting import (
     AMONG_MANY,
     AT_ONCE,
     CALM,
+    CONSOLE,
     COUNTED,
     DUE,
     EXPORTER,
     FEW_AUDITED,
     FEW_SERVICES,
     HANGING,
+    HTTP_MANY,
+    HTTP_ONE,
     IDLE,
     MANY_AUDITED,
     MANY_PROCESSES,
@@ -335,6 +340,45 @@ def run_failed(bench: Bench) -> None:
         bench.note_seconds("a bulk retry, all ended", ended)
 
 
+def run_api(bench: Bench) -> None:
+    """Orders over HTTP, to one process: one to a request, and many; nothing works on them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        port, key = api.start(fleet)
+        one = api.one_each(port, key, bench.orders)
+        bench.note(HTTP_ONE, bench.orders, one.seconds)
+        bench.results.http_ms += [round(second * 1000, 2) for second in one.requests]
+        many = api.many_each(port, key, 2 * bench.orders)
+        bench.note(HTTP_MANY, 2 * bench.orders, many.seconds)
+        committed = api.committed(fleet)
+        if committed != 3 * bench.orders + api.WARM_UP:
+            raise RuntimeError(f"{committed} orders were committed")
+
+
+def run_console(bench: Bench) -> None:
+    """The console's pages of failed work: 200 groups, one of them, and what a retry would do."""
+    today, failures = datetime.now(UTC).date(), bench.failures
+    with bench.empty_database() as (name, engine):
+        failed_work.fill(
+            engine, 2 * failures, failures, today=today, watch=lambda done: None,
+            codes=console.CODES,
+        )  # fmt: skip
+        roles = [connect(bench.postgres.role_url(name, role)) for role in ("console", "readonly")]
+        with console.Visitor(*roles) as visitor:
+            for _ in range(10):
+                seconds, page = visitor.look("/failed")
+                if console.groups_on(page) != 4 * console.CODES:
+                    raise RuntimeError(f"{console.groups_on(page)} groups are shown")
+                bench.note_seconds(CONSOLE, seconds)
+                for what, path in (
+                    ("one group", "/failed/tasks?step=converge&driver=web&code=reason_1"),
+                    ("the overview", "/"),
+                    ("lanes", "/lanes"),
+                ):
+                    bench.note_seconds(f"{CONSOLE}: {what}", visitor.look(path)[0])
+        for one in roles:
+            one.dispose()
+
+
 def run_import(bench: Bench) -> None:
     with bench.empty_database() as (name, engine):
         importing.prepare(engine)
@@ -406,6 +450,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "api": run_api,
     "outside": run_outside,
     "processes": run_processes,
     "at-once": run_at_once,
@@ -416,9 +461,10 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "import": run_import,
     "many": run_many,
     "failed": run_failed,
+    "console": run_console,
     "exporter": run_exporter,
     "metrics-cost": run_metrics_cost,
     "idle": run_idle,
 }
-ONCE = ("many", "history", "failed", "audit", "exporter")
+ONCE = ("many", "history", "failed", "console", "audit", "exporter")
 """Measured in the first run only: their databases take minutes to write."""

@@ -3,6 +3,7 @@
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,10 @@ from autorenew.cli.common import on_stop, say
 from autorenew.local import end_on_sigterm
 from monitoring import metrics
 
+if TYPE_CHECKING:
+    pass
+
+_PORT = click.IntRange(0, 65535)
 _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -43,9 +48,20 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
 
 @click.command()
 @_folder
-def up(folder: Path) -> None:
-    """Run everything in this process until stopped; other terminals can place orders."""
+@click.option(
+    "--api-port", type=_PORT, default=8080, show_default=True, help="Of the HTTP API; 0: any."
+)
+@click.option(
+    "--console-port", type=_PORT, default=8070, show_default=True, help="Of the console; 0: any."
+)
+def up(folder: Path, api_port: int, console_port: int) -> None:
+    """Run everything in this process until stopped; other terminals can place orders.
+
+    It prints the addresses of the HTTP API, with a key, and of the console, with a link that signs
+    in once.
+    """
     from autorenew.catalogues import bundled
+    from autorenew.local import doors
     from autorenew.local.embedded import Embedded
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
@@ -62,10 +78,13 @@ def up(folder: Path) -> None:
     with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
-        say("up; stop with Ctrl-C. In another terminal:")
-        say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
-        say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
-        say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
-        say("  .venv/bin/autorenew order show example-1")
-        stopping.wait()
-        say("draining")
+        with doors.opened(fleet, api_port=api_port, console_port=console_port) as opened:
+            say("up; stop with Ctrl-C. In another terminal:")
+            say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+            say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+            say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+            say("  .venv/bin/autorenew order show example-1")
+            for line in opened.said:
+                say(line)
+            stopping.wait()
+            say("draining")

@@ -2,7 +2,7 @@
 
 import click
 
-from autorenew.cli.common import on_stop, read_database, realms, say
+from autorenew.cli.common import on_stop, present, read_database, realms, say
 from autorenew.cli.processes import start
 from monitoring import metrics
 from schemas.settings import load_settings
@@ -31,6 +31,7 @@ def api(host: str, port: int) -> None:
     with WebServer(build(doors), host=host, port=port, name="api") as server:
         counters.of_intake("api")
         metrics.serve(settings)
+        present(engine, "api")
         on_stop(server.stop)
         say(f"API {server.url}")
         server.wait()

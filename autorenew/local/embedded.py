@@ -18,12 +18,15 @@ from sqlalchemy import Engine, text
 from autorenew.local.postgres import PrivatePostgres
 from monitoring import tracing
 from producers import counters
+from producers.api.app import build
+from producers.api.doors import Doors
 from producers.intake import Intake
 from producers.intake.realms import Realms
 from producers.relay.relay import Relay
 from producers.relay.transport import LocalTransport
 from producers.scheduler.scheduler import Scheduler
 from producers.steps import QUEUES, ROLE_OF_QUEUE
+from producers.web.serving import WebServer
 from schemas import virtual_clock
 from schemas.catalogue.store import CatalogueCache
 from schemas.database import connect, migrate
@@ -73,6 +76,7 @@ class Embedded:
         self._engines: dict[str, Engine] = {}
         self._runtimes: list[Runtime] = []
         self._scheduler_thread: threading.Thread | None = None
+        self._doors: list[tuple[Doors, WebServer]] = []
 
     def start(self) -> "Embedded":
         if self._own_postgres:
@@ -141,6 +145,19 @@ class Embedded:
         run = self.scheduler.run if self._ahead is None else self.scheduler.bulk.run
         self._scheduler_thread = threading.Thread(target=run, name="scheduler", daemon=True)
         self._scheduler_thread.start()
+
+    def serve_api(self, *, port: int = 0) -> WebServer:
+        """Serve the HTTP API until :meth:`stop`."""
+        doors = Doors(
+            self._engines["api"],
+            self._engines["readonly"],
+            self.clock,
+            Realms(self.settings.realms),
+        )
+        server = WebServer(build(doors), host="127.0.0.1", port=port, name="api").start()
+        self._doors.append((doors, server))
+        counters.of_intake("api")
+        return server
 
     def _runtime_for(self) -> Callable[[str], Runtime]:
         """Each kind of queue works with its own database role, as in the fleet."""
@@ -230,6 +247,9 @@ class Embedded:
 
     def stop(self) -> None:
         """In the order that loses nothing: no more messages, finish what runs, then the rest."""
+        for doors, server in self._doors:
+            server.close()
+            doors.stop()
         self.scheduler.stop()
         if self._scheduler_thread is not None:
             self._scheduler_thread.join(10)

@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -232,6 +233,23 @@ class PrivateFleet:
         return self.start(
             name, "intake", user="intake", role="api", queues=[topology.INTAKE_QUEUE], **extra
         )
+
+    def start_api(self, name: str = "api", *, port: int = 0, **extra: str) -> Member:
+        extra.setdefault("read_database_url", self.database_url("readonly"))
+        command = ("api", "--port", str(port))
+        return self.start(name, *command, user="intake", role="api", **extra)
+
+    def port_of(self, member: Member, timeout: float = 60.0) -> int:
+        """The port of a process that serves HTTP, once it says so in its log."""
+        pattern = re.compile(r"^\w+ http://[^ ]+:(\d+)$", re.MULTILINE)
+        found: list[str] = []
+
+        def is_up() -> bool:
+            found[:] = pattern.findall(member.log.read_text(errors="replace"))
+            return bool(found)
+
+        self.wait_until(is_up, timeout, f"{member.name} serves")
+        return int(found[-1])
 
     def start_relay(self, name: str = "relay", **extra: str) -> Member:
         return self.start(name, "relay", user="relay", role="relay", **extra)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -48,6 +48,17 @@ def needs(scope: KeyScope) -> Any:
         return Access(key, doors.scope(key), doors)
 
     return Depends(access)
+
+
+def _as_text(given: Any) -> Any:
+    """A moment is written, and no number of seconds."""
+    if isinstance(given, str) and not given[:5].endswith("-"):
+        raise ValueError("must be a moment such as 2026-03-01T08:00:00Z")
+    return given
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_as_text)]
+"""RFC 3339."""
 
 
 class Document(BaseModel):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from producers.api import problems
@@ -72,15 +73,21 @@ def build(doors: Doors, checks: Mapping[str, Callable[[], None]] | None = None) 
         redirect_slashes=False,
     )
     app.state.doors = doors
-    app.router.routes[:0] = orders.PLAIN_ROUTES
-    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
-        app.include_router(router, prefix="/v1")
+    _add_routes(app)
     app.router.routes += health.routes(
         {"database": doors.check_write, "read database": doors.check_read, **(checks or {})}
     )
     _handle_errors(app)
     _serve_document(app)
     return SecurityHeaders(_Limits(app))
+
+
+def _add_routes(app: FastAPI) -> None:
+    """All in one list: FastAPI keeps included routers apart, which nobody who asks for the template
+    of a route sees into. Those that take orders come first, being asked for most."""
+    app.router.routes[:0] = orders.PLAIN_ROUTES
+    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
+        app.router.routes += router.routes
 
 
 class _Limits:
@@ -100,13 +107,25 @@ def _too_much(_status: int, code: str, said: str) -> tuple[bytes, str]:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    async def answer(_request: Request, error: Exception) -> Response:
-        return failure_of(error).response()
+    async def answer(request: Request, error: Exception) -> Response:
+        failed = failure_of(error)
+        if failed.status == 405:
+            failed.headers["Allow"] = ", ".join(_methods(app, request.scope))
+        return failed.response()
 
     for kind in (
         Failed, RequestValidationError, HTTPException, SQLAlchemyError, AutorenewError, Exception,
     ):  # fmt: skip
         app.add_exception_handler(kind, answer)
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """What a path takes, of all its routes; the router names those of the first one."""
+    found: set[str] = set()
+    for route in app.router.routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found - {"HEAD"})
 
 
 def failure_of(error: Exception) -> Failed:
@@ -186,7 +205,6 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def application() -> FastAPI:
     """The application without its doors, for its OpenAPI document."""
     app = FastAPI(title="Autorenew", version="1", description=DESCRIPTION, openapi_url=None)
-    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
-        app.include_router(router, prefix="/v1")
+    _add_routes(app)
     _serve_document(app)
     return app

@@ -45,6 +45,8 @@ class KeyScope(StrEnum):
     OPS_WRITE = "ops:write"
 
 
+# A newer release may have more.
+_KNOWN = frozenset(scope.value for scope in KeyScope)
 WHOLE_FLEET = frozenset({KeyScope.FORECAST_READ, KeyScope.OPS_READ, KeyScope.OPS_WRITE})
 """What is about all realms together: no key of one realm has these."""
 OF_AN_UPSTREAM = frozenset({KeyScope.ORDERS_WRITE})
@@ -214,7 +216,7 @@ def _key(row: Any) -> Key:
         prefix=row.prefix,
         hash=bytes(row.hash),
         upstream=row.upstream,
-        scopes=frozenset(KeyScope(scope) for scope in row.scopes if scope in KeyScope),
+        scopes=frozenset(KeyScope(scope) for scope in row.scopes if scope in _KNOWN),
         brands=None if row.brands is None else tuple(row.brands),
         subsidiaries=None if row.subsidiaries is None else tuple(row.subsidiaries),
         per_second=row.per_second,

@@ -1,8 +1,8 @@
 """Orders that come in within milliseconds of each other are taken in one transaction.
 
-They wait in a line for one thread, which takes what has come meanwhile: while one transaction
-commits, the next batch forms. Nobody waits for others to come. Each gets its own answer, after the
-commit.
+They wait in a line for two threads, which take what has come meanwhile: while transactions are
+under way, the next batch forms. Nobody waits for others to come. Each gets its own answer, after
+the commit.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ class _Waiting:
     key: Key
     intake: Intake
     documents: Sequence[Document]
+    trace: str | None
     done: "asyncio.Future[list[Answer]]"
     loop: asyncio.AbstractEventLoop
 
@@ -41,12 +42,12 @@ class Taking:
     """The line and its threads.
 
     Args:
-        threads: batches of different keys that are taken at once.
+        threads: transactions that are under way at once. With two, one is worked on by the database
+            while the other is read here.
     """
 
     def __init__(self, *, threads: int = 2) -> None:
         self._line: deque[_Waiting] = deque()
-        self._busy: set[object] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -56,15 +57,20 @@ class Taking:
         for thread in self._threads:
             thread.start()
 
-    async def take(self, key: Key, intake: Intake, documents: Sequence[Document]) -> list[Answer]:
+    async def take(
+        self, key: Key, intake: Intake, documents: Sequence[Document], trace: str | None = None
+    ) -> list[Answer]:
         """Take documents of a key's upstream; answers come after the commit.
+
+        Args:
+            trace: the W3C trace context that came with them.
 
         Raises:
             Full: too many wait.
             SQLAlchemyError: they were not taken, or it is unknown: send them again.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(key, intake, documents, loop.create_future(), loop)
+        waiting = _Waiting(key, intake, documents, trace, loop.create_future(), loop)
         with self._changed:
             if len(self._line) >= LINE_MOST or self._stopping:
                 raise Full
@@ -82,27 +88,16 @@ class Taking:
 
     def _run(self) -> None:
         while batch := self._next():
-            key = batch[0].key
-            try:
-                self._take(key, batch)
-            finally:
-                with self._changed:
-                    self._busy.discard(key.id)
-                    self._changed.notify()
+            self._take(batch[0].key, batch)
 
     def _next(self) -> list[_Waiting]:
-        """What waits of one key, in the order it came; no two threads take of the same one.
-
-        Empty: it is over.
-        """
+        """What waits of one key, in the order it came; empty: it is over."""
         with self._changed:
-            while True:
-                first = next((w for w in self._line if w.key.id not in self._busy), None)
-                if first is not None:
-                    break
-                if self._stopping and not self._line:
+            while not self._line:
+                if self._stopping:
                     return []
-                self._changed.wait(1.0)
+                self._changed.wait()
+            first = self._line[0]
             batch: list[_Waiting] = []
             rest: deque[_Waiting] = deque()
             count = 0
@@ -114,16 +109,16 @@ class Taking:
                 else:
                     rest.append(waiting)
             self._line = rest
-            self._busy.add(first.key.id)
             return batch
 
     def _take(self, key: Key, batch: list[_Waiting]) -> None:
         upstream = key.upstream
         assert upstream is not None
         documents = [document for waiting in batch for document in waiting.documents]
+        traces = [waiting.trace for waiting in batch for _ in waiting.documents]
         try:
             with history.acting(Operator(actor(key))):
-                answers = batch[0].intake.place(upstream, "api", documents)
+                answers = batch[0].intake.place(upstream, "api", documents, traces)
         except BaseException as error:
             if len(batch) > 1 and isinstance(error, Exception) and not is_circumstance(error):
                 # One of them may be why: each by itself, so that none fails for another's sake.

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from producers.web.bounded import BoundedProtocol
 from producers.web.metrics import RequestMetrics
 from schemas.errors import ConfigurationError
 
@@ -15,8 +16,6 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 20
 """How long answers that are under way may take once a stop is asked for."""
-# The longest head of a request; a body is limited by the application, see limits.
-MOST_HEAD_BYTES = 64 * 1024
 _BACKLOG = 2048
 _START_SECONDS = 10.0
 
@@ -56,7 +55,7 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+                http=BoundedProtocol,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=grace,
             )

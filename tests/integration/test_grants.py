@@ -19,8 +19,10 @@ from sqlalchemy.exc import ProgrammingError
 
 from autorenew import rights
 from autorenew.cli import customers
+from autorenew.console import accounts, sessions
 from monitoring.exporter import auditing
 from producers import presence
+from producers.api import answers, keys
 from producers.control import (
     breakers,
     bulk,
@@ -89,7 +91,10 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         groups._PAID, editing._SERVICE, editing._IN_DOUBT, editing._EDIT, outlook._READ,
         breakers._LIST,
         breakers._PROBE_NOW, breakers._CLOSE, limits._SET, limits._LIFT, limits._LIST,
-        failed._GIVE_UP_TELLING, failed._LINES, *PRESENCE,
+        failed._GIVE_UP_TELLING, failed._LINES, keys._INSERT, keys._LIST, keys._BY_PREFIX,
+        keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
+        answers._FORGET,
+        *PRESENCE,
     ],
     "orders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,
@@ -133,6 +138,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         auditing._KNOW, auditing._BEGIN, auditing._PART, auditing._DONE, auditing._CUT,
         auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT], *PRESENCE,
     ],
+    "console": [
+        accounts._ADD, accounts._LIST, accounts._REMOVE, accounts._SET_ROLE,
+        accounts._SET_PASSWORD, accounts._END_SESSIONS, accounts._END_LINKS, accounts._PASSWORD,
+        accounts._REHASH, accounts._LINK, accounts._USE_LINK, accounts._FORGET_LINKS,
+        sessions._BEGIN, sessions._SIGNED_IN, sessions._FIND, sessions._TOUCH, sessions._END,
+        sessions._FORGET, sessions._FAIL, sessions._WAIT, sessions._SUCCEED,
+        sessions._FORGET_FAILURES,
+    ],
 }  # fmt: skip
 # What is asked for in cases that this life does not have: a service ended while it was paid, one
 # that cannot be quoted, one that cannot be written about.
@@ -159,7 +172,9 @@ SAMPLES = {
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
     "driver": "x", "after_id": UUID(int=1),
-    "probe": 1.0,
+    "probe": 1.0, "code": "x",
+    **dict.fromkeys(("role", "issuer", "password_hash", "who"), "x"), "token_hash": b"x",
+    **dict.fromkeys(("idle", "whole", "forgotten"), 1.0), "whos": ["x"], "free": [1],
     **dict.fromkeys(("at_once", "per_second", "burst", "tasks"), 1),
     **dict.fromkeys(("name", "lane", "reason", "error", "identity", "queue", "kind"), "x"),
     **dict.fromkeys(("id", "token", "key", "request_id", "relay"), UUID(int=1)),
@@ -168,6 +183,9 @@ SAMPLES = {
     **dict.fromkeys(("pid", "run", "parts", "violations"), 1), "offenders": "[]",
     "invariants": ["x"], "musts": ["x"], "next_id": UUID(int=1),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
+    "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",
+    **dict.fromkeys(("per_second", "status", "hours"), 1),
+    "scopes": ["x"], "brands": ["x"], "subsidiaries": ["x"], "upstreams": ["x"],
     "unassigned": True, "places": [1], "numbers": [1], "number": 1, "paused": ["x"],
     "why": "{}", "filters": "{}", "configuration": "{}", "rate": 1.0, "step": "x",
     **dict.fromkeys(("older_than", "within"), 1.0),

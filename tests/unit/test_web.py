@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from producers.web import health
+from producers.web.bounded import BoundedProtocol
 from producers.web.headers import PAGE_POLICY, SecurityHeaders
 from producers.web.limits import BodyLimits
 from producers.web.serving import WebServer
@@ -139,3 +140,41 @@ def test_stop_lets_an_answer_finish() -> None:
         slow.set()
         asker.join(5)
     assert answers == [200]
+
+
+class TestHead:
+    """Of a request, before its body."""
+
+    def test_that_never_ends_is_cut_off(
+        self, server: WebServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BoundedProtocol, "seconds", 0.3)
+        for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
+            began = time.monotonic()
+            assert raw(server, sent).startswith(b"HTTP/1.1 408 ")
+            assert time.monotonic() - began < 3
+
+    def test_that_never_ends_is_cut_off_on_a_connection_that_was_used(
+        self, server: WebServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BoundedProtocol, "seconds", 0.3)
+        whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        said = raw(server, whole + whole + b"GET /heal")
+        assert said.count(b"HTTP/1.1 200 ") == 2
+        assert b"HTTP/1.1 408 " in said
+
+    def test_that_is_too_long_is_refused(self, server: WebServer) -> None:
+        endless = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20_000))
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=5) as plug,
+            pytest.raises(OSError, match=r"reset|pipe"),
+        ):
+            plug.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + endless)
+
+    def test_of_a_slow_answer_is_not_cut_off(
+        self, server: WebServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BoundedProtocol, "seconds", 0.2)
+        slow.clear()
+        threading.Timer(0.6, slow.set).start()
+        assert ask(server, "GET", "/wait")[2] == b"finished"

@@ -20,7 +20,7 @@ from schemas.fields import Country, EmailAddress, Identifier, Language, Text, To
 from schemas.json_bodies import Problem
 from schemas.messages import AddressDocument, AgreementDocument, Month, ServiceId
 
-router = APIRouter(route_class=Route, tags=["customers"])
+router = APIRouter(prefix="/v1", route_class=Route, tags=["customers"])
 
 Id = Annotated[
     Identifier, Path(description="Of the customer.", min_length=1, max_length=100, examples=["c-1"])

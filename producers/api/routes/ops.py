@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy import Connection
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, text
 
-from producers.api.access import Access, Document, IdempotencyKey, Route, needs, once
+from producers.api.access import Access, Document, IdempotencyKey, Moment, Route, needs, once
 from producers.api.keys import KeyScope
 from producers.api.problems import Failed, not_found, responses
-from producers.api.routes.services import Because, Why, parsed
+from producers.api.routes.services import NO_REASON, Because, Why
 from producers.control import breakers, bulk, editing, groups, lanes, limits
 from producers.control import failed as failures
 from producers.control.bulk import BulkOperation, NoBulkOperation
@@ -24,7 +24,7 @@ from schemas.errors import AutorenewError
 from schemas.json_bodies import Problem
 from schemas.values import BulkKind, Money
 
-router = APIRouter(route_class=Route, tags=["operations"])
+router = APIRouter(prefix="/v1", route_class=Route, tags=["operations"])
 
 Reading = Annotated[Access, needs(KeyScope.OPS_READ)]
 Writing = Annotated[Access, needs(KeyScope.OPS_WRITE)]
@@ -54,7 +54,7 @@ class Chosen(BaseModel):
     upstream: Name | None = None
     """Needed where several upstreams use the same key of an order."""
     older_than_seconds: Annotated[float, Field(ge=0, le=1e9)] | None = None
-    since: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    since: Moment | None = None
 
     @property
     def filters(self) -> Filters:
@@ -356,19 +356,17 @@ def edit_failed(request: Request, access: Writing, body: Edit, name: Idempotency
     return once(access, request, None if body.dry_run else name, body, effect)
 
 
-Id = Annotated[
-    str, Path(description="Of the bulk operation.", json_schema_extra={"format": "uuid"})
-]
+Id = Annotated[uuid.UUID, Path(description="Of the bulk operation.")]
 
 
 @router.get(
-    "/bulk/{id}",
+    "/bulk/{id:uuid}",
     summary="A bulk operation and how far it is",
     responses=responses("not_found"),
 )
 def get_bulk(id: Id, access: Reading) -> BulkView:
     with access.doors.write.connect() as tx:
-        return _shown(tx, parsed(id))
+        return _shown(tx, id)
 
 
 def _shown(tx: Connection, id: uuid.UUID) -> BulkView:
@@ -389,7 +387,7 @@ def _bulk_view(one: BulkOperation, left: Sequence[bulk.BulkTask] = ()) -> BulkVi
 
 
 @router.post(
-    "/bulk/{id}:stop",
+    "/bulk/{id:uuid}:stop",
     summary="Send no more of a bulk operation",
     description="What was sent goes on; the rest stays failed.",
     response_model=BulkView,
@@ -397,14 +395,12 @@ def _bulk_view(one: BulkOperation, left: Sequence[bulk.BulkTask] = ()) -> BulkVi
 )
 def stop_bulk(
     id: Id, request: Request, access: Writing, name: IdempotencyKey = None,
-    body: Because | None = None,
+    body: Because = NO_REASON,
 ) -> Any:  # fmt: skip
-    number = parsed(id)
-
     def effect(tx: Connection) -> dict[str, Any]:
-        _shown(tx, number)
+        _shown(tx, id)
         try:
-            return _bulk_view(bulk.stop(tx, number)).model_dump(mode="json")
+            return _bulk_view(bulk.stop(tx, id)).model_dump(mode="json")
         except NoBulkOperation as error:
             raise Failed("conflict", str(error)) from None
 
@@ -523,3 +519,57 @@ def post_lane(
         return _lanes(tx, body.lane).model_dump(mode="json")
 
     return once(access, request, name, body, effect)
+
+
+class FindingView(BaseModel):
+    """What one invariant was found to be."""
+
+    invariant: str
+    must: str
+    checked_at: datetime | None
+    seconds: float
+    violations: int
+    offenders: Sequence[Any]
+    problem: str | None
+    """Why it could not be checked."""
+
+
+class AuditView(BaseModel):
+    """The last audit over all of the books that came to its end."""
+
+    started_at: datetime
+    ended_at: datetime
+    seconds: float
+    checks: int
+    violations: int
+    findings: Sequence[FindingView]
+    """The newest verdict of each invariant that is broken, or could not be checked."""
+
+
+# The exporter keeps them; without one there is no audit to tell of.
+_IS_KEPT = text("SELECT to_regclass('audit_runs') IS NOT NULL")
+_LAST_RUN = text("""
+    SELECT started_at, ended_at, seconds, checks, violations FROM audit_runs
+    WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT 1
+""")
+_FINDINGS = text("""
+    SELECT invariant, must, checked_at, seconds, violations, offenders, problem
+    FROM audit_findings WHERE violations > 0 OR problem IS NOT NULL ORDER BY invariant
+""")
+
+
+@router.get(
+    "/audit",
+    summary="The last verdict of the audit",
+    description="404 while no audit has come to its end: an exporter does them.",
+    responses=responses("not_found"),
+)
+def get_audit(access: Reading) -> AuditView:
+    with access.doors.read.connect() as tx:
+        run = None
+        if tx.execute(_IS_KEPT).scalar_one():
+            run = tx.execute(_LAST_RUN).first()
+        if run is None:
+            raise not_found()
+        findings = [FindingView.model_validate(row._asdict()) for row in tx.execute(_FINDINGS)]
+    return AuditView(**run._mapping, findings=findings)

@@ -123,7 +123,7 @@ def _many() -> dict[str, Any]:
             "required": True,
             "content": {
                 "application/x-ndjson": {
-                    "schema": {"type": "string", "description": "Orders, one a line."},
+                    "schema": {"description": "Orders (`OrderDocument`), one a line."},
                 }
             },
         },

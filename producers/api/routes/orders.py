@@ -38,7 +38,7 @@ _COMMAND = Problem(
 _ONE = ("application/json",)
 _MANY = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json")
 
-router = APIRouter(route_class=Route, tags=["orders"])
+router = APIRouter(prefix="/v1", route_class=Route, tags=["orders"])
 
 
 async def post_order(request: Request) -> Response:
@@ -52,7 +52,9 @@ async def post_order(request: Request) -> Response:
         raise Failed("invalid", problems=[_COMMAND])
     _check_name(request, document)
     try:
-        (answer,) = await doors.taking.take(key, doors.intake(key), [document])
+        (answer,) = await doors.taking.take(
+            key, doors.intake(key), [document], request.headers.get("traceparent")
+        )
     except Full:
         raise unavailable() from None
     if answer.verdict is not Verdict.ACCEPTED:
@@ -82,7 +84,10 @@ async def post_batch(request: Request) -> Response:
     doors.limit(key, len(lines) - 1)
     orders_ = [document for _, document in lines if not _is_command(document)]
     try:
-        found = await doors.taking.take(key, doors.intake(key), orders_) if orders_ else []
+        found: list[Answer] = []
+        if orders_:
+            trace = request.headers.get("traceparent")
+            found = await doors.taking.take(key, doors.intake(key), orders_, trace)
     except Full:
         raise unavailable() from None
     answers = iter(found)

@@ -19,7 +19,7 @@ from schemas.json_bodies import Problem
 from schemas.rules.outlook import Decision
 from schemas.values import Money, Universe
 
-router = APIRouter(route_class=Route)
+router = APIRouter(prefix="/v1", route_class=Route)
 
 Number = Annotated[
     str, Path(description="As it is printed on the document.", examples=["FR2026-0000042"])

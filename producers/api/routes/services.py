@@ -4,10 +4,10 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from producers.api import commands
-from producers.api.access import Access, Document, IdempotencyKey, Route, needs, once
+from producers.api.access import Access, Document, IdempotencyKey, Moment, Route, needs, once
 from producers.api.keys import KeyScope
 from producers.api.problems import Failed, not_found, responses
 from producers.views import services
@@ -19,30 +19,16 @@ from schemas.json_bodies import Problem
 from schemas.messages import AgreementDocument, LocalDate
 from schemas.values import RenewalMode, ServiceState, Universe
 
-router = APIRouter(route_class=Route, tags=["services"])
+router = APIRouter(prefix="/v1", route_class=Route, tags=["services"])
 
+# The path takes ids alone (`{id:uuid}`): what is none is answered as what does not exist.
 Id = Annotated[
-    str,
-    Path(
-        description="Of the service.",
-        json_schema_extra={"format": "uuid"},
-        examples=["7f3c5d0e-6a0b-5e0f-9d1c-3d2b1a0f9e8d"],
-    ),
+    uuid.UUID,
+    Path(description="Of the service.", examples=["7f3c5d0e-6a0b-5e0f-9d1c-3d2b1a0f9e8d"]),
 ]
 Reading = Annotated[Access, needs(KeyScope.SERVICES_READ)]
 Writing = Annotated[Access, needs(KeyScope.SERVICES_WRITE)]
 Name = Annotated[str, Field(max_length=100)]
-
-
-def parsed(id: str) -> uuid.UUID:
-    """
-    Raises:
-        Failed: it is no id, so nothing has it.
-    """
-    try:
-        return uuid.UUID(id)
-    except ValueError:
-        raise not_found() from None
 
 
 class ServicesQuery(BaseModel):
@@ -57,8 +43,8 @@ class ServicesQuery(BaseModel):
     subsidiary: Name | None = None
     state: ServiceState | None = None
     mode: RenewalMode | None = None
-    expires_from: AwareDatetime | None = None
-    expires_before: AwareDatetime | None = None
+    expires_from: Moment | None = None
+    expires_before: Moment | None = None
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     cursor: Annotated[str, Field(max_length=64)] | None = None
     """``next`` of the part before."""
@@ -80,30 +66,28 @@ def list_services(query: Annotated[ServicesQuery, Query()], access: Reading) -> 
 
 
 @router.get(
-    "/services/{id}",
+    "/services/{id:uuid}",
     summary="A service: what is next and why, what its renewal costs, and what happened",
     responses=responses("not_found"),
 )
 def get_service(id: Id, access: Reading) -> ServiceView:
     doors = access.doors
     with doors.read.connect() as tx:
-        found = services.get(
-            tx, parsed(id), doors.catalogue(tx), doors.clock.now(), scope=access.scope
-        )
+        found = services.get(tx, id, doors.catalogue(tx), doors.clock.now(), scope=access.scope)
     if found is None:
         raise not_found()
     return found
 
 
 @router.get(
-    "/services/{id}/quote",
+    "/services/{id:uuid}/quote",
     summary="What renewing a service now costs",
     responses=responses("not_found", "conflict"),
 )
 def get_quote(id: Id, access: Reading) -> QuoteView:
     doors = access.doors
     with doors.read.connect() as tx:
-        found = services.known(tx, [parsed(id)], doors.catalogue(tx), scope=access.scope)
+        found = services.known(tx, [id], doors.catalogue(tx), scope=access.scope)
         if not found:
             raise not_found()
         if (held := found[0].renewable) is None:
@@ -140,6 +124,9 @@ class Because(Document):
     because: Why | None = None
 
 
+NO_REASON = Because()
+
+
 class Renewal(Because):
     """What the customer saw and agreed to."""
 
@@ -161,22 +148,20 @@ def _do(
     access: Access,
     request: Request,
     name: str | None,
-    id: str,
+    id: uuid.UUID,
     command: str,
-    body: Because | None,
+    body: Because,
     **fields: Any,
 ) -> dict[str, Any]:
-    service = parsed(id)
-
     def effect(tx: Any) -> dict[str, Any] | Failed:
-        customer = commands.check_services(tx, access, [service])
-        return commands.send(tx, access, command, customer, {"services": [str(service)], **fields})
+        customer = commands.check_services(tx, access, [id])
+        return commands.send(tx, access, command, customer, {"services": [str(id)], **fields})
 
     return once(access, request, name, body, effect)
 
 
 @router.post(
-    "/services/{id}:stop",
+    "/services/{id:uuid}:stop",
     summary="End a service when the periods paid for it end",
     response_model=Done,
     responses=_SAYS,
@@ -186,13 +171,13 @@ def stop(
     request: Request,
     access: Writing,
     name: IdempotencyKey = None,
-    body: Because | None = None,
+    body: Because = NO_REASON,
 ) -> Any:
     return _do(access, request, name, id, "stop", body)
 
 
 @router.post(
-    "/services/{id}:resume",
+    "/services/{id:uuid}:resume",
     summary="Undo a stop",
     response_model=Done,
     responses=_SAYS,
@@ -202,13 +187,13 @@ def resume(
     request: Request,
     access: Writing,
     name: IdempotencyKey = None,
-    body: Because | None = None,
+    body: Because = NO_REASON,
 ) -> Any:
     return _do(access, request, name, id, "resume", body)
 
 
 @router.post(
-    "/services/{id}:renew",
+    "/services/{id:uuid}:renew",
     summary="Renew a service and charge it now, whatever its mode",
     response_model=Done,
     responses=_SAYS,
@@ -216,13 +201,13 @@ def resume(
 def renew(
     id: Id, request: Request, access: Writing, body: Renewal, name: IdempotencyKey = None
 ) -> Any:
-    wanted = [{"id": str(parsed(id)), "expires_on": body.expires_on}]
+    wanted = [{"id": str(id), "expires_on": body.expires_on}]
     contracts = [agreed.model_dump() for agreed in body.contracts]
     return _do(access, request, name, id, "renew", body, services=wanted, contracts=contracts)
 
 
 @router.post(
-    "/services/{id}:mode",
+    "/services/{id:uuid}:mode",
     summary="Change how a service renews",
     response_model=Done,
     responses=_SAYS,

@@ -1,0 +1,75 @@
+"""One fleet with its HTTP API for all tests of a file; each uses customers of its own."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from autorenew.local.embedded import Embedded
+from tests.conftest import Database
+from tests.support.api import Client, make_key
+from tests.support.life import BRANDS, Life
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def world(postgres: Any, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    """A fleet on a virtual clock, with renewal switched on; it stands still between tests."""
+    name = f"api_{next(_numbers)}_{template[-4:]}"
+    postgres.create_database(name, template)
+    database = Database(postgres, name)
+    quick = {
+        "call_seconds": 0.5,
+        "order_charge_delays": [0.05, 0.1],
+        "retry_base_seconds": 0.05,
+        "retry_attempts": 2,
+        "silence_seconds": 26 * 3600.0,
+        "realms": {"partner": "shop"},
+    }
+    folder = tmp_path_factory.mktemp("api")
+    with Embedded(folder, postgres=postgres, database=name, ahead=timedelta(), **quick) as fleet:
+        world = Life(fleet, database)
+        world.roll_out(*BRANDS)
+        yield world
+    database.close()
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def server(world: Life) -> Any:
+    return world.fleet.serve_api()
+
+
+@pytest.fixture(scope="module")
+def client_of(server: Any, world: Life) -> Iterator[Callable[..., Client]]:
+    """Makes a key, and a client that uses it."""
+    with ExitStack() as stack:
+        count = itertools.count(1)
+
+        def make(name: str = "", **options: Any) -> Client:
+            name = name or f"key-{next(count)}"
+            key = make_key(world.fleet.engine("api"), name, **options)
+            client = Client(server.url, key)
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shop(client_of: Callable[..., Client]) -> Client:
+    return client_of("shop-key")
+
+
+@pytest.fixture(scope="module")
+def other(client_of: Callable[..., Client]) -> Client:
+    return client_of("other-key", upstream="other")
+
+
+@pytest.fixture(scope="module")
+def ops(client_of: Callable[..., Client]) -> Client:
+    return client_of("ops-key", upstream=None)
