@@ -44,6 +44,7 @@ CREDENTIALS: dict[str, tuple[str | None, str | None, set[str]]] = {
         for universe in Universe
     },
     "api": ("autorenew_api", None, {"READONLY_PASSWORD"}),
+    "console": ("autorenew_console", None, {"READONLY_PASSWORD"}),
     "exporter": ("autorenew_exporter", "exporter", set()),
     "simulator": (None, None, set()),
     "audit": ("autorenew_readonly", None, set()),
@@ -61,6 +62,7 @@ PASSWORDS = {
     "autorenew_readonly": "READONLY_PASSWORD",
     "autorenew_exporter": "EXPORTER_PASSWORD",
     "exporter": "EXPORTER_PASSWORD",
+    "autorenew_console": "CONSOLE_PASSWORD",
     "intake": "INTAKE_PASSWORD",
     "relay": "RELAY_PASSWORD",
     "orders": "ORDERS_PASSWORD",
@@ -73,7 +75,7 @@ FLEET = (
 )  # fmt: skip
 """Of each any number can run."""
 # What people and systems outside reach: each has a port of the host.
-DOORS = {"api": 8080}
+DOORS = {"api": 8080, "console": 8070}
 WATCH = ("prometheus", "alertmanager", "grafana")
 PROCESSES = (*FLEET, *DOORS, "exporter")
 OURS = tuple(CREDENTIALS)
