@@ -9,9 +9,11 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    amqp_intake,
     api,
     auditing,
     console,
+    events,
     failed_work,
     floor,
     history,
@@ -30,6 +32,7 @@ from benchmarks.peers import celery_peer, dramatiq_peer
 from benchmarks.reporting import (
     ALONE,
     AMONG_MANY,
+    AMQP_INTAKE,
     AT_ONCE,
     CALM,
     CONSOLE,
@@ -46,6 +49,7 @@ from benchmarks.reporting import (
     MANY_PROCESSES,
     MANY_SERVICES,
     METERED,
+    NO_EVENTS,
     ONE_EACH,
     ONE_PROCESS,
     ORDERS_SINCE,
@@ -53,6 +57,7 @@ from benchmarks.reporting import (
     RETRIED,
     SCRAPE,
     UNMETERED,
+    WITH_EVENTS,
 )
 from monitoring.audit import audit
 from producers.control.selection import Filters
@@ -153,6 +158,41 @@ def run_latency(bench: Bench) -> None:
         bench.results.latency_ms += latency.run(fleet)
         _check(fleet.owner)
     bench.console.print("  one order at a time: measured")
+
+
+def run_events_latency(bench: Bench) -> None:
+    with bench.fleet(1) as fleet:
+        events.start(fleet)
+        bench.results.event_latency_ms += events.latency(fleet)
+        _check(fleet.owner)
+    bench.console.print("  one order at a time, with events: measured")
+
+
+def run_events_cost(bench: Bench) -> None:
+    """The fleet without and with events, in turns."""
+    for case in (NO_EVENTS, WITH_EVENTS):
+        with bench.fleet(1) as fleet:
+            if case == NO_EVENTS:
+                events.without(fleet.owner)
+            else:
+                events.start(fleet)
+            bench.note(case, bench.orders, bench.drain(fleet, case, 1))
+            if case == WITH_EVENTS:
+                bench.note_seconds("events, all out after the last order", events.catch_up(fleet))
+            _check(fleet.owner)
+
+
+def run_amqp_intake(bench: Bench) -> None:
+    """Documents of one upstream that wait in the queue, and one process that takes them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        documents = amqp_intake.publish(fleet, bench.orders)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(AMQP_INTAKE, total=documents)
+            count, seconds = amqp_intake.run(
+                fleet, documents, lambda done: progress.update(bar, completed=done)
+            )
+        bench.note(AMQP_INTAKE, count, seconds, "documents")
+        _check(fleet.owner)
 
 
 def run_outside(bench: Bench) -> None:
@@ -450,6 +490,9 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "events-latency": run_events_latency,
+    "events-cost": run_events_cost,
+    "amqp-intake": run_amqp_intake,
     "api": run_api,
     "outside": run_outside,
     "processes": run_processes,

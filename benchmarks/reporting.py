@@ -33,11 +33,15 @@ ALONE = "their far side by itself"
 ONE_PROCESS = "provisioning, calls of 50 ms, 1 process"
 MANY_PROCESSES = f"provisioning, calls of 50 ms, {provisioning.MANY_PROCESSES} processes"
 AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 process"
+NO_EVENTS, WITH_EVENTS = "orders, without events", "orders, with events"
+EVENT_MS = 50.0
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
+AMQP_INTAKE = "AMQP intake, one consumer"
 HTTP_ONE = "orders over HTTP, one each"
 HTTP_MANY = "orders over HTTP, 500 each"
 LEAST = {
+    AMQP_INTAKE: 4000,
     HTTP_ONE: 1500,
     HTTP_MANY: 4000,
     "renewals": 2000,
@@ -58,6 +62,7 @@ class Results:
     rates: dict[str, list[float]] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     latency_ms: list[float] = field(default_factory=list)
+    event_latency_ms: list[float] = field(default_factory=list)
     http_ms: list[float] = field(default_factory=list)
     """Of each request with one order."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -124,6 +129,12 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
                 f"at most {most:g} ms",
                 _verdict(value <= most),
             )
+    if results.event_latency_ms:
+        value = latency.percentile(results.event_latency_ms, 50)
+        verdict = _verdict(value <= EVENT_MS)
+        yield "an event, p50", f"{value:.0f} ms", f"at most {EVENT_MS:g} ms", verdict
+        value = latency.percentile(results.event_latency_ms, 99)
+        yield "an event, p99", f"{value:.0f} ms", "", ""
     if results.http_ms:
         value = latency.percentile(results.http_ms, 99)
         verdict = _verdict(value < 100)
@@ -148,12 +159,13 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _ratios(results: Results) -> Iterator[tuple[str, str, str, str]]:
-    """Provisioning: two rates, or a rate and what is possible."""
+    """Two rates, or a rate and what is possible."""
     for name, rate, other, least in (
         (f"{provisioning.MANY_PROCESSES} processes / 1", results.median(MANY_PROCESSES),
          results.median(ONE_PROCESS), 3.0),
         (f"{AT_ONCE} / bound", results.median(AT_ONCE), provisioning.BOUND, 0.85),
         (f"{HANGING} / calm", results.median(HANGING), results.median(CALM), 0.95),
+        (f"{WITH_EVENTS} / without", results.median(WITH_EVENTS), results.median(NO_EVENTS), 0.9),
     ):  # fmt: skip
         if rate and other:
             yield (

@@ -82,6 +82,7 @@ http_seconds = Histogram(
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
 )
+replies = Counter("autorenew_intake_replies_total", "Answers over AMQP by outcome.", ["outcome"])
 api_limited = Counter(
     "autorenew_api_limited_total", "Requests that were refused because their key asked too often."
 )
@@ -106,6 +107,19 @@ mended_resources = Counter(
     "autorenew_mended_resources_total",
     "Services that are converged again because a driver's book differed.",
     ["driver"],
+)
+events_published = Counter(
+    "autorenew_events_published_total", "Events for upstream that went out.", ["kind"]
+)
+webhook_answers = Counter(
+    "autorenew_webhook_answers_total",
+    "Tries to deliver an event to an endpoint, by how they ended.",
+    ["outcome"],
+)
+webhooks_disabled = Counter(
+    "autorenew_webhooks_disabled_total",
+    "Endpoints that were disabled because they failed for too long, or asked for it.",
+    ["reason"],
 )
 sealed = Counter("autorenew_sealed_events_total", "Events of the history that were sealed.")
 swept = Counter("autorenew_swept_services_total", "Services whose next step fell due.", ["step"])
@@ -185,6 +199,16 @@ def relay_last_round() -> Gauge:
         "autorenew_relay_last_round_timestamp_seconds",
         "When the relay last finished a round.",
         multiprocess_mode="max",
+    )
+
+
+@cache
+def event_lag() -> Gauge:
+    """Created by a publisher only: any other process would show that nothing waits."""
+    return Gauge(
+        "autorenew_event_lag_seconds",
+        "How old the newest event for upstream was when it went out; 0: nothing waits.",
+        multiprocess_mode="livemostrecent",
     )
 
 

@@ -6,11 +6,14 @@ A counter that appears with its first event has no value before it: Prometheus' 
 
 from collections.abc import Iterable
 
+from prometheus_client.registry import Collector
+
 from monitoring import metrics
 from producers.control.bulk_running import OUTCOMES as BULK_OUTCOMES
 from producers.intake import Verdict
 from producers.ledger import DESTRUCTIVE_LANE, GUARDED_LANES
 from producers.steps import QUEUES, REMIND, STEPS, steps_of
+from schemas.events import Kind
 from schemas.values import BulkKind, BulkState
 
 # How a task ends, or a start of it.
@@ -29,6 +32,15 @@ def of_worker(queues: Iterable[str]) -> None:
             if step.outside:
                 metrics.handed_back.labels(queue, step.task)
         metrics.refused_messages.labels(queue)
+
+
+def publisher_metrics() -> tuple[Collector, ...]:
+    """Those of a publisher, which runs in the process that starts a worker group."""
+    for kind in Kind:
+        if kind is not Kind.WEBHOOK_TEST:
+            metrics.events_published.labels(kind)
+    _of_loop("events", "broker", "cursor")
+    return (metrics.events_published, metrics.event_lag())
 
 
 def of_relay() -> None:
@@ -61,6 +73,10 @@ def of_intake(door: str) -> None:
     for outcome in (*Verdict, "repeated"):
         metrics.documents.labels(door, str(outcome))
     _of_loop("intake", "broker")
+    if door == "amqp":
+        for outcome in ("sent", "refused", "lost"):
+            metrics.replies.labels(outcome)
+        _of_loop("replies", "broker")
 
 
 def of_exporter() -> None:

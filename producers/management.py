@@ -71,10 +71,22 @@ class Management:
         version = str(self._call("GET", "/overview")["rabbitmq_version"])
         return version_of(version)
 
-    def put_user(self, user: str, password: str, permissions: Mapping[str, str]) -> None:
-        name = quote(user, safe="")
-        self._call("PUT", f"/users/{name}", {"password": password, "tags": ""})
-        self._call("PUT", f"/permissions/{self._host}/{name}", permissions)
+    def put_user(
+        self, user: str, password: str, permissions: Mapping[str, str] | None = None
+    ) -> None:
+        """Create a user, or give one another password.
+
+        Args:
+            permissions: on this virtual host; None: those stay as they are.
+        """
+        self._call("PUT", f"/users/{quote(user, safe='')}", {"password": password, "tags": ""})
+        if permissions is not None:
+            self._call("PUT", f"/permissions/{self._host}/{quote(user, safe='')}", permissions)
+
+    def put_topics(self, user: str, exchange: str, write: str, read: str) -> None:
+        """With which routing keys a user may publish to a topic exchange, and bind queues to it."""
+        said = {"exchange": exchange, "write": write, "read": read}
+        self._call("PUT", f"/topic-permissions/{self._host}/{quote(user, safe='')}", said)
 
     def put_policy(self, name: str, policy: Mapping[str, Any]) -> None:
         self._call("PUT", f"/policies/{self._host}/{quote(name, safe='')}", policy)
@@ -98,7 +110,7 @@ class Management:
             raise ConfigurationError(
                 f"{_SETTING}: wrong user name or password, or {self._user} is no administrator"
             )
-        if answer.status == _NOT_FOUND and path.startswith("/permissions"):
+        if answer.status == _NOT_FOUND and "permissions/" in path:
             raise ConfigurationError(f"there is no vhost {self._vhost}")
         try:
             found = json.loads(answer.data) if answer.data else None

@@ -21,10 +21,12 @@ REQUEST = "request"
 WITHDRAW = "withdraw"
 SUSPEND = "suspend"
 TERMINATE = "terminate"
+DELIVER = "deliver"
 
 ORDERS = "orders"
 BILLING = "billing"
 REMINDERS = "reminders"
+WEBHOOKS = "webhooks"
 UNIVERSES = tuple(universe.value for universe in Universe)
 
 # Queue -> the database role, and the broker user, of the workers that read it.
@@ -32,9 +34,12 @@ ROLE_OF_QUEUE = {
     ORDERS: "orders",
     BILLING: "billing",
     REMINDERS: "reminders",
+    WEBHOOKS: "events",
     **dict.fromkeys(UNIVERSES, "provisioning"),
 }
 QUEUES = tuple(ROLE_OF_QUEUE)
+# What a worker may be told instead of a queue: it publishes events as well.
+EVENTS = "events"
 
 MAIL_LANE = "mail"
 _DRIVER_LANE = "driver:"
@@ -48,6 +53,7 @@ class Cancellation(StrEnum):
     SERVICE = "service"  # before it was delivered; its money goes back
     EMAIL = "email"  # as one that cannot be delivered
     TELLING = "telling"  # likewise, the e-mail about an order
+    EVENT = "event"  # its delivery to one endpoint; it can be replayed
     DECISION = "decision"  # what is next is decided anew; only if this is not
 
 
@@ -126,6 +132,8 @@ STEPS = {
         StepKind(REMIND, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.EMAIL),
         # Of an order: what became of its services.
         StepKind(TELL, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.TELLING),
+        # Of an event to an endpoint, in a lane of that endpoint.
+        StepKind(DELIVER, (WEBHOOKS,), None, outside=True, cancels=Cancellation.EVENT),
     )
 }  # fmt: skip
 
@@ -139,6 +147,15 @@ MAIL = STEPS[REMIND].place
 def driver_place(universe: str, driver: str) -> Place:
     """Services are converged on their universe's queue, in their driver's lane."""
     return Place(universe, f"{_DRIVER_LANE}{driver}")
+
+
+def webhook_place(endpoint: str) -> Place:
+    """Each endpoint has a lane of its own, so that one that fails delays no other.
+
+    Args:
+        endpoint: its name.
+    """
+    return Place(WEBHOOKS, f"webhook:{endpoint}")
 
 
 def steps_of(queue: str) -> list[StepKind]:

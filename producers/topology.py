@@ -1,7 +1,7 @@
 """Exchanges, queues, policies and users on RabbitMQ. Only an administrator sets them up."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
@@ -9,27 +9,59 @@ from pika.exceptions import ChannelClosedByBroker
 from producers.broker import LOST, BrokerRefuses, BrokerUnreachable, Hosts, reason
 from producers.management import Management
 from producers.relay.transport import TASKS_EXCHANGE
-from producers.steps import QUEUES
+from producers.steps import QUEUES, WEBHOOKS
 from schemas.errors import ConfigurationError
+from schemas.events import EXCHANGE, realm_word
 from schemas.values import Universe
 
 INTAKE_EXCHANGE = "intake"
 INTAKE_QUEUE = "intake"
 DEAD_INTAKE = "intake.dead"
+REPLIES = "reply"
+"""What the names of queues begin with that an upstream declares for answers."""
+DEFAULT_EXCHANGE = "amq.default"
+"""As permissions name it. It reaches a queue by its name, and whoever uses direct reply-to."""
+
+
+def replies_of(upstream: str) -> str:
+    """A regular expression: the queues for answers that belong to an upstream."""
+    return rf"^{REPLIES}\.{re.escape(upstream)}\.[A-Za-z0-9_.-]{{1,100}}$"
+
+
+# What the names of queues begin with that an upstream declares and binds for events.
+_EVENT_QUEUES = r"events\.{}(\.[A-Za-z0-9_.-]{{1,100}})?"
+# Such queues, as an example.
+_OF_UPSTREAMS = (f"{REPLIES}.upstream-a.b", "events.upstream-a")
+
+
+def _of_upstream(user: str) -> tuple[str, str, str]:
+    """It publishes documents; it declares and reads queues of its own for answers, and declares,
+    binds and reads others for events. Which events it may bind is in its topic permissions."""
+    replies = replies_of(user)[1:-1]
+    own = _EVENT_QUEUES.format(re.escape(user))
+    intake = INTAKE_EXCHANGE if user == "upstream" else rf"{INTAKE_EXCHANGE}(\.{user})?"
+    return (
+        f"^({replies}|{own})$",
+        f"^({intake}|{own})$",
+        f"^({EXCHANGE}|{replies}|{own})$",
+    )
+
 
 _UNIVERSES = "|".join(Universe)
 # user -> (configure, write, read): regular expressions over names.
 PERMISSIONS = {
     "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
-    # Its own queue, and those of upstreams that have one; not intake.dead.
-    "intake": ("^$", "^$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
+    # Its own queue, and those of upstreams that have one; not intake.dead. Answers go over the
+    # default exchange: where to is checked by producers/intake/replies.py.
+    "intake": ("^$", rf"^{re.escape(DEFAULT_EXCHANGE)}$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
-    # It asks how long a queue is, which needs no right.
+    "events": ("^$", f"^{EXCHANGE}$", f"^{WEBHOOKS}$"),
+    # It asks how long queues are, which needs no right.
     "exporter": ("^$", "^$", "^$"),
-    "upstream": ("^$", f"^{INTAKE_EXCHANGE}$", "^$"),
+    "upstream": _of_upstream("upstream"),
 }
 
 
@@ -49,8 +81,20 @@ def permissions_of(user: str) -> tuple[str, str, str] | None:
     exchange of its own as well.
     """
     if _UPSTREAM.fullmatch(user):
-        return ("^$", rf"^{INTAKE_EXCHANGE}(\.{user})?$", "^$")
+        return _of_upstream(user)
     return PERMISSIONS.get("upstream" if user.startswith("upstream-") else user)
+
+
+def topics_of(user: str, realms: Mapping[str, str]) -> tuple[str, str] | None:
+    """The topic permissions of an upstream's user on the exchange ``events`` (write, read): it may
+    bind what begins with its realm. None: it is no upstream's.
+
+    Args:
+        realms: upstream -> realm, of those that share one.
+    """
+    if user != "upstream" and not user.startswith("upstream-"):
+        return None
+    return ("^$", rf"^{re.escape(realm_word(realms.get(user, user)))}\..+$")
 
 
 def check_upstreams(upstreams: Sequence[str]) -> None:
@@ -100,6 +144,7 @@ def declare(urls: str, upstreams: Sequence[str] = ()) -> list[str]:
         for queue in QUEUES:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
             channel.queue_bind(queue, TASKS_EXCHANGE, routing_key=queue)
+        channel.exchange_declare(EXCHANGE, "topic", durable=True)
         for name, arguments in of_documents.items():
             channel.exchange_declare(name, "fanout", durable=True)
             channel.queue_declare(
@@ -125,6 +170,13 @@ def unusable(error: BrokerUnreachable) -> ConfigurationError:
 
 # Above policies that others made for all queues.
 PRIORITY = 10
+MOST_EVENTS, MOST_EVENT_BYTES = 2_000_000, 2**30
+EVENT_QUEUE_DAYS = 14
+"""A queue of an upstream's for events that nobody has used for so long is deleted."""
+MOST_REPLIES, MOST_REPLY_BYTES = 10_000, 64 * 1024 * 1024
+REPLY_SECONDS = 24 * 3600
+REPLY_QUEUE_SECONDS = 7 * 24 * 3600
+"""A queue for answers that nobody has used for so long is deleted."""
 UNLIMITED_FROM = (4,)
 """From this version on a quorum queue gives up what was delivered 20 times, unless a policy says
 otherwise. Before it there was no limit, and -1 was no limit that one could set."""
@@ -137,7 +189,7 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
         version: of RabbitMQ.
         most, most_bytes: that may wait in each queue of documents; more is refused.
     """
-    never_give_up = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
+    never_give_up: dict[str, Any] = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
     found: dict[str, tuple[str, dict[str, Any]]] = {
         "autorenew-intake": (
             PERMISSIONS["intake"][2],
@@ -158,6 +210,28 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
             },
         ),
     }
+    # An upstream that does not read its events must not fill the broker with them.
+    found["autorenew-events"] = (
+        r"^events\.upstream",
+        {
+            "max-length": MOST_EVENTS,
+            "max-length-bytes": MOST_EVENT_BYTES,
+            "overflow": "drop-head",
+            "expires": EVENT_QUEUE_DAYS * 86_400_000,
+            **never_give_up,
+        },
+    )
+    # An upstream that reads no answers must not fill the broker with them.
+    found["autorenew-replies"] = (
+        rf"^{REPLIES}\.",
+        {
+            "max-length": MOST_REPLIES,
+            "max-length-bytes": MOST_REPLY_BYTES,
+            "overflow": "drop-head",
+            "message-ttl": REPLY_SECONDS * 1000,
+            "expires": REPLY_QUEUE_SECONDS * 1000,
+        },
+    )
     if never_give_up:
         found["autorenew-tasks"] = (f"^({'|'.join(QUEUES)})$", never_give_up)
     return {
@@ -197,15 +271,18 @@ def _overlap(pattern: str, applies_to: str, ours: str) -> bool:
         theirs = re.compile(pattern)
     except re.error:
         return True  # it may: look at it
-    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"))
+    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"), *_OF_UPSTREAMS)
     return any(theirs.search(name) and re.search(ours, name) for name in names)
 
 
-def create_users(management: Management, passwords: dict[str, str]) -> list[str]:
+def create_users(
+    management: Management, passwords: dict[str, str], realms: Mapping[str, str]
+) -> list[str]:
     """Create or update users with the least permissions.
 
     Args:
         passwords: user -> password; the users of :data:`PERMISSIONS` and ``upstream-NAME``.
+        realms: upstream -> realm, of those that share one.
 
     Raises:
         ConfigurationError: a user is unknown, or the API cannot be reached or refuses.
@@ -215,6 +292,10 @@ def create_users(management: Management, passwords: dict[str, str]) -> list[str]
         permissions = permissions_of(user)
         assert permissions is not None
         named = dict(zip(("configure", "write", "read"), permissions, strict=True))
+        if (topics := topics_of(user, realms)) is not None:
+            # First: without them it may bind whatever it likes, once it may read the exchange.
+            management.put_user(user, password)
+            management.put_topics(user, EXCHANGE, *topics)
         management.put_user(user, password, named)
     return list(passwords)
 

@@ -7,7 +7,7 @@ or a driver of another package may add reasons: those are transient.
 from enum import StrEnum
 from typing import Literal
 
-CalledKind = Literal["gateway", "driver", "mail"]
+CalledKind = Literal["gateway", "driver", "mail", "webhook"]
 
 
 class FailureClass(StrEnum):
@@ -25,6 +25,7 @@ _OF_CLASS = {
         "driver_unavailable", "book_unavailable", "driver_stale", "gateway_unavailable",
         "cannot_connect", "connection_lost", "tls_failed", "login_required", "login_failed",
         "greylisted", "try_later", "too_slow", "declined", "interrupted",
+        "webhook_refused", "webhook_unavailable", "webhook_forbidden",
     ),
     FailureClass.UNKNOWN: (
         "driver_unknown", "driver_in_progress", "in_progress", "gateway_unknown",

@@ -3,6 +3,7 @@ that hold a secret also from the file that ``AUTORENEW_…_FILE`` names."""
 
 import json
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
@@ -174,6 +175,18 @@ class Settings(BaseSettings):
     reconcile_share: float = Field(
         0.01, ge=0, le=1, description="of a driver's services may differ for any to be mended"
     )
+    event_source: str = Field(
+        "/autorenew", min_length=1, description="the `source` of events: names this fleet"
+    )
+    webhook_allowed_networks: list[IPv4Network | IPv6Network] = Field(
+        [], description='inner networks that webhooks may be sent to: ["10.1.0.0/16"]'
+    )
+    webhook_disable_days: float = Field(
+        5.0, gt=0, le=366, description="an endpoint that fails for so long is disabled"
+    )
+    webhook_keep_days: int = Field(
+        30, ge=1, le=3660, description="how long deliveries that have ended are kept"
+    )
     delivery_email_seconds: Seconds = Field(
         300.0, description="how long the e-mail about an order waits for its other services"
     )
@@ -236,7 +249,8 @@ class Settings(BaseSettings):
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
         "gateways", "drivers", "retries", "breaker", "internal_hosts", "realms",
-        "intake_upstreams", "reconcile_mends", "oidc_roles", mode="before",
+        "intake_upstreams", "reconcile_mends", "oidc_roles", "webhook_allowed_networks",
+        mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:

@@ -236,3 +236,18 @@ class BulkTaskState(StrEnum):
     DONE = "done"
     FAILED = "failed"  # again
     SKIPPED = "skipped"  # not failed any more, or in another way
+
+
+class EndpointState(StrEnum):
+    """Of an endpoint that events are sent to over HTTPS."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"  # by a person, or because it has failed for too long
+    REMOVED = "removed"
+
+
+class DeliveryOutcome(StrEnum):
+    """How the delivery of an event to an endpoint ended."""
+
+    DELIVERED = "delivered"
+    DROPPED = "dropped"  # its endpoint was disabled or removed, or a person gave it up

@@ -2,14 +2,27 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
 from sqlalchemy import Engine
 
 from producers import counters
+from producers.events.composing import Composer
+from producers.events.exchange import Exchange
+from producers.events.publisher import Publisher
 from producers.intake.links import Links
-from producers.steps import BILLING, QUEUES, ROLE_OF_QUEUE, UNIVERSES, steps_of
+from producers.steps import (
+    BILLING,
+    EVENTS,
+    QUEUES,
+    ROLE_OF_QUEUE,
+    UNIVERSES,
+    WEBHOOKS,
+    steps_of,
+)
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError
@@ -21,6 +34,8 @@ from workers.billing.charges.refund import RefundHandler
 from workers.billing.ends import SuspendHandler, TerminateHandler
 from workers.billing.gateways.port import Gateway
 from workers.billing.payment_requests.handlers import RequestHandler, WithdrawHandler
+from workers.events.deliver import DeliverHandler
+from workers.events.sender import Sender
 from workers.orders.price import PriceHandler
 from workers.outside import identity, registry
 from workers.outside.books import Books
@@ -36,17 +51,20 @@ from workers.runtime.handlers import Handler
 from workers.runtime.retries import policy_for
 from workers.runtime.runtime import Runtime
 
+# With the usual backoff these take about a week.
+WEBHOOK_ATTEMPTS = 60
 # A page of a book is more to collect than one answer, and nobody's lease waits for it.
 BOOK_SECONDS = 30.0
 
 
 def check_queues(queues: Iterable[str]) -> list[str]:
-    """Refuse a queue that does not exist, in one clear line."""
-    chosen = list(dict.fromkeys(queues))
+    """Refuse a queue that does not exist, in one clear line; ``events`` stands for its queue."""
+    chosen = list(dict.fromkeys(WEBHOOKS if name == EVENTS else name for name in queues))
     unknown = [queue for queue in chosen if queue not in QUEUES]
     if unknown or not chosen:
         raise ConfigurationError(
-            f"no queue {', '.join(unknown) or '(none given)'}; there are {', '.join(QUEUES)}"
+            f"no queue {', '.join(unknown) or '(none given)'};"
+            f" there are {', '.join(QUEUES)}, and {EVENTS}"
         )
     return chosen
 
@@ -72,6 +90,8 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
                 made = _billing(settings, catalogue, clock)
             case "reminders":
                 made = _reminders(settings, catalogue, clock)
+            case "webhooks":
+                made = [deliver_handler(settings)]
             case _:
                 if "converge" not in built:
                     built["converge"] = _provisioning(settings, catalogue, clock)
@@ -120,6 +140,24 @@ def _provisioning(settings: Settings, catalogue: CatalogueCache, clock: Clock) -
             policy=policy,
         ),
     ]
+
+
+def deliver_handler(settings: Settings) -> DeliverHandler:
+    """Its attempts outlast the time after which an endpoint that fails is disabled."""
+    policy = policy_for("webhook", settings)
+    if "webhook" not in settings.retries:
+        policy = replace(policy, attempts=max(policy.attempts, WEBHOOK_ATTEMPTS))
+    return DeliverHandler(
+        Sender(seconds=settings.call_seconds, allowed=settings.webhook_allowed_networks),
+        policy=policy,
+        disable_after=timedelta(days=settings.webhook_disable_days),
+    )
+
+
+def publisher(engine: Engine, exchange: Exchange, settings: Settings) -> Publisher:
+    """What publishes events, beside the deliveries of its queue."""
+    composer = Composer(settings.event_source, lambda name: settings.realms.get(name, name))
+    return Publisher(engine, exchange, composer, settings)
 
 
 def gateways_of(settings: Settings, seconds: float | None = None) -> dict[str, Gateway]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from monitoring import metrics
 from producers.loop import Loop
@@ -60,6 +61,7 @@ class Launcher:
 
     Args:
         check: called before a group is started; what it raises puts that off.
+        own: metrics of this process, which are served beside those of the group.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class Launcher:
         processes: int,
         threads: int,
         check: Callable[[], None] = lambda: None,
+        own: Sequence[Collector] = (),
     ) -> None:
         self._settings = settings
+        self._own = own
         self._check = check
         self._queues = queues
         self._processes = processes
@@ -98,7 +102,8 @@ class Launcher:
         with metrics_folder() as self._metrics_folder:
             self._metrics = GroupMetrics(Path(self._metrics_folder), self._running)
             registry = CollectorRegistry()
-            registry.register(self._metrics)
+            for collector in (self._metrics, *self._own):
+                registry.register(collector)
             metrics.serve(self._settings, registry=registry)
             self._loop.run()
             return self._drained()

@@ -24,6 +24,8 @@ COMMANDS = {
     "failed": "failed",
     "bulk": "bulk",
     "lanes": "lanes",
+    "events": "webhooks",
+    "webhooks": "webhooks",
     "audit": "auditing",
     "seals": "seals",
     "service": "services",

@@ -85,7 +85,8 @@ def setup() -> None:
     others = topology.set_policies(management, wanted)
     say(f"policies: {', '.join(wanted)}")
     if passwords:
-        say(f"users: {', '.join(topology.create_users(management, passwords))}")
+        users = topology.create_users(management, passwords, settings.realms)
+        say(f"users: {', '.join(users)}")
     for other in others:
         say(other, err=True)
     sys.exit(1 if others else 0)

@@ -6,7 +6,7 @@ import click
 
 from autorenew.cli.acting import Words, acts
 from autorenew.cli.common import as_json as json_option
-from autorenew.cli.common import database, on_stop, read_database, say, show
+from autorenew.cli.common import database, on_stop, present, read_database, say, show
 from monitoring import metrics
 from schemas.settings import load_settings
 from schemas.values import OperatorRole
@@ -30,7 +30,6 @@ def console(host: str, port: int) -> None:
     """
     from autorenew.cli.processes import start
     from autorenew.console.serving import serve
-    from producers.presence import Presence
 
     settings = load_settings()
     engine, clock = start(settings, "autorenew console", "console")
@@ -39,10 +38,9 @@ def console(host: str, port: int) -> None:
     metrics.serve(settings)
     on_stop(server.stop)
     say(f"console on {settings.console_url or server.url}")
-    presence = Presence(engine, "console").keep()
+    present(engine, "console")
     server.run()
     server.close()
-    presence.end()
 
 
 @click.group()

@@ -46,6 +46,9 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
     sys.exit(run(folder, count, seed, months))
 
 
+_OF_EVENTS = ("event_source", "webhook_allowed_networks", "webhook_disable_days")
+
+
 @click.command()
 @_folder
 @click.option(
@@ -71,7 +74,7 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
     settings = load_settings()
     mail = {
         name: value
-        for name in ("smtp_url", "mail_from", "link_base_url", "link_secret")
+        for name in ("smtp_url", "mail_from", "link_base_url", "link_secret", *_OF_EVENTS)
         if (value := getattr(settings, name)) is not None
     }
     metrics.serve(settings)

@@ -103,13 +103,18 @@ def scheduler() -> None:
 @click.option("--processes", "-p", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--threads", "-t", type=click.IntRange(1, 64), default=4, show_default=True)
 def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
-    """Work on QUEUES: orders, billing, reminders, web, dedicated, cloud, telecom.
+    """Work on QUEUES: orders, billing, reminders, events, web, dedicated, cloud, telecom.
+
+    `events` publishes what happened for upstream, and delivers it to webhooks (queue `webhooks`).
 
     SIGTERM drains: running tasks finish, then the process ends with exit code 0.
     """
     from producers import broker
-    from producers.steps import ROLE_OF_QUEUE
-    from workers.bootstrap import check_far_sides, check_queues, handlers
+    from producers.counters import publisher_metrics
+    from producers.events.exchange import RabbitExchange
+    from producers.events.publisher import Publishing
+    from producers.steps import ROLE_OF_QUEUE, WEBHOOKS
+    from workers.bootstrap import check_far_sides, check_queues, handlers, publisher
     from workers.launcher import Launcher
 
     settings = load_settings()
@@ -127,9 +132,21 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
         processes=processes,
         threads=threads,
         check=lambda: own_clock.check(fleet_clock, settings),
+        own=publisher_metrics() if WEBHOOKS in chosen else (),
     )
-    on_stop(launcher.stop)
-    sys.exit(launcher.run())
+    if WEBHOOKS not in chosen:
+        on_stop(launcher.stop)
+        sys.exit(launcher.run())
+    publishing = Publishing(publisher(engine, RabbitExchange(urls), settings))
+
+    def stop() -> None:
+        publishing.stop()
+        launcher.stop()
+
+    on_stop(stop)
+    with publishing:
+        code = launcher.run()
+    sys.exit(code)
 
 
 @click.command()

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from producers import history
 from producers.history import Event
@@ -26,6 +26,7 @@ ONE_TIME_SECONDS = 15 * 60.0
 _HASHER = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1)
 # So many at once: whoever tries passwords takes no more of the machine than this.
 _AT_ONCE = threading.BoundedSemaphore(2)
+_QUEUE_SECONDS = 5.0
 # What the password of an unknown operator is compared with: an answer takes as long as any.
 _NOBODY = _HASHER.hash(secrets.token_urlsafe(16))
 
@@ -34,6 +35,12 @@ class WrongOperator(AutorenewError):
     """A name, role or password cannot be taken, or there is no such operator."""
 
     code = "wrong_operator"
+
+
+class Busy(AutorenewError):
+    """Passwords take the machine's time, and more of it is not given."""
+
+    code = "busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,18 +216,29 @@ def end_sessions(tx: Connection, name: str) -> None:
     tx.execute(_END_LINKS, {"name": name})
 
 
-def is_password(tx: Connection, name: str, password: str) -> bool:
-    """Whether an operator of that name has that password. Takes as long if there is none."""
-    stored = tx.execute(_PASSWORD, {"name": name}).scalar()
-    with _AT_ONCE:
-        try:
-            matches = _HASHER.verify(stored or _NOBODY, password[:LONGEST_PASSWORD])
-        except (Argon2Error, InvalidHashError):
-            return False
+def is_password(engine: Engine, name: str, password: str) -> bool:
+    """Whether an operator of that name has that password. Takes as long if there is none.
+
+    No connection is held meanwhile.
+
+    Raises:
+        Busy: too many try at once.
+    """
+    with engine.connect() as tx:
+        stored = tx.execute(_PASSWORD, {"name": name}).scalar()
+    if not _AT_ONCE.acquire(timeout=_QUEUE_SECONDS):
+        raise Busy("too many try to sign in at once: try again in a moment")
+    try:
+        matches = _HASHER.verify(stored or _NOBODY, password[:LONGEST_PASSWORD])
+    except (Argon2Error, InvalidHashError):
+        return False
+    finally:
+        _AT_ONCE.release()
     if stored is None or not matches:
         return False
     if _HASHER.check_needs_rehash(stored):
-        tx.execute(_REHASH, {"name": name, "password_hash": _HASHER.hash(password)})
+        with engine.begin() as tx:
+            tx.execute(_REHASH, {"name": name, "password_hash": _HASHER.hash(password)})
     return True
 
 

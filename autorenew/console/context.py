@@ -1,18 +1,28 @@
 """What every page needs: the databases, the clock, and who looks at it."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from urllib.parse import urlencode
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from autorenew.console.sessions import Limits, Session
-from autorenew.console.today import Audit, Kept, Today, audit, today, workers
+from autorenew.console.today import (
+    READ_SECONDS,
+    Audit,
+    Kept,
+    Today,
+    audit,
+    today,
+    workers,
+)
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
+from schemas.database import limit
 from schemas.errors import AutorenewError
 from schemas.settings import Settings
 
@@ -42,6 +52,13 @@ class Console:
     today: Kept[Today] = field(default_factory=lambda: Kept(today, 20.0))
     workers: Kept[dict[str, int]] = field(default_factory=lambda: Kept(workers, 5.0))
     audit: Kept[Audit] = field(default_factory=lambda: Kept(audit, 20.0))
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """For what a page shows; the role reads for hours if it may, and nobody waits that long."""
+        with self.reader.connect() as tx:
+            limit(tx, READ_SECONDS)
+            yield tx
 
 
 @dataclass(frozen=True, slots=True)

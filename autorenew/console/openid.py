@@ -85,7 +85,7 @@ def _client_class() -> Any:
 
 
 class Provider:
-    """The provider of the settings.
+    """The provider of the settings, with connections of its own until it is left.
 
     Args:
         redirect_uri: where it sends browsers back to.
@@ -102,6 +102,12 @@ class Provider:
             code_challenge_method="S256",
             timeout=SECONDS,
         )
+
+    def __enter__(self) -> "Provider":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def address(self, flow: str) -> str:
         """Where a browser signs in.

@@ -10,9 +10,13 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection, Engine, text
 
 from monitoring.exporter.fleet import ALIVE_SECONDS
+from schemas.database import limit
 from schemas.values import Money
 
 T = TypeVar("T")
+
+READ_SECONDS = 20.0
+"""For a statement that a page waits for."""
 
 
 class Kept(Generic[T]):
@@ -30,6 +34,7 @@ class Kept(Generic[T]):
         with self._lock:
             if self._value is None or time.monotonic() > self._until:
                 with engine.connect() as tx:
+                    limit(tx, READ_SECONDS)
                     self._value = self._read(tx)
                 self._until = time.monotonic() + self._seconds
             return self._value

@@ -20,6 +20,8 @@ from monitoring import tracing
 from producers import counters
 from producers.api.app import build
 from producers.api.doors import Doors
+from producers.events.exchange import Exchange, NoExchange
+from producers.events.publisher import Publishing
 from producers.intake import Intake
 from producers.intake.realms import Realms
 from producers.relay.relay import Relay
@@ -35,7 +37,7 @@ from schemas.tables import ROLES
 from schemas.values import Universe
 from simulator.mailbox import Mailbox
 from simulator.server import Running
-from workers.bootstrap import add_actors, books_of, handlers
+from workers.bootstrap import add_actors, books_of, handlers, publisher
 from workers.outside.books import Books
 from workers.runtime.runtime import Runtime
 
@@ -50,6 +52,7 @@ class Embedded:
         rules: how the simulated outside world misbehaves.
         temporary: delete the database at the end.
         ahead: live on a virtual clock that starts so far ahead of the real one.
+        exchange: where events are published; None: to webhooks only.
         settings: overrides, such as ``call_seconds``.
     """
 
@@ -63,6 +66,7 @@ class Embedded:
         temporary: bool = False,
         store: str = ":memory:",
         ahead: timedelta | None = None,
+        exchange: Exchange | None = None,
         **settings: Any,
     ) -> None:
         self._postgres = postgres or PrivatePostgres(folder / "postgresql")
@@ -73,6 +77,7 @@ class Embedded:
         self._store = store
         self._overrides = settings
         self._ahead = ahead
+        self._exchange = exchange
         self._engines: dict[str, Engine] = {}
         self._runtimes: list[Runtime] = []
         self._scheduler_thread: threading.Thread | None = None
@@ -132,6 +137,14 @@ class Embedded:
         )
         self._relay_thread = threading.Thread(target=self._relay.run, name="relay", daemon=True)
         self._relay_thread.start()
+        self._publishing = Publishing(
+            publisher(
+                self._engines["events"],
+                self._exchange or NoExchange(stopping.wait),
+                self.settings,
+            )
+        )
+        self._publishing.__enter__()
         self.start_scheduler()
         counters.of_relay()
         counters.of_scheduler()
@@ -145,6 +158,10 @@ class Embedded:
         run = self.scheduler.run if self._ahead is None else self.scheduler.bulk.run
         self._scheduler_thread = threading.Thread(target=run, name="scheduler", daemon=True)
         self._scheduler_thread.start()
+
+    def stop_publishing(self) -> None:
+        """Events go out no more, to webhooks either."""
+        self._publishing.__exit__()
 
     def serve_api(self, *, port: int = 0) -> WebServer:
         """Serve the HTTP API until :meth:`stop`."""
@@ -253,6 +270,7 @@ class Embedded:
         self.scheduler.stop()
         if self._scheduler_thread is not None:
             self._scheduler_thread.join(10)
+        self.stop_publishing()
         self._relay.stop()
         self._relay_thread.join(10)
         for runtime in self._runtimes:

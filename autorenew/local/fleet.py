@@ -24,7 +24,7 @@ from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
 from producers import topology
 from producers.management import Management
-from producers.steps import BILLING, ORDERS, REMINDERS, ROLE_OF_QUEUE, UNIVERSES
+from producers.steps import BILLING, ORDERS, REMINDERS, ROLE_OF_QUEUE, UNIVERSES, WEBHOOKS
 from schemas import virtual_clock
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import save
@@ -173,7 +173,7 @@ class PrivateFleet:
             topology.policies(management.check(), settings.intake_cap, settings.intake_cap_bytes),
         )
         users = {user: f"pw-{user}" for user in (*topology.PERMISSIONS, *more_users)}
-        topology.create_users(management, users)
+        topology.create_users(management, users, settings.realms)
 
     def broker_url(self, user: str) -> str:
         return self.rabbitmq.url(user, f"pw-{user}", vhost=self.vhost)
@@ -279,7 +279,7 @@ class PrivateFleet:
         self.start_intake()
         self.start_relay()
         self.start_scheduler()
-        for queues in ((ORDERS,), (BILLING,), (REMINDERS,), UNIVERSES):
+        for queues in ((ORDERS,), (BILLING,), (REMINDERS,), UNIVERSES, (WEBHOOKS,)):
             self.start_worker(*queues, threads=threads)
 
     def wait_for_consumers(self, timeout: float = 60.0) -> None:
@@ -356,5 +356,5 @@ class PrivateFleet:
 
     def wait_until_idle(self, timeout: float) -> None:
         """Until nothing is left to do but what waits for a person."""
-        query = "SELECT count(*) FROM tasks WHERE state <> 'failed'"
+        query = "SELECT count(*) FROM tasks WHERE state <> 'failed' AND name <> 'deliver'"
         self.wait_until(lambda: self.scalar(query) == 0, timeout, "idle")

@@ -25,6 +25,7 @@ from monitoring.audit import (
     money,
     numbers,
     orders,
+    outgoing,
     periods,
     renewals,
     requests,
@@ -63,6 +64,7 @@ AT_ONCE = 2000
 AREAS = (
     orders, requests, money, invoices, credits, numbers, services, periods, renewals, steps,
     ledger, mails, deliveries, customers, history, times, seals,
+    outgoing,
 )  # fmt: skip
 CHECKS: tuple[Check, ...] = tuple(check for area in AREAS for check in area.CHECKS)
 # With the far sides' books. Two books cannot be read at one moment: what differs is looked at

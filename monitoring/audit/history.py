@@ -287,7 +287,10 @@ CHECKS = (
         LEFT JOIN services AS s ON s.id = e.subject
         LEFT JOIN payment_requests AS r ON r.id = e.subject
         LEFT JOIN bulk_operations AS b ON b.id = e.subject
-        WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id, b.id) IS NULL
+        LEFT JOIN webhook_endpoints AS w ON w.id = e.subject
+        LEFT JOIN event_replays AS p ON p.id = e.subject
+        WHERE e.subject BETWEEN :low AND :high
+          AND (o.id, s.id, r.id, b.id, w.id, p.id) IS NULL
           AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'
           AND e.name NOT LIKE 'lane.%' AND e.name NOT LIKE 'key.%'
           AND e.name NOT LIKE 'operator.%' AND e.name NOT LIKE 'documents.%'""",

@@ -27,6 +27,8 @@ STEPS = (
 )
 # On their universe's queue, in their driver's lane.
 OF_DRIVERS = ("converge", "reconcile")
+# On the queue webhooks, in their endpoint's lane.
+OF_ENDPOINTS = ("deliver",)
 
 # Parameters of the statements below.
 PLACES: dict[str, Any] = {
@@ -141,9 +143,13 @@ CHECKS = (
             SELECT c.id, c.driver, min(a.universe) AS universe
             FROM reconciliations AS c JOIN plans AS a ON a.driver = c.driver
             GROUP BY c.id, c.driver) AS r ON t.name = 'reconcile' AND r.id = t.subject
-        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe, r.universe)
+        LEFT JOIN (
+            SELECT d.id, 'webhooks' AS queue, 'webhook:' || e.name AS lane
+            FROM webhook_deliveries AS d JOIN webhook_endpoints AS e ON e.id = d.endpoint_id
+            ) AS w ON t.name = 'deliver' AND w.id = t.subject
+        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe, r.universe, w.queue)
            OR t.lane IS DISTINCT FROM
-            coalesce(p.lane, 'driver:' || coalesce(s.driver, r.driver))""",
+            coalesce(p.lane, 'driver:' || coalesce(s.driver, r.driver), w.lane)""",
         since=Since.ONCE,
     ),
     sql(
@@ -163,6 +169,8 @@ CHECKS = (
                 THEN EXISTS (SELECT FROM services WHERE id = t.subject)
             WHEN t.name = 'reconcile'
                 THEN EXISTS (SELECT FROM reconciliations WHERE id = t.subject)
+            WHEN t.name = 'deliver'
+                THEN EXISTS (SELECT FROM webhook_deliveries WHERE id = t.subject)
             ELSE true END""",
         since=Since.ONCE,
     ),

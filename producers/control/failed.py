@@ -350,6 +350,18 @@ def _give_up_telling(
     history.record(tx, [Event(subject, "delivery.refused", {"reason": "given_up"})])
 
 
+_GIVE_UP_EVENT = text("""
+    UPDATE webhook_deliveries SET ended_at = now(), outcome = 'dropped', body = NULL
+    WHERE id = :id AND ended_at IS NULL
+""")
+
+
+def _give_up_event(tx: Connection, name: str, subject: uuid.UUID, *_: object) -> None:
+    tx.execute(_GIVE_UP_EVENT, {"id": subject})
+    _hold(tx, name, subject)
+    _drop(tx, name, subject)
+
+
 _CONCERNED = text("SELECT id FROM services WHERE id = :id OR next_subject = :id ORDER BY id")
 
 
@@ -381,5 +393,6 @@ _CANCELLING: dict[
     Cancellation.SERVICE: _give_up_service,
     Cancellation.EMAIL: _give_up_email,
     Cancellation.TELLING: _give_up_telling,
+    Cancellation.EVENT: _give_up_event,
     Cancellation.DECISION: _decide_anew,
 }

@@ -2,21 +2,17 @@
 
 import select
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import dramatiq
 import pika
 
-from producers import broker
-from producers.failpoints import failpoint
+from producers.confirms import Confirming, Parcel, TransportLost
 from producers.ledger.dispatching import Dispatch
 
 TASKS_EXCHANGE = "tasks"
-R = TypeVar("R")
 
-
-class TransportLost(Exception):
-    """The broker did not confirm. What became of the batch is unknown: it is only a hint."""
+__all__ = ["TASKS_EXCHANGE", "LocalTransport", "RabbitTransport", "Transport", "TransportLost"]
 
 
 class Transport(Protocol):
@@ -77,11 +73,7 @@ class LocalTransport:
 
 
 class RabbitTransport:
-    """Mandatory publishes to the exchange ``tasks``, confirmed in batches.
-
-    One confirm for each publish gives about 1,300 messages/s with pika; one wait for a whole
-    batch 7,000 to 17,000. For one thread; connects when needed, again after a loss.
-    """
+    """Mandatory publishes to the exchange ``tasks``, confirmed in batches; for one thread."""
 
     def __init__(self, urls: str, *, timeout: float = 10.0) -> None:
         """
@@ -92,160 +84,20 @@ class RabbitTransport:
         Raises:
             ConfigurationError: a URL cannot be used.
         """
-        self._timeout = timeout
-        self._hosts = broker.Hosts(urls, name="autorenew relay", timeout=timeout)
-        self._link: _Link | None = None
+        self._confirming = Confirming(
+            urls, name="autorenew relay", before_confirm="relay.before_confirm", timeout=timeout
+        )
 
     def publish(self, batch: Sequence[Dispatch]) -> set[str]:
-        return self._on_link(lambda link: link.publish(batch)) if batch else set()
+        return self._confirming.send(_parcel(dispatch) for dispatch in batch) if batch else set()
 
     def idle(self, seconds: float, wake: int | None = None) -> None:
-        self._on_link(lambda link: link.idle(seconds, wake))
+        self._confirming.idle(seconds, wake)
 
     def close(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
-
-    def _on_link(self, act: Callable[["_Link"], R]) -> R:
-        try:
-            if self._link is None:
-                self._link = self._open()
-            return act(self._link)
-        except TransportLost:
-            self.close()
-            raise
-        except broker.LOST as error:
-            self.close()
-            raise TransportLost(broker.reason(error)) from error
-
-    def _open(self) -> "_Link":
-        errors: list[BaseException] = []
-        for parameters in self._hosts.parameters:
-            try:
-                return _Link(parameters, self._timeout)
-            except TransportLost as lost:
-                errors.append(lost.__cause__ or lost)
-        raise TransportLost(str(self._hosts.unreachable(errors))) from errors[-1]
+        self._confirming.close()
 
 
-class _Link:
-    """One connection with one confirming channel, from its opening to its loss."""
-
-    def __init__(self, parameters: pika.ConnectionParameters, timeout: float) -> None:
-        self._timeout = timeout
-        self._closed: BaseException | None = None
-        self._blocked: str | None = None
-        self._ready = False
-        self._sequence = 0
-        self._pending: set[int] = set()
-        self._refused = 0
-        self._unroutable: set[str] = set()
-        self._connection = pika.SelectConnection(
-            parameters,
-            on_open_callback=lambda connection: connection.channel(
-                on_open_callback=self._on_channel
-            ),
-            on_open_error_callback=self._on_closed,
-            on_close_callback=self._on_closed,
-        )
-        self._loop = self._connection.ioloop
-        self._connection.add_on_connection_blocked_callback(self._on_blocked)
-        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        try:
-            self._run_until(lambda: self._ready)
-        except BaseException:
-            self.close()
-            raise
-
-    def publish(self, batch: Sequence[Dispatch]) -> set[str]:
-        self._unroutable.clear()
-        self._refused = 0
-        for dispatch in batch:
-            self._sequence += 1
-            self._pending.add(self._sequence)
-            self._channel.basic_publish(
-                TASKS_EXCHANGE,
-                dispatch.queue,
-                encode(dispatch).encode(),
-                pika.BasicProperties(delivery_mode=2, content_type="application/json"),
-                mandatory=True,
-            )
-        failpoint("relay.before_confirm")
-        self._run_until(lambda: not self._pending)
-        if self._refused:
-            raise TransportLost(f"the broker refused {self._refused} messages")
-        return set(self._unroutable)
-
-    def idle(self, seconds: float, wake: int | None) -> None:
-        timer = self._loop.call_later(seconds, self._loop.stop)
-        if wake is not None:
-            self._loop.add_handler(wake, lambda _fd, _events: self._loop.stop(), self._loop.READ)
-        try:
-            self._loop.start()
-        finally:
-            if wake is not None:
-                self._loop.remove_handler(wake)
-            self._loop.remove_timeout(timer)
-        if self._closed:
-            raise TransportLost(broker.reason(self._closed)) from self._closed
-
-    def close(self) -> None:
-        if self._closed is None and self._connection.is_open:
-            self._connection.close()
-            try:
-                self._run_until(lambda: False, timeout=2.0)
-            except TransportLost:
-                pass  # which is what closing looks like from here
-        self._loop.close()  # its sockets
-
-    def _run_until(self, done: Callable[[], bool], timeout: float | None = None) -> None:
-        """Serve the connection until ``done``, it is lost, or time is up."""
-        expired: list[bool] = []
-
-        def expire() -> None:
-            expired.append(True)
-            self._loop.stop()
-
-        timer = self._loop.call_later(timeout or self._timeout, expire)
-        while not done():
-            if self._closed:
-                raise TransportLost(broker.reason(self._closed)) from self._closed
-            if expired:
-                blocked = f", blocked: {self._blocked}" if self._blocked else ""
-                raise TransportLost(f"no answer from the broker in {self._timeout:g} s{blocked}")
-            self._loop.start()
-        self._loop.remove_timeout(timer)
-
-    def _on_channel(self, channel: Any) -> None:
-        self._channel = channel
-        channel.add_on_close_callback(lambda _, reason: self._on_closed(None, reason))
-        channel.add_on_return_callback(
-            lambda _, method, __, ___: self._unroutable.add(method.routing_key)
-        )
-        channel.confirm_delivery(self._on_confirm, callback=self._on_confirming)
-
-    def _on_confirming(self, _frame: Any) -> None:
-        self._ready = True
-        self._loop.stop()
-
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        if method.multiple:
-            self._pending = {tag for tag in self._pending if tag > method.delivery_tag}
-        else:
-            self._pending.discard(method.delivery_tag)
-        if isinstance(method, pika.spec.Basic.Nack):
-            self._refused += 1
-        if not self._pending:
-            self._loop.stop()
-
-    def _on_closed(self, _connection: Any, reason: BaseException) -> None:
-        self._closed = reason
-        self._loop.stop()
-
-    def _on_blocked(self, _connection: Any, frame: Any) -> None:
-        self._blocked = frame.method.reason
-
-    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
-        self._blocked = None
+def _parcel(dispatch: Dispatch) -> Parcel:
+    properties = pika.BasicProperties(delivery_mode=2, content_type="application/json")
+    return Parcel(TASKS_EXCHANGE, dispatch.queue, encode(dispatch).encode(), properties, True)

@@ -24,6 +24,7 @@ ROLES = (
     "provisioning",
     "relay",
     "scheduler",
+    "events",
     "exporter",
     "readonly",
     "console",

@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
+from schemas.events import IS_OUTGOING
 from schemas.tables.base import metadata, moment
 
 BY_OPERATORS = "detail ? 'by' AND NOT detail ? 'bulk'"
@@ -43,6 +44,7 @@ events = Table(
     ),
     # What operators did; what a bulk operation did to each task is not in it.
     Index("events_by_operators", "id", postgresql_where=BY_OPERATORS),
+    Index("events_outgoing", "id", postgresql_where=IS_OUTGOING),
 )
 
 # Blocks of the history, each with a hash over its events and the block before.

@@ -9,6 +9,7 @@ import pytest
 from autorenew.local.embedded import Embedded
 from tests.conftest import Database
 from tests.support.everything import Everything
+from tests.support.receiver import Receiver
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +25,18 @@ def everything(
         "retry_base_seconds": 0.05,
         "retry_attempts": 4,
         "silence_seconds": 26 * 3600.0,
+        "webhook_allowed_networks": ["127.0.0.0/8"],
     }
     folder = tmp_path_factory.mktemp("everything")
-    with Embedded(
-        folder, postgres=postgres, database="everything", ahead=timedelta(), **quick
-    ) as fleet:
-        built = Everything(fleet, database).build()
+    with (
+        Receiver() as receiver,
+        Embedded(
+            folder, postgres=postgres, database="everything", ahead=timedelta(), **quick
+        ) as fleet,
+    ):
+        built = Everything(fleet, database).build(receiver.url())
         # Its heartbeat would wait for corruptions that are undone, and they for it.
+        fleet.stop_publishing()
         fleet._relay.stop()
         fleet._relay_thread.join(10)
         yield built

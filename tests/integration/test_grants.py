@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +37,9 @@ from producers.control import (
     limits,
     naming,
     suspending,
+    webhooks,
 )
+from producers.events import deliveries, publisher, reading
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
@@ -65,6 +67,7 @@ from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
 from workers.billing.payment_requests import store as requests
+from workers.events import deliver
 from workers.outside import identity
 from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
@@ -95,6 +98,21 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
         answers._FORGET,
         *PRESENCE,
+        failed._GIVE_UP_EVENT,
+        webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
+        webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
+        webhooks._LEFT, deliveries._ADD,
+    ],
+    "events": [
+        claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,
+        dispatching._HAND_BACK, *BREAKER,
+        publisher._LOOK, publisher._IS_COMPLETE, publisher._HOLD, publisher._LET_GO,
+        publisher._MOVE, publisher._LENGTHEN, publisher._BEGIN, reading.READ, reading._ORDERS,
+        reading._SERVICES_OF, reading._SERVICES, reading._REQUESTS, reading._AFTER,
+        deliveries._WRITE, deliveries._ENABLED, deliveries._REPLAY, deliveries._REPLAYED,
+        deliveries._FORGET, deliver._READ, deliver._DROP, deliver._BEGIN, deliver._LOCK,
+        deliver._WORKS, deliver._FAILS, deliver._DISABLE, deliver._END, tasks._ENQUEUE,
+        correlation._BEHIND, *PRESENCE,
     ],
     "orders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,
@@ -154,6 +172,8 @@ RARELY_ASKED = {
     ("autorenew_billing", "request", "billing"),
     ("autorenew_reminders", "remind", "reminders"),
     ("autorenew_api", "tell", "reminders"),
+    ("autorenew_api", "deliver", "webhooks"),
+    ("autorenew_events", "deliver", "webhooks"),
     *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
     *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
@@ -183,6 +203,9 @@ SAMPLES = {
     **dict.fromkeys(("pid", "run", "parts", "violations"), 1), "offenders": "[]",
     "invariants": ["x"], "musts": ["x"], "next_id": UUID(int=1),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
+    **dict.fromkeys(("upto", "complete_after", "stored", "events", "digest"), 1),
+    **dict.fromkeys(("url", "secret", "test"), "x"), "kinds": ["x"], "is_late": True,
+    **dict.fromkeys(("me", "endpoint"), UUID(int=1)), "patience": timedelta(days=1),
     "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",
     **dict.fromkeys(("per_second", "status", "hours"), 1),
     "scopes": ["x"], "brands": ["x"], "subsidiaries": ["x"], "upstreams": ["x"],
@@ -262,12 +285,14 @@ def live(world: Life) -> None:
     # Each process does so for itself when it starts; these share what they know.
     for role in ROLES:
         VirtualClock(world.fleet.engine(role)).now()
-        if role not in ("relay", "exporter", "readonly"):
+        if role not in ("relay", "exporter", "readonly", "events"):
             with world.fleet.engine(role).connect() as tx:
                 CatalogueCache().current(tx)
     subsidiaries = [replace(given.FR, delivery_emails=True), given.IE]
     with world.fleet.owner.begin() as tx:
         save(tx, Catalogue(subsidiaries, [given.TERMS], given.CATALOGUE.plans.values()))
+    with world.fleet.engine("api").begin() as tx:  # an endpoint that may not be connected to
+        webhooks.add(tx, "shop", "https://127.0.0.1:9/", "shop", [], "whsec_AAAA")
     faults = world.fleet.simulator.simulator.faults
     first = world.order(line("site", quantity=2), line("server"), line("vm"), line("phone"))
     faults.add(DECLINE | {"customer": "bob"})

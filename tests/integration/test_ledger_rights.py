@@ -17,7 +17,7 @@ from producers.steps import QUEUES, ROLE_OF_QUEUE, STEPS, Place, driver_place
 from schemas.tables import ROLES
 from tests.conftest import Database
 
-WORKERS = ("orders", "billing", "reminders", "provisioning")
+WORKERS = ("orders", "billing", "reminders", "provisioning", "events")
 # Every step and queue there is, as (step, place).
 PLACES = [
     (step.task, driver_place(queue, "web") if step.lane is None else Place(queue, step.lane))
@@ -28,7 +28,7 @@ PLACES = [
 ASKS = {
     # An operator ends a service; a customer moves, or has another address.
     "api": {("price", "orders"), ("withdraw", "billing"), ("remind", "reminders")}
-    | {("tell", "reminders")}
+    | {("tell", "reminders"), ("deliver", "webhooks")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "orders": {("charge", "billing")},
     # A renewal that cannot be quoted is asked for alone.
@@ -38,6 +38,7 @@ ASKS = {
     "reminders": {("remind", "reminders")},
     "provisioning": {("refund", "billing"), ("tell", "reminders")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
+    "events": {("deliver", "webhooks")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
         ("remind", "reminders"),
@@ -178,9 +179,9 @@ class TestApi:
         full.run("DELETE FROM batches")
 
         assert is_refused(lambda: run(full, "api", "UPDATE tasks SET attempts = 0"))
-        # An order that is not priced, an e-mail, four kinds of decision, and the comparison with
-        # the driver of each universe.
-        assert run(full, "api", "DELETE FROM tasks") == 10
+        # An order that is not priced, an e-mail, four kinds of decision, the comparison with the
+        # driver of each universe, and an event for an endpoint.
+        assert run(full, "api", "DELETE FROM tasks") == 11
         with full.engine("api").begin() as tx:
             task = TaskId("converge", subject)
             assert failed.retry(tx, [task]) == [task]

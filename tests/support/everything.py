@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from producers.control import ending, failed, lanes, suspending
+from producers.control import ending, failed, lanes, suspending, webhooks
 from producers.control.selection import TaskId
 from producers.imports.importing import import_services
 from producers.steps import CHARGE
@@ -23,6 +23,7 @@ from tests.support.given import changed, line, order, wait_until
 from tests.support.operators import give_up
 from workers.billing.gateways.port import Charge
 from workers.bootstrap import gateways_of
+from workers.events.signing import new_secret
 
 PL = Subsidiary("PL", "Hosting Sp. z o.o.", "PL", "PLN", "Europe/Warsaw", "en")
 
@@ -101,7 +102,13 @@ class Everything:
         self.fleet = fleet
         self.database = database
 
-    def build(self) -> "Everything":
+    def build(self, webhook: str) -> "Everything":
+        """
+        Args:
+            webhook: the URL of an endpoint that is sent all events.
+        """
+        with self.database.engine("api").begin() as tx:
+            webhooks.add(tx, "shop", webhook, "shop", [], new_secret())
         with self.fleet.owner.begin() as tx:
             save(tx, catalogue())
             for brand in ("ovh", "kimsufi"):
@@ -134,8 +141,15 @@ class Everything:
         self._lane("orders", lanes.pause, "for the test")
         place = order("sam", line("site"), customer="sam")
         self.fleet.intake.place("shop", "python", [given.body(place)])
+        wait_until(self._is_told, "all events are delivered")
         seal(self.fleet.owner)
         return self
+
+    def _is_told(self) -> bool:
+        left = """SELECT (SELECT count(*) FROM events AS e, event_cursor AS c
+                WHERE e.id > c.last_id AND event_kind(e.id, e.name, e.detail) IS NOT NULL)
+            + (SELECT count(*) FROM webhook_deliveries WHERE ended_at IS NULL)"""
+        return not self.database.value(left)
 
     def _send(self, *documents: Any) -> None:
         self.fleet.intake.place("shop", "python", [given.body(d) for d in documents])

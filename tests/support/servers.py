@@ -32,6 +32,12 @@ def containers() -> Path:
     return _folder("containers", "podman with its images", can_be_had)
 
 
+def node_packages() -> Path:
+    """The folder with ``node_modules/``, in the same way: amqplib and @asyncapi/specs."""
+    can_be_had = shutil.which("npm") is not None
+    return _folder("node-packages", "amqplib and @asyncapi/specs", can_be_had)
+
+
 def prometheus() -> Path:
     """The folder with ``prometheus``, ``promtool``, ``prometheus-alertmanager`` and ``amtool``."""
     can_be_had = shutil.which("apt-get") is not None

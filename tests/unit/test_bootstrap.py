@@ -38,7 +38,7 @@ def names(settings: Settings, *queues: str) -> dict[str, list[str]]:
 
 
 def test_there_is_a_queue_for_each_kind_of_work_and_for_each_universe() -> None:
-    assert set(QUEUES) == {"orders", "billing", "reminders", *UNIVERSES}
+    assert set(QUEUES) == {"orders", "billing", "reminders", "webhooks", *UNIVERSES}
 
 
 @pytest.mark.parametrize("universe", UNIVERSES)
@@ -134,12 +134,14 @@ def test_mail_server_on_an_internal_host_may_have_a_password() -> None:
 
 def test_queue_named_twice_is_worked_on_once() -> None:
     assert check_queues(["web", "orders", "web"]) == ["web", "orders"]
+    assert check_queues(["events", "webhooks"]) == ["webhooks"]
 
 
 @pytest.mark.parametrize("queues", [[], ["nonsense"], ["orders", "nonsense"], [""], ["Orders"]])
 def test_a_queue_that_does_not_exist_is_one_clear_line(queues: list[str]) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"there are orders, billing, reminders, web,"
+        ConfigurationError,
+        match=r"there are orders, billing, reminders, webhooks, web,.* and events",
     ) as refused:
         check_queues(queues)
     assert "\n" not in str(refused.value)

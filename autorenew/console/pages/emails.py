@@ -66,6 +66,6 @@ def show(visit: Visit) -> Response:
         id_ = uuid.UUID(visit.path["id"])
     except ValueError:
         raise BadInput("that is no id of an e-mail") from None
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         email = tx.execute(_TEXT, {"id": id_}).first()
     return page(visit, "email.html", id=id_, email=email, status=200 if email else 404)

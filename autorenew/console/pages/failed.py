@@ -33,7 +33,7 @@ def list_groups(visit: Visit) -> Response:
     filters, problem, found = Filters(), None, list[Group]()
     try:
         filters = filters_of(visit.query)
-        with visit.console.reader.connect() as tx:
+        with visit.console.reading() as tx:
             found = groups(tx, filters)
     except (BadInput, UnknownName) as error:
         problem = str(error)
@@ -57,7 +57,7 @@ def list_tasks(visit: Visit) -> Response:
     """The failed tasks that fit, with what the far side said."""
     filters = filters_of(visit.query)
     number = visit.query.number("page", 1)
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         asked_at = clock_of_database(tx)
         selection = failures.select(tx, filters, limit=PER_PAGE, skip=(number - 1) * PER_PAGE)
         listed = failures.with_actions(tx, selection.tasks)
@@ -72,7 +72,7 @@ def count_new(visit: Visit) -> Response:
     since = moment_of(visit.query, "asked_at")
     if since is None:
         raise BadInput("asked_at is missing")
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         found = groups(tx, _later(filters_of(visit.query), since))
     return page(
         visit, "new_failures.html", new=sum(g.tasks for g in found), chosen=chosen_in(visit.query),
@@ -93,7 +93,7 @@ def show_task(visit: Visit) -> Response:
     except ValueError:
         raise BadInput("that is no id") from None
     console = visit.console
-    with console.reader.connect() as tx:
+    with console.reading() as tx:
         listed = failures.list_failed(tx, Filters(names=(str(subject),)))
         about = failures.about(tx, subject)
         events = list(tx.execute(_HISTORY, {"subject": subject, "limit": MOST_EVENTS}))

@@ -38,7 +38,7 @@ def find(visit: Visit) -> Response:
     if wanted is None:
         return page(visit, "find.html", wanted="", hits=[], paths=PATHS)
     kind, colon, rest = wanted.partition(":")
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         hits = search.search(tx, rest if colon and kind in _KINDS else wanted)
     if colon and kind in _KINDS:
         hits = [hit for hit in hits if hit.kind == ("service" if kind == "domain" else kind)]
@@ -56,7 +56,7 @@ def _id(visit: Visit, what: str) -> uuid.UUID:
 
 def show_order(visit: Visit) -> Response:
     id_ = _id(visit, "an order")
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         order = orders.get(tx, id_)
         if order is None:
             raise NotThere(f"there is no order {id_}")
@@ -72,7 +72,7 @@ def _failed_of(tx: Connection, name: str) -> list[FailedTask]:
 
 def show_service(visit: Visit) -> Response:
     id_, console = _id(visit, "a service"), visit.console
-    with console.reader.connect() as tx:
+    with console.reading() as tx:
         catalogue = console.catalogue.current(tx)
         service = services.get(tx, id_, catalogue, visit.now)
         if service is None:
@@ -85,7 +85,7 @@ def show_service(visit: Visit) -> Response:
 
 def show_customer(visit: Visit) -> Response:
     id_ = visit.path["id"]
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         customer = customers.get(tx, id_)
         if customer is None:
             raise NotThere(f"there is no customer {id_!r}")
@@ -104,7 +104,7 @@ def show_customer(visit: Visit) -> Response:
 
 def show_invoice(visit: Visit) -> Response:
     number = visit.path["number"]
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         invoice = documents.invoice(tx, number)
     if invoice is None:
         raise NotThere(f"there is no invoice {number!r}")
@@ -113,7 +113,7 @@ def show_invoice(visit: Visit) -> Response:
 
 def show_credit_note(visit: Visit) -> Response:
     number = visit.path["number"]
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         note = documents.credit_note(tx, number)
     if note is None:
         raise NotThere(f"there is no credit note {number!r}")

@@ -45,7 +45,7 @@ class Deed:
 def list_deeds(visit: Visit) -> Response:
     before = visit.query.number("before", 0, most=2**62) or None
     chosen = {name: visit.query.get(name) for name in ("by", "name")}
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         rows = tx.execute(_LIST, {**chosen, "before": before, "limit": PER_PAGE}).all()
     deeds = [
         Deed(

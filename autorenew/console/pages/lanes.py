@@ -87,7 +87,7 @@ def queues(tx: Connection, held: list[Held]) -> list[Queue]:
 def list_lanes(visit: Visit) -> Response:
     with visit.console.engine.connect() as tx:
         held = read(tx)
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         found = queues(tx, held)
     return page(visit, "lanes.html", held=held, queues=found)
 
@@ -98,7 +98,7 @@ def show(visit: Visit) -> Response:
         lanes.check(tx, name)
         held = [one for one in read(tx) if one.lane.lane == name]
         pauses = lanes.paused(tx, name)
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         events = list(tx.execute(_HISTORY, {"subject": subject_of(name), "most": MOST_EVENTS}))
     return page(
         visit, "lane.html", name=name, held=held, pauses=pauses, events=events,

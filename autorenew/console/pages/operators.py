@@ -68,9 +68,10 @@ def change_password(visit: Visit) -> Response:
     new = visit.form.need("password", "the new password")
     with visit.console.engine.connect() as tx:
         account = accounts.get(tx, visit.who)
-        is_right = not account.has_password or accounts.is_password(
-            tx, visit.who, visit.form.get("current") or ""
-        )
+    current = visit.form.get("current") or ""
+    is_right = not account.has_password or accounts.is_password(
+        visit.console.engine, visit.who, current
+    )
     problem = None if is_right else "The current password is another one."
     if is_right and new != visit.form.get("again"):
         problem = "The new password was not repeated."

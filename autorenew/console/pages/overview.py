@@ -71,7 +71,7 @@ def show(visit: Visit) -> Response:
         held = lane_pages.read(tx)
         failing = groups(tx)
     now = visit.now
-    with console.reader.connect() as tx:
+    with console.reading() as tx:
         queues = lane_pages.queues(tx, held)
         rates = _rates(tx)
         chart, made_on, weeks = _forecast(tx)

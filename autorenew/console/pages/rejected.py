@@ -37,7 +37,7 @@ def list_rejected(visit: Visit) -> Response:
     number = visit.query.number("page", 1)
     chosen = {name: visit.query.get(name) for name in ("upstream", "key", "code")}
     parameters = {**chosen, "limit": PER_PAGE + 1, "skip": (number - 1) * PER_PAGE}
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         rows = tx.execute(_LIST, parameters).all()
     aside, problem = _set_aside(visit)
     return page(
@@ -68,7 +68,7 @@ def show(visit: Visit) -> Response:
         id_ = uuid.UUID(visit.path["id"])
     except ValueError:
         raise BadInput("that is no id of a document") from None
-    with visit.console.reader.connect() as tx:
+    with visit.console.reading() as tx:
         row = tx.execute(_ONE, {"id": id_}).first()
     if row is None:
         raise BadInput("there is no such document any more")

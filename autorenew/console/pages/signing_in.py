@@ -63,10 +63,7 @@ def sign_in(visit: Visit) -> Response:
     if wait:
         said = f"Too many attempts. Wait {span(wait)}, then try again."
         return _form(visit, after, said, 429)
-    with console.engine.connect() as tx:
-        is_right = accounts.is_password(tx, name, password)
-        tx.commit()
-    if not is_right:
+    if not accounts.is_password(console.engine, name, password):
         log.warning("sign-in refused from %s", visit.address)
         return _form(visit, after, _WRONG, 401)
     with console.engine.begin() as tx:
@@ -138,7 +135,8 @@ def begin_openid(visit: Visit) -> Response:
     """Go to where one's organisation signs one in."""
     flow = secrets.token_urlsafe(32)
     try:
-        answer = see(_provider(visit).address(flow))
+        with _provider(visit) as provider:
+            answer = see(provider.address(flow))
     except openid.NotSignedIn as error:
         return _form(visit, "/", str(error), 502)
     # Lax: it comes back with a browser that another site sends here.
@@ -155,7 +153,8 @@ def end_openid(visit: Visit) -> Response:
     if code is None:
         return _form(visit, "/", "You were not signed in there.", 401)
     try:
-        person = _provider(visit).person(flow, code)
+        with _provider(visit) as provider:
+            person = provider.person(flow, code)
         with console.engine.begin() as tx:
             name = openid.take(tx, person)
             token = sessions.begin(tx, name, console.limits, how="openid")

@@ -5,13 +5,14 @@ from pathlib import Path
 from alembic import op
 
 revision = "0032"
-down_revision = "0026"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
 # Each writes about its own processes, and no other's.
 WRITERS = (
-    "api", "orders", "billing", "reminders", "provisioning", "relay", "scheduler", "exporter",
+    "api", "orders", "billing", "reminders", "provisioning", "relay", "scheduler", "events",
+    "exporter",
 )  # fmt: skip
 
 

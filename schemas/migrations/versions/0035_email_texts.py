@@ -20,8 +20,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("GRANT SELECT ON email_texts TO autorenew_readonly")
-    # Whoever wrote one reads it no more. ON CONFLICT looks at the key alone.
+    # Whoever writes them reads none.
     op.execute("""
-        GRANT INSERT (email_id, recipient, subject, body, sent_at), SELECT (email_id)
-            ON email_texts TO autorenew_reminders
+        GRANT INSERT (email_id, recipient, subject, body, sent_at) ON email_texts
+            TO autorenew_reminders
     """)

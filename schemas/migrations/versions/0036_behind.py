@@ -9,7 +9,7 @@ down_revision = "0035"
 branch_labels = None
 depends_on = None
 
-WORKERS = ("orders", "billing", "reminders", "provisioning")
+WORKERS = ("orders", "billing", "reminders", "provisioning", "events")
 
 
 def upgrade() -> None:

@@ -18,4 +18,5 @@ $$;
 
 REVOKE ALL ON FUNCTION orders_behind FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION orders_behind
-    TO autorenew_orders, autorenew_billing, autorenew_reminders, autorenew_provisioning;
+    TO autorenew_orders, autorenew_billing, autorenew_reminders, autorenew_provisioning,
+        autorenew_events;

@@ -10,6 +10,7 @@ from tests.integration.corruptions.invoices import INVOICES
 from tests.integration.corruptions.ledger import LEDGER, MAILS
 from tests.integration.corruptions.money import MONEY
 from tests.integration.corruptions.orders import ORDERS, REQUESTS
+from tests.integration.corruptions.outgoing import OUTGOING
 from tests.integration.corruptions.renewals import RENEWALS, STEPS
 from tests.integration.corruptions.seals import SEALED, UNNOTICED
 from tests.integration.corruptions.services import SERVICES
@@ -21,7 +22,7 @@ CORRUPTIONS = [
     Corruption(*row)
     for table in (
         ORDERS, REQUESTS, MONEY, INVOICES, SERVICES, RENEWALS, STEPS, LEDGER, MAILS,
-        DELIVERIES, CUSTOMERS, HISTORY, TIMES, SEALED,
+        DELIVERIES, CUSTOMERS, HISTORY, TIMES, SEALED, OUTGOING,
     )
     for row in table
 ]  # fmt: skip

@@ -330,6 +330,15 @@ class ChargeHandler:
                 for request_id, event in happened
             ),
         )
+        # That of an order is told with its payment.
+        history.record(
+            tx,
+            (
+                by_task(task, CHARGE, id_, "invoice.issued", _invoice(numbers, id_))
+                for id_, task in renewed.items()
+                if id_ in numbers
+            ),
+        )
 
 
 def _invoice(numbers: Mapping[uuid.UUID, Number], request_id: uuid.UUID) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Events are delivered to the endpoints that upstream has registered (Standard Webhooks)."""
