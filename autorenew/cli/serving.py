@@ -32,7 +32,12 @@ def api(host: str, port: int) -> None:
         counters.of_intake("api")
         metrics.serve(settings)
         present(engine, "api")
-        on_stop(server.stop)
+
+        def stop() -> None:
+            doors.waiters.release()
+            server.stop()
+
+        on_stop(stop)
         say(f"API {server.url}")
         server.wait()
     doors.stop()
