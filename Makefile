@@ -1,6 +1,6 @@
 # Two commands are enough: `make demo` and `make test`. Everything else is beside them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check fix up bench rights lock clean
+.PHONY: help demo test quick check fix up bench rights contract lock clean
 
 PYTHON_FILES := autorenew benchmarks monitoring producers schemas simulator tests workers
 BIN := .venv/bin
@@ -18,7 +18,9 @@ test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ens
 	@sh scripts/ensure-rabbitmq.sh
 	@sh scripts/ensure-servers.sh >/dev/null || true
 	@sh scripts/ensure-powerdns.sh >/dev/null || true
+	@sh scripts/ensure-node-packages.sh >/dev/null || true
 	@sh scripts/ensure-prometheus.sh >/dev/null || true
+	@sh scripts/ensure-containers.sh >/dev/null || true
 	@sh scripts/ensure-browser.sh
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/unit tests/integration tests/rabbitmq tests/simulation
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos tests/e2e
@@ -26,11 +28,12 @@ test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ens
 quick: .venv/dev ## Run the tests that need no server, in about a minute
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests/unit
 
-check: .venv/dev ## Format, lint, types, layers
+check: .venv/dev ## Format, lint, types, layers, and whether the contract is fresh
 	@$(BIN)/ruff format --check $(PYTHON_FILES)
 	@$(BIN)/ruff check $(PYTHON_FILES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m autorenew.contract --check
 
 fix: .venv/dev ## Format, and mend what can be mended
 	@$(BIN)/ruff check --fix $(PYTHON_FILES)
@@ -42,6 +45,9 @@ bench: .venv/dev ## Measure against peers and against the floor; prints a table,
 
 rights: .venv/dev ## Write the rights of the database roles into the documentation anew
 	@$(BIN)/python -m autorenew.rights
+
+contract: .venv/dev ## Write the contract over AMQP anew: JSON Schemas and the AsyncAPI document
+	@$(BIN)/python -m autorenew.contract
 
 lock: ## Resolve the dependencies again
 	@sh scripts/lock.sh

@@ -48,6 +48,11 @@ _ASKS = text("""
     SELECT role, step, string_agg(queue, ', ' ORDER BY queue) AS queues
     FROM enqueuers GROUP BY role, step ORDER BY role, step
 """)
+_MEMBERSHIPS = text("""
+    SELECT m.member::regrole::text AS role,
+        string_agg(m.roleid::regrole::text, ', ' ORDER BY m.roleid::regrole::text) AS of
+    FROM pg_auth_members AS m WHERE m.member::regrole::text LIKE 'autorenew\\_%' GROUP BY 1
+""")
 _DATABASE = text("""
     SELECT g.grantee::regrole::text AS role,
         string_agg(g.privilege_type, ', ' ORDER BY g.privilege_type) AS verbs
@@ -73,6 +78,7 @@ def table_of_rights(tx: Connection) -> str:
     asks: dict[str, list[str]] = defaultdict(list)
     for ask in tx.execute(_ASKS):
         asks[ask.role].append(f"`{ask.step}` ({ask.queues})")
+    members = {row.role: row.of for row in tx.execute(_MEMBERSHIPS)}
     database = {row.role: row.verbs for row in tx.execute(_DATABASE)}
 
     unknown = (rights.keys() | functions.keys() | asks.keys() | database.keys()) - {
@@ -83,6 +89,8 @@ def table_of_rights(tx: Connection) -> str:
     lines = []
     for role in (f"autorenew_{role}" for role in ROLES):
         lines += [f"### `{role}`", "", f"The database: {database.get(role, 'nothing').lower()}."]
+        if role in members:
+            lines += [f"May do all that `{members[role]}` may."]
         if functions[role]:
             lines += [f"Functions: {', '.join(f'`{name}`' for name in functions[role])}."]
         if asks[role]:

@@ -9,8 +9,10 @@ from rich.progress import Progress
 from sqlalchemy import Engine, text
 
 from benchmarks import (
+    amqp_intake,
     api,
     auditing,
+    console,
     failed_work,
     floor,
     history,
@@ -29,8 +31,10 @@ from benchmarks.peers import celery_peer, dramatiq_peer
 from benchmarks.reporting import (
     ALONE,
     AMONG_MANY,
+    AMQP_INTAKE,
     AT_ONCE,
     CALM,
+    CONSOLE,
     COUNTED,
     DUE,
     EXPORTER,
@@ -151,6 +155,19 @@ def run_latency(bench: Bench) -> None:
         bench.results.latency_ms += latency.run(fleet)
         _check(fleet.owner)
     bench.console.print("  one order at a time: measured")
+
+
+def run_amqp_intake(bench: Bench) -> None:
+    """Documents of one upstream that wait in the queue, and one process that takes them."""
+    with bench.prepared(orders.catalogue(1)) as fleet:
+        documents = amqp_intake.publish(fleet, bench.orders)
+        with Progress(console=bench.console, transient=True) as progress:
+            bar = progress.add_task(AMQP_INTAKE, total=documents)
+            count, seconds = amqp_intake.run(
+                fleet, documents, lambda done: progress.update(bar, completed=done)
+            )
+        bench.note(AMQP_INTAKE, count, seconds, "documents")
+        _check(fleet.owner)
 
 
 def run_outside(bench: Bench) -> None:
@@ -352,6 +369,31 @@ def run_api(bench: Bench) -> None:
             raise RuntimeError(f"{committed} orders were committed")
 
 
+def run_console(bench: Bench) -> None:
+    """The console's pages of failed work: 200 groups, one of them, and what a retry would do."""
+    today, failures = datetime.now(UTC).date(), bench.failures
+    with bench.empty_database() as (name, engine):
+        failed_work.fill(
+            engine, 2 * failures, failures, today=today, watch=lambda done: None,
+            codes=console.CODES,
+        )  # fmt: skip
+        roles = [connect(bench.postgres.role_url(name, role)) for role in ("console", "readonly")]
+        with console.Visitor(*roles) as visitor:
+            for _ in range(10):
+                seconds, page = visitor.look("/failed")
+                if console.groups_on(page) != 4 * console.CODES:
+                    raise RuntimeError(f"{console.groups_on(page)} groups are shown")
+                bench.note_seconds(CONSOLE, seconds)
+                for what, path in (
+                    ("one group", "/failed/tasks?step=converge&driver=web&code=reason_1"),
+                    ("the overview", "/"),
+                    ("lanes", "/lanes"),
+                ):
+                    bench.note_seconds(f"{CONSOLE}: {what}", visitor.look(path)[0])
+        for one in roles:
+            one.dispose()
+
+
 def run_import(bench: Bench) -> None:
     with bench.empty_database() as (name, engine):
         importing.prepare(engine)
@@ -423,6 +465,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "celery": lambda bench: run_peer(bench, "celery"),
     "dramatiq": lambda bench: run_peer(bench, "dramatiq"),
     "latency": run_latency,
+    "amqp-intake": run_amqp_intake,
     "api": run_api,
     "outside": run_outside,
     "processes": run_processes,
@@ -434,9 +477,10 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "import": run_import,
     "many": run_many,
     "failed": run_failed,
+    "console": run_console,
     "exporter": run_exporter,
     "metrics-cost": run_metrics_cost,
     "idle": run_idle,
 }
-ONCE = ("many", "history", "failed", "audit", "exporter")
+ONCE = ("many", "history", "failed", "console", "audit", "exporter")
 """Measured in the first run only: their databases take minutes to write."""

@@ -18,7 +18,7 @@ from schemas.values import BulkKind
 TIMEOUT_SECONDS = 600.0
 PLANS = 100
 
-# What was paid and not extended: of four drivers, for five reasons of theirs.
+# What was paid and not extended: of four drivers, for some reasons of theirs.
 _FAIL = text("""
     WITH chosen AS (
         SELECT id, universe, driver, row_number() OVER (ORDER BY id) AS n
@@ -28,8 +28,8 @@ _FAIL = text("""
             total_attempts, first_failed_at)
         SELECT 'converge', id, universe, 'driver:' || driver, 'failed',
             now() - make_interval(secs => n % 86400),
-            CASE n % 5 WHEN 0 THEN 'driver_unavailable' ELSE 'driver_refused' END,
-            CASE n % 5 WHEN 0 THEN NULL ELSE 'reason_' || n % 5 END,
+            CASE n % :codes WHEN 0 THEN 'driver_unavailable' ELSE 'driver_refused' END,
+            CASE n % :codes WHEN 0 THEN NULL ELSE 'reason_' || n % :codes END,
             'the infrastructure says that there is no room left in the datacenter of ' || id,
             1, 8, now() - make_interval(secs => n % 86400 + 3600)
         FROM chosen
@@ -44,12 +44,22 @@ _FAIL = text("""
 
 
 def fill(
-    engine: Engine, services: int, failures: int, *, today: date, watch: Callable[[int], None]
+    engine: Engine,
+    services: int,
+    failures: int,
+    *,
+    today: date,
+    watch: Callable[[int], None],
+    codes: int = 5,
 ) -> None:
-    """So many services, and of the active ones so many that could not be extended."""
+    """So many services, and of the active ones so many that could not be extended.
+
+    Args:
+        codes: reasons of far sides; each driver has all of them.
+    """
     many_services.fill(engine, services, today=today, plans=PLANS, watch=watch)
     with engine.begin() as tx:
-        tx.execute(_FAIL, {"failures": failures})
+        tx.execute(_FAIL, {"failures": failures, "codes": codes})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM (ANALYZE) tasks, services"))
         connection.execute(text("CHECKPOINT"))

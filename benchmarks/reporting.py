@@ -22,10 +22,11 @@ ORDERS_SINCE = 100
 FORECAST_SECONDS = 5.0
 FAILURES = 100_000
 COUNTED, RETRIED = "failed work by group", "a bulk retry, all dispatched"
+CONSOLE = "console page Failed"
 SCRAPE = "the slowest scrape of the exporter"
 EXPORTER, IDLE = "the exporter, with its queries", "an idle fleet"
 METERED, UNMETERED = "orders, with metrics and exporter", "orders, without"
-MOST_SECONDS = {COUNTED: 0.3, RETRIED: 30.0, SCRAPE: 1.0}
+MOST_SECONDS = {COUNTED: 0.3, RETRIED: 30.0, SCRAPE: 1.0, CONSOLE: 0.3}
 MOST_SHARE = {EXPORTER: 0.05, IDLE: 0.03}
 OUTSIDE = "outside calls of 0.3 and 0.5 s"
 ALONE = "their far side by itself"
@@ -34,9 +35,11 @@ MANY_PROCESSES = f"provisioning, calls of 50 ms, {provisioning.MANY_PROCESSES} p
 AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 process"
 CALM = "three universes, a fourth beside them"
 HANGING = "three universes, the fourth hangs"
+AMQP_INTAKE = "AMQP intake, one consumer"
 HTTP_ONE = "orders over HTTP, one each"
 HTTP_MANY = "orders over HTTP, 500 each"
 LEAST = {
+    AMQP_INTAKE: 4000,
     HTTP_ONE: 1500,
     HTTP_MANY: 4000,
     "renewals": 2000,

@@ -82,6 +82,7 @@ http_seconds = Histogram(
 documents = Counter(
     "autorenew_intake_documents_total", "Documents from upstream by outcome.", ["door", "outcome"]
 )
+replies = Counter("autorenew_intake_replies_total", "Answers over AMQP by outcome.", ["outcome"])
 api_limited = Counter(
     "autorenew_api_limited_total", "Requests that were refused because their key asked too often."
 )

@@ -61,6 +61,10 @@ def of_intake(door: str) -> None:
     for outcome in (*Verdict, "repeated"):
         metrics.documents.labels(door, str(outcome))
     _of_loop("intake", "broker")
+    if door == "amqp":
+        for outcome in ("sent", "refused", "lost"):
+            metrics.replies.labels(outcome)
+        _of_loop("replies", "broker")
 
 
 def of_exporter() -> None:

@@ -16,20 +16,31 @@ from schemas.values import Universe
 INTAKE_EXCHANGE = "intake"
 INTAKE_QUEUE = "intake"
 DEAD_INTAKE = "intake.dead"
+REPLIES = "reply"
+"""What the names of queues begin with that an upstream declares for answers."""
+DEFAULT_EXCHANGE = "amq.default"
+"""As permissions name it. It reaches a queue by its name, and whoever uses direct reply-to."""
+
+
+def replies_of(upstream: str) -> str:
+    """A regular expression: the queues for answers that belong to an upstream."""
+    return rf"^{REPLIES}\.{re.escape(upstream)}\.[A-Za-z0-9_.-]{{1,100}}$"
+
 
 _UNIVERSES = "|".join(Universe)
 # user -> (configure, write, read): regular expressions over names.
 PERMISSIONS = {
     "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
-    # Its own queue, and those of upstreams that have one; not intake.dead.
-    "intake": ("^$", "^$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
+    # Its own queue, and those of upstreams that have one; not intake.dead. Answers go over the
+    # default exchange: where to is checked by producers/intake/replies.py.
+    "intake": ("^$", rf"^{re.escape(DEFAULT_EXCHANGE)}$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
-    # It asks how long queues are, which needs no right.
+    # It asks how long a queue is, which needs no right.
     "exporter": ("^$", "^$", "^$"),
-    "upstream": ("^$", f"^{INTAKE_EXCHANGE}$", "^$"),
+    "upstream": (replies_of("upstream"), f"^{INTAKE_EXCHANGE}$", replies_of("upstream")),
 }
 
 
@@ -49,7 +60,7 @@ def permissions_of(user: str) -> tuple[str, str, str] | None:
     exchange of its own as well.
     """
     if _UPSTREAM.fullmatch(user):
-        return ("^$", rf"^{INTAKE_EXCHANGE}(\.{user})?$", "^$")
+        return (replies_of(user), rf"^{INTAKE_EXCHANGE}(\.{user})?$", replies_of(user))
     return PERMISSIONS.get("upstream" if user.startswith("upstream-") else user)
 
 
@@ -125,6 +136,10 @@ def unusable(error: BrokerUnreachable) -> ConfigurationError:
 
 # Above policies that others made for all queues.
 PRIORITY = 10
+MOST_REPLIES, MOST_REPLY_BYTES = 10_000, 64 * 1024 * 1024
+REPLY_SECONDS = 24 * 3600
+REPLY_QUEUE_SECONDS = 7 * 24 * 3600
+"""A queue for answers that nobody has used for so long is deleted."""
 UNLIMITED_FROM = (4,)
 """From this version on a quorum queue gives up what was delivered 20 times, unless a policy says
 otherwise. Before it there was no limit, and -1 was no limit that one could set."""
@@ -137,7 +152,7 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
         version: of RabbitMQ.
         most, most_bytes: that may wait in each queue of documents; more is refused.
     """
-    never_give_up = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
+    never_give_up: dict[str, Any] = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
     found: dict[str, tuple[str, dict[str, Any]]] = {
         "autorenew-intake": (
             PERMISSIONS["intake"][2],
@@ -158,6 +173,17 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
             },
         ),
     }
+    # An upstream that reads no answers must not fill the broker with them.
+    found["autorenew-replies"] = (
+        rf"^{REPLIES}\.",
+        {
+            "max-length": MOST_REPLIES,
+            "max-length-bytes": MOST_REPLY_BYTES,
+            "overflow": "drop-head",
+            "message-ttl": REPLY_SECONDS * 1000,
+            "expires": REPLY_QUEUE_SECONDS * 1000,
+        },
+    )
     if never_give_up:
         found["autorenew-tasks"] = (f"^({'|'.join(QUEUES)})$", never_give_up)
     return {
@@ -197,7 +223,7 @@ def _overlap(pattern: str, applies_to: str, ours: str) -> bool:
         theirs = re.compile(pattern)
     except re.error:
         return True  # it may: look at it
-    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"))
+    names = (*QUEUES, INTAKE_QUEUE, DEAD_INTAKE, queue_of("upstream-a"), f"{REPLIES}.upstream-a.b")
     return any(theirs.search(name) and re.search(ours, name) for name in names)
 
 

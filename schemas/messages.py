@@ -1,5 +1,7 @@
 """The JSON documents that upstream sends: orders, and commands about existing services."""
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -33,6 +35,17 @@ __all__ = ["MAX_BODY_BYTES", "Problem"]  # those of a body, beside what is defin
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+VERSIONS = (1,)
+"""Of every document that upstream sends; one that names none is of version 1."""
+
+
+class _Versioned(_Document):
+    """What upstream sends whole."""
+
+    version: Literal[1] = 1
+    """Of the form of this document; it may be left out."""
 
 
 class AddressDocument(_Document):
@@ -97,7 +110,7 @@ class LineDocument(_Document):
     configuration: Annotated[dict[OptionName, Text], Field(max_length=50)] = {}
 
 
-class OrderDocument(_Document):
+class OrderDocument(_Versioned):
     """An order. ``key`` is the idempotency key that upstream chose."""
 
     key: Identifier
@@ -126,7 +139,7 @@ def moment_text(moment: datetime) -> str:
 ServiceIds = Annotated[list[ServiceId], Field(min_length=1, max_length=1000)]
 
 
-class _Command(_Document):
+class _Command(_Versioned):
     """What one customer wants done; repeating it changes nothing more."""
 
     customer: Identifier
@@ -206,7 +219,7 @@ class CustomerCommand(_Command):
     @property
     def changes(self) -> dict[str, Any]:
         """Field -> its new value, of those that are named."""
-        named = self.model_fields_set - {"command", "customer"}
+        named = self.model_fields_set - {"command", "customer", "version"}
         return {name: getattr(self, name) for name in sorted(named)}
 
 
@@ -221,6 +234,28 @@ CommandDocument = Annotated[
     Field(discriminator="command"),
 ]
 _COMMAND: TypeAdapter[CommandDocument] = TypeAdapter(CommandDocument)
+
+KINDS: Mapping[str, tuple[type[BaseModel], ...]] = {
+    "order": (OrderDocument,),
+    "service-command": (StopCommand, ResumeCommand, ModeCommand, RenewCommand),
+    "agreement": (AcceptCommand,),
+    "payment-method": (PaymentMethodCommand,),
+    "customer": (CustomerCommand,),
+}
+"""What upstream may send, by the name that the property ``type`` gives it: ``order.v1``."""
+
+
+def command_of(model: type[BaseModel]) -> str | None:
+    """What the field ``command`` says in a document of this form; None: it has no such field."""
+    found = model.model_fields.get("command")
+    return found.annotation.__args__[0] if found is not None and found.annotation else None
+
+
+_KIND_OF_COMMAND = {command_of(model): kind for kind, models in KINDS.items() for model in models}
+_TYPE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,50})\.v([0-9]{1,6})")
+
+NOT_OURS = frozenset({"version_unknown", "type_mismatch"})
+"""Codes of documents that nothing was decided about: their keys are not taken."""
 
 
 # Codes by field. Looked up by the field itself, never by its path as text: names inside a
@@ -246,8 +281,12 @@ _CODES = {
 Parsed = tuple[Any, OrderDocument | CommandDocument | None, list[Problem]]
 
 
-def parse(body: bytes) -> Parsed:
+def parse(body: bytes, type_: str | None = None) -> Parsed:
     """Read a document; never raises.
+
+    Args:
+        type_: what the message says that it is, such as ``order.v1``. A text of another form says
+            nothing.
 
     Returns:
         The JSON value (None if the body is not JSON); the order or the command (None if its shape
@@ -255,6 +294,11 @@ def parse(body: bytes) -> Parsed:
         and one that counts the others.
     """
     value, problems = read(body)
+    problem = _version_problem(value, type_)  # what we do not know may be anything
+    if problem is not None and not isinstance(value, dict):
+        problem = problem if not problems else None
+    if problem is not None:
+        return value, None, [problem]
     if problems:
         return value, None, problems
     try:
@@ -266,6 +310,28 @@ def parse(body: bytes) -> Parsed:
         # pydantic puts the kind of the command into the path; upstream knows no such field.
         listed = [_problem(problem, skip=value.get("command")) for problem in first]
         return value, None, at_most(listed, error.error_count())
+
+
+def _version_problem(value: Any, type_: str | None) -> Problem | None:
+    """Why a document is of no form that is known here."""
+    said = _TYPE.fullmatch(type_ or "")
+    kind, version = (said[1], int(said[2])) if said else (None, None)
+    if kind is not None and (kind not in KINDS or version not in VERSIONS):
+        known = ", ".join(f"{name}.v{number}" for name in KINDS for number in VERSIONS)
+        message = f"the property type says {kind}.v{version}; known are {known}"
+        return Problem(code="version_unknown", path="version", message=message)
+    if not isinstance(value, dict):
+        return None
+    given = value.get("version", version or 1)
+    if type(given) is not int or given not in VERSIONS:
+        message = f"known versions are {', '.join(map(str, VERSIONS))}"
+        return Problem(code="version_unknown", path="version", message=message)
+    command = value.get("command")
+    actual = _KIND_OF_COMMAND.get(command) if command is None or isinstance(command, str) else None
+    if kind is not None and (given != version or actual not in (kind, None)):
+        message = f"the property type says {kind}.v{version}, the document is another one"
+        return Problem(code="type_mismatch", path="", message=message)
+    return None
 
 
 def last_day(month: str) -> date:

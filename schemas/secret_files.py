@@ -13,7 +13,7 @@ FROM_FILES = (
     "database_url", "read_database_url", "broker_url", "broker_management_url", "role_passwords",
     "broker_passwords",
     "gateways", "gateway_url", "gateway_token", "drivers", "driver_urls", "driver_tokens",
-    "smtp_url", "link_secret", "link_secret_previous",
+    "smtp_url", "link_secret", "link_secret_previous", "oidc_client_secret",
     "traces_url",
 )  # fmt: skip
 """The settings that may hold a secret: each may be read from a file."""

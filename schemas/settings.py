@@ -32,6 +32,7 @@ from schemas.urls import (
     split_database,
     split_with_host,
 )
+from schemas.values import OperatorRole
 
 # At most a year: a longer time is a mistake, and a clock cannot be advanced by 1e300 s.
 _YEAR = 366 * 86_400
@@ -124,6 +125,26 @@ class Settings(BaseSettings):
     operator: str | None = Field(
         None, description="who is at the command line; kept in the history of what they do"
     )
+    console_url: Url | None = Field(
+        None, description="where browsers reach the console; by default where it serves"
+    )
+    console_idle_seconds: Seconds = Field(
+        3600.0, description="a session of the console that is not used for so long ends"
+    )
+    console_session_seconds: Seconds = Field(
+        12 * 3600.0, description="how long a session of the console lasts at most"
+    )
+    oidc_issuer: Url | None = Field(
+        None, description="OpenID Connect: who vouches for operators of the console"
+    )
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_role_claim: str = Field(
+        "groups", description="the claim of the ID token that says an operator's role"
+    )
+    oidc_roles: dict[str, OperatorRole] = Field(
+        {}, description="a value of that claim -> reader, operator or administrator"
+    )
     realms: dict[str, str] = Field(
         {}, description="upstream -> realm, of upstreams that share their customers"
     )
@@ -215,7 +236,7 @@ class Settings(BaseSettings):
     @field_validator(
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
         "gateways", "drivers", "retries", "breaker", "internal_hosts", "realms",
-        "intake_upstreams", "reconcile_mends", mode="before",
+        "intake_upstreams", "reconcile_mends", "oidc_roles", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:
@@ -323,7 +344,7 @@ class Settings(BaseSettings):
             if urlsplit(url).username and (host := in_the_clear(url, internal)):
                 yield "SMTP_URL", host, "smtps:// or smtp+starttls://"
         # Links are a customer's to open, and payment methods are sent to a gateway without a token.
-        for field in ("link_base_url", "account_url", "gateway_url"):
+        for field in ("link_base_url", "account_url", "gateway_url", "oidc_issuer"):
             url = getattr(self, field)
             if url and (host := in_the_clear(url, internal)):
                 yield field.upper(), host, "https://"

@@ -200,6 +200,19 @@ class PauseSource(StrEnum):
     GUARD = "guard"
 
 
+class OperatorRole(StrEnum):
+    """What an operator may do in the console; each may do what those before may."""
+
+    READER = "reader"
+    OPERATOR = "operator"
+    ADMINISTRATOR = "administrator"
+
+    def may(self, needed: "OperatorRole") -> bool:
+        """Whether it is that role or one that may do more."""
+        order = list(OperatorRole)
+        return order.index(self) >= order.index(needed)
+
+
 class BulkKind(StrEnum):
     """What is done to failed tasks in bulk."""
 

@@ -32,6 +32,18 @@ class _Kept:
         return BytesParser(_class=EmailMessage, policy=policy.default).parsebytes(content)
 
 
+def shown(mail: EmailMessage) -> dict[str, str]:
+    """A mail as it is read by a person: its headers, and its text."""
+    body = mail.get_body(("plain", "html"))
+    headers = {name: str(mail.get(name, "")) for name in ("From", "To", "Subject", "Date")}
+    content = body.get_content() if body is not None else ""
+    return {
+        **{name.lower(): value for name, value in headers.items()},
+        "message_id": str(mail.get("Message-ID", "")).strip(),
+        "text": content if isinstance(content, str) else "",
+    }
+
+
 class Mailbox:
     """An SMTP server in a thread.
 

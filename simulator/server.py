@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from simulator.faults import Faults, Rule
 from simulator.infrastructure import Infrastructure
+from simulator.mailbox import Mailbox, shown
 from simulator.refusals import Refused
 from simulator.requests import MOST, read_json
 from simulator.store import Request, Store
@@ -31,8 +32,15 @@ Act = Callable[[], tuple[int, dict[str, Any]]]
 class Simulator:
     """The application, its store and its faults."""
 
-    def __init__(self, store: Store, faults: Faults, token: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        faults: Faults,
+        token: str | None = None,
+        mailbox: Mailbox | None = None,
+    ) -> None:
         self.store = store
+        self.mailbox = mailbox
         self.faults = faults
         self._infrastructure = Infrastructure(store, self._once, self._was_asked, token)
         self._asked: dict[str, asyncio.Event] = {}
@@ -51,6 +59,7 @@ class Simulator:
                 self._route(service + "/{kind}", self._infrastructure.operate, "PUT"),
                 self._route(service, self._infrastructure.get),
                 self._route("/faults", self._change_faults, "POST", "DELETE"),
+                self._route("/mails", self._mails),
                 self._route("/health", self._health),
                 self._route("/openapi.yaml", self._infrastructure.document),
             ],
@@ -222,6 +231,14 @@ class Simulator:
                 return JSONResponse({"code": "bad_rule", "message": str(error)}, 400)
         return JSONResponse({"rules": len(self.faults.rules)})
 
+    async def _mails(self, _request: HttpRequest) -> Response:
+        """The mails that are kept, newest first."""
+        mailbox = self.mailbox
+        if mailbox is None:
+            return Refused(404, "no_mailbox").answer(problem=False)
+        kept = await asyncio.to_thread(lambda: [shown(mail) for mail in mailbox.messages])
+        return JSONResponse({"received": mailbox.received, "mails": kept[::-1]})
+
     async def _health(self, _request: HttpRequest) -> Response:
         return JSONResponse({"state": "up"})
 
@@ -268,6 +285,7 @@ class Running:
         store: SQLite file.
         rules: see :class:`simulator.faults.Rule`.
         token: the bearer token that the infrastructure asks for; None: it asks for none.
+        mailbox: the mail server whose mails are shown; started and stopped by the caller.
     """
 
     def __init__(
@@ -279,8 +297,9 @@ class Running:
         seed: int = 1,
         rules: list[dict[str, Any]] | None = None,
         token: str | None = None,
+        mailbox: Mailbox | None = None,
     ) -> None:
-        self.simulator = Simulator(Store(store), Faults(rules, seed), token)
+        self.simulator = Simulator(Store(store), Faults(rules, seed), token, mailbox)
         # asyncio sets TCP_NODELAY only if the protocol is named: 2 ms a call instead of 42.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,10 +6,12 @@ only, which lets running handlers finish. A second SIGTERM, or one to every proc
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +29,30 @@ log = logging.getLogger(__name__)
 
 # How long Dramatiq may take to end its processes once the handlers' time is over.
 EXIT_SECONDS = 5.0
+# How long a stop may go unnoticed while a group is being started.
+WAIT_SECONDS = 1.0
 
 
 class WorkerGroupEnded(Exception):
     """The group ended although nobody stopped it."""
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    """Until it has ended, or some time is over. ``Popen.wait`` looks 20 times a second."""
+    if not hasattr(os, "pidfd_open"):  # not Linux
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        return
+    try:
+        ended = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.poll(WAIT_SECONDS * 1000)
+    finally:
+        os.close(ended)
 
 
 class Launcher:
@@ -92,9 +114,9 @@ class Launcher:
         if self._loop.is_stopping:  # stop() came while the group was being started
             self._group.send_signal(signal.SIGTERM)
         while not self._loop.is_stopping:
-            try:
-                code = self._group.wait(0.2)
-            except subprocess.TimeoutExpired:
+            _wait_for(self._group)
+            code = self._group.poll()
+            if code is None:
                 continue
             if not self._loop.is_stopping:
                 self._metrics.bury()

@@ -40,6 +40,8 @@ COMMANDS = {
     "api": "serving",
     "keys": "keys",
     "simulator": "processes",
+    "console": "console",
+    "operators": "console",
 }
 
 

@@ -12,8 +12,9 @@ from autorenew.local import end_on_sigterm
 from monitoring import metrics
 
 if TYPE_CHECKING:
-    from autorenew.local.embedded import Embedded
+    pass
 
+_PORT = click.IntRange(0, 65535)
 _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -47,10 +48,20 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
 
 @click.command()
 @_folder
-@click.option("--api-port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-def up(folder: Path, api_port: int) -> None:
-    """Run everything in this process until stopped; other terminals can place orders."""
+@click.option(
+    "--api-port", type=_PORT, default=8080, show_default=True, help="Of the HTTP API; 0: any."
+)
+@click.option(
+    "--console-port", type=_PORT, default=8070, show_default=True, help="Of the console; 0: any."
+)
+def up(folder: Path, api_port: int, console_port: int) -> None:
+    """Run everything in this process until stopped; other terminals can place orders.
+
+    It prints the addresses of the HTTP API, with a key, and of the console, with a link that signs
+    in once.
+    """
     from autorenew.catalogues import bundled
+    from autorenew.local import doors
     from autorenew.local.embedded import Embedded
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
@@ -67,27 +78,13 @@ def up(folder: Path, api_port: int) -> None:
     with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
-        api = fleet.serve_api(port=api_port)
-        key = _first_key(fleet)
-        say("up; stop with Ctrl-C. In another terminal:")
-        say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
-        say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
-        say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
-        say("  .venv/bin/autorenew order show example-1")
-        say(f"  curl {api.url}/v1/catalogue -H 'Authorization: Bearer {key or '…'}'")
-        if key is None:
-            say("  (its key was shown when this folder was new; `autorenew keys create` makes one)")
-        stopping.wait()
-        say("draining")
-
-
-def _first_key(fleet: "Embedded") -> str | None:
-    """A key for all that an upstream named ``file`` does; None: there are keys already."""
-    from producers import history
-    from producers.api import keys
-
-    scopes = set(keys.KeyScope) - keys.WHOLE_FLEET
-    with history.acting(history.Operator("up")), fleet.engine("api").begin() as tx:
-        if keys.list_keys(tx):
-            return None
-        return keys.create(tx, "up", scopes, upstream="file", per_second=1_000_000)[1]
+        with doors.opened(fleet, api_port=api_port, console_port=console_port) as opened:
+            say("up; stop with Ctrl-C. In another terminal:")
+            say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+            say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+            say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+            say("  .venv/bin/autorenew order show example-1")
+            for line in opened.said:
+                say(line)
+            stopping.wait()
+            say("draining")

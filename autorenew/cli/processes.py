@@ -139,11 +139,23 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
 @click.option("--token", help="What the infrastructure asks for.  [default: nothing]")
+@click.option(
+    "--smtp-port",
+    type=click.IntRange(1, 65535),
+    help="Also take e-mails here, and show them as /mails.  [default: no mail server]",
+)
 def simulator(
-    host: str, port: int, store: str, seed: int, faults: Path | None, token: str | None
+    host: str,
+    port: int,
+    store: str,
+    seed: int,
+    faults: Path | None,
+    token: str | None,
+    smtp_port: int | None,
 ) -> None:
     """Simulate payment gateway and infrastructure; --faults makes them misbehave."""
     from simulator.faults import Faults
+    from simulator.mailbox import Mailbox
     from simulator.server import Running
 
     try:
@@ -153,8 +165,16 @@ def simulator(
         raise ConfigurationError(f"--faults: {error}") from None
     stopping = threading.Event()
     on_stop(stopping.set)
+    mailbox = Mailbox(host, smtp_port) if smtp_port else None
     try:
-        running = Running(host=host, port=port, store=store, seed=seed, rules=rules, token=token)
+        if mailbox is not None:
+            mailbox.start()
+    except OSError as error:
+        raise ConfigurationError(f"cannot take e-mails on {host}:{smtp_port}: {error}") from None
+    try:
+        running = Running(
+            host=host, port=port, store=store, seed=seed, rules=rules, token=token, mailbox=mailbox
+        )
     except OSError as error:
         raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
     except sqlite3.Error as error:
@@ -162,4 +182,8 @@ def simulator(
     with running:
         say(f"gateway {running.url}/gateway")
         say(f"infrastructure {running.url}/infrastructure/DRIVER")
+        if mailbox is not None:
+            say(f"mail server {mailbox.url}, its mails {running.url}/mails")
         stopping.wait()
+        if mailbox is not None:
+            mailbox.stop()

@@ -70,6 +70,10 @@ _OPTIONS = (
         "--reason", type=Text(),
         help="Only those that failed for this reason: ours, or the far side's own code.",
     ),
+    click.option(
+        "--code", type=Text(),
+        help="Only those with this code of the far side, and no other; `(none)`: it gave none.",
+    ),
     click.option("--plan", type=Text(), help="Only about services of this plan."),
     click.option("--customer", type=Text(), help="Only about this customer."),
     click.option("--order", type=Text(), help="Only about the order with this key or id."),
@@ -101,8 +105,8 @@ def selects(*, states: bool = False) -> Callable[[F], F]:
             fields = {
                 name: kwargs.pop(name)
                 for name in (
-                    "names", "queue", "step", "lane", "driver", "universe", "reason", "plan",
-                    "customer", "order", "service", "upstream", "older_than", "since",
+                    "names", "queue", "step", "lane", "driver", "universe", "reason", "code",
+                    "plan", "customer", "order", "service", "upstream", "older_than", "since",
                 )
             }  # fmt: skip
             chosen = frozenset(map(State, kwargs.pop("states", ())))

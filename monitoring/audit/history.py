@@ -276,8 +276,8 @@ CHECKS = (
           AND NOT EXISTS (SELECT FROM events AS e
             WHERE e.subject IN (l.service_id, i.request_id) AND e.name = 'task.done_by_hand')""",
     ),
-    # Tasks of a group of services, and what is kept of customers and lanes, have subjects without
-    # a row.
+    # Tasks of a group of services, and what is kept of customers, lanes, keys of the API, operators
+    # and queues of documents, have subjects without a row, or with one that is not a check's.
     sql(
         "history.subjects",
         "whatever has a history is there",
@@ -289,7 +289,8 @@ CHECKS = (
         LEFT JOIN bulk_operations AS b ON b.id = e.subject
         WHERE e.subject BETWEEN :low AND :high AND (o.id, s.id, r.id, b.id) IS NULL
           AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'
-          AND e.name NOT LIKE 'lane.%'""",
+          AND e.name NOT LIKE 'lane.%' AND e.name NOT LIKE 'key.%'
+          AND e.name NOT LIKE 'operator.%' AND e.name NOT LIKE 'documents.%'""",
     ),
     # Both are given in the moment in which an event is written.
     sql(

@@ -38,6 +38,9 @@ _CONFIGURATION: TypeAdapter[dict[str, str]] = TypeAdapter(
     LineDocument.model_fields["configuration"].rebuild_annotation()
 )
 
+CONFIGURATION = text("SELECT plan, configuration FROM services WHERE id = :id")
+"""What it is before it is corrected."""
+
 _SERVICE = text("""
     SELECT state, desired, plan, configuration FROM services WHERE id = :id FOR NO KEY UPDATE
 """)

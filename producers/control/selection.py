@@ -50,6 +50,7 @@ class Filters:
         step: the name of the task, such as ``charge``.
         driver, universe: of converging, with this driver, on this universe's queue.
         reason: why it backs off or has failed: our reason, or the far side's own code.
+        code: the far side's own code and no other; ``(none)``: it gave none.
         plan: of a service it is about.
         customer, order, service: what it is about, by its id, or key.
         upstream: whose order keys are meant; needed where several use the same.
@@ -65,6 +66,7 @@ class Filters:
     driver: str | None = None
     universe: str | None = None
     reason: str | None = None
+    code: str | None = None
     plan: str | None = None
     customer: str | None = None
     order: str | None = None
@@ -145,6 +147,7 @@ FITS = """
       AND (CAST(:lane AS text) IS NULL OR t.lane = :lane)
       AND (CAST(:driver AS text) IS NULL OR t.lane = 'driver:' || :driver)
       AND (CAST(:reason AS text) IS NULL OR t.reason = :reason OR t.code = :reason)
+      AND (CAST(:code AS text) IS NULL OR coalesce(t.code, '(none)') = :code)
       AND (CAST(:subjects AS uuid[]) IS NULL OR t.subject = ANY(:subjects))
       AND (CAST(:older_than AS float8) IS NULL OR coalesce(t.first_failed_at, t.run_at)
            < clock_timestamp() - make_interval(secs => :older_than))
@@ -267,6 +270,7 @@ def resolve(
         "lane": filters.lane,
         "driver": filters.driver,
         "reason": filters.reason,
+        "code": filters.code,
         "plan": filters.plan,
         "subjects": _subjects(tx, filters, named.values()),
         "older_than": None if filters.older_than is None else filters.older_than.total_seconds(),

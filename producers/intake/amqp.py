@@ -1,7 +1,8 @@
 """Takes documents from the AMQP queues of intake: plain JSON, one document a message.
 
 A document is acknowledged after the commit that took it, accepted or not. The property ``user_id``,
-which RabbitMQ verifies, names the upstream.
+which RabbitMQ verifies, names the upstream. Whoever asks for it by ``reply_to`` gets an answer
+after that commit, see :mod:`producers.intake.replies`.
 
 The documents are taken by a thread of their own, while this one goes on serving the connection: a
 database that hangs costs no connection, and so no redelivery. During an outage of the database the
@@ -20,8 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring import metrics
 from producers.broker import LOST, BrokerLost, BrokerUnreachable, Hosts, reason
 from producers.failpoints import failpoint
+from producers.intake.documents import Answer
 from producers.intake.intake import Intake
 from producers.intake.link import ConsumerCancelled, Link
+from producers.intake.replies import Replies
 from producers.intake.turns import TURN, Delivery
 from producers.loop import Loop
 from producers.topology import INTAKE_QUEUE, queue_of
@@ -72,6 +75,7 @@ class AmqpIntake:
         self._intake = intake
         self._keep_days = keep_days
         self._link: Link | None = None
+        self._replies = Replies(urls)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._failing_since: float | None = None
         self._singly = 0  # so many turns are to be of one document
@@ -96,6 +100,7 @@ class AmqpIntake:
         finally:
             self._disconnect()
             self._pool.shutdown()
+            self._replies.close()
 
     def _round(self) -> float:
         """Take the next turn; what is not acknowledged the broker delivers again."""
@@ -152,7 +157,7 @@ class AmqpIntake:
             _NotTaken: they are to be tried again.
         """
         try:
-            self._place(link, turn)
+            answers = self._place(link, turn)
         except _NotTaken as error:
             if self._failing_since is None:
                 self._failing_since = time.monotonic()
@@ -171,6 +176,7 @@ class AmqpIntake:
                 raise
         else:
             self._failing_since = None
+            self._reply(turn, answers)
             failpoint("intake.before_ack")
             link.acknowledge(turn)
             failpoint("intake.after_ack")
@@ -182,7 +188,7 @@ class AmqpIntake:
         suspects, self._suspects = self._suspects, []
         for number, suspect in enumerate(suspects):
             try:
-                self._place(link, [suspect])
+                answers = self._place(link, [suspect])
             except _NotTaken as error:
                 if not error.may_be_its_documents:
                     link.turns.put_back(suspects[number:])
@@ -195,17 +201,29 @@ class AmqpIntake:
                 metrics.documents.labels("amqp", "set_aside").inc()
                 link.set_aside(suspect)
             else:
+                self._reply([suspect], answers)
                 link.acknowledge([suspect])
 
-    def _place(self, link: Link, turn: Sequence[Delivery]) -> None:
+    def _place(self, link: Link, turn: Sequence[Delivery]) -> list[Answer]:
         upstream = turn[0].upstream
-        bodies = [delivery.body for delivery in turn]
         if upstream is None:
-            self._while_serving(
+            bodies = [delivery.body for delivery in turn]
+            return self._while_serving(
                 link, lambda: self._intake.reject(ANONYMOUS, "amqp", bodies, _NO_USER)
             )
-        else:
-            self._while_serving(link, lambda: self._intake.place(upstream, "amqp", bodies))
+
+        def place() -> list[Answer]:
+            documents = [delivery.read() for delivery in turn]
+            traces = [delivery.trace for delivery in turn]
+            return self._intake.place(upstream, "amqp", documents, traces)
+
+        return self._while_serving(link, place)
+
+    def _reply(self, turn: Sequence[Delivery], answers: Sequence[Answer]) -> None:
+        """Answer those that ask for it; never waits, and never fails."""
+        for delivery, answer in zip(turn, answers, strict=True):
+            if delivery.answer_to is not None:
+                self._replies.send(delivery.answer_to, answer)
 
     def _while_serving(self, link: Link, work: Callable[[], R]) -> R:
         """Do something that may take long, in the other thread.

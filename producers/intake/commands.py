@@ -342,16 +342,16 @@ def _change_method(
         last_day(month) if month else None,
         command.payment_gateway or DEFAULT_GATEWAY,
     )
-    extended = method.id in save_methods(tx, [method])
+    extended = saved = method.id in save_methods(tx, [method])
     if command.services is None:
         ids = list(tx.execute(_PAID_BY, {"customer": customer}).scalars())
-        tx.execute(_SAVED, {"id": customer, "method": method.id})
+        saved |= tx.execute(_SAVED, {"id": customer, "method": method.id}).rowcount > 0
     else:
         ids = [service.id for service in _hold(tx, customer, command.services, catalogue)]
     parameters = {"ids": ids, "method": method.id, "extended": extended}
     changed = list(tx.execute(_PAYS, parameters).scalars())
     if not changed:
-        return False
+        return saved
     history.record(tx, (Event(service, "payment_method.changed") for service in changed))
     services = next_steps.load(tx, changed, catalogue)
     unpaid = [

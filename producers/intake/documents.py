@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from schemas.json_bodies import at_most
-from schemas.messages import CommandDocument, OrderDocument, Problem, parse
+from schemas.messages import NOT_OURS, CommandDocument, OrderDocument, Problem, parse
 from schemas.values import OrderId
 
 
@@ -41,9 +41,18 @@ class Document:
     trace: str | None = None
 
     @classmethod
-    def read(cls, body: bytes, trace: str | None = None) -> "Document":
-        """Parse a body; never raises."""
-        return cls(body, *parse(body), trace)
+    def read(cls, body: bytes, trace: str | None = None, type_: str | None = None) -> "Document":
+        """Parse a body; never raises.
+
+        Args:
+            type_: what its message says that it is, such as ``order.v1``.
+        """
+        return cls(body, *parse(body, type_), trace)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is of a form that is known here; else nothing is decided about it."""
+        return not any(problem.code in NOT_OURS for problem in self.problems)
 
 
 @dataclass(frozen=True, slots=True)

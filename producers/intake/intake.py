@@ -130,12 +130,13 @@ class Intake:
 
     def reject(
         self, upstream: str, door: str, bodies: Sequence[bytes], problems: list[Problem]
-    ) -> None:
+    ) -> list[Answer]:
         """Keep documents that are not looked at, such as those whose upstream is unknown."""
         answer = Answer(Verdict.REJECTED, None, problems=problems)
         with self._engine.begin() as tx:
             rejected.keep(tx, upstream, door, [(Document.read(body), answer) for body in bodies])
         metrics.documents.labels(door, answer.verdict.value).inc(len(bodies))
+        return [answer] * len(bodies)
 
     def check(self) -> None:
         """Check that the database can be used, so that documents could be taken.

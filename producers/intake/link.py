@@ -11,6 +11,8 @@ from pika.exceptions import ChannelClosedByBroker
 
 from monitoring import metrics
 from producers.broker import LOST, Hosts, reason
+from producers.intake.documents import Document
+from producers.intake.replies import address
 from producers.intake.turns import TURN, Delivery, Turns
 from producers.topology import DEAD_INTAKE
 
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 PREFETCH = 2 * TURN
 LEAST_PREFETCH = 50
 MEASURE_EVERY_SECONDS = 15.0
+READ_AT_ONCE_BYTES = 8 * 1024
+"""Larger documents are read when their turn comes: read, one may take ten times its size."""
 
 
 class TolerantProperties(pika.BasicProperties):  # type: ignore[misc]
@@ -132,7 +136,25 @@ class Link:
 
     def _on_document(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self._unsettled[method.delivery_tag] = None
-        self.turns.add(Delivery(properties.user_id or None, method.delivery_tag, body))
+        upstream, type_ = properties.user_id or None, properties.type
+        # Read here, it is read while the other thread waits for the database.
+        document = Document.read(body, None, type_) if len(body) <= READ_AT_ONCE_BYTES else None
+        self.turns.add(
+            Delivery(
+                upstream,
+                method.delivery_tag,
+                body,
+                type=type_,
+                trace=_header(properties.headers, "traceparent"),
+                document=document,
+                answer_to=address(upstream, properties.reply_to, properties.correlation_id),
+            )
+        )
 
     def _on_cancel(self, frame: Any) -> None:
         self._cancelled = frame.method.consumer_tag
+
+
+def _header(headers: Any, name: str) -> str | None:
+    value = headers.get(name) if headers else None
+    return value if isinstance(value, str) else None

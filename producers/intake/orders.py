@@ -88,7 +88,9 @@ def take(
     candidates = [_candidate(batch, document) for document in documents]
     decided = iter(_decide(tx, batch, [c for c in candidates if c]))
     return [
-        next(decided) if candidate else Answer(Verdict.REJECTED, None, problems=document.problems)
+        next(decided)
+        if candidate
+        else Answer(Verdict.REJECTED, _key_of(document.value), problems=document.problems)
         for document, candidate in zip(documents, candidates, strict=True)
     ]
 
@@ -133,9 +135,10 @@ def _known_customers(tx: Connection, documents: Iterable[Document]) -> dict[str,
 
 
 def _candidate(batch: _Batch, document: Document) -> _Candidate | None:
-    """None: without a valid key the document cannot be kept as an order."""
+    """None: without a valid key the document cannot be kept as an order, nor one of a version
+    that is not known: the same key takes it once it is."""
     key = _key_of(document.value)
-    if key is None:
+    if key is None or not document.is_ours:
         return None
     order = document.content if isinstance(document.content, OrderDocument) else None
     problems, method, method_id = document.problems, None, None

@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from producers.intake.documents import Document
+from producers.intake.replies import Address
+
 TURN = 200
 """Most documents of a turn, which an upstream that is alone gets whole."""
 TURN_BYTES = 1024 * 1024
@@ -21,11 +24,23 @@ class Delivery:
     Attributes:
         upstream: None: it does not say.
         tag: what it is acknowledged by, on the connection it came with.
+        type: what it says that it is, such as ``order.v1``.
+        trace: the header ``traceparent`` of W3C that came with it, unchecked.
+        document: as it was read already; large ones are not, before their turn comes.
+        answer_to: where its outcome is to be published.
     """
 
     upstream: str | None
     tag: int
     body: bytes
+    type: str | None = None
+    trace: str | None = None
+    document: Document | None = None
+    answer_to: Address | None = None
+
+    def read(self) -> Document:
+        """The document; never raises."""
+        return self.document or Document.read(self.body, None, self.type)
 
 
 class Turns:

@@ -26,6 +26,7 @@ ROLES = (
     "scheduler",
     "exporter",
     "readonly",
+    "console",
 )
 
 metadata = MetaData(

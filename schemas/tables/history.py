@@ -20,6 +20,8 @@ from sqlalchemy.sql import func
 
 from schemas.tables.base import metadata, moment
 
+BY_OPERATORS = "detail ? 'by' AND NOT detail ? 'bulk'"
+
 events = Table(
     "events",
     metadata,
@@ -39,6 +41,8 @@ events = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
     ),
+    # What operators did; what a bulk operation did to each task is not in it.
+    Index("events_by_operators", "id", postgresql_where=BY_OPERATORS),
 )
 
 # Blocks of the history, each with a hash over its events and the block before.

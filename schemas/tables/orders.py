@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import func
 
-from schemas.tables.base import CHANGING, metadata, moment, own_payment_method, state
+from schemas.tables.base import CHANGING, OF_A_DAY, metadata, moment, own_payment_method, state
 from schemas.values import OrderState
 
 orders = Table(
@@ -44,6 +44,7 @@ orders = Table(
     moment("ended_at"),
     UniqueConstraint("key", "upstream"),
     # What has not come to its end, the oldest first.
+    Index("orders_accepted_at", "accepted_at", **OF_A_DAY),
     Index("orders_open", "accepted_at", postgresql_where="ended_at IS NULL"),
     own_payment_method(deferrable=True, initially="DEFERRED"),
     **CHANGING,

@@ -48,6 +48,17 @@ notices = Table(
     PrimaryKeyConstraint("service_id", "expires_at", "kind"),
 )
 
+# What they said, once sent, with the links that act taken out; of both kinds.
+email_texts = Table(
+    "email_texts",
+    metadata,
+    Column("email_id", Uuid, primary_key=True),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    moment("sent_at", nullable=False),
+)
+
 # What became of an order that was paid: one e-mail, or some where its services come hours apart.
 # Its id, which follows from the order and the number, is its Message-ID.
 order_emails = Table(

@@ -43,6 +43,9 @@ CREDENTIALS: dict[str, tuple[str | None, str | None, set[str]]] = {
         )
         for universe in Universe
     },
+    "api": ("autorenew_api", None, {"READONLY_PASSWORD"}),
+    "console": ("autorenew_console", None, {"READONLY_PASSWORD"}),
+    "exporter": ("autorenew_exporter", "exporter", set()),
     "simulator": (None, None, set()),
     "audit": ("autorenew_readonly", None, set()),
 }
@@ -57,6 +60,9 @@ PASSWORDS = {
     "autorenew_provisioning": "PROVISIONING_PASSWORD",
     "autorenew_scheduler": "SCHEDULER_PASSWORD",
     "autorenew_readonly": "READONLY_PASSWORD",
+    "autorenew_exporter": "EXPORTER_PASSWORD",
+    "exporter": "EXPORTER_PASSWORD",
+    "autorenew_console": "CONSOLE_PASSWORD",
     "intake": "INTAKE_PASSWORD",
     "relay": "RELAY_PASSWORD",
     "orders": "ORDERS_PASSWORD",
@@ -67,6 +73,11 @@ PASSWORDS = {
 FLEET = (
     "intake", "relay", "scheduler", *(name for name in CREDENTIALS if name.startswith("worker-")),
 )  # fmt: skip
+"""Of each any number can run."""
+# What people and systems outside reach: each has a port of the host.
+DOORS = {"api": 8080, "console": 8070}
+WATCH = ("prometheus", "alertmanager", "grafana")
+PROCESSES = (*FLEET, *DOORS, "exporter")
 OURS = tuple(CREDENTIALS)
 
 
@@ -126,7 +137,7 @@ def test_every_composed_service_of_ours_is_tested_here() -> None:
     built = {name for name, service in SERVICES.items() if "build" in service}
 
     assert built == set(OURS)
-    assert set(SERVICES) - built == {"rabbitmq", "postgres"}
+    assert set(SERVICES) - built == {"rabbitmq", "postgres", *WATCH}
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -257,7 +268,7 @@ def test_every_queue_has_a_worker_whose_user_may_read_it() -> None:
         assert re.fullmatch(PERMISSIONS[user][2], queue)
 
 
-@pytest.mark.parametrize("service", FLEET)
+@pytest.mark.parametrize("service", PROCESSES)
 def test_stopping_waits_longer_than_a_process_needs_to_drain(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +281,7 @@ def test_stopping_waits_longer_than_a_process_needs_to_drain(
     assert 2 * settings.call_seconds < settings.shutdown_seconds < grace
 
 
-@pytest.mark.parametrize("service", FLEET)
+@pytest.mark.parametrize("service", PROCESSES)
 def test_sigterm_reaches_the_launcher_alone(service: str) -> None:
     assert SERVICES[service]["stop_signal"] == "SIGTERM"
     assert SERVICES[service]["init"] is True
@@ -311,7 +322,7 @@ def test_every_image_is_of_one_version() -> None:
 
     for image in (*bases, *(service["image"] for service in SERVICES.values())):
         name, _, tag = image.partition(":")
-        assert re.match(r"\d+\.\d+" if name == "postgres" else r"\d+\.\d+\.\d+", tag), image
+        assert re.match(r"\d+\.\d+" if name == "postgres" else r"v?\d+\.\d+\.\d+", tag), image
     assert {s["image"] for s in SERVICES.values() if "build" in s} == {f"autorenew:{ours}"}
 
 
@@ -337,7 +348,7 @@ def test_a_process_starts_when_what_it_needs_is_ready() -> None:
             else:
                 assert how["condition"] == "service_healthy", name
                 assert "healthcheck" in SERVICES[other]
-    for name in FLEET:
+    for name in PROCESSES:
         assert {"broker-setup", "catalogue"} <= set(SERVICES[name]["depends_on"])
         assert SERVICES[name]["restart"] == "unless-stopped"
     for name in jobs:
@@ -353,6 +364,53 @@ def test_the_outside_world_cannot_reach_database_or_broker() -> None:
         "worker-billing", "worker-reminders", *(f"worker-{universe}" for universe in Universe),
     }  # fmt: skip
     assert beyond == {"simulator", "audit", *calling}
+
+
+def test_what_watches_sees_the_fleet_and_no_secret_of_it() -> None:
+    assert SERVICES["prometheus"]["networks"] == ["inside", "watch"]
+    assert SERVICES["alertmanager"]["networks"] == SERVICES["grafana"]["networks"] == ["watch"]
+    assert {secret for name in WATCH for secret in secrets_of(name)} == {"GRAFANA_PASSWORD"}
+    for name in WATCH:
+        assert SERVICES[name]["read_only"] is True
+        assert SERVICES[name]["cap_drop"] == ["ALL"]
+
+
+def test_prometheus_scrapes_every_process_where_it_serves() -> None:
+    file = ROOT / "monitoring/prometheus/prometheus.yml"
+    jobs = YAML(typ="safe", pure=True).load(file.read_text())["scrape_configs"]
+    scraped = {
+        (name, config["port"])
+        for job in jobs
+        for config in job.get("dns_sd_configs", [])
+        for name in config["names"]
+    }
+    served = {(name, 9100) for name in (*FLEET, *DOORS)} | {("exporter", 9187), ("rabbitmq", 15692)}
+
+    assert served <= scraped
+    plugins = compose()["configs"]["rabbitmq-plugins"]["content"]
+    assert plugins == "[rabbitmq_management,rabbitmq_prometheus]."
+
+
+def test_everything_that_is_mounted_exists() -> None:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).exists(), (name, source)
+                assert volume.endswith(":ro")
+            else:
+                assert source in compose()["volumes"]
+
+
+@pytest.mark.parametrize("service", DOORS)
+def test_a_door_is_healthy_once_it_can_do_its_work(service: str) -> None:
+    port = DOORS[service]
+    given = SERVICES[service]
+
+    assert f"http://127.0.0.1:{port}/readyz" in given["healthcheck"]["test"][-1]
+    assert given["command"][1:] == ["--host", "0.0.0.0", "--port", str(port)]
+    assert [p.rpartition(":")[2] for p in given["ports"]] == [str(port)]
+    assert environment(service)["AUTORENEW_METRICS_PORT"] == "9100"
 
 
 def test_ports_of_the_host_are_open_on_its_loopback_interface_only() -> None:

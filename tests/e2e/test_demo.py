@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from autorenew import demo
@@ -88,7 +89,16 @@ def test_fleet_of_make_up_can_be_used_from_another_terminal_and_stops_cleanly(
     log = folder / "log"
     with log.open("wb") as output:
         up = subprocess.Popen(
-            [*AUTORENEW, "up", "--folder", str(folder / "var")],
+            [
+                *AUTORENEW,
+                "up",
+                "--folder",
+                str(folder / "var"),
+                "--api-port",
+                "0",
+                "--console-port",
+                "0",
+            ],
             env=clean_environment(),
             stdout=output,
             stderr=output,
@@ -101,6 +111,9 @@ def test_fleet_of_make_up_can_be_used_from_another_terminal_and_stops_cleanly(
             if "export AUTORENEW" in line
         )
         environment = clean_environment() | exports
+        wait_until(lambda: "once within" in log.read_text(), "the console is up", 30)
+        link = log.read_text().partition("once within 15 minutes: ")[2].split()[0]
+        assert "This link signs you in once." in httpx.get(link).text
 
         def run(*words: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(

@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 from autorenew.catalogues import bundled
 from autorenew.cli import main
 from monitoring import audit, metrics
+from monitoring.exporter.families import FAILED_COLLECTIONS, FAMILIES
 from monitoring.forecast import Decision, Outcome
 from producers import failpoints, topology
 from producers.imports import rows as imported_rows
@@ -242,7 +243,7 @@ def test_settings_that_may_be_read_from_files_are_listed() -> None:
 def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:
     documented = {row[0].strip("`"): row for row in rows(REFERENCE / "metrics.md")}
     ours = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
-    ours += [metrics.relay_last_round(), metrics.scheduler_last_round(), metrics.lanes_paused()]
+    ours += [metrics.relay_last_round(), metrics.scheduler_last_round()]
     ours += [metrics.changes_overdue(), metrics.intake_waiting(), metrics.bulk_operations_open()]
 
     assert ours
@@ -252,6 +253,12 @@ def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:
         kind, labels = documented.pop(name)[1:3]
         assert kind == family.type, name
         assert re.findall(r"`(\w+)`", labels) == list(metric._labelnames), name
+    for exported in (*FAMILIES, FAILED_COLLECTIONS):
+        is_counter = exported is FAILED_COLLECTIONS
+        kind, labels = documented.pop(exported.name + "_total" * is_counter)[1:3]
+        assert kind == ("counter" if is_counter else "gauge")
+        assert tuple(re.findall(r"`(\w+)`", labels)) == exported.labels, exported.name
+    assert documented.pop("autorenew_worker_group_restarts_total")
     assert not [name for name in documented if name.startswith("autorenew_")]
 
 
@@ -268,7 +275,7 @@ def test_every_metric_in_a_query_exists() -> None:
     for page in PAGES:
         named = set(
             re.findall(
-                r"\bautorenew_(?:task|call|intake|relay|resc|ref|swept|scheduler|guard|lane)\w+",
+                r"\bautorenew_(?:task|call|intake|relay|resc|ref|swept|scheduler|guard|lane|exporter|oldest|failed|process)\w+",
                 page.read_text(),
             )
         )

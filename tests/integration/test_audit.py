@@ -9,8 +9,13 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Connection
 
 from autorenew.cli import main
+from autorenew.console import accounts
 from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
+from producers import history
+from producers.api import keys
 from producers.steps import STEPS, UNIVERSES, driver_place
+from producers.topology import DEAD_INTAKE
+from schemas.values import OperatorRole, derived_id
 from tests.conftest import Database
 from tests.integration.corruptions import CORRUPTIONS, UNNOTICED
 from tests.support.everything import Everything
@@ -244,3 +249,16 @@ def test_the_command_says_first_what_is_broken(cli: Any, world: Everything) -> N
     assert [row["check"] for row in rows if row["broken"]] == ["catalogue.changes"]
     assert rows[0]["ids"] == ["PL"]
     assert rows[0]["named"] == ["subsidiary PL"]
+
+
+def test_keys_operators_and_queues_have_a_history_without_a_row(database: Database) -> None:
+    with database.owner.begin() as tx:
+        keys.create(tx, "shop", {keys.KeyScope.ORDERS_WRITE}, upstream="shop")
+        keys.revoke(tx, "shop")
+        accounts.add(tx, "jeanne", OperatorRole.OPERATOR, None)
+        accounts.remove(tx, "jeanne")
+        subject = derived_id("queue", DEAD_INTAKE)
+        history.record(tx, [history.Event(subject, "documents.put_back", {"documents": 1})])
+
+    with database.engine("readonly").connect() as reader:
+        assert broken(audit(reader)) == {}

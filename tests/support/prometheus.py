@@ -127,6 +127,7 @@ class Watch:
         (folder / "rules").mkdir(parents=True)
         self.port, self._alerts_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.alerts_url = f"http://127.0.0.1:{self._alerts_port}"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._write_prometheus(targets)
         self._write_rules(changes)
@@ -176,24 +177,43 @@ class Watch:
         (self._folder / "alertmanager.yml").write_text(yaml.safe_dump(configuration))
 
     def start(self) -> "Watch":
-        folder = prometheus()
+        self.start_alertmanager()
+        self._spawn(
+            "prometheus",
+            str(prometheus() / "prometheus"),
+            f"--config.file={self._folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+        )
+        wait_for(lambda: _answers(f"{self.url}/-/ready"), 30, "Prometheus is ready")
+        return self
+
+    def start_alertmanager(self) -> None:
         self._spawn(
             "alertmanager",
-            str(folder / "prometheus-alertmanager"),
+            *self._alertmanager(),
             f"--config.file={self._folder / 'alertmanager.yml'}",
             f"--storage.path={self._folder / 'alertmanager'}",
             f"--web.listen-address=127.0.0.1:{self._alerts_port}",
             "--cluster.listen-address=",
         )
-        self._spawn(
-            "prometheus",
-            str(folder / "prometheus"),
-            f"--config.file={self._folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={self._folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
-        )
-        wait_for(lambda: self._answers("/-/ready"), 30, "Prometheus is ready")
-        return self
+        wait_for(lambda: _answers(f"{self.alerts_url}/-/ready"), 30, "Alertmanager is ready")
+
+    def _alertmanager(self) -> list[str]:
+        """Debian's reads its templates from a folder of the machine, where it is not
+        installed: a copy of the program that reads them from where it runs."""
+        root = prometheus() / "root"
+        there = b"/usr/share/prometheus/alertmanager"
+        copy = self._folder / "prometheus-alertmanager"
+        program = (root / "usr/bin/prometheus-alertmanager").read_bytes()
+        assert there in program
+        copy.write_bytes(program.replace(there, b"/proc/self/cwd".ljust(len(there), b"/")))
+        copy.chmod(0o755)
+        for template in (root / there.decode().lstrip("/")).glob("*.tmpl"):
+            (self._folder / template.name).write_bytes(template.read_bytes())
+        loader = next(root.glob("**/ld-linux-*.so.*"))
+        libraries = (f"{root}/{above}/{loader.parent.name}" for above in ("lib", "usr/lib"))
+        return [str(loader), "--library-path", ":".join(libraries), str(copy)]
 
     def _spawn(self, name: str, *command: str) -> None:
         with (self._folder / f"{name}.log").open("ab") as log:
@@ -208,13 +228,6 @@ class Watch:
                 )
             )
 
-    def _answers(self, path: str) -> bool:
-        try:
-            with urlopen(f"{self.url}{path}", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
     def query(self, expr: str) -> list[dict[str, Any]]:
         """What an expression is now: a list of ``metric`` and ``value``."""
         with urlopen(f"{self.url}/api/v1/query?query={quote(expr)}", timeout=10) as answer:
@@ -226,6 +239,14 @@ class Watch:
             process.send_signal(signal.SIGTERM)
         for process in self._processes:
             process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def wait_for(condition: Callable[[], Any], timeout: float, what: str) -> None:

@@ -26,6 +26,18 @@ def powerdns() -> Path:
     return _folder("powerdns", "PowerDNS 4.7", shutil.which("apt-get") is not None)
 
 
+def containers() -> Path:
+    """The folder with ``podman``, and ``images``: which image stands for which public one."""
+    can_be_had = os.geteuid() == 0 and shutil.which("apt-get") is not None
+    return _folder("containers", "podman with its images", can_be_had)
+
+
+def node_packages() -> Path:
+    """The folder with ``node_modules/``, in the same way: amqplib and @asyncapi/specs."""
+    can_be_had = shutil.which("npm") is not None
+    return _folder("node-packages", "amqplib and @asyncapi/specs", can_be_had)
+
+
 def prometheus() -> Path:
     """The folder with ``prometheus``, ``promtool``, ``prometheus-alertmanager`` and ``amtool``."""
     can_be_had = shutil.which("apt-get") is not None

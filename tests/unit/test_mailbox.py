@@ -3,8 +3,10 @@ import threading
 from email.message import EmailMessage
 
 import pytest
+import urllib3
 
 from simulator.mailbox import Mailbox
+from simulator.server import Running
 
 
 def mail(number: int = 1, *, to: str = "alice@example.com") -> EmailMessage:
@@ -117,3 +119,22 @@ def test_mailbox_prints_nothing(
         client.docmd("MAIL", "nonsense")
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_simulator_shows_the_mails_of_its_mailbox_newest_first() -> None:
+    with Mailbox() as mailbox, Running(mailbox=mailbox) as running:
+        send(mailbox, mail(1), mail(2))
+        answer = urllib3.request("GET", running.url + "/mails")
+
+    said = answer.json()
+    assert (answer.status, said["received"]) == (200, 2)
+    assert [one["message_id"] for one in said["mails"]] == ["<2@example.org>", "<1@example.org>"]
+    assert said["mails"][1] == {
+        "from": "billing@example.org", "to": "alice@example.com", "subject": "Échéance 1",
+        "date": "", "message_id": "<1@example.org>", "text": "Žluťoučký kůň\n.\nthe end\n",
+    }  # fmt: skip
+
+
+def test_simulator_without_a_mailbox_has_no_mails(simulator: Running) -> None:
+    answer = urllib3.request("GET", simulator.url + "/mails")
+    assert (answer.status, answer.json()) == (404, {"code": "no_mailbox"})

@@ -35,6 +35,7 @@ from schemas.values import Money, ResourceState, ServiceId, derived_id
 from workers.outside.attempts import DONE, Meaning, settle
 from workers.outside.health import Health
 from workers.reminders.items import Payer, item_of
+from workers.reminders.keeping import keep
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState, code_of, health_of
 from workers.runtime.retries import RetryPolicy
@@ -246,6 +247,8 @@ class RemindHandler:
             # Services before e-mails, as whoever claims notices does.
             next_steps.lock(tx, services)
             # Now and not when it was claimed: what is announced is what the customer was sent.
+            kept = [(id_, letter.message) for id_, letter in sent]
+            keep(tx, [(i, m) for i, m in kept if isinstance(m, EmailMessage)], now)
             _announce(tx, (a for _, letter in sent for a in letter.announced), now=now)
             tx.execute(_SENT, {"ids": [subject for subject, _ in sent], "now": now})
             tx.execute(_REFUSED, {"ids": [subject for subject, _ in refused], "now": now})

@@ -28,6 +28,7 @@ from schemas.tables.bulk import insert
 from schemas.values import RenewalMode, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning, settle
 from workers.outside.health import Health
+from workers.reminders.keeping import keep
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, Situation, compose
 from workers.reminders.remind import meaning_of
 from workers.reminders.smtp import MailAnswer, Mailer, MailState, health_of
@@ -194,6 +195,8 @@ class TellHandler:
         for statement, ended in ((_SENT, sent), (_REFUSED, refused)):
             if ended:
                 tx.execute(statement, {"ids": [c.email.id for _, c, _ in ended], "now": now})
+        kept = [(call.email.id, call.message) for _, call, _ in sent]
+        keep(tx, [(i, m) for i, m in kept if isinstance(m, EmailMessage)], now)
         history.record(
             tx,
             (

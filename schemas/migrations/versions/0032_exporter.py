@@ -22,8 +22,10 @@ def upgrade() -> None:
             CREATE POLICY processes_{role}_own ON processes TO autorenew_{role}
             USING (role = CURRENT_USER) WITH CHECK (role = CURRENT_USER)
         """)
+        if role != "exporter":  # as a member of readonly it does already
+            op.execute(f"GRANT SELECT (id, beat_at) ON processes TO autorenew_{role}")
         op.execute(f"""
-            GRANT SELECT (id, beat_at), INSERT (id, process, queues, version, host, pid),
+            GRANT INSERT (id, process, queues, version, host, pid),
                 UPDATE (beat_at, ended_at), DELETE
             ON processes TO autorenew_{role}
         """)

@@ -60,4 +60,6 @@ GRANT UPDATE ON lock_audit TO autorenew_exporter;
 GRANT SELECT ON audit_runs, audit_findings TO autorenew_readonly;
 GRANT INSERT (started_at), UPDATE (ended_at, seconds, checks, violations), DELETE
     ON audit_runs TO autorenew_exporter;
-GRANT INSERT (invariant, must), UPDATE ON audit_findings TO autorenew_exporter;
+GRANT INSERT (invariant, must), UPDATE (must, run_id, checked_at, seconds, violations, offenders,
+    problem, next_id, parts, part_run_id, part_seconds, part_violations, part_offenders)
+    ON audit_findings TO autorenew_exporter;

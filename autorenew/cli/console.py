@@ -1,0 +1,145 @@
+"""The console of operators, and who may use it."""
+
+import sys
+
+import click
+
+from autorenew.cli.acting import Words, acts
+from autorenew.cli.common import as_json as json_option
+from autorenew.cli.common import database, on_stop, present, read_database, say, show
+from monitoring import metrics
+from schemas.settings import load_settings
+from schemas.values import OperatorRole
+
+DEFAULT_PORT = 8070
+
+_name = click.argument("name", type=Words())
+_role = click.option(
+    "--role", type=click.Choice([role.value for role in OperatorRole]), required=True
+)
+_stdin = click.option("--stdin", is_flag=True, help="Read the password from standard input.")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True)
+def console(host: str, port: int) -> None:
+    """Serve the pages on which operators see and mend what the fleet does, until stopped.
+
+    As the database role `console`; reads as `readonly` over AUTORENEW_READ_DATABASE_URL.
+    """
+    from autorenew.cli.processes import start
+    from autorenew.console.serving import serve
+
+    settings = load_settings()
+    engine, clock = start(settings, "autorenew console", "console")
+    reader = read_database(settings, application="autorenew console")
+    server = serve(engine, reader, clock, settings, host=host, port=port)
+    metrics.serve(settings)
+    on_stop(server.stop)
+    say(f"console on {settings.console_url or server.url}")
+    present(engine, "console")
+    server.run()
+    server.close()
+
+
+@click.group()
+def operators() -> None:
+    """Who may use the console."""
+
+
+@operators.command("add")
+@_name
+@_role
+@_stdin
+@click.option("--link", "with_link", is_flag=True, help="No password: print a link instead.")
+@acts()
+def add_operator(name: str, role: str, stdin: bool, with_link: bool) -> None:
+    """Add the operator NAME; asks for a password."""
+    from autorenew.console import accounts
+
+    password = None if with_link else _password(stdin)
+    with database().begin() as tx:
+        account = accounts.add(tx, name, OperatorRole(role), password)
+    say(f"{account.name} is added as {account.role}")
+    if with_link:
+        _say_link(account.name)
+
+
+@operators.command("list")
+@json_option
+def list_operators(as_json: bool) -> None:
+    """List operators with their roles, and when they last signed in."""
+    from autorenew.console import accounts
+
+    with database().connect() as tx:
+        found = accounts.accounts(tx)
+    rows = [
+        (a.name, a.role, a.issuer or ("password" if a.has_password else "link"), a.created_at,
+         a.signed_in_at, a.sessions)
+        for a in found
+    ]  # fmt: skip
+    columns = ("name", "role", "signs_in_with", "created_at", "signed_in_at", "sessions")
+    show("operators", columns, rows, json_lines=as_json)
+
+
+@operators.command("remove")
+@_name
+@acts()
+def remove_operator(name: str) -> None:
+    """Remove the operator NAME; their sessions end at once."""
+    from autorenew.console import accounts
+
+    with database().begin() as tx:
+        accounts.remove(tx, name)
+    say(f"{name} is removed")
+
+
+@operators.command("role")
+@_name
+@_role
+@acts()
+def set_role(name: str, role: str) -> None:
+    """Give the operator NAME another role; their sessions end at once."""
+    from autorenew.console import accounts
+
+    with database().begin() as tx:
+        accounts.set_role(tx, name, OperatorRole(role))
+    say(f"{name} is {role} now")
+
+
+@operators.command("password")
+@_name
+@_stdin
+@acts()
+def set_password(name: str, stdin: bool) -> None:
+    """Give the operator NAME another password; their sessions end at once."""
+    from autorenew.console import accounts
+
+    password = _password(stdin)
+    with database().begin() as tx:
+        accounts.set_password(tx, name, password)
+    say(f"{name} has another password now")
+
+
+@operators.command("link")
+@_name
+@acts()
+def make_link(name: str) -> None:
+    """Print a link that signs the operator NAME in once, within 15 minutes."""
+    _say_link(name)
+
+
+def _say_link(name: str) -> None:
+    from autorenew.console.serving import link
+
+    settings = load_settings()
+    url = settings.console_url or f"http://127.0.0.1:{DEFAULT_PORT}"
+    say(link(database(settings), url, name))
+
+
+def _password(stdin: bool) -> str:
+    if stdin:
+        return sys.stdin.readline().rstrip("\n")
+    said: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return said
