@@ -298,6 +298,7 @@ class Embedded:
     def stop(self) -> None:
         """In the order that loses nothing: no more messages, finish what runs, then the rest."""
         for doors, server in self._doors:
+            doors.waiters.release()
             server.close()
             doors.stop()
         if self.pages is not None:

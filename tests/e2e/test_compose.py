@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from autorenew.cli import main
-from producers.steps import EVENTS, QUEUES, WEBHOOKS
+from producers.steps import QUEUES
 from producers.topology import INTAKE_QUEUE, PERMISSIONS
 from schemas.settings import Settings, load_settings
 from schemas.tables import ROLES
@@ -365,7 +365,8 @@ def test_the_outside_world_cannot_reach_database_or_broker() -> None:
         assert SERVICES[name]["networks"] == ["inside"]
     beyond = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
     calling = {
-        "worker-billing", "worker-reminders", "worker-events", *(f"worker-{universe}" for universe in Universe),
+        "worker-billing", "worker-reminders", "worker-events",
+        *(f"worker-{universe}" for universe in Universe),
     }  # fmt: skip
     assert beyond == {"simulator", "audit", *calling}
 
