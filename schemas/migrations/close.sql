@@ -10,7 +10,7 @@ BEGIN
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN (
         'autorenew_api', 'autorenew_orders', 'autorenew_billing', 'autorenew_reminders',
         'autorenew_provisioning', 'autorenew_relay', 'autorenew_scheduler', 'autorenew_exporter',
-        'autorenew_events', 'autorenew_readonly', 'autorenew_console')
+        'autorenew_readonly', 'autorenew_events', 'autorenew_console')
     LOOP
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
     END LOOP;

@@ -23,7 +23,7 @@ BEGIN
         WHERE r.rolname IN (
             'autorenew_api', 'autorenew_orders', 'autorenew_billing', 'autorenew_reminders',
             'autorenew_provisioning', 'autorenew_relay', 'autorenew_scheduler', 'autorenew_exporter',
-            'autorenew_events', 'autorenew_readonly', 'autorenew_console')
+            'autorenew_readonly', 'autorenew_events', 'autorenew_console')
           AND NOT EXISTS (
             SELECT FROM pg_db_role_setting AS d CROSS JOIN unnest(d.setconfig) AS c(said)
             WHERE d.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -42,9 +42,9 @@ events = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 16, "autosummarize": "on"},
     ),
-    Index("events_outgoing", "id", postgresql_where=IS_OUTGOING),
     # What operators did; what a bulk operation did to each task is not in it.
     Index("events_by_operators", "id", postgresql_where=BY_OPERATORS),
+    Index("events_outgoing", "id", postgresql_where=IS_OUTGOING),
 )
 
 # Blocks of the history, each with a hash over its events and the block before.

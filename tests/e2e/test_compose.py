@@ -36,6 +36,7 @@ CREDENTIALS: dict[str, tuple[str | None, str | None, set[str]]] = {
     "worker-orders": ("autorenew_orders", "orders", set()),
     "worker-billing": ("autorenew_billing", "billing", {"GATEWAY_TOKEN"}),
     "worker-reminders": ("autorenew_reminders", "reminders", {"SMTP_URL", "LINK_SECRET"}),
+    "worker-events": ("autorenew_events", "events", set()),
     **{
         f"worker-{universe}": (
             "autorenew_provisioning",
@@ -63,6 +64,8 @@ PASSWORDS = {
     "autorenew_readonly": "READONLY_PASSWORD",
     "autorenew_exporter": "EXPORTER_PASSWORD",
     "exporter": "EXPORTER_PASSWORD",
+    "autorenew_events": "EVENTS_PASSWORD",
+    "events": "EVENTS_PASSWORD",
     "autorenew_console": "CONSOLE_PASSWORD",
     "intake": "INTAKE_PASSWORD",
     "relay": "RELAY_PASSWORD",
@@ -362,7 +365,8 @@ def test_the_outside_world_cannot_reach_database_or_broker() -> None:
         assert SERVICES[name]["networks"] == ["inside"]
     beyond = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
     calling = {
-        "worker-billing", "worker-reminders", *(f"worker-{universe}" for universe in Universe),
+        "worker-billing", "worker-reminders", "worker-events",
+        *(f"worker-{universe}" for universe in Universe),
     }  # fmt: skip
     assert beyond == {"simulator", "audit", *calling}
 

@@ -228,8 +228,9 @@ def what_is_watched(outside: Outside, workers: set[str]) -> None:
     assert roles.count("worker-web") == 2  # one of three was stopped
     jobs = {one["labels"]["job"] for one in targets()}
     assert {"autorenew-exporter", "rabbitmq", "rabbitmq-queues", "alertmanager"} <= jobs
-    found = outside.ask("PROMETHEUS_PORT", "GET", "/api/v1/query?query=sum(autorenew_orders)")
-    assert float(found["data"]["result"][0]["value"][1]) >= 300
+    query = "/api/v1/query?query=count(autorenew_oldest_ready_seconds)"
+    found = outside.ask("PROMETHEUS_PORT", "GET", query)["data"]["result"]
+    assert int(found[0]["value"][1]) == len(QUEUES)
 
     def alerts() -> set[str]:
         said = outside.ask("ALERTMANAGER_PORT", "GET", "/api/v2/alerts")

@@ -89,6 +89,7 @@ class Deployment:
         words = [word.replace("/data", str(self._folder)) for word in SERVICES[service]["command"]]
         if service == "simulator":
             words[words.index("0.0.0.0")] = "127.0.0.1"
+            words[words.index("--smtp-port") + 1] = str(free_port())
             words += ["--port", str(self.ports[service])]
         return [sys.executable, "-m", "autorenew", *words]
 

@@ -271,6 +271,7 @@ def test_each_process_reaches_what_it_needs_and_nothing_else() -> None:
         "worker-billing": {database, broker, "gateway:443"},
         "worker-reminders": {database, broker, "mail:465"},
         **{f"worker-{u}": {database, broker, "infrastructure:443"} for u in Universe},
+        "worker-events": {database, broker, "internet:443"},
         "api": {database},
         "console": {database},
         "exporter": {database, broker},
