@@ -243,7 +243,7 @@ def test_settings_that_may_be_read_from_files_are_listed() -> None:
 def test_every_metric_has_its_row_with_its_kind_and_labels() -> None:
     documented = {row[0].strip("`"): row for row in rows(REFERENCE / "metrics.md")}
     ours = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
-    ours += [metrics.relay_last_round(), metrics.scheduler_last_round()]
+    ours += [metrics.relay_last_round(), metrics.scheduler_last_round(), metrics.event_lag()]
     ours += [metrics.changes_overdue(), metrics.intake_waiting(), metrics.bulk_operations_open()]
 
     assert ours
