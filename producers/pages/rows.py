@@ -159,6 +159,7 @@ class Effect:
         problem: the code of why it is refused; None: it is not.
         is_so: it is so already, nothing changes.
         row: the service as it would be then; as it is, where nothing changes.
+        now: the service as it is, where something changes.
         quote: what is charged now; None: nothing is.
         announced: what its customer was told before, where that was less: they are told first.
     """
@@ -168,6 +169,7 @@ class Effect:
     is_so: bool = False
     quote: Quote | None = None
     announced: Money | None = None
+    now: Row | None = None
 
 
 def stopping(
@@ -187,7 +189,8 @@ def stopping(
         told_at = max(due_at or now, now)
     end = lifecycle.end_of_stopped(view, told_at)
     last_day = max(local_date(end, view.timezone) - ONE_DAY, local_date(now, view.timezone))
-    return Effect(replace(row, state=Situation.STOPS, on=last_day, amount=None, contract=None))
+    stopped = replace(row, state=Situation.STOPS, on=last_day, amount=None, contract=None)
+    return Effect(stopped, now=row)
 
 
 def resuming(
@@ -210,7 +213,7 @@ def resuming(
     if _is_outdated(service, as_of):
         return Effect(row, "link_outdated")
     view = replace(service.view, mode=before, mode_changed_at=now)
-    return Effect(row_of(replace(service, view=view), payer, catalogue, now))
+    return Effect(row_of(replace(service, view=view), payer, catalogue, now), now=row)
 
 
 def renewing(
@@ -254,7 +257,8 @@ def renewing(
     announced = service.announced
     is_dearer = quote.is_dearer_than(announced)
     paid = replace(row, last_day=quote.paid_until - ONE_DAY, periods=quote.periods)
-    return Effect(paid, quote=quote, announced=announced if is_dearer else None)
+    told_first = announced if is_dearer else None
+    return Effect(paid, quote=quote, announced=told_first, now=row)
 
 
 def _gone(service: Renewable) -> str | None:

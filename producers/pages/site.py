@@ -119,7 +119,12 @@ class Site:
             left_out=words.say("left_out", count=left_out) if left_out else "",
             problem=problem_said(whole, words) if whole else "",
             explanation=words.say("explanation", action) if possible else "",
-            services=[effect_said(effect, action, words) for effect in preview.effects],
+            services=[
+                effect_said(effect, action, words)
+                if possible or effect.now is None
+                else row_said(effect.now, words)  # what is refused is refused whole
+                for effect in preview.effects
+            ],
             accepts=possible and bool(preview.contracts),
             totals=[words.say("total", amount=words.money(total)) for total in preview.totals]
             if possible and len(preview.effects) > 1

@@ -28,7 +28,7 @@ PLACES = [
 ASKS = {
     # An operator ends a service; a customer moves, or has another address.
     "api": {("price", "orders"), ("withdraw", "billing"), ("remind", "reminders")}
-    | {("tell", "reminders"), ("deliver", "webhooks")}
+    | {("tell", "reminders"), ("deliver", "webhooks"), ("send_link", "reminders")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "orders": {("charge", "billing")},
     # A renewal that cannot be quoted is asked for alone.
@@ -179,9 +179,9 @@ class TestApi:
         full.run("DELETE FROM batches")
 
         assert is_refused(lambda: run(full, "api", "UPDATE tasks SET attempts = 0"))
-        # An order that is not priced, an e-mail, four kinds of decision, the comparison with the
+        # An order that is not priced, two e-mails, four kinds of decision, the comparison with the
         # driver of each universe, and an event for an endpoint.
-        assert run(full, "api", "DELETE FROM tasks") == 11
+        assert run(full, "api", "DELETE FROM tasks") == 12
         with full.engine("api").begin() as tx:
             task = TaskId("converge", subject)
             assert failed.retry(tx, [task]) == [task]
@@ -201,7 +201,7 @@ class TestApi:
         with full.engine("api").begin() as tx:
             lanes.resume(tx, "mail")
 
-        assert full.all("SELECT lane FROM batches WHERE until <= now()") == [("mail",)] * 2
+        assert full.all("SELECT lane FROM batches WHERE until <= now()") == [("mail",)] * 3
 
 
 def test_worker_ends_its_tasks_in_every_way(database: Database) -> None:

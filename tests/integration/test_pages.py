@@ -112,6 +112,19 @@ class TestLink:
         assert "renewed already" in text_of(world.http.get(url))
         assert {s.paid_periods for s in world.of("payer")} == {2}
 
+    def test_what_is_refused_for_one_service_promises_nothing_for_the_others(
+        self, world: Shop
+    ) -> None:
+        one, two = world.buy("halver", line(domain="a.example"), line(domain="b.example"))
+        url = world.link("renew", one, two, at=world.now() - timedelta(minutes=5))
+        world.does("stop", two)
+        page = text_of(world.http.get(url))
+        assert "You have decided otherwise since" in page
+        assert "Paid now" not in page
+        world.click(url)
+        world.fleet.settle(30)
+        assert {s.paid_periods for s in world.of("halver")} == {1}
+
     def test_stop_can_be_undone_and_says_what_it_costs_then(self, world: Shop) -> None:
         (service,) = world.buy("undoer", line(domain="a.example"))
         world.does("stop", service)

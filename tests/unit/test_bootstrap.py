@@ -155,7 +155,13 @@ def test_what_answers_at_once_is_called_inline() -> None:
     )
     chosen = handlers(settings, ["billing", "reminders", "web"], CLOCK)
     outside = [*chosen["billing"][:2], *chosen["reminders"]]
-    assert [handler.name for handler in outside] == ["charge", "refund", "remind", "tell"]
+    assert [handler.name for handler in outside] == [
+        "charge",
+        "refund",
+        "remind",
+        "tell",
+        "send_link",
+    ]
     assert all(handler.immediate for handler in outside)  # type: ignore[union-attr]
     # One driver that does not is enough for a batch to be called on the event loop.
     assert not chosen["web"][0].immediate  # type: ignore[union-attr]
