@@ -4,6 +4,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -143,6 +144,20 @@ class TestChanging:
         assert services_of(shop, anna)["site"]["mode"] == "automatic"  # it was not done again
         reused = shop("POST", f"/v1/services/{site}:resume", Idempotency_Key=name)
         assert (reused.status, reused.code) == (409, "key_reused")
+
+    def test_same_idempotency_key_at_the_same_moment_is_done_once(
+        self, shop: Client, anna: str, world: Life
+    ) -> None:
+        site = services_of(shop, anna)["site"]["id"]
+
+        def stop(_: int) -> Any:
+            return shop("POST", f"/v1/services/{site}:stop", Idempotency_Key=f"twice-{anna}").json
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(stop, range(8)))
+        assert answers == [{"changed": True}] * 8
+        query = "SELECT count(*) FROM events WHERE subject = :id AND name = 'mode.changed'"
+        assert world.database.value(query, id=site) == 1
 
     def test_refusal_is_kept_under_its_idempotency_key_too(self, shop: Client, anna: str) -> None:
         agreed = {"contracts": [{"contract": "nothing", "version": 1}]}
