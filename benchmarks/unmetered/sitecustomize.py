@@ -11,13 +11,13 @@ class _Nothing:
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def inc(self, *_: Any) -> None:
+    def inc(self, *_: Any, **__: Any) -> None:
         pass
 
-    def set(self, *_: Any) -> None:
+    def set(self, *_: Any, **__: Any) -> None:
         pass
 
-    def set_exemplar(self, *_: Any) -> None:
+    def set_exemplar(self, *_: Any, **__: Any) -> None:
         pass
 
     def get(self) -> float:
