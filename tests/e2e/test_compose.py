@@ -364,7 +364,8 @@ def test_the_outside_world_cannot_reach_database_or_broker() -> None:
         assert SERVICES[name]["networks"] == ["inside"]
     beyond = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
     calling = {
-        "worker-billing", "worker-reminders", "worker-events", *(f"worker-{universe}" for universe in Universe),
+        "worker-billing", "worker-reminders", "worker-events",
+        *(f"worker-{universe}" for universe in Universe),
     }  # fmt: skip
     assert beyond == {"simulator", "audit", *calling}
 
