@@ -92,7 +92,8 @@ class Bench:
         """A migrated one without a catalogue; its name and its owner's engine."""
         name = f"bench_{uuid.uuid4().hex[:8]}"
         self.postgres.ensure_database(name)
-        engine = connect(self.postgres.url(name))
+        # Millions of rows are written by one statement.
+        engine = connect(self.postgres.url(name), patient=True)
         migrate(engine, self.postgres.role_passwords())
         try:
             yield name, engine

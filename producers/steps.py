@@ -16,6 +16,7 @@ REFUND = "refund"
 CONVERGE = "converge"
 REMIND = "remind"
 TELL = "tell"
+SEND_LINK = "send_link"
 RECONCILE = "reconcile"
 REQUEST = "request"
 WITHDRAW = "withdraw"
@@ -134,6 +135,8 @@ STEPS = {
         StepKind(TELL, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.TELLING),
         # Of an event to an endpoint, in a lane of that endpoint.
         StepKind(DELIVER, (WEBHOOKS,), None, outside=True, cancels=Cancellation.EVENT),
+        # To a customer whose old one cannot be opened any more.
+        StepKind(SEND_LINK, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.DECISION),
     )
 }  # fmt: skip
 

@@ -294,11 +294,8 @@ def parse(body: bytes, type_: str | None = None) -> Parsed:
         and one that counts the others.
     """
     value, problems = read(body)
-    problem = _version_problem(value, type_)  # what we do not know may be anything
-    if problem is not None and not isinstance(value, dict):
-        problem = problem if not problems else None
-    if problem is not None:
-        return value, None, [problem]
+    if isinstance(value, dict) and (problem := _version_problem(value, type_)):
+        return value, None, [problem]  # a form that is not known may be any
     if problems:
         return value, None, problems
     try:
@@ -312,7 +309,7 @@ def parse(body: bytes, type_: str | None = None) -> Parsed:
         return value, None, at_most(listed, error.error_count())
 
 
-def _version_problem(value: Any, type_: str | None) -> Problem | None:
+def _version_problem(value: dict[str, Any], type_: str | None) -> Problem | None:
     """Why a document is of no form that is known here."""
     said = _TYPE.fullmatch(type_ or "")
     kind, version = (said[1], int(said[2])) if said else (None, None)
@@ -320,8 +317,6 @@ def _version_problem(value: Any, type_: str | None) -> Problem | None:
         known = ", ".join(f"{name}.v{number}" for name in KINDS for number in VERSIONS)
         message = f"the property type says {kind}.v{version}; known are {known}"
         return Problem(code="version_unknown", path="version", message=message)
-    if not isinstance(value, dict):
-        return None
     given = value.get("version", version or 1)
     if type(given) is not int or given not in VERSIONS:
         message = f"known versions are {', '.join(map(str, VERSIONS))}"

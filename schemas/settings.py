@@ -3,7 +3,7 @@ that hold a secret also from the file that ``AUTORENEW_…_FILE`` names."""
 
 import json
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
@@ -48,6 +48,7 @@ DEFAULT_GATEWAY = "default"
 Url = Annotated[str, AfterValidator(check_web)]
 FarUrl = Annotated[str, AfterValidator(lambda url: url if url == INSTANT else check_web(url))]
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", to_lower=True)]
+Network = Annotated[str, AfterValidator(lambda text: str(ip_network(text, strict=False)))]
 Options = dict[str, Secret[dict[str, Any]]]
 
 
@@ -159,13 +160,20 @@ class Settings(BaseSettings):
     mail_from: str | None = Field(None, description="sender of reminders: Name <address>")
     link_base_url: Url | None = Field(None, description="where the links in e-mails lead")
     account_url: Url | None = Field(
-        None, description="where customers see all their services; by default the base of the links"
+        None,
+        description="where customers see all their services, if not on our own pages",
     )
     link_secret: SecretStr | None = Field(None, description="what signs the links in e-mails")
     link_secret_previous: SecretStr | None = Field(
         None, description="what signed them before; its links are still opened"
     )
     link_days: int = Field(90, ge=1, le=366, description="how long those links can be opened")
+    pages_per_minute: int = Field(
+        120, ge=1, le=1_000_000, description="requests to the pages that one address may make"
+    )
+    trusted_proxies: list[Network] = Field(
+        [], description="networks of reverse proxies whose X-Forwarded-For is believed"
+    )
     reconcile_seconds: float = Field(
         86_400.0, ge=0, le=_YEAR, description="how often drivers' books are compared; 0: never"
     )
@@ -250,7 +258,7 @@ class Settings(BaseSettings):
         "role_passwords", "broker_passwords", "driver_urls", "driver_tokens", "order_charge_delays",
         "gateways", "drivers", "retries", "breaker", "internal_hosts", "realms",
         "intake_upstreams", "reconcile_mends", "oidc_roles", "webhook_allowed_networks",
-        mode="before",
+        "trusted_proxies", mode="before",
     )  # fmt: skip
     @classmethod
     def _from_json(cls, value: Any) -> Any:

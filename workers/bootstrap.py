@@ -43,8 +43,10 @@ from workers.provisioning.converge import ConvergeHandler
 from workers.provisioning.differences import Kind
 from workers.provisioning.drivers.port import Driver
 from workers.provisioning.reconcile import ReconcileHandler
+from workers.reminders.all_services import all_services
 from workers.reminders.mail import check_sender
 from workers.reminders.remind import RemindHandler
+from workers.reminders.send_link import SendLinkHandler
 from workers.reminders.smtp import InstantMailer, Mailer, SmtpMailer, ThreadedMailer
 from workers.reminders.tell import TellHandler
 from workers.runtime.handlers import Handler
@@ -119,12 +121,13 @@ def _billing(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> lis
 
 def _reminders(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:
     mailer, sender, links = _mailer(settings), _sender(settings), _links(settings)
-    all_services = settings.account_url or settings.need("link_base_url")
     policy = policy_for("mail", settings)
-    return [
-        kind(mailer, sender, links, catalogue, clock, all_services=all_services, policy=policy)
+    to_all = all_services(links, settings.account_url)
+    telling = [
+        kind(mailer, sender, links, catalogue, clock, all_services=to_all, policy=policy)
         for kind in (RemindHandler, TellHandler)
     ]
+    return [*telling, SendLinkHandler(mailer, sender, links, catalogue, clock, policy=policy)]
 
 
 def _provisioning(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> list[Handler]:

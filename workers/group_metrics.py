@@ -126,3 +126,11 @@ def children_of(pid: int) -> list[int]:
         except OSError:  # a thread that ended
             continue
     return sorted(found)
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended, and its parent has not taken notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z"
+    except OSError:
+        return False

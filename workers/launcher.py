@@ -22,7 +22,7 @@ from monitoring import metrics
 from producers.loop import Loop
 from schemas import logs
 from schemas.settings import Settings
-from workers.group_metrics import GroupMetrics, children_of
+from workers.group_metrics import GroupMetrics, children_of, is_zombie
 from workers.metrics_folder import metrics_folder
 from workers.parent import end_with
 
@@ -118,10 +118,12 @@ class Launcher:
         self._group = self._start()
         if self._loop.is_stopping:  # stop() came while the group was being started
             self._group.send_signal(signal.SIGTERM)
+        lost: set[int] = set()
         while not self._loop.is_stopping:
             _wait_for(self._group)
             code = self._group.poll()
             if code is None:
+                lost = self._end_if_crippled(self._group, lost)
                 continue
             if not self._loop.is_stopping:
                 self._metrics.bury()
@@ -129,6 +131,23 @@ class Launcher:
                 self._group = None  # nothing to drain until the next one is started
                 raise WorkerGroupEnded(f"the worker group ended with code {code}")
         return 0.0
+
+    @staticmethod
+    def _end_if_crippled(group: subprocess.Popen[bytes], before: set[int]) -> set[int]:
+        """Dramatiq does not notice a process that dies before all of them are ready, and goes on
+        without it for ever.
+
+        Args:
+            before: processes that had died by the last look; it has had the time to notice them.
+
+        Returns:
+            Those that have by now.
+        """
+        lost = {pid for pid in children_of(group.pid) if is_zombie(pid)}
+        if lost & before:
+            log.warning("a worker process died while its group was starting: starting it anew")
+            group.send_signal(signal.SIGTERM)
+        return lost
 
     def _running(self) -> list[tuple[str, int]]:
         """The processes of the group: itself, Dramatiq's master, and workers by number."""

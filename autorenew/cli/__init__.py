@@ -41,6 +41,7 @@ COMMANDS = {
     "exporter": "exporter",
     "api": "serving",
     "keys": "keys",
+    "pages": "pages",
     "simulator": "processes",
     "console": "console",
     "operators": "console",

@@ -19,6 +19,8 @@ from producers.ledger import GUARDED_LANES
 from producers.loop import Loop
 from producers.presence import Presence, version
 from producers.steps import QUEUES, STEPS
+from producers.web.metrics import application
+from producers.web.serving import WebServer
 from schemas.settings import Settings, load_settings
 
 # A piece of the audit that took long is followed by so much longer a rest.
@@ -26,13 +28,16 @@ AUDIT_REST = 20
 
 
 class Running:
-    """The exporter's background threads: collecting, and the audit.
+    """The exporter's server and its background threads: collecting, and the audit.
 
     Args:
         engine: as the database role ``exporter``.
+
+    Raises:
+        ConfigurationError: the address is in use or may not be used.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, *, host: str, port: int) -> None:
         urls = settings.broker_url
         ask = None if urls is None else lambda: dead.count(urls.get_secret_value())
         world = World(
@@ -45,14 +50,17 @@ class Running:
         )
         exporter = Exporter(engine, world)
         # Its own: counters of tasks and of bulk operations have the names of gauges here.
-        self.registry = CollectorRegistry()
-        self.registry.register(exporter.collection)
+        registry = CollectorRegistry()
+        registry.register(exporter.collection)
         for metric in (
             metrics.loop_failures, metrics.clock_ahead, metrics.http_requests,
             metrics.http_seconds,
         ):  # fmt: skip
-            self.registry.register(metric)
-        ProcessCollector(registry=self.registry)
+            registry.register(metric)
+        ProcessCollector(registry=registry)
+        counters.of_exporter()
+        app = application(registry, {"database": lambda: _ask(engine)})
+        self.server = WebServer(app, host=host, port=port, name="exporter", grace=2)
         self._presence = Presence(engine, "exporter")
         rounds = exporter.rounds()
         if settings.audit_seconds:
@@ -77,6 +85,7 @@ class Running:
         self._presence.keep()
         for thread in self._threads:
             thread.start()
+        self.server.start()
         return self
 
     def stop(self) -> None:
@@ -86,6 +95,13 @@ class Running:
         for thread in self._threads:
             thread.join(5.0)
         self._presence.end()
+        self.server.close()
+
+    def __enter__(self) -> "Running":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 @click.command()
@@ -97,22 +113,12 @@ def exporter(host: str, port: int) -> None:
     One is enough; several do no harm. A scrape is answered from memory. Works as the database role
     `exporter`; with AUTORENEW_BROKER_URL it counts documents on `intake.dead`, too.
     """
-    from producers.web.metrics import application
-    from producers.web.serving import WebServer
-
     settings = load_settings()
     engine, _ = start(settings, "autorenew exporter", "exporter")
-    running = Running(engine, settings)
-    counters.of_exporter()
-    app = application(running.registry, {"database": lambda: _ask(engine)})
-    server = WebServer(app, host=host, port=port, name="exporter", grace=2)
-    on_stop(server.stop)
-    running.start()
-    try:
-        server.run()
-    finally:
-        running.stop()
-        server.close()
+    running = Running(engine, settings, host=host, port=port)
+    on_stop(running.server.stop)
+    with running:
+        running.server.wait()
 
 
 def _ask(engine: Engine) -> None:

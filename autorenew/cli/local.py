@@ -64,8 +64,10 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
     in once.
     """
     from autorenew.catalogues import bundled
+    from autorenew.cli.exporter import Running
     from autorenew.local import doors
     from autorenew.local.embedded import Embedded
+    from autorenew.local.examples import say_links
     from schemas.catalogue.store import save
     from schemas.settings import load_settings
 
@@ -78,10 +80,14 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
         if (value := getattr(settings, name)) is not None
     }
     metrics.serve(settings)
-    with Embedded(folder, store=str(folder / "simulator.sqlite"), **mail) as fleet:
+    store = str(folder / "simulator.sqlite")
+    with Embedded(folder, store=store, pages=True, **mail) as fleet:
         with fleet.owner.begin() as tx:
             save(tx, bundled())
-        with doors.opened(fleet, api_port=api_port, console_port=console_port) as opened:
+        with (
+            doors.opened(fleet, api_port=api_port, console_port=console_port) as opened,
+            Running(fleet.engine("exporter"), settings, host="127.0.0.1", port=0) as exporter,
+        ):
             say("up; stop with Ctrl-C. In another terminal:")
             say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
             say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
@@ -89,5 +95,9 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
             say("  .venv/bin/autorenew order show example-1")
             for line in opened.said:
                 say(line)
+            say(f"Metrics of the database: {exporter.server.url}/metrics")
+            say(f"Pages of customers: {fleet.settings.need('link_base_url')}, served on"
+                f" {fleet.pages_url}. Who has a service gets a link:")  # fmt: skip
+            say_links(fleet, stopping, say)
             stopping.wait()
             say("draining")

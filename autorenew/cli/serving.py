@@ -22,6 +22,7 @@ def api(host: str, port: int) -> None:
     from producers.api.app import build
     from producers.api.doors import Doors
     from producers.web.serving import WebServer
+    from workers.garbage import collect_seldom
 
     settings = load_settings()
     settings.need("read_database_url")
@@ -32,7 +33,13 @@ def api(host: str, port: int) -> None:
         counters.of_intake("api")
         metrics.serve(settings)
         present(engine, "api")
-        on_stop(server.stop)
+        collect_seldom()
+
+        def stop() -> None:
+            doors.waiters.release()
+            server.stop()
+
+        on_stop(stop)
         say(f"API {server.url}")
         server.wait()
     doors.stop()

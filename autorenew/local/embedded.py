@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import Engine, text
 
+from autorenew.local.ports import free_port
 from autorenew.local.postgres import PrivatePostgres
 from monitoring import tracing
 from producers import counters
@@ -41,6 +43,9 @@ from workers.bootstrap import add_actors, books_of, handlers, publisher
 from workers.outside.books import Books
 from workers.runtime.runtime import Runtime
 
+if TYPE_CHECKING:  # a fleet without pages needs no HTTP server
+    from producers.web.serving import WebServer
+
 THREADS = 8
 
 
@@ -53,6 +58,7 @@ class Embedded:
         temporary: delete the database at the end.
         ahead: live on a virtual clock that starts so far ahead of the real one.
         exchange: where events are published; None: to webhooks only.
+        pages: serve the pages of customers, and have the links of e-mails lead there.
         settings: overrides, such as ``call_seconds``.
     """
 
@@ -67,6 +73,7 @@ class Embedded:
         store: str = ":memory:",
         ahead: timedelta | None = None,
         exchange: Exchange | None = None,
+        pages: bool = False,
         **settings: Any,
     ) -> None:
         self._postgres = postgres or PrivatePostgres(folder / "postgresql")
@@ -78,6 +85,8 @@ class Embedded:
         self._overrides = settings
         self._ahead = ahead
         self._exchange = exchange
+        self._has_pages = pages
+        self.pages: WebServer | None = None
         self._engines: dict[str, Engine] = {}
         self._runtimes: list[Runtime] = []
         self._scheduler_thread: threading.Thread | None = None
@@ -101,6 +110,9 @@ class Embedded:
         self.simulator = Running(store=self._store, rules=self._rules)
         self.mailbox = Mailbox()
         self.mailbox.start()
+        if self._has_pages and "link_base_url" not in self._overrides:
+            # Its address is in the links, so it is known before anything is built with them.
+            self._overrides["link_base_url"] = f"http://127.0.0.1:{free_port()}"
         self.settings = Settings(
             **{
                 "calls_at_once": 4,
@@ -124,6 +136,8 @@ class Embedded:
         self.intake = Intake(
             self._engines["api"], CatalogueCache(), self.clock, Realms(self.settings.realms)
         )
+        if self._has_pages:
+            self._serve_pages()
         self._broker = StubBroker(middleware=[])
         add_actors(self._broker, handlers(self.settings, QUEUES, self.clock), self._runtime_for())
         self._worker = dramatiq.Worker(self._broker, worker_threads=THREADS, worker_timeout=100)
@@ -149,6 +163,25 @@ class Embedded:
         counters.of_relay()
         counters.of_scheduler()
         return self
+
+    def _serve_pages(self) -> None:
+        from producers.pages.app import application as pages_of
+        from producers.web.serving import WebServer
+
+        application = pages_of(
+            self.settings,
+            write=self._engines["api"],
+            read=self._engines["readonly"],
+            intake=self.intake,
+            clock=self.clock,
+        )
+        port = urlsplit(self.settings.need("link_base_url")).port or 0
+        self.pages = WebServer(application, host="127.0.0.1", port=port, name="pages").start()
+
+    @property
+    def pages_url(self) -> str | None:
+        """Where the pages of customers are served; None: they are not."""
+        return None if self.pages is None else self.pages.url
 
     def start_scheduler(self) -> None:
         """On a virtual clock it is :meth:`settle` that has it look, whenever time has passed."""
@@ -265,8 +298,11 @@ class Embedded:
     def stop(self) -> None:
         """In the order that loses nothing: no more messages, finish what runs, then the rest."""
         for doors, server in self._doors:
+            doors.waiters.release()
             server.close()
             doors.stop()
+        if self.pages is not None:
+            self.pages.close()
         self.scheduler.stop()
         if self._scheduler_thread is not None:
             self._scheduler_thread.join(10)

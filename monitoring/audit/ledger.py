@@ -24,6 +24,7 @@ STEPS = (
     ("refund", "billing", "gateway"),
     ("remind", "reminders", "mail"),
     ("tell", "reminders", "mail"),
+    ("send_link", "reminders", "mail"),
 )
 # On their universe's queue, in their driver's lane.
 OF_DRIVERS = ("converge", "reconcile")
@@ -165,6 +166,8 @@ CHECKS = (
                 THEN EXISTS (SELECT FROM payment_requests WHERE id = t.subject)
                   OR EXISTS (SELECT FROM services WHERE id = t.subject)
             WHEN t.name = 'remind' THEN EXISTS (SELECT FROM emails WHERE id = t.subject)
+            WHEN t.name = 'send_link'
+                THEN EXISTS (SELECT FROM link_emails WHERE id = t.subject)
             WHEN t.name IN ('converge', 'withdraw', 'suspend', 'terminate')
                 THEN EXISTS (SELECT FROM services WHERE id = t.subject)
             WHEN t.name = 'reconcile'

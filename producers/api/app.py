@@ -60,7 +60,6 @@ def build(doors: Doors, checks: Mapping[str, Callable[[], None]] | None = None) 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
-        doors.waiters.stop()
 
     app = FastAPI(
         title="Autorenew",

@@ -55,6 +55,7 @@ class Doors:
 
     def stop(self) -> None:
         """Take what waits to be taken, and end; answers under way are given before."""
+        self.waiters.release()
         self._stopping.set()
         self.taking.stop()
         self._tidying.join(10)

@@ -28,12 +28,14 @@ class Waiters:
         self._waiting: dict[uuid.UUID, set[asyncio.Future[None]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def until_ended(self, order: uuid.UUID, seconds: float) -> None:
         """Return when an order has ended, or after so many seconds, or when the process stops."""
         if seconds <= 0 or self._stopping or sum(map(len, self._waiting.values())) >= MOST:
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.setdefault(order, set()).add(future)
         if self._task is None:
             self._task = asyncio.create_task(self._look())
@@ -48,9 +50,13 @@ class Waiters:
             if not waiting:
                 self._waiting.pop(order, None)
 
-    def stop(self) -> None:
-        """Answer all who wait."""
+    def release(self) -> None:
+        """Answer all who wait, and let nobody wait from now on; from any thread."""
         self._stopping = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end_all)
+
+    def _end_all(self) -> None:
         for order in list(self._waiting):
             self._end(order)
 

@@ -29,6 +29,7 @@ _IS_KNOWN = text("""
         OR EXISTS (SELECT FROM orders WHERE id = :id)
         OR EXISTS (SELECT FROM payment_requests WHERE id = :id)
         OR EXISTS (SELECT FROM emails WHERE id = :id)
+        OR EXISTS (SELECT FROM link_emails WHERE id = :id)
         OR EXISTS (SELECT FROM tasks WHERE name = ANY(:steps) AND subject = :id)
 """)
 _SERVICE = text("SELECT id FROM services WHERE id = :id")
@@ -65,6 +66,7 @@ _OF_SERVICES = text("""
 _OF_CUSTOMER = text("""
     SELECT id FROM services WHERE customer_id = :customer
     UNION SELECT id FROM emails WHERE customer_id = :customer
+    UNION SELECT id FROM link_emails WHERE customer_id = :customer
     UNION SELECT o.id FROM tasks AS t JOIN orders AS o ON o.id = t.subject
         WHERE o.customer_id = :customer
     UNION SELECT r.id FROM tasks AS t JOIN payment_requests AS r ON r.id = t.subject

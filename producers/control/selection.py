@@ -366,9 +366,11 @@ class About:
 _DESCRIBE = text("""
     SELECT w.subject,
         CASE WHEN s.id IS NOT NULL THEN 'service' WHEN o.id IS NOT NULL THEN 'order'
-            WHEN r.id IS NOT NULL THEN 'payment request' WHEN e.id IS NOT NULL THEN 'e-mail' END
+            WHEN r.id IS NOT NULL THEN 'payment request' WHEN coalesce(e.id, n.id) IS NOT NULL
+                THEN 'e-mail' END
             AS kind,
-        coalesce(s.customer_id, o.customer_id, r.customer_id, e.customer_id) AS customer,
+        coalesce(s.customer_id, o.customer_id, r.customer_id, e.customer_id, n.customer_id)
+            AS customer,
         coalesce(o.key, so.key, ro.key) AS order_key,
         about.services, about.domains, about.plans, s.state, s.desired
     FROM unnest(CAST(:subjects AS uuid[])) AS w(subject)
@@ -378,6 +380,7 @@ _DESCRIBE = text("""
     LEFT JOIN payment_requests AS r ON r.id = w.subject
     LEFT JOIN orders AS ro ON ro.id = r.order_id
     LEFT JOIN emails AS e ON e.id = w.subject
+    LEFT JOIN link_emails AS n ON n.id = w.subject
     CROSS JOIN LATERAL (
         SELECT array_agg(a.id ORDER BY a.id) AS services,
             array_agg(DISTINCT a.configuration->>'domain')
@@ -386,7 +389,7 @@ _DESCRIBE = text("""
         FROM services AS a WHERE a.id IN (
             SELECT s.id
             UNION SELECT l.service_id FROM request_lines AS l WHERE l.request_id = r.id
-            UNION SELECT n.service_id FROM notices AS n WHERE n.email_id = e.id
+            UNION SELECT t.service_id FROM notices AS t WHERE t.email_id = e.id
             UNION SELECT d.id FROM services AS d WHERE d.order_id = o.id
         )
     ) AS about

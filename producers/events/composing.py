@@ -1,5 +1,6 @@
 """From what happened to what upstream is told: pure, no I/O."""
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from monitoring import metrics
 from producers.events.reading import Facts, Happened
 from schemas.events import (
     Amount,
@@ -36,6 +38,8 @@ from schemas.events import (
 )
 from schemas.rules.notices import CONTRACT, Notice
 from schemas.values import Period, derived_id
+
+log = logging.getLogger(__name__)
 
 # Of a customer that any upstream may use, and who was never named in an order.
 NO_REALM = "_"
@@ -82,8 +86,16 @@ class Composer:
         self._realm_of = realm_of
 
     def compose(self, happened: Iterable[Happened], facts: Facts) -> list[Outgoing]:
-        """The events, in their order."""
-        return [self._event(one, facts) for one in happened]
+        """The events, in their order. One that cannot be told, by a defect, is left out and
+        logged: it must not hold up all others. The gap in its sequence tells of it."""
+        told = []
+        for one in happened:
+            try:
+                told.append(self._event(one, facts))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                log.exception("event %d of the history cannot be told: %s", one.id, one.kind)
+                metrics.loop_failures.labels("events", "defect").inc()
+        return told
 
     def test(self, endpoint: uuid.UUID, realm: str, now: datetime) -> Outgoing:
         """An event that says nothing, for one endpoint."""

@@ -225,9 +225,9 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
             continue
         if expires_on < service.view.expires_on:
             continue  # a renewal past what the customer saw was made already
-        if found := list(_why_not(service, expires_on, path, catalogue, now)):
+        if found := list(why_not_renewed(service, expires_on, path, catalogue, now)):
             problems += found
-        elif not _is_asked_already(service):
+        elif not is_asked_already(service):
             wanted.append(service)
     if problems:
         raise Refused(problems)
@@ -236,15 +236,21 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
     return _ask(tx, wanted, catalogue, now)
 
 
-def _is_asked_already(service: Renewable) -> bool:
+def is_asked_already(service: Renewable) -> bool:
     """Whether it was asked for at the amount that its customer was told last."""
     asked_at, raised_at = service.view.cycle.asked_at, service.view.cycle.raised_at
     return asked_at is not None and (raised_at is None or asked_at >= raised_at)
 
 
-def _why_not(
+def why_not_renewed(
     service: Renewable, seen: date, path: str, catalogue: Catalogue, now: datetime
 ) -> Iterable[Problem]:
+    """What keeps a service from being renewed at its customer's wish.
+
+    Args:
+        seen: the expiry that the customer saw.
+        path: of the service in the document.
+    """
     view = service.view
     if seen != view.expires_on:
         message = f"it expires on {view.expires_on}"

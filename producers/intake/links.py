@@ -1,4 +1,5 @@
-"""Signed links in e-mails: each stands for one of four commands, and only we can make one.
+"""Signed links in e-mails: each stands for one of four commands, or leads to what its customer has,
+and only we can make one.
 
 A link says what it is for, and carries the command, the moment it was made and the moment until
 which it can be opened. The command carries that moment too, as ``as_of``: what the customer decided
@@ -7,6 +8,7 @@ since then wins, see :mod:`producers.intake.commands`.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -15,7 +17,8 @@ from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import AutorenewError, ConfigurationError
-from schemas.messages import RenewCommand, ResumeCommand, StopCommand, moment_text
+from schemas.fields import Identifier
+from schemas.messages import Moment, RenewCommand, ResumeCommand, StopCommand, moment_text
 from schemas.secrecy import weakness
 from schemas.settings import Settings
 from schemas.urls import check_web
@@ -27,7 +30,7 @@ DAYS = 90
 _SALT = "autorenew link 2"
 _SALT_WITHOUT_PURPOSE = "autorenew link"
 # Links without a purpose do not say when they were made: any decision since may be a later one.
-_LONG_AGO = moment_text(datetime(2000, 1, 1, tzinfo=UTC))
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class LinkInvalid(AutorenewError):
@@ -50,6 +53,12 @@ class Purpose(StrEnum):
     RENEW = "renew"
     ACCEPT = "accept"
     """Accept contracts, and renew."""
+    ACCOUNT = "account"
+    """See all services; it carries no command."""
+
+
+COMMANDING = tuple(purpose for purpose in Purpose if purpose is not Purpose.ACCOUNT)
+"""The purposes of links that carry a command."""
 
 
 _Opened = Annotated[StopCommand | ResumeCommand | RenewCommand, Field(discriminator="command")]
@@ -64,6 +73,40 @@ class _Content(BaseModel):
     purpose: Literal["stop", "resume", "renew", "accept"]
     until: int  # seconds since 1970
     command: _Opened
+
+
+class _Account(BaseModel):
+    """What is signed where there is no command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    purpose: Literal["account"]
+    until: int
+    customer: Identifier
+    as_of: Moment
+
+
+_SIGNED: TypeAdapter[_Content | _Account] = TypeAdapter(_Content | _Account)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a link says that only we can have made.
+
+    Attributes:
+        command: its document, with ``as_of``; None: it leads to the customer's services.
+        made_at: when; long ago, if it does not say.
+        until: the first moment at which it is too old; None: it has no end.
+    """
+
+    purpose: Purpose
+    customer: str
+    command: dict[str, Any] | None
+    made_at: datetime
+    until: datetime | None
+
+    def is_old(self, now: datetime) -> bool:
+        return self.until is not None and now >= self.until
 
 
 class Links:
@@ -103,8 +146,8 @@ class Links:
             ) from None
         self._base = f"{base_url.rstrip('/')}/do/"
         self._lifetime = timedelta(days=days)
-        self._serializer = _serializer(secrets, _SALT)
-        self._without_purpose = _serializer(secrets, _SALT_WITHOUT_PURPOSE)
+        self._serializer = serializer(secrets, _SALT)
+        self._without_purpose = serializer(secrets, _SALT_WITHOUT_PURPOSE)
 
     @classmethod
     def of(cls, settings: Settings) -> "Links":
@@ -122,11 +165,19 @@ class Links:
             development=settings.development,
         )
 
-    def url(self, purpose: Purpose, command: Mapping[str, Any], at: datetime) -> str:
+    def url(
+        self,
+        purpose: Purpose,
+        command: Mapping[str, Any],
+        at: datetime,
+        *,
+        lifetime: timedelta | None = None,
+    ) -> str:
         """The link for a command, made from what was so at a moment.
 
         Args:
             command: its document, without ``as_of``.
+            lifetime: how long it can be opened; None: as long as those of e-mails.
 
         Raises:
             ValueError: the command is not one that links of this purpose carry.
@@ -134,34 +185,55 @@ class Links:
         document = {**command, "as_of": moment_text(at)}
         if _purpose_of(_OPENED.validate_python(document)) is not purpose:
             raise ValueError(f"not what a link to {purpose} carries")
+        until = int((at + (lifetime or self._lifetime)).timestamp())
+        return self._signed({"purpose": str(purpose), "until": until, "command": document})
+
+    def account_url(self, customer: str, at: datetime) -> str:
+        """The link to all services of a customer."""
         until = int((at + self._lifetime).timestamp())
-        token = self._serializer.dumps(
-            {"purpose": str(purpose), "until": until, "command": document}
-        )
-        return self._base + (token if isinstance(token, str) else token.decode())
+        content = {"purpose": "account", "until": until, "customer": customer}
+        return self._signed({**content, "as_of": moment_text(at)})
 
     def open(self, url_or_token: str, now: datetime) -> dict[str, Any]:
         """The document of the command a link stands for.
 
         Raises:
-            LinkInvalid: it was made with another secret, or not for one of the four purposes.
+            LinkInvalid: it was made with another secret, or carries no command.
             LinkExpired: it was made too long ago.
+        """
+        opened = self.read(url_or_token)
+        if opened.command is None:
+            raise LinkInvalid("this link shows services; it stands for no command")
+        if opened.is_old(now):
+            raise LinkExpired("this link is too old: ask what the customer wants now")
+        return opened.command
+
+    def read(self, url_or_token: str) -> Opened:
+        """What a link says, however old it is.
+
+        Raises:
+            LinkInvalid: it was made with another secret, changed, or is for something else.
         """
         token = url_or_token.strip().rpartition("/")[2]  # a token contains no slash
         signed = _loads(self._serializer, token)
         if signed is None:
-            return self._open_without_purpose(token)
+            return self._without_a_purpose(token)
         try:
-            content = _Content.model_validate(signed)
-        except ValidationError:
+            content = _SIGNED.validate_python(signed)
+            until = datetime.fromtimestamp(content.until, UTC)
+            if isinstance(content, _Account):
+                made_at = datetime.fromisoformat(content.as_of)
+                return Opened(Purpose.ACCOUNT, content.customer, None, made_at, until)
+            command = content.command
+            if command.as_of is None or _purpose_of(command) != content.purpose:
+                raise _invalid()
+            made_at = datetime.fromisoformat(command.as_of)
+        except (ValidationError, ValueError, OverflowError, OSError):
             raise _invalid() from None
-        if content.command.as_of is None or _purpose_of(content.command) != content.purpose:
-            raise _invalid()
-        if now.timestamp() >= content.until:
-            raise LinkExpired("this link is too old: ask what the customer wants now")
-        return content.command.model_dump(mode="json", exclude_defaults=True)
+        document = command.model_dump(mode="json", exclude_defaults=True)
+        return Opened(Purpose(content.purpose), command.customer, document, made_at, until)
 
-    def _open_without_purpose(self, token: str) -> dict[str, Any]:
+    def _without_a_purpose(self, token: str) -> Opened:
         """A link of the release before: the bare document, with neither a purpose nor an end.
 
         It counts as made long ago: it does nothing once the mode was changed.
@@ -172,7 +244,13 @@ class Links:
             raise _invalid() from None
         if command.as_of is not None:
             raise _invalid()
-        return command.model_dump(mode="json", exclude_defaults=True) | {"as_of": _LONG_AGO}
+        document = command.model_dump(mode="json", exclude_defaults=True)
+        document["as_of"] = moment_text(_LONG_AGO)
+        return Opened(_purpose_of(command), command.customer, document, _LONG_AGO, None)
+
+    def _signed(self, content: dict[str, Any]) -> str:
+        token = self._serializer.dumps(content)
+        return self._base + (token if isinstance(token, str) else token.decode())
 
 
 def _purpose_of(command: StopCommand | ResumeCommand | RenewCommand) -> Purpose:
@@ -181,7 +259,12 @@ def _purpose_of(command: StopCommand | ResumeCommand | RenewCommand) -> Purpose:
     return Purpose(command.command)
 
 
-def _serializer(secrets: list[str], salt: str) -> URLSafeSerializer:
+def serializer(secrets: list[str], salt: str) -> URLSafeSerializer:
+    """Signs with the last of the secrets, and opens what any of them signed.
+
+    Args:
+        salt: what signatures are for; those of one salt are not valid under another.
+    """
     return URLSafeSerializer(
         secrets,
         salt=salt,

@@ -10,6 +10,7 @@ from schemas.messages import Problem
 
 # Commands given on the command line, and links that a customer clicked: they name any customer.
 OPERATORS = "cli"
+CUSTOMERS = "pages"
 
 
 class Realms:
@@ -22,8 +23,11 @@ class Realms:
         self._of_upstreams = dict(of_upstreams or {})
 
     def of(self, upstream: str, door: str) -> str | None:
-        """The realm that a document speaks for; None: an operator's, which may touch all."""
-        return None if door == OPERATORS else self._of_upstreams.get(upstream, upstream)
+        """The realm that a document speaks for; None: an operator's, which may touch all, or that
+        of a link, which we have signed for its own customer."""
+        return (
+            None if door in (OPERATORS, CUSTOMERS) else self._of_upstreams.get(upstream, upstream)
+        )
 
     def upstreams_of(self, realm: str) -> tuple[str, ...]:
         """The upstreams that are known to be of a realm; one of its name is its own."""

@@ -62,6 +62,10 @@ class RequestMetrics:
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return UNMATCHED
+        # FastAPI says so of a router that was included; its route has not the prefix.
+        effective = scope.get("fastapi", {}).get("effective_route_context")
+        if effective is not None:
+            return str(effective.path)
         if self._templates is None:
             found = scope.get("app")
             self._templates = dict(_templates(getattr(found, "routes", ())))

@@ -62,7 +62,7 @@ from schemas.tables.outgoing import (
     webhook_deliveries,
     webhook_endpoints,
 )
-from schemas.tables.reminders import email_texts, emails, notices, order_emails
+from schemas.tables.reminders import email_texts, emails, link_emails, notices, order_emails
 from schemas.tables.services import operations, reconciliations, renewals, services
 
 __all__ = [
@@ -71,11 +71,11 @@ __all__ = [
     "contracts", "credit_note_lines", "credit_notes", "customers", "destructions", "email_texts",
     "emails", "enqueuers", "event_cursor", "event_replays", "event_stretches", "events",
     "far_sides", "forecasts", "heartbeat", "invoice_lines", "invoice_series", "invoices",
-    "lane_breakers", "lane_limits", "lane_pauses", "metadata", "notices", "one_time_logins",
-    "operations", "operators", "order_emails", "order_lines", "orders", "payment_methods",
-    "payment_requests", "plans", "policies", "prices", "processes", "recomputations",
-    "reconciliations", "refunds", "rejected_documents", "renewals", "request_lines", "rollouts",
-    "routes", "rows_from_json", "sealing", "seals", "services", "sign_in_failures",
-    "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks", "virtual_clock",
-    "webhook_deliveries", "webhook_endpoints", "witnesses",
+    "lane_breakers", "lane_limits", "lane_pauses", "link_emails", "metadata", "notices",
+    "one_time_logins", "operations", "operators", "order_emails", "order_lines", "orders",
+    "payment_methods", "payment_requests", "plans", "policies", "prices", "processes",
+    "recomputations", "reconciliations", "refunds", "rejected_documents", "renewals",
+    "request_lines", "rollouts", "routes", "rows_from_json", "sealing", "seals", "services",
+    "sign_in_failures", "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks",
+    "virtual_clock", "webhook_deliveries", "webhook_endpoints", "witnesses",
 ]  # fmt: skip

@@ -79,3 +79,17 @@ order_emails = Table(
     UniqueConstraint("order_id", "number"),
     Index("order_emails_refused", "refused_at", postgresql_where="refused_at IS NOT NULL"),
 )
+
+# A new link, for a customer whose old one cannot be opened any more: one for a customer and hour.
+# Its id, which follows from them, is its Message-ID.
+link_emails = Table(
+    "link_emails",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("customer_id", Text, ForeignKey("customers.id"), nullable=False),
+    moment("hour", nullable=False),
+    moment("asked_at", nullable=False),
+    moment("begun_at"),
+    moment("sent_at"),
+    UniqueConstraint("customer_id", "hour"),
+)

@@ -14,11 +14,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from autorenew.cli import main
-from producers.steps import EVENTS, QUEUES, WEBHOOKS
+from producers.steps import QUEUES
 from producers.topology import INTAKE_QUEUE, PERMISSIONS
 from schemas.settings import Settings, load_settings
 from schemas.tables import ROLES
 from schemas.values import Universe
+from workers.bootstrap import check_queues
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -261,8 +262,8 @@ def test_every_queue_has_a_worker_whose_user_may_read_it() -> None:
     worked = {}
     for service in FLEET:
         if service.startswith("worker-"):
-            for queue in SERVICES[service]["command"][1:]:
-                worked[WEBHOOKS if queue == EVENTS else queue] = CREDENTIALS[service][1]
+            for queue in check_queues(SERVICES[service]["command"][1:]):
+                worked[queue] = CREDENTIALS[service][1]
     worked[INTAKE_QUEUE] = CREDENTIALS["intake"][1]
 
     assert set(worked) == {*QUEUES, INTAKE_QUEUE}

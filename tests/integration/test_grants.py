@@ -44,6 +44,7 @@ from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
+from producers.pages import new_links
 from producers.renewals import next_steps
 from producers.steps import UNIVERSES
 from producers.views import orders, timelines
@@ -72,7 +73,7 @@ from workers.outside import identity
 from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
-from workers.reminders import remind, tell
+from workers.reminders import remind, send_link, tell
 from workers.runtime import correlation
 
 Statement = tuple[str, Any]
@@ -98,13 +99,14 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
         answers._FORGET,
         *PRESENCE,
-        failed._GIVE_UP_EVENT,
+        failed._GIVE_UP_EVENT, new_links._ASK,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
         webhooks._LEFT, deliveries._ADD,
     ],
     "events": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,
+        claims._DONE,
         dispatching._HAND_BACK, *BREAKER,
         publisher._LOOK, publisher._IS_COMPLETE, publisher._HOLD, publisher._LET_GO,
         publisher._MOVE, publisher._LENGTHEN, publisher._BEGIN, reading.READ, reading._ORDERS,
@@ -130,7 +132,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
         correlation._BEHIND,
-        remind._leave_out, tasks._ENQUEUE, tell._REFUSED, *BREAKER, *PRESENCE,
+        remind._leave_out, tasks._ENQUEUE, tell._REFUSED, send_link._ASKED, send_link._BEGIN,
+        send_link._SENT, *BREAKER, *PRESENCE,
     ],
     "provisioning": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -174,6 +177,7 @@ RARELY_ASKED = {
     ("autorenew_api", "tell", "reminders"),
     ("autorenew_api", "deliver", "webhooks"),
     ("autorenew_events", "deliver", "webhooks"),
+    ("autorenew_api", "send_link", "reminders"),
     *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
     *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
@@ -188,6 +192,7 @@ SAMPLES = {
     "now": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC),
     "rows": "[]", "silence": datetime.resolution, "business": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("more", "most", "days", "limit", "max_starts", "attempt", "size"), 1),
+    "hour": datetime(2026, 1, 1, tzinfo=UTC),
     "gather": 1, "until": datetime(2026, 1, 1, tzinfo=UTC),
     **dict.fromkeys(("delay", "shortest", "longest", "first", "cap", "asked", "seconds"), 1.0),
     **dict.fromkeys(("settled", "every"), 1.0),
@@ -204,6 +209,7 @@ SAMPLES = {
     "invariants": ["x"], "musts": ["x"], "next_id": UUID(int=1),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
     **dict.fromkeys(("upto", "complete_after", "stored", "events", "digest"), 1),
+    "taken": True, "wanted": [1],
     **dict.fromkeys(("url", "secret", "test"), "x"), "kinds": ["x"], "is_late": True,
     **dict.fromkeys(("me", "endpoint"), UUID(int=1)), "patience": timedelta(days=1),
     "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",

@@ -184,6 +184,8 @@ class Watch:
             f"--config.file={self._folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self._folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
+            # What fires before Prometheus has found its Alertmanager is sent again so much later.
+            "--rules.alert.resend-delay=2s",
         )
         wait_for(lambda: _answers(f"{self.url}/-/ready"), 30, "Prometheus is ready")
         return self

@@ -56,7 +56,7 @@ def test_queue_billing_needs_a_gateway_and_no_drivers() -> None:
 
 
 def test_queue_reminders_needs_a_mail_server_and_links_only() -> None:
-    assert names(configured(**MAIL), "reminders") == {"reminders": ["remind", "tell"]}
+    assert names(configured(**MAIL), "reminders") == {"reminders": ["remind", "tell", "send_link"]}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -129,7 +129,7 @@ def test_wrong_setting_of_reminders_is_a_one_line_error(field: str, value: str) 
 
 def test_mail_server_on_an_internal_host_may_have_a_password() -> None:
     mail = MAIL | {"smtp_url": "smtp://user:hunter2@mail", "internal_hosts": ["mail"]}
-    assert names(configured(**mail), "reminders") == {"reminders": ["remind", "tell"]}
+    assert names(configured(**mail), "reminders") == {"reminders": ["remind", "tell", "send_link"]}
 
 
 def test_queue_named_twice_is_worked_on_once() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from producers.intake.links import Links
+from producers.renewals.announcing import Payer
 from producers.renewals.next_steps import Renewable
 from schemas.clock import local_midnight
 from schemas.messages import moment_text
@@ -21,7 +22,7 @@ from schemas.rules.policies import DEFAULT_POLICY
 from schemas.values import CustomerId, Money, Period, ServiceId
 from tests.support.given import CATALOGUE, FR
 from tests.unit.test_lifecycle import EXPIRY, SUSPENDED, a_service, manual, on, stopped
-from workers.reminders.items import Payer, item_of
+from workers.reminders.items import item_of
 from workers.reminders.mail import Item, Situation
 
 MORNING = on(-15, 8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 from pydantic import ValidationError
 
-from producers.intake.links import LinkExpired, LinkInvalid, Links, Purpose
+from producers.intake.links import COMMANDING, LinkExpired, LinkInvalid, Links, Purpose
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.messages import parse
 from tests.support import given as documents
@@ -58,7 +58,7 @@ def signed(content: Any, salt: str = "autorenew link 2") -> str:
     return str(signer.dumps(content))
 
 
-@pytest.mark.parametrize("purpose", Purpose)
+@pytest.mark.parametrize("purpose", COMMANDING)
 def test_a_link_opens_to_the_command_it_was_made_of_and_the_moment(purpose: Purpose) -> None:
     made = LINKS.url(purpose, COMMANDS[purpose], AT)
     expected = {**COMMANDS[purpose], "as_of": AS_OF}
@@ -88,7 +88,7 @@ def test_a_link_to_stop_one_service_is_short_and_many_are_compressed() -> None:
 
 
 @pytest.mark.parametrize("command", NOT_FOR_LINKS)
-@pytest.mark.parametrize("purpose", Purpose)
+@pytest.mark.parametrize("purpose", COMMANDING)
 def test_link_to_anything_else_is_neither_made_nor_opened(purpose: Purpose, command: Any) -> None:
     with pytest.raises(ValidationError):
         LINKS.url(purpose, command, AT)
@@ -104,9 +104,9 @@ def test_link_to_anything_else_is_neither_made_nor_opened(purpose: Purpose, comm
         LINKS.open(signed(command, "autorenew link"), AT)
 
 
-@pytest.mark.parametrize("purpose", Purpose)
+@pytest.mark.parametrize("purpose", COMMANDING)
 def test_link_for_one_purpose_does_not_carry_the_command_of_another(purpose: Purpose) -> None:
-    for other in set(Purpose) - {purpose}:
+    for other in set(COMMANDING) - {purpose}:
         with pytest.raises(ValueError, match=f"not what a link to {purpose} carries"):
             LINKS.url(purpose, COMMANDS[other], AT)
         until = int(AT.timestamp()) + 60
@@ -220,3 +220,46 @@ def test_base_url_may_have_a_path() -> None:
     made = links.url(Purpose.STOP, STOP, AT)
     assert made.startswith("http://localhost:8080/click/do/")
     assert links.open(made, AT) == {**STOP, "as_of": AS_OF}
+
+
+def test_a_link_to_all_services_names_its_customer_and_carries_no_command() -> None:
+    made = LINKS.account_url("alice", AT)
+    opened = LINKS.read(made)
+    assert (opened.purpose, opened.customer, opened.command) == (Purpose.ACCOUNT, "alice", None)
+    assert opened.made_at == AT
+    assert not opened.is_old(AT + timedelta(days=90, seconds=-1))
+    assert opened.is_old(AT + timedelta(days=90))
+    with pytest.raises(LinkInvalid, match="no command"):
+        LINKS.open(made, AT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"purpose": "account", "until": 2 * 10**9, "customer": "alice"},
+        {"purpose": "account", "until": 2 * 10**9, "customer": "a\r\nb", "as_of": AS_OF},
+        {"purpose": "account", "until": "2e9", "customer": "alice", "as_of": AS_OF},
+        {"purpose": "account", "until": 10**20, "customer": "alice", "as_of": AS_OF},
+        {"purpose": "account", "until": 2 * 10**9, "customer": "alice",
+         "as_of": "2026-19-39T99:99:99.000000Z"},
+        {"purpose": "account", "until": 2 * 10**9, "command": {**STOP, "as_of": AS_OF}},
+        {"purpose": "stop", "until": 2 * 10**9, "customer": "alice", "as_of": AS_OF},
+    ],
+)  # fmt: skip
+def test_link_to_services_that_is_not_whole_is_refused(content: Any) -> None:
+    with pytest.raises(LinkInvalid):
+        LINKS.read(signed(content))
+
+
+def test_a_link_says_what_it_was_made_for_even_when_it_is_old() -> None:
+    opened = LINKS.read(url())
+    assert (opened.purpose, opened.customer) == (Purpose.STOP, "alice")
+    assert opened.command == {**STOP, "as_of": AS_OF}
+    assert opened.is_old(AT + timedelta(days=90))
+
+
+def test_a_link_can_be_made_to_end_sooner() -> None:
+    made = LINKS.url(Purpose.STOP, STOP, AT, lifetime=timedelta(hours=1))
+    assert LINKS.open(made, AT + timedelta(minutes=59))
+    with pytest.raises(LinkExpired):
+        LINKS.open(made, AT + timedelta(hours=1))

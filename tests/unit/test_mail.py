@@ -1,28 +1,34 @@
 import re
-import string
 import time
-import tomllib
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
-from babel import Locale
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import ConfigurationError, DataError
 from schemas.fields import CURRENCY_DIGITS
 from schemas.values import Money
-from workers.reminders.mail import HERE, LINKS, LOCALES, Item, Mail, Situation, compose
+from tests.support import sentences
+from workers.reminders.mail import (
+    HERE,
+    LINKS,
+    LOCALES,
+    Item,
+    Mail,
+    Situation,
+    compose,
+    compose_link,
+)
 
 SENDER = "billing@example.com"
+TEXTS = HERE / "texts"
 DAY = date(2026, 12, 4)
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -341,68 +347,33 @@ class TestLanguages:
 class TestTexts:
     """Finds translations that are missing or do not fit."""
 
-    @staticmethod
-    def texts(language: str) -> dict[str, Any]:
-        path = HERE / "texts" / f"{language}.toml"
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-
-    @classmethod
-    def entries(cls, table: dict[str, Any], *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-        """Each entry: a sentence, or the forms of one."""
-        for key, entry in table.items():
-            if isinstance(entry, dict) and "other" not in entry:
-                yield from cls.entries(entry, *above, key)
-            else:
-                yield (*above, key), entry
-
     def test_every_file_is_a_language(self) -> None:
-        assert {path.stem for path in (HERE / "texts").iterdir()} == set(LOCALES)
+        sentences.check_languages(TEXTS)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_language_has_the_same_sentences(self, language: str) -> None:
-        wanted, found = (dict(self.entries(self.texts(one))) for one in ("en", language))
-        assert set(found) == set(wanted)
-        for key, entry in found.items():
-            assert type(entry) is type(wanted[key]), key
+        sentences.check_same_sentences(TEXTS, language)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_situation_and_link_has_its_sentences(self, language: str) -> None:
-        texts = self.texts(language)
-        assert set(texts["explanation"]) == set(Situation)
-        assert set(texts["headline"]) == {*Situation, "suspended_undated"}
-        assert set(texts["link"]) == set(LINKS)
+        found = sentences.texts(TEXTS, language)
+        assert set(found["explanation"]) == set(Situation)
+        assert set(found["headline"]) == {*Situation, "suspended_undated"}
+        assert set(found["link"]) == set(LINKS)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_plural_form_is_there_where_a_number_is_shown(self, language: str) -> None:
-        rule = Locale.parse(LOCALES[language]).plural_form
-        forms = {rule(count) for count in range(1001)}
-        for key, entry in self.entries(self.texts(language)):
-            if isinstance(entry, dict):
-                shown = any("{count}" in sentence for sentence in entry.values())
-                assert set(entry) == (forms if shown else {"one", "other"}), key
+        sentences.check_plural_forms(TEXTS, language)
 
     @pytest.mark.parametrize("language", LOCALES)
     def test_every_translation_has_the_same_placeholders(self, language: str) -> None:
-        def gaps(entry: Any) -> set[str]:
-            sentences = entry.values() if isinstance(entry, dict) else [entry]
-            found = [{f for _, f, _, _ in string.Formatter().parse(s) if f} for s in sentences]
-            assert all(one == found[0] for one in found), entry
-            return found[0]
-
-        wanted = dict(self.entries(self.texts("en")))
-        for key, entry in self.entries(self.texts(language)):
-            assert gaps(entry) == gaps(wanted[key]), key
+        sentences.check_gaps(TEXTS, language, count=True)
 
     def test_french_has_a_no_break_space_before_double_punctuation(self) -> None:
-        text = (HERE / "texts" / "fr.toml").read_text(encoding="utf-8")
-        text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        assert re.findall(r"[^\xa0]:|[^\u202f][;!?]|'", text) == []
-        assert len(re.findall(r"\xa0:", text)) > 5
+        sentences.check_french_spaces(TEXTS)
 
     def test_no_czech_line_ends_with_a_preposition_of_one_letter(self) -> None:
-        text = (HERE / "texts" / "cs.toml").read_text(encoding="utf-8")
-        text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        assert re.findall(r"(?i)\b[aikosuvz] \w+", text) == []
+        sentences.check_czech_prepositions(TEXTS)
 
 
 class Outline(HTMLParser):
@@ -490,3 +461,27 @@ class TestHostileTexts:
         assert sender.addr_spec == SENDER
         # Python's reader, unlike RFC 2047, sees a space between two encoded words.
         assert sender.display_name.replace(" ", "") == brand.replace(" ", "")
+
+
+class TestNewLink:
+    MAIL = replace(MAIL, items=(), all_services="https://my.example.com/do/abc")
+
+    @pytest.mark.parametrize("language", LOCALES)
+    def test_mail_with_a_new_link_has_one_link_and_says_what_it_is_worth(
+        self, language: str
+    ) -> None:
+        message = compose_link(replace(self.MAIL, language=language), SENDER, at=AT)
+        sent = BytesParser(_class=EmailMessage, policy=policy.default).parsebytes(
+            message.as_bytes()
+        )
+        found = sentences.texts(TEXTS, language)
+        assert sent["Subject"] == found["new_link"]["heading"]
+        assert Outline(part(sent, "html")).hrefs == ["https://my.example.com/do/abc"]
+        plain = " ".join(part(sent, "plain").split())
+        assert found["new_link"]["explanation"].replace("\xa0", " ") in plain.replace("\xa0", " ")
+        assert "https://my.example.com/do/abc" in plain
+
+    def test_no_mail_can_be_unsubscribed_from(self) -> None:
+        for message in (composed(), compose_link(self.MAIL, SENDER, at=AT)):
+            assert message["List-Unsubscribe"] is None
+            assert message["List-Unsubscribe-Post"] is None

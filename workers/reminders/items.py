@@ -4,31 +4,22 @@ Facts and a moment in, an item out; nothing is read or sent here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime
 
 from producers.intake.links import Links, Purpose
+from producers.renewals.announcing import (
+    ONE_DAY,
+    Payer,
+    announcement,
+    day_of,
+    situation_of,
+)
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue
-from schemas.clock import local_date
-from schemas.rules import lifecycle, outlook, sellable
 from schemas.rules import notices as notices_rule
-from schemas.rules.notices import CONTRACT, DEARER, End, Notice
-from schemas.rules.outlook import Decision
-from schemas.rules.payable import PaymentMethod
-from schemas.rules.quote import Quote
+from schemas.rules import sellable
+from schemas.rules.notices import DEARER, Notice
 from workers.reminders.mail import Item, Situation
-
-ONE_DAY = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Payer:
-    """What of a customer decides about the tax and the payment of a service."""
-
-    country: str
-    vat_number: str | None
-    method: PaymentMethod | None
 
 
 def item_of(
@@ -52,7 +43,7 @@ def item_of(
         DataError: the tax table has no rate for its customer.
     """
     service = _once_sent(service, notices, now)
-    quote = _announcement(service, payer, now)
+    quote = announcement(service, payer, now)
     is_dearer = quote is not None and quote.is_dearer_than(service.announced)
     said = [notice for notice in notices if notice.kind is not DEARER or is_dearer]
     situation = notices_rule.situation(said, situation_of(service, payer.method, now))
@@ -70,7 +61,7 @@ def item_of(
         is_held=service.is_held,
         amount=None if quote is None or situation is Situation.STOPS else quote.gross,
         periods=quote.periods if quote is not None else service.periods_to_reach(now),
-        on=_on(service, situation, quote, now),
+        on=day_of(service, situation, quote, now),
         links=_links(service, situation, links, catalogue, _seen_at(service, begun_at or now))
         if links is not None
         else {},
@@ -81,95 +72,6 @@ def _once_sent(service: Renewable, notices: Sequence[Notice], now: datetime) -> 
     """The service as it is when its customer has read these notices."""
     known = service.view.cycle.notices
     return service.with_cycle(notices={**known, **{n: known.get(n) or now for n in notices}})
-
-
-def situation_of(service: Renewable, method: PaymentMethod | None, now: datetime) -> Situation:
-    """What is true of a service now, whatever was due to be said."""
-    view = service.view
-    today = local_date(now, view.timezone)
-    decision = outlook.decision(view, service.plan.policy, method, today)
-    if decision is Decision.WILL_STOP:
-        return Situation.STOPS
-    if view.is_suspended:
-        return Situation.SUSPENDED
-    if decision is Decision.UNDECIDED_CONTRACT:
-        return Situation.ACCEPT
-    if decision is Decision.UNDECIDED_BEHIND or _will_be_behind(service, decision, now):
-        return Situation.BEHIND
-    if view.cycle.last_declined_at is not None:
-        return Situation.DECLINED
-    if decision is Decision.UNDECIDED_MANUAL:
-        return Situation.PAY
-    return Situation.METHOD if decision is Decision.UNDECIDED_PAYMENT else Situation.RENEWS
-
-
-def _will_be_behind(service: Renewable, decision: Decision, now: datetime) -> bool:
-    """Whether it is behind by the first moment at which it may be charged by itself."""
-    cycle, policy = service.view.cycle, service.plan.policy
-    if decision is not Decision.WILL_RENEW or cycle.last_declined_at is not None:
-        return False
-    if service.view.behind_at(policy) is None or service.view.is_asked or cycle.is_to_be_told_more:
-        return False
-    return _charged_at(service, None, now) is None
-
-
-def _announcement(service: Renewable, payer: Payer, now: datetime) -> Quote | None:
-    """What renewing a service costs now, or on the day on which it is charged, whichever is more:
-    the tax rate may change in between, and both may happen at what was announced.
-
-    An amount above the one before it puts the charge off by the days of a notice: then it is what
-    it costs on that day.
-    """
-    most: Quote | None = None
-    for at in (now, _charged_at(service, None, now)):
-        most = _dearer(most, service.quote(payer.country, payer.vat_number, at or now))
-    put_off = _charged_at(service, most, now)
-    return _dearer(most, service.quote(payer.country, payer.vat_number, put_off or now))
-
-
-def _dearer(one: Quote | None, other: Quote | None) -> Quote | None:
-    return max((q for q in (one, other) if q), key=lambda quote: quote.gross.amount, default=None)
-
-
-def _charged_at(service: Renewable, told: Quote | None, now: datetime) -> datetime | None:
-    """When it is charged next by itself, once its customer was told now; None: it is not."""
-    cycle = service.view.cycle
-    said = {**cycle.notices, Notice(DEARER, cycle.dearer): now}
-    cycle = replace(cycle, notices=said, announced_at=now)
-    if told is not None and told.is_dearer_than(service.announced):
-        cycle = replace(cycle, raised_at=now)
-    payment = lifecycle.next_payment(replace(service.view, cycle=cycle), service.plan.policy, now)
-    return None if payment is None else max(payment.at, now)
-
-
-def _on(
-    service: Renewable, situation: Situation, quote: Quote | None, now: datetime
-) -> date | None:
-    """The day on which what the situation announces will be done; of an end, the last full day
-    before it."""
-    view, policy = service.view, service.plan.policy
-    cycle = view.cycle
-    today = local_date(now, view.timezone)
-    end: datetime | None = None
-    match situation:
-        case Situation.RENEWS | Situation.DECLINED | Situation.DEARER | Situation.CONVERTED:
-            at = _charged_at(service, quote, now)
-            return None if at is None else local_date(at, view.timezone)
-        case Situation.SUSPENDED:
-            told_at = cycle.noticed_at(End.SUSPENDED)
-            end = lifecycle.end_of_suspension(view, policy, told_at or now)
-        case Situation.ACCEPT:
-            told_at = cycle.notices.get(Notice(CONTRACT, view.missing_contract))
-            end = lifecycle.end_without_contract(view, policy, told_at or now)
-        case Situation.STOPS:
-            end = lifecycle.end_of_stopped(view, cycle.noticed_at(End.STOPPED) or now)
-        case Situation.PAY | Situation.METHOD | Situation.BEHIND:
-            if today < view.expires_on:
-                return None  # by the last day that is paid for
-            next_end = lifecycle.next_end(view, policy)
-            warned = max(view.behind_at(policy) or now, now) + timedelta(days=policy.notice)
-            end = next_end.at if next_end is not None else warned
-    return None if end is None else max(local_date(end, view.timezone) - ONE_DAY, today)
 
 
 def _seen_at(service: Renewable, begun_at: datetime) -> datetime:

@@ -3,13 +3,10 @@
 The sentences are in ``texts/LANGUAGE.toml``, the layout in ``templates/``.
 """
 
-import tomllib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -19,19 +16,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from babel import Locale
-from babel.dates import format_date
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from schemas.errors import ConfigurationError, DataError
-from schemas.fields import CURRENCY_DIGITS
 from schemas.rules.notices import Situation as Situation
 from schemas.values import Money
+from schemas.wording import LOCALES as LOCALES
+from schemas.wording import Wording, one_line
+from schemas.wording import wording as wording_of
 
 HERE = Path(__file__).parent
-
-# British English, which writes the day before the month.
-LOCALES = {"en": "en_GB", "fr": "fr", "cs": "cs"}
 
 LINKS = ("accept", "resume", "renew", "stop")
 """The actions a link may have, in the order they are shown."""
@@ -42,10 +36,6 @@ MOST_ITEMS = 50
 
 # Of what a driver says of a service.
 MOST_FACTS = 10
-
-# Names that customers choose are cut to this many characters.
-_LONGEST = 200
-
 
 _URGENCY = {situation: place for place, situation in enumerate(Situation)}
 
@@ -113,18 +103,46 @@ def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMess
     """
     if not mail.items:
         raise DataError("a mail without items", code="mail_empty")
-    wording = _wording(mail.language)
-    shown = _shown(mail, wording)
-    address = _sender(sender)
+    return _written(mail, _shown(mail, wording_of(HERE / "texts", mail.language)), sender, at)
 
+
+def compose_link(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMessage:
+    """Compose the mail with a new link to all services, of one without items.
+
+    Raises:
+        DataError: ``address_invalid``.
+        ConfigurationError: the sender is not an address.
+    """
+    wording = wording_of(HERE / "texts", mail.language)
+    group = {
+        "heading": wording.say("new_link", "heading"),
+        "explanation": wording.say("new_link", "explanation"),
+        "items": [],
+        "more": "",
+    }
+    shown = _around(mail, wording) | {
+        "subject": wording.say("new_link", "heading"),
+        "groups": [group],
+        "all_services": (wording.say("all_services"), mail.all_services),
+    }
+    return _written(mail, shown, sender, at)
+
+
+def _written(
+    mail: Mail, shown: Mapping[str, Any], sender: str, at: datetime | None
+) -> EmailMessage:
+    """The message of what is shown."""
+    address = _sender(sender)
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(
-        _line(address.display_name or mail.brand, 60), address.username, address.domain
+        one_line(address.display_name or mail.brand, 60), address.username, address.domain
     )
     message["To"] = _recipient(mail.to)
     message["Subject"] = shown["subject"]
     message["Date"] = at or datetime.now(UTC)
     message["Message-ID"] = f"<{mail.id}@{address.domain}>"
+    # No List-Unsubscribe (RFC 8058): each of these e-mails is owed to its customer, see
+    # docs/how-to/send-reminders.md.
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834, 5: no out-of-office answers
     # Quoted-printable passes every server, and keeps lines short whatever the names contain.
     message.set_content(_template("mail.txt.j2").render(shown), cte="quoted-printable")
@@ -132,53 +150,8 @@ def compose(mail: Mail, sender: str, *, at: datetime | None = None) -> EmailMess
         _template("mail.html.j2").render(shown), subtype="html", cte="quoted-printable"
     )
     # Set after the bodies: add_alternative would move a Content- header into the first part.
-    message["Content-Language"] = wording.language
+    message["Content-Language"] = shown["language"]
     return message
-
-
-class Wording:
-    """The sentences, dates and amounts of one language."""
-
-    def __init__(self, language: str) -> None:
-        self.language = language
-        self.locale = Locale.parse(LOCALES[language])
-        path = HERE / "texts" / f"{language}.toml"
-        self.sentences: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-
-    def say(self, *key: str, count: int = 1, **values: str) -> str:
-        """The sentence under a key, in the plural form for ``count``."""
-        sentence: Any = self.sentences
-        for part in key:
-            sentence = sentence[part]
-        if isinstance(sentence, dict):
-            sentence = sentence.get(self.locale.plural_form(count), sentence["other"])
-        return str(sentence).format_map({"count": count, **values})
-
-    @lru_cache(1000)  # noqa: B019 - there is one object per language, and it is never freed
-    def date(self, day: date) -> str:
-        written = format_date(day, "long", locale=self.locale)
-        if self.language == "fr" and day.day == 1:
-            # CLDR has "1 mai"; correct is "1er mai" (Lexique de l'Imprimerie nationale).
-            return f"1er{written.removeprefix('1')}"
-        return written
-
-    def money(self, money: Money) -> str:
-        """With the digits of ISO 4217: CLDR has fewer where small coins went out of use."""
-        digits = CURRENCY_DIGITS[money.currency]
-        pattern = copy(self.locale.currency_formats["standard"])
-        pattern.frac_prec = (digits, digits)
-        amount = Decimal(money.amount).scaleb(-digits)
-        return str(pattern.apply(amount, self.locale, money.currency, currency_digits=False))
-
-
-def _wording(language: str) -> Wording:
-    primary = language.replace("_", "-").partition("-")[0].lower()
-    return _loaded(primary if primary in LOCALES else "en")
-
-
-@cache
-def _loaded(language: str) -> Wording:
-    return Wording(language)
 
 
 @cache
@@ -207,10 +180,8 @@ def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
     others = len(ordered) - len(groups[0][1])
     if others:
         subject = wording.say("subject_more", subject=subject, count=others)
-    return {
-        "language": wording.language,
+    return _around(mail, wording) | {
         "subject": subject,
-        "greeting": wording.say("greeting"),
         "groups": [
             {
                 "heading": _headline(situation, items, wording),
@@ -220,8 +191,16 @@ def _shown(mail: Mail, wording: Wording) -> dict[str, Any]:
             for situation, items in groups
         ],
         "all_services": (wording.say("all_services"), mail.all_services) if sum_up else None,
-        "closing": wording.say("closing", brand=_line(mail.brand)),
-        "account": wording.say("account", customer=_line(mail.customer)),
+    }
+
+
+def _around(mail: Mail, wording: Wording) -> dict[str, Any]:
+    """What every mail begins and ends with."""
+    return {
+        "language": wording.language,
+        "greeting": wording.say("greeting"),
+        "closing": wording.say("closing", brand=one_line(mail.brand)),
+        "account": wording.say("account", customer=one_line(mail.customer)),
         "automatic": wording.say("automatic"),
     }
 
@@ -277,7 +256,7 @@ def _total(items: Iterable[Item]) -> Money | None:
 
 
 def _item(item: Item, wording: Wording) -> dict[str, Any]:
-    name, detail = _line(item.name), _line(item.detail)
+    name, detail = one_line(item.name), one_line(item.detail)
     ends = item.situation in (Situation.STOPS, Situation.ACCEPT)
     day = (item.on or item.last_day) if ends else item.last_day
     facts = [_fact(key, value, wording) for key, value in item.facts.items()][:MOST_FACTS]
@@ -308,7 +287,7 @@ def _item(item: Item, wording: Wording) -> dict[str, Any]:
 
 def _fact(name: str, value: str, wording: Wording) -> str:
     known = name if name in wording.sentences["fact"] else "any"
-    return wording.say("fact", known, name=_line(name, 60), value=_line(value))
+    return wording.say("fact", known, name=one_line(name, 60), value=one_line(value))
 
 
 @lru_cache(16)
@@ -347,10 +326,3 @@ def _address(text: str) -> Address:
     if not address.username or not address.domain:
         raise ValueError(text)
     return Address("", address.username, address.domain.encode("idna").decode())
-
-
-def _line(text: str, longest: int = _LONGEST) -> str:
-    """One printable line: no control characters, lone surrogates or marks that reorder text."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 5 * longest])
-    line = " ".join(printable.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -22,6 +22,7 @@ from producers.history import by_task
 from producers.intake.links import Links
 from producers.ledger import Claim, ClaimedTask, Failure, Outcome
 from producers.renewals import next_steps
+from producers.renewals.announcing import Payer
 from producers.renewals.next_steps import Renewable
 from producers.steps import MAIL, REMIND
 from schemas.catalogue import Catalogue
@@ -34,7 +35,8 @@ from schemas.tables.bulk import Bulk
 from schemas.values import Money, ResourceState, ServiceId, derived_id
 from workers.outside.attempts import DONE, Meaning, settle
 from workers.outside.health import Health
-from workers.reminders.items import Payer, item_of
+from workers.reminders.all_services import AllServices
+from workers.reminders.items import item_of
 from workers.reminders.keeping import keep
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
 from workers.reminders.smtp import MailAnswer, Mailer, MailState, code_of, health_of
@@ -145,7 +147,7 @@ class RemindHandler:
         catalogue: CatalogueCache,
         clock: Clock,
         *,
-        all_services: str,
+        all_services: AllServices,
         policy: RetryPolicy,
     ) -> None:
         self.immediate = mailer.immediate
@@ -189,7 +191,7 @@ class RemindHandler:
                     customer=email.customer_id,
                     brand=held[next(iter(items))].subsidiary.entity,
                     items=list(items.values()),
-                    all_services=self._all_services,
+                    all_services=self._all_services(email.customer_id, email.begun_at or now),
                 )
                 message = self._compose(mail, now)
                 said = {s: kinds for s, kinds in notices.items() if s not in unwritten}

@@ -28,6 +28,7 @@ from schemas.tables.bulk import insert
 from schemas.values import RenewalMode, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning, settle
 from workers.outside.health import Health
+from workers.reminders.all_services import AllServices
 from workers.reminders.keeping import keep
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, Situation, compose
 from workers.reminders.remind import meaning_of
@@ -102,7 +103,7 @@ class TellHandler:
         catalogue: CatalogueCache,
         clock: Clock,
         *,
-        all_services: str,
+        all_services: AllServices,
         policy: RetryPolicy,
     ) -> None:
         self.immediate = mailer.immediate
@@ -162,7 +163,7 @@ class TellHandler:
             customer=order.customer_id,
             brand=subsidiary.entity,
             items=items,
-            all_services=self._all_services,
+            all_services=self._all_services(order.customer_id, email.begun_at),
         )
         try:
             return compose(mail, self._sender, at=now)

@@ -136,11 +136,12 @@ MONEY = Board(
                 ),
                 Panel(
                     "E-mails",
-                    "Calls a second to the mail server, by outcome.",
+                    "A second, by how the task ended. retried comes again by itself, failed waits"
+                    " for a person.",
                     Kind.TIME_SERIES,
                     (
                         Query(
-                            'sum by (outcome) (autorenew:calls:rate5m{target="smtp"})',
+                            'sum by (outcome) (autorenew:tasks:rate5m{queue="reminders"})',
                             "{{outcome}}",
                         ),
                     ),
