@@ -139,7 +139,9 @@ class Settings(BaseSettings):
     oidc_issuer: Url | None = Field(
         None, description="OpenID Connect: who vouches for operators of the console"
     )
-    oidc_client_id: str | None = None
+    oidc_client_id: str | None = Field(
+        None, description="what the OpenID provider calls the console"
+    )
     oidc_client_secret: SecretStr | None = None
     oidc_role_claim: str = Field(
         "groups", description="the claim of the ID token that says an operator's role"

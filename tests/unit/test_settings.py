@@ -322,7 +322,8 @@ SECRET_SETTINGS = [
     name
     for name, field in Settings.model_fields.items()
     if "Secret" in str(field.annotation) or name.endswith(("_url", "_urls"))
-    if name not in ("link_base_url", "account_url")  # are in e-mails
+    # They are in e-mails, and in browsers.
+    if name not in ("link_base_url", "account_url", "console_url")
 ]
 
 
