@@ -142,7 +142,9 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = Field(
         None, description="what the OpenID provider calls the console"
     )
-    oidc_client_secret: SecretStr | None = None
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="what the console proves itself with to the OpenID provider"
+    )
     oidc_role_claim: str = Field(
         "groups", description="the claim of the ID token that says an operator's role"
     )
