@@ -203,7 +203,8 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
             click.echo()
             say(f"the last lines of the log about {name}:")
             for text in said:
-                say(f"  {text}")
+                at, _, words = text.partition(" ")
+                _say_folded(f"{at[:10]} {at[11:19]}  ", words)
 
 
 def _say_attempts(events: Sequence[Any]) -> None:
@@ -211,8 +212,12 @@ def _say_attempts(events: Sequence[Any]) -> None:
     for event in events:
         detail = ", ".join(f"{k} {v}" for k, v in (event.detail or {}).items())
         attempt = f" (attempt {event.attempt})" if event.attempt else ""
-        said = for_terminal(f"{event.name}{attempt} {detail}".strip())
-        start = f"{event.at.astimezone(UTC):%F %H:%M:%S}  "
-        folded = textwrap.wrap(said, width() - len(start), break_on_hyphens=False)
-        for number, line in enumerate(folded):
-            click.echo(f"{start if number == 0 else ' ' * len(start)}{line}")
+        said = f"{event.name}{attempt} {detail}".strip()
+        _say_folded(f"{event.at.astimezone(UTC):%F %H:%M:%S}  ", said)
+
+
+def _say_folded(start: str, said: str) -> None:
+    """A text beside what it begins with; long ones are folded."""
+    folded = textwrap.wrap(for_terminal(said), width() - len(start), break_on_hyphens=False)
+    for number, line in enumerate(folded):
+        click.echo(f"{start if number == 0 else ' ' * len(start)}{line}")
