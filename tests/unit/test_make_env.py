@@ -36,7 +36,7 @@ def test_every_secret_is_random_and_strong_and_fit_for_a_url(file: Path) -> None
     done = make_env(file)
     assert (done.returncode, done.stdout.strip()) == (0, f"wrote {file}")
     secrets = read(file)
-    assert len(set(secrets.values())) == len(secrets) == 20
+    assert len(set(secrets.values())) == len(secrets) == 21
     for secret in secrets.values():
         assert secret.isalnum()
         assert weakness(secret) is None
