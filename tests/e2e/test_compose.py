@@ -47,6 +47,7 @@ CREDENTIALS: dict[str, tuple[str | None, str | None, set[str]]] = {
     },
     "api": ("autorenew_api", None, {"READONLY_PASSWORD"}),
     "console": ("autorenew_console", None, {"READONLY_PASSWORD"}),
+    "pages": ("autorenew_api", None, {"READONLY_PASSWORD", "LINK_SECRET"}),
     "exporter": ("autorenew_exporter", "exporter", set()),
     "simulator": (None, None, set()),
     "audit": ("autorenew_readonly", None, set()),
@@ -79,7 +80,7 @@ FLEET = (
 )  # fmt: skip
 """Of each any number can run."""
 # What people and systems outside reach: each has a port of the host.
-DOORS = {"api": 8080, "console": 8070}
+DOORS = {"api": 8080, "pages": 8081, "console": 8070}
 WATCH = ("prometheus", "alertmanager", "grafana")
 PROCESSES = (*FLEET, *DOORS, "exporter")
 OURS = tuple(CREDENTIALS)
@@ -250,12 +251,13 @@ def test_billing_knows_no_infrastructure_and_provisioning_no_gateway() -> None:
         assert set(json.loads(worker["AUTORENEW_DRIVER_TOKENS"])) == {universe}
 
 
-def test_only_the_reminders_worker_knows_the_mail_server() -> None:
+def test_reminders_know_the_mail_server_and_with_the_pages_the_secret_of_links() -> None:
     for service in OURS:
-        knows = any(
-            name.startswith(("AUTORENEW_SMTP", "AUTORENEW_LINK")) for name in environment(service)
-        )
-        assert knows == (service == "worker-reminders")
+        given = environment(service)
+        assert ("AUTORENEW_SMTP_URL" in given) == (service == "worker-reminders")
+        assert ("AUTORENEW_LINK_SECRET" in given) == (service in ("worker-reminders", "pages"))
+    links = [environment(name)["AUTORENEW_LINK_BASE_URL"] for name in ("worker-reminders", "pages")]
+    assert links == ["http://127.0.0.1:8081"] * 2
 
 
 def test_every_queue_has_a_worker_whose_user_may_read_it() -> None:

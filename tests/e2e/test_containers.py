@@ -224,7 +224,7 @@ def what_is_watched(outside: Outside, workers: set[str]) -> None:
 
     wait_until(lambda: all(one["health"] == "up" for one in targets()), "all targets are up", 60)
     roles = [one["labels"]["role"] for one in targets() if one["labels"]["job"] == "autorenew"]
-    assert {"intake", "relay", "scheduler", "api", "console", *workers} <= set(roles)
+    assert {"intake", "relay", "scheduler", "api", "console", "pages", *workers} <= set(roles)
     assert roles.count("worker-web") == 2  # one of three was stopped
     jobs = {one["labels"]["job"] for one in targets()}
     assert {"autorenew-exporter", "rabbitmq", "rabbitmq-queues", "alertmanager"} <= jobs

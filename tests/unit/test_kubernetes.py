@@ -273,6 +273,7 @@ def test_each_process_reaches_what_it_needs_and_nothing_else() -> None:
         **{f"worker-{u}": {database, broker, "infrastructure:443"} for u in Universe},
         "worker-events": {database, broker, "internet:443"},
         "api": {database},
+        "pages": {database},
         "console": {database},
         "exporter": {database, broker},
         "migrate": {database},
@@ -322,4 +323,4 @@ def test_services_lead_to_doors() -> None:
         for rule in ingress["spec"]["rules"]
         for path in rule["http"]["paths"]
     }
-    assert reached == {"api"}  # never the console
+    assert reached == {"api", "pages"}  # never the console
