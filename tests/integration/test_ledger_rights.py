@@ -45,6 +45,7 @@ ASKS = {
         *(("reconcile", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
     },
 }
+ASKS["console"] = ASKS["api"]  # of which it is a member: operators do there what commands do
 
 
 @pytest.fixture
