@@ -222,10 +222,15 @@ def what_is_watched(outside: Outside, workers: set[str]) -> None:
             one for one in said["data"]["activeTargets"] if one["labels"]["job"] != "prometheus"
         ]
 
-    wait_until(lambda: all(one["health"] == "up" for one in targets()), "all targets are up", 60)
-    roles = [one["labels"]["role"] for one in targets() if one["labels"]["job"] == "autorenew"]
-    assert {"intake", "relay", "scheduler", "api", "console", "pages", *workers} <= set(roles)
-    assert roles.count("worker-web") == 2  # one of three was stopped
+    def roles() -> list[str]:
+        return [one["labels"]["role"] for one in targets() if one["labels"]["job"] == "autorenew"]
+
+    def is_settled() -> bool:
+        # One of three workers was stopped: names are looked up anew every half a minute.
+        return roles().count("worker-web") == 2 and all(t["health"] == "up" for t in targets())
+
+    wait_until(is_settled, "all targets are up, and two workers left", 120)
+    assert {"intake", "relay", "scheduler", "api", "console", "pages", *workers} <= set(roles())
     jobs = {one["labels"]["job"] for one in targets()}
     assert {"autorenew-exporter", "rabbitmq", "rabbitmq-queues", "alertmanager"} <= jobs
     query = "/api/v1/query?query=count(autorenew_oldest_ready_seconds)"
