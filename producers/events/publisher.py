@@ -20,6 +20,7 @@ from functools import reduce
 from operator import xor
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from producers.confirms import TransportLost
@@ -29,6 +30,7 @@ from producers.events.exchange import Exchange
 from producers.events.reading import Happened, facts, read
 from producers.failpoints import failpoint
 from producers.loop import Loop
+from schemas.errors import first_line
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -141,8 +143,11 @@ class Publisher:
         """Work until :meth:`stop`."""
         self._loop.run()
         self._exchange.close()
-        with self._at_once.connect() as tx:
-            tx.execute(_LET_GO, {"me": self._me})
+        try:
+            with self._at_once.connect() as tx:
+                tx.execute(_LET_GO, {"me": self._me})
+        except SQLAlchemyError as error:  # the cursor is free once its time is over
+            log.warning("the cursor of events is not let go: %s", first_line(error))
 
     def _work(self) -> float:
         try:
