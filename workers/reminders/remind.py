@@ -34,12 +34,12 @@ from schemas.rules.payable import PaymentMethod
 from schemas.tables.bulk import Bulk
 from schemas.values import Money, ResourceState, ServiceId, derived_id
 from workers.outside.attempts import DONE, Meaning, settle
-from workers.outside.health import Health
 from workers.reminders.all_services import AllServices
 from workers.reminders.items import item_of
 from workers.reminders.keeping import keep
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, compose
-from workers.reminders.smtp import MailAnswer, Mailer, MailState, code_of, health_of
+from workers.reminders.sending import Sending
+from workers.reminders.smtp import MailAnswer, Mailer, MailState, code_of
 from workers.runtime.retries import RetryPolicy
 
 _EMAILS = text("""
@@ -136,7 +136,7 @@ class Letter:
         return None if isinstance(self.message, MailAnswer) else self.message["Message-ID"]
 
 
-class RemindHandler:
+class RemindHandler(Sending):
     name = REMIND
 
     def __init__(
@@ -150,15 +150,8 @@ class RemindHandler:
         all_services: AllServices,
         policy: RetryPolicy,
     ) -> None:
-        self.immediate = mailer.immediate
-        self.at_once = mailer.at_once
-        self._mailer = mailer
-        self._sender = sender
-        self._links = links
+        super().__init__(mailer, sender, links, catalogue, clock, policy=policy)
         self._all_services = all_services
-        self._catalogue = catalogue
-        self._clock = clock
-        self._policy = policy
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Letter]], Outcome]:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
@@ -219,17 +212,6 @@ class RemindHandler:
             if error.code != "address_invalid":
                 raise
             return MailAnswer(MailState.REFUSED, error.code, str(error))
-
-    async def call(self, call: Letter) -> MailAnswer:
-        if isinstance(call.message, MailAnswer):
-            return call.message
-        return await self._mailer.perform(call.message)
-
-    def health(self, call: Letter, answer: MailAnswer) -> Health | None:
-        return None if isinstance(call.message, MailAnswer) else health_of(answer)
-
-    async def close(self) -> None:
-        await self._mailer.close()
 
     def record(
         self,

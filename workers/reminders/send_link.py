@@ -15,18 +15,14 @@ from sqlalchemy import Connection, text
 from producers import history
 from producers.history import by_task
 from producers.intake.customer import subject_of
-from producers.intake.links import Links
 from producers.ledger import Claim, ClaimedTask, Outcome
 from producers.steps import SEND_LINK
-from schemas.catalogue.store import CatalogueCache
-from schemas.clock import Clock
 from schemas.errors import DataError
 from workers.outside.attempts import DONE, Meaning, settle
-from workers.outside.health import Health
 from workers.reminders.mail import Mail, compose_link
 from workers.reminders.remind import meaning_of
-from workers.reminders.smtp import MailAnswer, Mailer, MailState, health_of
-from workers.runtime.retries import RetryPolicy
+from workers.reminders.sending import Sending
+from workers.reminders.smtp import MailAnswer, MailState
 
 _ASKED = text("""
     SELECT e.id, e.begun_at, c.id AS customer_id, c.subsidiary, c.email, c.language
@@ -49,27 +45,8 @@ class Letter:
         return None if isinstance(self.message, MailAnswer) else self.message["Message-ID"]
 
 
-class SendLinkHandler:
+class SendLinkHandler(Sending):
     name = SEND_LINK
-
-    def __init__(
-        self,
-        mailer: Mailer,
-        sender: str,
-        links: Links,
-        catalogue: CatalogueCache,
-        clock: Clock,
-        *,
-        policy: RetryPolicy,
-    ) -> None:
-        self.immediate = mailer.immediate
-        self.at_once = mailer.at_once
-        self._mailer = mailer
-        self._sender = sender
-        self._links = links
-        self._catalogue = catalogue
-        self._clock = clock
-        self._policy = policy
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Letter]], Outcome]:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
@@ -92,17 +69,6 @@ class SendLinkHandler:
         called = [subject for subject, _ in calls]
         tx.execute(_BEGIN, {"ids": called, "now": now})
         return calls, Outcome(done=[s for s in claim.subjects if s not in set(called)])
-
-    async def call(self, call: Letter) -> MailAnswer:
-        if isinstance(call.message, MailAnswer):
-            return call.message
-        return await self._mailer.perform(call.message)
-
-    def health(self, call: Letter, answer: MailAnswer) -> Health | None:
-        return None if isinstance(call.message, MailAnswer) else health_of(answer)
-
-    async def close(self) -> None:
-        await self._mailer.close()
 
     def record(
         self,

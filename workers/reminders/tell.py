@@ -27,12 +27,12 @@ from schemas.tables import order_emails
 from schemas.tables.bulk import insert
 from schemas.values import RenewalMode, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning, settle
-from workers.outside.health import Health
 from workers.reminders.all_services import AllServices
 from workers.reminders.keeping import keep
 from workers.reminders.mail import MOST_ITEMS, Item, Mail, Situation, compose
 from workers.reminders.remind import meaning_of
-from workers.reminders.smtp import MailAnswer, Mailer, MailState, health_of
+from workers.reminders.sending import Sending
+from workers.reminders.smtp import MailAnswer, Mailer, MailState
 from workers.runtime.retries import RetryPolicy
 
 _ORDERS = text("""
@@ -92,7 +92,7 @@ class Letter:
     is_last: bool
 
 
-class TellHandler:
+class TellHandler(Sending):
     name = TELL
 
     def __init__(
@@ -106,15 +106,8 @@ class TellHandler:
         all_services: AllServices,
         policy: RetryPolicy,
     ) -> None:
-        self.immediate = mailer.immediate
-        self.at_once = mailer.at_once
-        self._mailer = mailer
-        self._sender = sender
-        self._links = links
+        super().__init__(mailer, sender, links, catalogue, clock, policy=policy)
         self._all_services = all_services
-        self._catalogue = catalogue
-        self._clock = clock
-        self._policy = policy
 
     def begin(self, tx: Connection, claim: Claim) -> tuple[list[tuple[uuid.UUID, Letter]], Outcome]:
         now, catalogue = self._clock.now(), self._catalogue.current(tx)
@@ -171,17 +164,6 @@ class TellHandler:
             if error.code != "address_invalid":
                 raise
             return MailAnswer(MailState.REFUSED, error.code, str(error))
-
-    async def call(self, call: Letter) -> MailAnswer:
-        if isinstance(call.message, MailAnswer):
-            return call.message
-        return await self._mailer.perform(call.message)
-
-    def health(self, call: Letter, answer: MailAnswer) -> Health | None:
-        return None if isinstance(call.message, MailAnswer) else health_of(answer)
-
-    async def close(self) -> None:
-        await self._mailer.close()
 
     def record(
         self,
