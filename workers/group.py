@@ -16,6 +16,6 @@ from workers.parent import children_end_with_their_parent
 if __name__ == "__main__":
     children_end_with_their_parent()
     settings = load_settings()
-    name = f"worker {os.environ['AUTORENEW_QUEUES']}"
+    name = f"worker {os.environ.get('AUTORENEW_QUEUES', '')}".strip()
     logs.configure(name, settings.log_level, settings.log_format, dramatiq=True)
     sys.exit(main())  # type: ignore[no-untyped-call]

@@ -64,17 +64,27 @@ def test_failpoint_can_be_disarmed_beforehand(tmp_path: Path) -> None:
 
 
 def _names_in_the_code() -> set[str]:
-    found = set()
-    for folder in ("producers", "workers"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Name)
-                    and node.func.id == "failpoint"
-                ):
-                    assert isinstance(node.args[0], ast.Constant), path
-                    found.add(str(node.args[0].value))
+    """Those that are visited, and those that are passed on to whoever visits them."""
+    found, passed_on = set(), set()
+    calls = [
+        node
+        for folder in ("producers", "workers")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id == "failpoint":
+            match call.args[0]:
+                case ast.Constant(value=name):
+                    found.add(str(name))
+                case ast.Name(id=parameter):
+                    passed_on.add(parameter)
+    for call in calls:
+        for keyword in call.keywords:
+            if keyword.arg in passed_on:
+                assert isinstance(keyword.value, ast.Constant), ast.dump(call)
+                found.add(str(keyword.value.value))
     return found
 
 
