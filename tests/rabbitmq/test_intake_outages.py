@@ -158,10 +158,10 @@ def poisonous(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     place = Intake.place
     is_mended = False
 
-    def defective(self: Intake, upstream: str, door: str, bodies: Any) -> Any:
-        if not is_mended and any(b"poison" in one for one in bodies):
+    def defective(self: Intake, upstream: str, door: str, documents: Any, traces: Any) -> Any:
+        if not is_mended and any(b"poison" in document.body for document in documents):
             raise RuntimeError("a defect")
-        return place(self, upstream, door, bodies)
+        return place(self, upstream, door, documents, traces)
 
     def mend(mended: bool) -> None:
         nonlocal is_mended
