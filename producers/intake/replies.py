@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
 
 from monitoring import metrics
 from producers.broker import LOST, BrokerLost, BrokerUnreachable, Hosts, reason
 from producers.intake.documents import Answer
 from producers.loop import Loop
 from producers.topology import replies_of
+from schemas.errors import ConfigurationError
 from schemas.replies import REPLY_TYPE, Reply
 
 log = logging.getLogger(__name__)
@@ -141,6 +143,11 @@ class Replies:
         except BaseException as error:
             metrics.replies.labels("lost").inc(len(batch))
             self._disconnect()
+            if isinstance(error, ChannelClosedByBroker):  # no outage, which may have been told
+                raise ConfigurationError(
+                    f"answers to upstream are refused: {reason(error)};"
+                    " run `autorenew broker setup`"
+                ) from error
             if isinstance(error, LOST):
                 raise BrokerLost(f"answers to upstream: {reason(error)}") from error
             raise
