@@ -292,10 +292,11 @@ def test_a_subject_that_kills_its_process_fails_alone(
 
 
 def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Running) -> None:
+    members = set(busy.members)
     codes = busy.stop()
 
-    assert codes == dict.fromkeys(codes, 0)
-    assert len(codes) == 7
+    assert codes == dict.fromkeys(members, 0)
+    assert members >= {"intake", "relay", "scheduler", "worker-orders", "worker-billing"}
     assert busy.scalar("SELECT count(*) FROM batches WHERE state = 'leased'") == 0
     busy.start_all()
     finish(busy, 300, simulator)
