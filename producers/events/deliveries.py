@@ -76,12 +76,12 @@ class DeliveryRow:
 
 # An operator, who may not read what is sent, adds one.
 _ADD = insert(DeliveryRow, webhook_deliveries)
-# One that is there already is replayed.
+# One that is there already is replayed; an attempt that is under way meanwhile does not end it.
 _WRITE = insert(
     DeliveryRow,
     webhook_deliveries,
-    """ON CONFLICT (id) DO UPDATE SET body = excluded.body, created_at = now(), ended_at = NULL,
-        outcome = NULL""",
+    """ON CONFLICT (id) DO UPDATE SET body = excluded.body, created_at = now(), tried_at = NULL,
+        ended_at = NULL, outcome = NULL""",
 )
 _ENABLED = text("""
     SELECT id, name, realm, kinds FROM webhook_endpoints WHERE state = 'enabled' ORDER BY id

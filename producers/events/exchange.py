@@ -1,5 +1,6 @@
 """How events reach RabbitMQ: the topic exchange ``events``, with confirms."""
 
+import select
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -19,8 +20,12 @@ class Exchange(Protocol):
         """
         ...
 
-    def idle(self, seconds: float) -> None:
-        """Wait, and meanwhile keep the connection alive."""
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        """Wait, and meanwhile keep the connection alive.
+
+        Args:
+            wake: a file descriptor; what becomes readable there ends the wait.
+        """
         ...
 
     def close(self) -> None: ...
@@ -44,8 +49,8 @@ class RabbitExchange:
     def publish(self, events: Sequence[Outgoing]) -> None:
         self._confirming.send(map(_parcel, events))
 
-    def idle(self, seconds: float) -> None:
-        self._confirming.idle(seconds)
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        self._confirming.idle(seconds, wake)
 
     def close(self) -> None:
         self._confirming.close()
@@ -64,8 +69,11 @@ class NoExchange:
     def publish(self, events: Sequence[Outgoing]) -> None:
         pass
 
-    def idle(self, seconds: float) -> None:
-        self._wait(seconds)
+    def idle(self, seconds: float, wake: int | None = None) -> None:
+        if wake is None:
+            self._wait(seconds)
+        else:
+            select.select([wake], [], [], seconds)
 
     def close(self) -> None:
         pass

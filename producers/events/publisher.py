@@ -6,6 +6,7 @@ its deliveries to endpoints and move the cursor. What dies in between is publish
 once, with the same ids. No transaction is open while the broker is spoken to.
 
 Any number of publishers may run; one at a time holds the cursor, for some seconds, and renews that.
+At rest it looks seldom: the enqueue that wakes the relay wakes it, too.
 """
 
 import logging
@@ -29,6 +30,7 @@ from producers.events.deliveries import Deliveries
 from producers.events.exchange import Exchange
 from producers.events.reading import Happened, facts, read
 from producers.failpoints import failpoint
+from producers.listening import AT_REST_AFTER_SECONDS, AT_REST_POLL_SECONDS, Listener
 from producers.loop import Loop
 from schemas.errors import first_line
 from schemas.settings import Settings
@@ -123,6 +125,8 @@ class Publisher:
         self._deliveries = Deliveries(
             engine, composer, exchange, keep_days=settings.webhook_keep_days
         )
+        self._listener = Listener(engine)
+        self._active_at = 0.0
         self._me = uuid.uuid4()
         self._loop = Loop(
             "events", self._work, causes={TransportLost: "broker", CursorLost: "cursor"}
@@ -142,6 +146,7 @@ class Publisher:
     def run(self) -> None:
         """Work until :meth:`stop`."""
         self._loop.run()
+        self._listener.close()
         self._exchange.close()
         try:
             with self._at_once.connect() as tx:
@@ -154,10 +159,23 @@ class Publisher:
             pause = self.round()
         except Exception:
             self._held_until = self._window = None  # read anew where the cursor is
+            self._listener.close()
             raise
         if pause:
-            self._exchange.idle(pause)
+            self._rest(pause)
         return 0.0  # it has rested, and kept its connection alive meanwhile
+
+    def _rest(self, pause: float) -> None:
+        self._listener.listen()
+        wake, now = self._listener.fileno(), time.monotonic()
+        if self._window is not None:
+            self._active_at = now
+        if wake is None or now - self._active_at <= AT_REST_AFTER_SECONDS:
+            self._exchange.idle(pause)
+        else:
+            self._exchange.idle(max(pause, AT_REST_POLL_SECONDS), wake=wake)
+        if self._listener.drain():
+            self._active_at = time.monotonic()
 
     def round(self) -> float:
         """Publish what is next; returns how many seconds to wait until there may be more."""

@@ -26,6 +26,7 @@ from producers.ledger.dispatching import (
     rescue,
     undispatch,
 )
+from producers.listening import AT_REST_AFTER_SECONDS, AT_REST_POLL_SECONDS
 from producers.loop import Loop
 from producers.presence import Presence
 from producers.relay.transport import Transport, TransportLost
@@ -44,10 +45,6 @@ EAGER_FROM_ROUNDS = 10
 BUSY_POLL_SECONDS = 0.03
 BUSY_FOR_SECONDS = 0.25
 BUSY_FROM_TASKS = 100
-# Nothing was found for so long: who enqueues wakes a relay, and what waits for its time is found a
-# little later. A look every 20 ms took 5 % of a core for ever.
-AT_REST_AFTER_SECONDS = 2.0
-AT_REST_POLL_SECONDS = 0.25
 # Messages that fill the window of a worker that calls the outside world.
 MESSAGES_PER_WINDOW = 4
 RESCUE_EVERY_SECONDS = 1.0

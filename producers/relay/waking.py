@@ -1,13 +1,11 @@
 """How a relay that has nothing to do is woken by an enqueue, instead of looking all the time."""
 
 import uuid
-from typing import Any
 
 from sqlalchemy import Engine
 
 from producers.ledger.dispatching import awake, sleep
-from producers.ledger.tasks import CHANNEL
-from schemas.connections import Connection
+from producers.listening import Listener
 
 # The row that asks to be woken stands for so long after its relay has died; half of that before
 # it is written again.
@@ -25,15 +23,13 @@ class Waker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._relay = uuid.uuid4()
-        self._listening: Any = None
+        self._listener = Listener(engine)
         self._asked_until = 0.0
-        self._can_listen = True
 
     def ask(self, now: float) -> bool:
         """Want to be woken; ``now`` is monotonic. True: look once more before sleeping."""
-        if self._can_listen and self._listening is None:
-            self._listening = self._listen()
-        if not self._can_listen or now < self._asked_until - ASK_FOR_SECONDS / 2:
+        self._listener.listen()
+        if not self._listener.can_listen or now < self._asked_until - ASK_FOR_SECONDS / 2:
             return False
         with self._engine.begin() as tx:
             sleep(tx, self._relay, ASK_FOR_SECONDS)
@@ -50,18 +46,14 @@ class Waker:
 
     def fileno(self) -> int | None:
         """Becomes readable when an enqueue has committed; None: nobody wakes this relay."""
-        if self._listening is None:
-            return None
-        return int(self._listening.driver_connection.fileno())
+        return self._listener.fileno()
 
     def drain(self) -> list[uuid.UUID]:
         """The batches that the notifications so far name; none if one of them names none.
 
         Look at the ledger after that: who is woken without a name looks for itself.
         """
-        if self._listening is None:
-            return []
-        payloads = [n.payload for n in self._listening.driver_connection.notifies(timeout=0)]
+        payloads = self._listener.drain()
         try:
             return [uuid.UUID(name) for payload in payloads for name in payload.split() or [""]]
         except ValueError:  # named none, or anybody who may connect has notified
@@ -70,23 +62,4 @@ class Waker:
     def close(self) -> None:
         """Before the relay ends, or after the database was lost."""
         self._asked_until = 0.0
-        self._can_listen = True
-        if self._listening is not None:
-            listening, self._listening = self._listening, None
-            listening.invalidate()
-
-    def _listen(self) -> Any:
-        pooled = self._engine.raw_connection()
-        try:
-            connection = pooled.driver_connection
-            assert isinstance(connection, Connection)
-            if not connection.is_direct:  # LISTEN lives in a session
-                self._can_listen = False
-                pooled.close()
-                return None
-            connection.autocommit = True
-            connection.execute(f"LISTEN {CHANNEL}")
-        except BaseException:
-            pooled.invalidate()
-            raise
-        return pooled
+        self._listener.close()

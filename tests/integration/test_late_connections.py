@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from schemas.database import connect
 from tests.conftest import Database
+from tests.support.given import wait_until
 
 
 @pytest.fixture
@@ -78,4 +79,4 @@ def test_connections_of_threads_that_go_on_are_closed_one_and_all(
     assert [connection for connection in opened if not connection.closed] == []
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND pid <> :own"
     own = database.value("SELECT pg_backend_pid()")
-    assert database.value(query, name=database.name, own=own) == 0
+    wait_until(lambda: database.value(query, name=database.name, own=own) == 0, "sessions end")

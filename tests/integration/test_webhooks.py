@@ -1,6 +1,7 @@
 """Events are delivered to the endpoints that upstream has registered."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from schemas.tables import ROLES
 from schemas.values import EndpointState
 from tests.conftest import Database
 from tests.support.given import line, order, wait_until
-from tests.support.receiver import Receiver
+from tests.support.receiver import Receiver, Request
 from workers.events import deliver
 from workers.events.signing import new_secret
 
@@ -149,6 +150,32 @@ def test_events_are_replayed_by_time(embedded: Any, database: Database) -> None:
     assert len(ids) == 8
 
 
+def test_replay_of_what_is_being_sent_sends_it_again(embedded: Any, database: Database) -> None:
+    # Given an endpoint that takes its time over the first event
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def slowly(_: Request) -> tuple[int, dict[str, str]]:
+        is_asked.set()
+        assert may_answer.wait(10)
+        return 204, {}
+
+    with Receiver(slowly) as receiver:
+        fleet = embedded(**QUICK, call_seconds=10)
+        register(database, receiver.url(), kinds=["order.delivered"])
+        place(fleet)
+        assert is_asked.wait(20)
+        # When that event is replayed before it has answered
+        replay(database, database.value("SELECT clock_timestamp() - interval '1 hour'"))
+        wait_until(lambda: database.value(REPLAYED) == 1, "the replay has ended")
+        may_answer.set()
+        # Then it is sent once more, and both are recorded.
+        wait_until(lambda: len(receiver.requests) == 2, "the event again")
+        wait_until(lambda: seen(database).waiting == 0, "it is recorded")
+        fleet.wait_until_idle(20)
+    assert database.value("SELECT attempts FROM webhook_deliveries") == 2
+
+
+REPLAYED = "SELECT count(*) FROM event_replays WHERE ended_at IS NOT NULL"
 DELIVERED = "SELECT count(*) FROM orders WHERE state = 'delivered'"
 LEFT = """SELECT count(*) FROM events AS e, event_cursor AS c
     WHERE e.id > c.last_id AND event_kind(e.id, e.name, e.detail) IS NOT NULL"""

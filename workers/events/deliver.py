@@ -72,6 +72,7 @@ class _EndedRow:
     outcome: str | None
 
 
+# One that was replayed while it was sent stays open: its task is ready again.
 _END = Bulk(
     _EndedRow,
     """
@@ -79,7 +80,7 @@ _END = Bulk(
         ended_at = CASE WHEN r.outcome IS NOT NULL THEN now() END,
         body = CASE WHEN r.outcome IS NULL THEN d.body END
     FROM json_to_recordset(CAST(:rows AS json)) AS r(id uuid, answer text, outcome text)
-    WHERE d.id = r.id
+    WHERE d.id = r.id AND d.tried_at IS NOT NULL
     """,
 )
 

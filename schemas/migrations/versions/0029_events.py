@@ -33,7 +33,7 @@ READS = {
     # Its secrets, too: nobody else reads those.
     "webhook_endpoints": "id, name, realm, url, kinds, state, secret, previous_secret,"
     " previous_until, failing_since",
-    "webhook_deliveries": "id, endpoint_id, event, kind, body, attempts, ended_at",
+    "webhook_deliveries": "id, endpoint_id, event, kind, body, attempts, tried_at, ended_at",
     "event_replays": "id, endpoint_id, since, until, after_id, events, asked_at, ended_at",
 }
 WRITES = (
