@@ -41,11 +41,13 @@ def running_intake(fleet: PrivateFleet, **options: Any) -> Iterator[None]:
     consumer = AmqpIntake(fleet.broker_url("intake"), intake, **options)
     thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
-    yield
-    consumer.stop()
-    thread.join(10)
+    try:
+        yield
+    finally:
+        consumer.stop()
+        thread.join(30)
+        engine.dispose()
     assert not thread.is_alive()
-    engine.dispose()
 
 
 def send(
