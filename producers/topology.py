@@ -48,19 +48,25 @@ def _of_upstream(user: str) -> tuple[str, str, str]:
 
 
 _UNIVERSES = "|".join(Universe)
+# How long a queue is, a passive declaration says. Before RabbitMQ 4.2.6 and 4.3 it needed no right;
+# since 4.3.1 one of the three on that queue. For intake.dead that is to write, as it is the least:
+# to read takes documents away and shows their secrets, to configure deletes the queue.
 # user -> (configure, write, read): regular expressions over names.
 PERMISSIONS = {
     "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
     # Its own queue, and those of upstreams that have one; not intake.dead. Answers go over the
     # default exchange: where to is checked by producers/intake/replies.py.
-    "intake": ("^$", rf"^{re.escape(DEFAULT_EXCHANGE)}$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
+    "intake": (
+        "^$",
+        rf"^({re.escape(DEFAULT_EXCHANGE)}|{re.escape(DEAD_INTAKE)})$",
+        rf"^{INTAKE_QUEUE}(\.upstream-.+)?$",
+    ),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
     "events": ("^$", f"^{EXCHANGE}$", f"^{WEBHOOKS}$"),
-    # It asks how long queues are, which needs no right.
-    "exporter": ("^$", "^$", "^$"),
+    "exporter": ("^$", rf"^{re.escape(DEAD_INTAKE)}$", "^$"),
     "upstream": _of_upstream("upstream"),
 }
 

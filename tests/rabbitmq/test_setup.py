@@ -165,10 +165,10 @@ def test_full_queue_tells_the_publisher(fleet_of: Callable[..., PrivateFleet]) -
     with pytest.raises(NackError):
         publish()
 
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") >= 10, "it is full")
+    wait_until(lambda: depth(fleet, "intake") >= 10, "it is full")
     with running_intake(fleet):
         wait_until(lambda: orders(fleet) >= 10, "what was confirmed is taken in")
-        wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "it is empty")
+        wait_until(lambda: depth(fleet, "intake") == 0, "it is empty")
         send(fleet, body(order("k-again")))
 
 
