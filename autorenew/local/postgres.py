@@ -303,7 +303,7 @@ class PrivatePostgres:
         )
         if done.returncode:
             raise ConfigurationError(f"{program}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        return str(done.stdout)
 
     def _end_a_stray(self) -> None:
         """Stop a postmaster on our folder that was left behind by a killed process."""

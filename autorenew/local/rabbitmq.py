@@ -94,7 +94,7 @@ class PrivateRabbitMQ:
             free_port() for _ in range(5)
         )
         self._peer = peer
-        self._admin_password = peer._admin_password if peer else secrets.token_hex(8)
+        self._admin_password: str = peer._admin_password if peer else secrets.token_hex(8)
         if peer:  # nodes find each other by one port mapper
             self._epmd_port = peer._epmd_port
         self._epmd: subprocess.Popen[bytes] | None = None

@@ -68,7 +68,8 @@ def disk() -> Iterator[Path]:
     folder.chmod(0o755)
     mount = ("mount", "-t", "tmpfs", "-o", f"size={DISK}m,mode=0755", "tmpfs", str(folder))
     is_mounted = (
-        os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+        os.geteuid() == 0
+        and subprocess.run(mount, capture_output=True, check=False).returncode == 0
     )
     yield folder
     if is_mounted:

@@ -30,9 +30,7 @@ def install(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="module")
-def postgres(
-    install: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PrivatePostgres]:
+def postgres(install: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
     server = PrivatePostgres(tmp_path_factory.mktemp("postgresql"), fast=True, install=install)
     with server:
         yield server

@@ -153,7 +153,8 @@ def test_queues_of_the_release_before_are_brought_up_to_date(
     policies = {policy["name"]: policy["definition"] for policy in api.policies()}
     is_4 = api.check() >= (4,)
     assert ("autorenew-tasks" in policies) == is_4
-    assert policies["autorenew-intake"].get("delivery-limit") == (-1 if is_4 else None)
+    wanted = topology.MOST_DELIVERIES if is_4 else None
+    assert policies["autorenew-intake"].get("delivery-limit") == wanted
 
 
 def test_full_queue_tells_the_publisher(fleet_of: Callable[..., PrivateFleet]) -> None:
