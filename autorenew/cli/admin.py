@@ -73,6 +73,9 @@ def setup() -> None:
     if passwords or settings.broker_management_url:
         management = _management(settings, urls)
         version = management.check()  # before anything is declared
+    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
+    # First, so that a queue has its policy from the beginning.
+    others = topology.set_policies(management, wanted) if management else []
     say(f"queues: {', '.join(topology.declare(urls, settings.intake_upstreams))}")
     if management is None:
         say(
@@ -81,8 +84,6 @@ def setup() -> None:
             err=True,
         )
         sys.exit(1)
-    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
-    others = topology.set_policies(management, wanted)
     say(f"policies: {', '.join(wanted)}")
     if passwords:
         users = topology.create_users(management, passwords, settings.realms)
