@@ -286,6 +286,30 @@ def test_wrong_passwords_are_limited_and_the_right_one_waits_too(site: Site) -> 
     assert sign_in(site.browser(), "reader").status_code == 303
 
 
+def test_right_passwords_count_against_nobody(site: Site) -> None:
+    """Given an office whose operators all come from one address, on every day."""
+    client = site.browser()
+    assert sign_in(client, "reader", "wrong" * 4).status_code == 401
+    for _ in range(2):
+        assert sign_in(site.browser(), "operator").status_code == 303
+    counted = site.database.all("SELECT who, failures FROM sign_in_failures ORDER BY who")
+    assert counted == [
+        ("127.0.0.1 as reader", 1), ("address 127.0.0.1", 1), ("name operator", 0),
+        ("name reader", 1),
+    ]  # fmt: skip
+
+
+def test_behind_a_proxy_wrong_passwords_are_those_of_the_browser(database: Database) -> None:
+    with serve(database, trusted_proxies=["127.0.0.0/8"]) as server:
+        for address, answers in (("203.0.113.7", 429), ("203.0.113.8", 401)):
+            headers = {"X-Forwarded-For": f"198.51.100.1, {address}"}
+            with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+                if answers == 429:
+                    for _ in range(FREE_FAILURES):
+                        sign_in(client, "reader", "wrong" * 4)
+                assert sign_in(client, "reader", "wrong" * 4).status_code == answers
+
+
 def test_an_unknown_name_is_answered_like_a_wrong_password(site: Site) -> None:
     client = site.browser()
     unknown = sign_in(client, "nobody", "wrong" * 4)
@@ -433,7 +457,8 @@ def test_bad_addresses_get_a_page_and_no_traceback(site: Site) -> None:
         "/rejected/x", "/failed/task/x", "/failed/edit/x", "/lanes/nothing", "/history?before=x",
         "/failed/tasks?page=0", "/failed/tasks?since=yesterday", "/failed/confirm",
         "/failed/confirm?action=retry", "/failed/confirm?action=retry&task=x",
-        "/failed/new", "/history?before=99999999999999999999",
+        "/failed/new", "/history?before=99999999999999999999", "/customers/x%00",
+        "/invoices/FR2026%00-1", "/credit-notes/%00-1", "/lanes/%00", "/lanes/%00/pause",
     ):  # fmt: skip
         assert client.get(path).status_code in (404, 422), path
 
