@@ -235,8 +235,11 @@ class _Lists(ListDumper):
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Whether PostgreSQL blames the data (SQLSTATE classes 22 and 23)."""
-    return _sqlstate(error)[:2] in ("22", "23")
+    """Whether PostgreSQL blames the data (SQLSTATE classes 22 and 23), or psycopg does, which
+    sends it no text with a NUL."""
+    state = _sqlstate(error)
+    refused = isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.DataError)
+    return state[:2] in ("22", "23") or (not state and refused)
 
 
 def is_circumstance(error: BaseException) -> bool:

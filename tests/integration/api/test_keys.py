@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +12,12 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from autorenew.cli import main
+from producers.api import doors as doors_module
 from producers.api import keys
+from producers.api.doors import Doors
 from producers.api.keys import KeyRing, KeyScope
+from producers.intake.realms import Realms
+from schemas.clock import SystemClock
 from tests.conftest import Database
 from tests.support.api import Client, make_key
 from tests.support.given import order
@@ -136,6 +141,23 @@ def test_last_use_is_noted_once_a_minute(database: Database) -> None:
     assert not ring.is_to_note()
     ring.note()
     assert database.value("SELECT last_used_at FROM api_keys") == first
+
+
+def test_rejected_documents_are_forgotten_where_there_is_no_intake(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors_module, "TIDY_SECONDS", 0.0)
+    database.place({"key": "old"})
+    database.run("UPDATE rejected_documents SET received_at = now() - interval '91 days'")
+    database.place({"key": "new"})
+    engines = database.engine("api"), database.engine("readonly")
+    doors = Doors(*engines, SystemClock(), Realms(), keep_days=90)
+    ends = time.monotonic() + 10
+    while database.value("SELECT count(*) FROM rejected_documents") > 1:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    doors.stop()
+    assert database.value("SELECT key FROM rejected_documents") == "new"
 
 
 def test_nothing_kept_of_a_key_opens_anything(database: Database) -> None:
