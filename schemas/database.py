@@ -294,10 +294,11 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
     try:
         _migrate(engine, passwords)
     except DBAPIError as error:
-        if _sqlstate(error) != "55P03":  # lock_not_available
+        # lock_not_available; deadlock_detected, with the fleet that works meanwhile
+        if _sqlstate(error) not in ("55P03", "40P01"):
             raise
         raise AutorenewError(
-            "a table is in use by a long transaction, such as an audit; nothing was changed:"
+            "a table is in use by another transaction, such as an audit; nothing was changed:"
             " run `autorenew migrate` again",
             code="table_locked",
         ) from None

@@ -70,6 +70,18 @@ class Doors:
         Raises:
             Failed: there is none, it may not be used for this, or not so often.
         """
+        key = await self.known(headers)
+        self.limit(key)
+        if scope not in key.scopes:
+            raise Failed("scope_missing", f"the key lacks the scope {scope}")
+        return key
+
+    async def known(self, headers: Headers) -> Key:
+        """The key of a request that is not let in yet.
+
+        Raises:
+            Failed: there is none.
+        """
         scheme, _, given = headers.get("authorization", "").partition(" ")
         given = given.strip()
         if scheme.lower() != "bearer" or not given:
@@ -81,9 +93,6 @@ class Doors:
             raise Failed(
                 "key_unknown", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
             )
-        self.limit(key)
-        if scope not in key.scopes:
-            raise Failed("scope_missing", f"the key lacks the scope {scope}")
         return key
 
     def limit(self, key: Key, cost: int = 1) -> None:

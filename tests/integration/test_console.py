@@ -1,6 +1,7 @@
 """The console over a real database: signing in, roles, forms, and what may not be done."""
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -297,6 +298,17 @@ def test_right_passwords_count_against_nobody(site: Site) -> None:
         ("127.0.0.1 as reader", 1), ("address 127.0.0.1", 1), ("name operator", 0),
         ("name reader", 1),
     ]  # fmt: skip
+
+
+def test_who_tries_passwords_leaves_threads_for_pages(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as many who wait for their password to be looked at as may."""
+    monkeypatch.setattr(accounts, "_WAITING", threading.BoundedSemaphore(1))
+    with accounts._WAITING:
+        answer = sign_in(site.browser(), "reader")
+    assert answer.status_code == 422
+    assert "try again in a moment" in answer.text
 
 
 def test_behind_a_proxy_wrong_passwords_are_those_of_the_browser(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,19 @@ class TestWithout:
             assert answer.status == 401, (method, path)
             assert answer.code in ("key_missing", "key_unknown")
             assert answer.headers["www-authenticate"].startswith("Bearer")
+
+    @pytest.mark.parametrize("key", [None, "ark_0123456789ab_guessed"])
+    def test_a_valid_one_no_batch_is_read(self, server: Any, key: str | None) -> None:
+        """Given somebody who announces a large body and sends none of it."""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+            connection.sendall(
+                b"POST /v1/orders:batch HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n"
+                + authorization.encode() + b"\r\n"
+            )  # fmt: skip
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"connection: close" in answer.lower()
 
     def test_health_and_the_document_need_none(self, server: Any) -> None:
         client = Client(server.url, None)
