@@ -106,6 +106,16 @@ PAGES = ["/", "/failed", "/failed/tasks", "/bulk", "/lanes", "/lanes/orders", "/
          "/history", "/find?q=x", "/password"]  # fmt: skip
 
 
+def test_a_customer_whose_id_has_a_slash_is_shown(site: Site) -> None:
+    document = order("slashed")
+    document["customer"] |= {"id": "de/4711"}
+    site.database.place(document)
+    client = site.browser("reader")
+    found = client.get("/find?q=de/4711")
+    assert found.headers["location"] == "/customers/de%2F4711"
+    assert "de/4711" in client.get(found.headers["location"]).text
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_nobody_sees_a_page_without_signing_in(site: Site, path: str) -> None:
     answer = site.browser().get(path)

@@ -40,7 +40,7 @@ class Part(BaseModel):
 
 
 @router.get(
-    "/customers/{id}",
+    "/customers/{id:path}",
     summary="What is known of a customer; never a token",
     responses=responses("not_found", "invalid"),
 )
@@ -53,7 +53,7 @@ def get_customer(id: Id, access: Reading) -> CustomerView:
 
 
 @router.get(
-    "/customers/{id}/upcoming",
+    "/customers/{id:path}/upcoming",
     summary="What will be charged, when, and with which tax",
     description="Of each service: what becomes of it at its expiry, and what its renewal costs as"
     " of the day on which it is charged. The tax of a service is rounded alone; an invoice rounds"
@@ -77,7 +77,7 @@ def get_upcoming(id: Id, query: Annotated[Part, Query()], access: Reading) -> Pa
 
 
 @router.get(
-    "/customers/{id}/invoices",
+    "/customers/{id:path}/invoices",
     summary="A customer's invoices, the newest first",
     responses=responses("not_found", "invalid"),
 )
@@ -155,7 +155,7 @@ def _do(
 
 
 @router.put(
-    "/customers/{id}",
+    "/customers/{id:path}",
     summary="Say all that is known of a customer",
     description="A customer is created by their first order; of one that does not exist the"
     " answer is 404.",
@@ -167,7 +167,7 @@ def put_customer(id: Id, request: Request, access: Writing, body: Whole) -> Any:
 
 
 @router.patch(
-    "/customers/{id}",
+    "/customers/{id:path}",
     summary="Change what is known of a customer",
     response_model=Done,
     responses=_SAYS,
@@ -181,7 +181,7 @@ def patch_customer(id: Id, request: Request, access: Writing, body: Changes) -> 
 
 
 @router.put(
-    "/customers/{id}/payment-method",
+    "/customers/{id:path}/payment-method",
     summary="Pay with another method from now on",
     description="Unpaid renewals are charged to it at once. A key that is narrowed to brands has"
     " to name `services`.",
@@ -207,7 +207,7 @@ def put_payment_method(id: Id, request: Request, access: Writing, body: Method) 
 
 
 @router.post(
-    "/customers/{id}/agreements",
+    "/customers/{id:path}/agreements",
     summary="Record which contracts a customer accepted",
     description="Renewals that waited for it go on.",
     response_model=Done,
@@ -236,3 +236,7 @@ def post_agreements(
         return commands.send(tx, access, "accept", id, body.model_dump())
 
     return once(access, request, name, body, effect)
+
+
+# An id may have slashes: what ends with more than it is looked for first.
+router.routes.sort(key=lambda route: str(getattr(route, "path", "")).endswith("{id:path}"))

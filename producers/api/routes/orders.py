@@ -214,7 +214,7 @@ class OrderQuery(BaseModel):
 
 
 @router.get(
-    "/orders/{key}",
+    "/orders/{key:path}",  # a key may have slashes
     summary="An order and what became of it, with its timeline across all queues",
     responses=responses("not_found", "conflict", "invalid"),
 )
