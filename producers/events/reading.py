@@ -152,9 +152,9 @@ def _found(tx: Connection, statement: Any, ids: set[uuid.UUID]) -> Sequence[Any]
     return tx.execute(statement, {"ids": sorted(ids)}).all() if ids else ()
 
 
-# Ids of the history rise with time, nearly: an event has the time at which its transaction began, so
-# one of a transaction that took long is older than those before it. None of the fleet's takes as
-# long as this.
+# Ids of the history rise with time, nearly: an event has the time at which its transaction began,
+# so one of a transaction that took long is older than those before it. None of the fleet's takes
+# as long as this.
 LATE = timedelta(minutes=10)
 _AFTER = text(f"""
     SELECT id, at FROM events WHERE id > :after AND {IS_OUTGOING} ORDER BY id LIMIT 1
