@@ -9,12 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError, ProgrammingError
 
 from autorenew.console import accounts, serving
 from autorenew.console.routing import safe_next
 from autorenew.console.sessions import FREE_FAILURES
+from autorenew.console.today import Kept
 from autorenew.local.postgres import PrivatePostgres
 from producers.web.serving import WebServer
 from schemas.clock import SystemClock
@@ -470,6 +471,21 @@ def test_characters_that_cannot_be_kept_are_refused(site: Site, said: str) -> No
     form = {"csrf": token_in(client.get("/")), "note": said + "x"}
     assert client.post("/lanes/orders/pause", data=form).status_code == 422
     assert client.get("/find", params={"q": said + "x"}).status_code == 422
+
+
+def test_what_cannot_be_read_is_asked_for_once_for_all_who_wait(site: Site) -> None:
+    times = 0
+
+    def read(tx: Connection) -> int:
+        nonlocal times
+        times += 1
+        return int(tx.execute(text("SELECT 1 / 0")).scalar_one())
+
+    kept, engine = Kept(read, 60.0), site.database.engine("readonly")
+    for _ in range(3):
+        with pytest.raises(DataError):
+            kept.get(engine)
+    assert times == 1
 
 
 def test_bad_addresses_get_a_page_and_no_traceback(site: Site) -> None:
