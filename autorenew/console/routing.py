@@ -175,7 +175,9 @@ def _database(visit: Visit, error: SQLAlchemyError) -> Response:
         return page(visit, "error.html", status=503, title="Too slow", said=said)
     if is_circumstance(error):
         log.warning("no page: %s", first_line(error))
-        said = "The database cannot be reached now. Nothing was changed; try again."
+        said = "The database cannot be reached now. Try again."
+        if visit.method == "POST":  # it may have been lost while it committed
+            said = "The database cannot be reached now. Look whether it was done before you try again."
         return page(visit, "error.html", status=503, title="Not now", said=said)
     raise error
 
