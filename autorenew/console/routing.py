@@ -177,7 +177,7 @@ def _database(visit: Visit, error: SQLAlchemyError) -> Response:
         log.warning("no page: %s", first_line(error))
         said = "The database cannot be reached now. Try again."
         if visit.method == "POST":  # it may have been lost while it committed
-            said = "The database cannot be reached now. Look whether it was done before you try again."
+            said = "The database was lost meanwhile. Look whether it was done, then try again."
         return page(visit, "error.html", status=503, title="Not now", said=said)
     raise error
 
