@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from producers.api import commands
 from producers.api.access import Access, Document, IdempotencyKey, Route, needs, once
@@ -19,6 +20,15 @@ from producers.views.scope import Page, after, cursor_of
 from schemas.fields import Country, EmailAddress, Identifier, Language, Text, Token, VatNumber
 from schemas.json_bodies import Problem
 from schemas.messages import AddressDocument, AgreementDocument, Month, ServiceId
+
+
+class _CustomerId(PathConvertor):
+    """An id, which may have slashes, and not what there is of a customer."""
+
+    regex = r".*(?<!/upcoming)(?<!/invoices)(?<!/payment-method)(?<!/agreements)"
+
+
+register_url_convertor("customer", _CustomerId())
 
 router = APIRouter(prefix="/v1", route_class=Route, tags=["customers"])
 
@@ -40,7 +50,7 @@ class Part(BaseModel):
 
 
 @router.get(
-    "/customers/{id:path}",
+    "/customers/{id:customer}",
     summary="What is known of a customer; never a token",
     responses=responses("not_found", "invalid"),
 )
@@ -155,7 +165,7 @@ def _do(
 
 
 @router.put(
-    "/customers/{id:path}",
+    "/customers/{id:customer}",
     summary="Say all that is known of a customer",
     description="A customer is created by their first order; of one that does not exist the"
     " answer is 404.",
@@ -167,7 +177,7 @@ def put_customer(id: Id, request: Request, access: Writing, body: Whole) -> Any:
 
 
 @router.patch(
-    "/customers/{id:path}",
+    "/customers/{id:customer}",
     summary="Change what is known of a customer",
     response_model=Done,
     responses=_SAYS,
@@ -236,7 +246,3 @@ def post_agreements(
         return commands.send(tx, access, "accept", id, body.model_dump())
 
     return once(access, request, name, body, effect)
-
-
-# An id may have slashes: what ends with more than it is looked for first.
-router.routes.sort(key=lambda route: str(getattr(route, "path", "")).endswith("{id:path}"))
