@@ -28,7 +28,7 @@ def api(host: str, port: int) -> None:
     settings.need("read_database_url")
     engine, fleet_clock = start(settings, "autorenew api", "api")
     reading = read_database(settings, application="autorenew api")
-    doors = Doors(engine, reading, fleet_clock, realms(settings))
+    doors = Doors(engine, reading, fleet_clock, realms(settings), keep_days=settings.rejected_days)
     with WebServer(build(doors), host=host, port=port, name="api") as server:
         counters.of_intake("api")
         metrics.serve(settings)

@@ -52,7 +52,7 @@ PAGES: tuple[tuple[str, str, Handler, OperatorRole | None], ...] = (
     ("/find", "GET", found.find, READER),
     ("/orders/{id}", "GET", found.show_order, READER),
     ("/services/{id}", "GET", found.show_service, READER),
-    ("/customers/{id}", "GET", found.show_customer, READER),
+    ("/customers/{id:path}", "GET", found.show_customer, READER),
     ("/invoices/{number}", "GET", found.show_invoice, READER),
     ("/credit-notes/{number}", "GET", found.show_credit_note, READER),
     ("/emails/{id}", "GET", emails.show, READER),

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -78,7 +79,7 @@ def build(doors: Doors, checks: Mapping[str, Callable[[], None]] | None = None) 
     )
     _handle_errors(app)
     _serve_document(app)
-    return SecurityHeaders(_Limits(app))
+    return SecurityHeaders(_Limits(app, doors))
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -90,15 +91,26 @@ def _add_routes(app: FastAPI) -> None:
 
 
 class _Limits:
-    """Batches may be longer than other bodies."""
+    """Batches may be longer than other bodies: nothing is kept of one before its key is known, or
+    whoever comes could fill the memory."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+        self._doors = doors
         self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=_too_much)
         self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=_too_much)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = self._batch if scope.get("path") == orders.BATCH else self._others
-        await chosen(scope, receive, send)
+        if scope.get("path") != orders.BATCH:
+            await self._others(scope, receive, send)
+            return
+        try:
+            await self._doors.known(Headers(scope=scope))
+        except Exception as error:
+            failed = failure_of(error)
+            failed.headers["Connection"] = "close"  # what it goes on to send is not read
+            await failed.response()(scope, receive, send)
+            return
+        await self._batch(scope, receive, send)
 
 
 def _too_much(_status: int, code: str, said: str) -> tuple[bytes, str]:

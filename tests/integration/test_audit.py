@@ -10,7 +10,17 @@ from sqlalchemy import Connection
 
 from autorenew.cli import main
 from autorenew.console import accounts
-from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
+from monitoring.audit import (
+    CHECKS,
+    COMPARISONS,
+    Books,
+    Finding,
+    audit,
+    check,
+    checks,
+    ledger,
+    pieces,
+)
 from producers import history
 from producers.api import keys
 from producers.steps import STEPS, UNIVERSES, driver_place, webhook_place
@@ -103,6 +113,26 @@ def test_the_audit_notices_what_was_done_to_the_books(world: Everything, tx: Con
     assert untouched == []
     found = len(CORRUPTIONS) / (len(CORRUPTIONS) + len(unnoticed))
     assert unnoticed == [], f"{found:.1%} were found, of which {LEAST_FOUND:.0%} are to be"
+
+
+def test_pieces_of_a_check_notice_what_the_whole_does(tx: Connection) -> None:
+    """Of those that are cut by something else than their subjects."""
+    known = {one.code: one for one in CHECKS}
+    for corruption in CORRUPTIONS:
+        one = known[corruption.code]
+        if (
+            not corruption.code.startswith(("events.", "webhooks.", "seals.", "customers."))
+            or one.whole
+        ):
+            continue
+        tx.exec_driver_sql("SET session_replication_role = replica")
+        corrupt(tx, corruption.statement)
+        whole, cut = Finding(one.must), Finding(one.must)
+        whole.look(one, Books(tx, given=ledger.PLACES))
+        for piece in pieces(4):
+            cut.look(one, Books(tx, piece, given=ledger.PLACES))
+        tx.rollback()
+        assert cut.broken == whole.broken > 0, corruption.name
 
 
 @pytest.mark.parametrize("what", UNNOTICED)

@@ -168,6 +168,7 @@ def raw(status: str, body: bytes = b"{}", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+BUSY = raw("429 Busy", b"{}", "Retry-After: 0")
 AWAY = raw("503 Away", b"{}", "Retry-After: 0")
 TAKEN = raw("202 Accepted", b'{"key": "k", "order": "o", "state": "accepted"}')
 DONE = raw("200 OK", b'{"changed": true}')
@@ -196,17 +197,19 @@ def test_command_is_tried_again_under_the_same_name() -> None:
 
 
 def test_change_without_a_name_is_not_tried_again_when_its_answer_is_lost() -> None:
-    server = Faulty(AWAY, None, DONE)
-    with Client(server.url) as client, pytest.raises(errors.Uncertain):
-        client.change_customer("c", name="X")
-    assert len(server.requests) == 2
+    for lost in (AWAY, None):
+        server = Faulty(BUSY, lost, DONE)
+        with Client(server.url) as client, pytest.raises(errors.Uncertain):
+            client.change_customer("c", name="X")
+        assert len(server.requests) == 2
 
 
 def test_attempts_end() -> None:
-    server = Faulty(AWAY, AWAY, AWAY)
-    with Client(server.url, attempts=2) as client, pytest.raises(errors.Overloaded):
-        client.place({"key": "k"})
-    assert len(server.requests) == 2
+    for answer, kind in ((AWAY, errors.Uncertain), (BUSY, errors.Overloaded)):
+        server = Faulty(answer, answer, answer)
+        with Client(server.url, attempts=2) as client, pytest.raises(kind):
+            client.place({"key": "k"})
+        assert len(server.requests) == 2
 
 
 def test_event_loop_tries_again_as_well() -> None:
