@@ -7,6 +7,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from autorenew.cli.helping import Commands
 from schemas.errors import AutorenewError, first_line
 from schemas.shown import for_terminal
 
@@ -54,7 +55,23 @@ PROCESSES = frozenset(
 )
 
 
-class _Lazy(click.Group):
+SECTIONS = {
+    "Try it, in one process": ("demo", "up"),
+    "Set up": ("migrate", "broker", "catalogue", "subsidiary", "rollout", "far-side"),
+    "Orders, services and customers": ("order", "rejected", "service", "customer"),
+    "What waits, failed or is held": ("tasks", "failed", "bulk", "lanes"),
+    "Books and infrastructure": ("audit", "reconcile", "seals", "forecast"),
+    "Who may come in, and who is told": ("keys", "operators", "webhooks", "events"),
+    "Processes of the fleet": (
+        "api", "intake", "relay", "scheduler", "worker", "exporter", "console", "pages",
+        "simulator",
+    ),
+}  # fmt: skip
+
+
+class _Lazy(Commands):
+    sections = SECTIONS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -101,7 +118,7 @@ def main() -> None:
     """The back office behind one click: orders, renewals, billing and provisioning.
 
     \b
-    Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).
+    Settings come from the environment: AUTORENEW_DATABASE_URL and others.
     Exit codes: 0 success, 1 problems found, 2 failed.
     """
     from schemas import logs

@@ -26,7 +26,14 @@ _folder = click.option(
 
 @click.command()
 @_folder
-@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=250, show_default=True)
+@click.option(
+    "--orders",
+    "count",
+    type=click.IntRange(1, 100_000),
+    default=250,
+    show_default=True,
+    help="How many to place.",
+)
 @click.option(
     "--months",
     type=click.IntRange(0, 120),
@@ -34,7 +41,9 @@ _folder = click.option(
     show_default=True,
     help="Months of renewals after the orders.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Another seed gives other orders."
+)
 def demo(folder: Path, count: int, months: int, seed: int) -> None:
     """Place orders and let months of renewals pass, with a simulated outside world that misbehaves.
 

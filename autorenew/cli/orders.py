@@ -10,6 +10,7 @@ from rich.progress import Progress
 from sqlalchemy import text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
+from autorenew.cli.helping import Commands
 from producers.intake import Answer, Intake, Verdict
 from producers.views import orders as views
 from producers.views import timelines
@@ -20,7 +21,7 @@ from schemas.settings import load_settings
 BATCH = 500
 
 
-@click.group()
+@click.group(cls=Commands)
 def order() -> None:
     """Place orders and follow them."""
 
@@ -109,13 +110,15 @@ def show_command(key: str, upstream: str | None, as_json: bool) -> None:
     show("timeline", columns, rows, json_lines=as_json)
 
 
-@click.group()
+@click.group(cls=Commands)
 def rejected() -> None:
     """Documents that were not accepted."""
 
 
 @rejected.command("list")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="So many at most."
+)
 @as_json
 def list_rejected(limit: int, as_json: bool) -> None:
     """List the newest ones with their problems; --json adds the document, secrets masked.
