@@ -27,7 +27,15 @@ from schemas.fields import (
     VatNumber,
     vat_number,
 )
-from schemas.json_bodies import MAX_BODY_BYTES, MAX_PROBLEMS, Problem, at_most, path_of, read
+from schemas.json_bodies import (
+    MAX_BODY_BYTES,
+    MAX_PROBLEMS,
+    Problem,
+    at_most,
+    path_of,
+    read,
+    said_of,
+)
 from schemas.values import Period
 
 __all__ = ["MAX_BODY_BYTES", "Problem"]  # those of a body, beside what is defined here
@@ -347,4 +355,4 @@ def _problem(error: Any, skip: Any = None) -> Problem:
         code = {"missing": "field_missing", "extra_forbidden": "field_unknown"}.get(
             error["type"], "field_invalid"
         )
-    return Problem(code=code, path=path, message=error["msg"])
+    return Problem(code=code, path=path, message=said_of(error["type"], error["msg"]))
