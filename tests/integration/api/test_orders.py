@@ -140,7 +140,7 @@ class TestOne:
         for document, said in (
             (order("o-91") | {"colour": "red"}, "colour: there is no such field"),
             (order("o-92") | {"lines": []}, "lines: "),
-            ({"key": "o-93"}, "customer: is needed (2 more in `problems`)"),
+            ({"key": "o-93"}, "customer: is needed (1 more in `problems`)"),
         ):
             assert shop("POST", "/v1/orders", body(document)).json["detail"].startswith(said)
         no_body = shop("POST", f"/v1/services/{uuid.uuid4()}:renew", b"", Idempotency_Key="o-94")
