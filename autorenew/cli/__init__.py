@@ -7,7 +7,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from autorenew.cli.helping import Commands
+from autorenew.cli.helping import INTERRUPTED, Commands
 from schemas.errors import AutorenewError, first_line
 from schemas.shown import for_terminal
 
@@ -86,6 +86,9 @@ class _Lazy(Commands):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would end with 1, which means problems found
+            click.echo("autorenew: interrupted", err=True)
+            sys.exit(INTERRUPTED)
         except AutorenewError as error:
             for line in str(error).splitlines():
                 click.echo(f"autorenew: {for_terminal(line)}", err=True)
@@ -119,7 +122,7 @@ def main() -> None:
 
     \b
     Settings come from the environment: AUTORENEW_DATABASE_URL and others.
-    Exit codes: 0 success, 1 problems found, 2 failed.
+    Exit codes: 0 success, 1 problems found, 2 failed, 130 interrupted (Ctrl-C).
     """
     from schemas import logs
     from schemas.settings import load_settings

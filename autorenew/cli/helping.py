@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell says it."""
+
 
 class Commands(click.Group):
     """A group that lists its commands with all of their first sentence, not its beginning.

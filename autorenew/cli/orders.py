@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from rich.progress import Progress
 from sqlalchemy import text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.helping import Commands
+from autorenew.cli.progress import rows_done
 from producers.intake import Answer, Intake, Verdict
 from producers.views import orders as views
 from producers.views import timelines
@@ -42,9 +42,10 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
     counts: Counter[str] = Counter()
     with (
         click.open_file(str(file), "rb") as source,
-        Progress(disable=not sys.stderr.isatty(), transient=True) as progress,
+        rows_done(
+            "placing", "place the file again: what was placed is not placed twice"
+        ) as advance,
     ):
-        bar = progress.add_task("placing", total=None)
         lines = ((n, line.strip()) for n, line in enumerate(source, 1))
         numbered = ((n, line) for n, line in lines if line)
         while batch := list(itertools.islice(numbered, BATCH)):
@@ -53,7 +54,7 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
                 counts["repeated" if answer.repeated else answer.verdict] += 1
                 counts["not accepted"] += answer.verdict is not Verdict.ACCEPTED
                 _say(number, answer, as_json)
-            progress.advance(bar, len(batch))
+            advance(len(batch))
     if not as_json:
         said = [f"{counts[v]} {v}" for v in (*Verdict, "repeated") if counts[v]]
         say(", ".join(said) or "no orders in the file")

@@ -12,6 +12,7 @@ import urllib3
 from click.testing import CliRunner, Result
 
 from autorenew.cli import COMMANDS, SECTIONS, main
+from autorenew.cli.progress import rows_done
 from autorenew.local.ports import free_port
 from monitoring import metrics
 from schemas.catalogue import BUNDLED
@@ -374,3 +375,27 @@ class TestFailed:
         for option in ("--by", "--because"):
             words = ["failed", "retry", "--all", option, said]
             assert run(*words).exit_code == 2, option
+
+
+class TestInterrupted:
+    @pytest.fixture
+    def command(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A command that somebody presses Ctrl-C at, after two batches of rows."""
+
+        @click.command()
+        def seals() -> None:
+            with rows_done("placing", "place it again") as advance:
+                advance(1000)
+                advance(500)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("autorenew.cli.seals.seals", seals)
+        return "seals"
+
+    def test_exit_code_is_that_of_ctrl_c_and_not_that_of_problems(self, command: str) -> None:
+        assert run(command).exit_code == 130
+
+    def test_says_how_far_it_was_and_what_to_do(self, command: str) -> None:
+        assert run(command).stderr.splitlines() == [
+            "placing: interrupted after 1500 rows; place it again", "autorenew: interrupted"
+        ]  # fmt: skip
