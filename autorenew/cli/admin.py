@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.helping import Commands
 from producers import topology
 from producers.intake import dead
 from producers.management import Management
 from schemas.catalogue import Catalogue, changes, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
-from schemas.catalogue.store import read, save, set_rollout
+from schemas.catalogue.store import is_rolled_out, read, save, set_rollout
 from schemas.database import are_large_objects_open, connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import AutorenewError, ConfigurationError
@@ -46,7 +47,7 @@ def migrate() -> None:
         say("every role may write large objects: run migrate once as a superuser to close them")
 
 
-@click.group()
+@click.group(cls=Commands)
 def broker() -> None:
     """Exchanges, queues and users on RabbitMQ."""
 
@@ -57,9 +58,10 @@ def setup() -> None:
 
     \b
     With AUTORENEW_BROKER_MANAGEMENT_URL it also sets
-    - policies: how much may wait in a queue of documents, and that nothing is given up
-    - users, from AUTORENEW_BROKER_PASSWORDS (JSON, user -> password), each with the least
-      permissions it needs
+    - policies: how much may wait in a queue of documents, and that nothing
+      is given up
+    - users, from AUTORENEW_BROKER_PASSWORDS (JSON, user -> password), each
+      with the least permissions it needs
 
     Exit code 1 if something is left to do by hand, and a line says what.
     """
@@ -110,7 +112,7 @@ def _management(settings: Settings, urls: str) -> Management:
     return Management(settings.need("broker_management_url"), topology.vhost_of(urls))
 
 
-@click.group()
+@click.group(cls=Commands)
 def catalogue() -> None:
     """Plans, prices and contracts."""
 
@@ -143,8 +145,8 @@ def check(paths: tuple[Path, ...], use_bundled: bool) -> None:
 
 @catalogue.command("import-ovh")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--driver", default="dedicated", show_default=True)
-@click.option("--contract", default="dedicated", show_default=True)
+@click.option("--driver", default="dedicated", show_default=True, help="What builds them.")
+@click.option("--contract", default="dedicated", show_default=True, help="What they require.")
 @as_json
 def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) -> None:
     """Add the plans of OVH's public catalogue FILE (.json or .json.gz) to those in force."""
@@ -240,7 +242,7 @@ def _warn_of_unsellable(found: Catalogue) -> bool:
     return bool(reasons)
 
 
-@click.group()
+@click.group(cls=Commands)
 def rollout() -> None:
     """Where renewal is switched on: by brand and subsidiary, from a day on.
 
@@ -266,16 +268,11 @@ def list_rollouts(as_json: bool) -> None:
 @rollout.command("set")
 @click.argument("brand")
 @click.argument("subsidiary")
-@click.argument("day", type=click.DateTime(["%Y-%m-%d"]))
+@click.argument("day", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY")
 def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
-    """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY in local time."""
+    """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY (2026-01-31), local time."""
     with database().begin() as tx:
-        current = read(tx)
-        if subsidiary not in current.subsidiaries:
-            raise AutorenewError(f"there is no subsidiary {subsidiary!r}")
-        brands = sorted({plan.brand for plan in current.known_plans()})
-        if brand not in brands:
-            raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")
+        _check_rollout(tx, brand, subsidiary)
         set_rollout(tx, brand, subsidiary, day.date())
     say(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
 
@@ -286,5 +283,20 @@ def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
 def remove_rollout(brand: str, subsidiary: str) -> None:
     """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
-        set_rollout(tx, brand, subsidiary, None)
-    say(f"renewal is off for {brand} in {subsidiary}")
+        was_on = is_rolled_out(tx, brand, subsidiary)
+        if was_on:
+            set_rollout(tx, brand, subsidiary, None)
+        else:
+            _check_rollout(tx, brand, subsidiary)
+    said = f"renewal is off for {brand} in {subsidiary}"
+    say(said if was_on else f"{said}: no change, it was not on")
+
+
+def _check_rollout(tx: Connection, brand: str, subsidiary: str) -> None:
+    current = read(tx)
+    if subsidiary not in current.subsidiaries:
+        there = ", ".join(sorted(current.subsidiaries))
+        raise AutorenewError(f"there is no subsidiary {subsidiary!r}; there are {there}")
+    brands = sorted({plan.brand for plan in current.known_plans()})
+    if brand not in brands:
+        raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")

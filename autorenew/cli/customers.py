@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.services import send
 from producers.intake.customer import subject_of
 from producers.views import customers
@@ -25,7 +26,7 @@ _ASSIGN = text("""
 """)
 
 
-@click.group()
+@click.group(cls=Commands)
 def customer() -> None:
     """Show customers, and change what is known of them."""
 
@@ -54,12 +55,12 @@ def show_customer(customer_id: str, as_json: bool) -> None:
 
 @customer.command()
 @click.argument("customer_id", metavar="CUSTOMER")
-@click.option("--email")
+@click.option("--email", help="Where e-mails go.")
 @click.option("--language", metavar="CODE", help="Of e-mails; ISO 639, such as fr.")
 @click.option("--country", metavar="CODE", help="Where they live; ISO 3166, such as FR.")
-@click.option("--vat-number")
-@click.option("--name")
-@click.option("--company")
+@click.option("--vat-number", metavar="NUMBER", help="With its country, such as FR40303265045.")
+@click.option("--name", help="Of the person that invoices are made out to.")
+@click.option("--company", help="Of the company that invoices are made out to.")
 @click.option("--address", metavar="JSON", help='{"lines": ["…"], "postal_code": "…", "city": "…"}')
 @click.option("--erase", multiple=True, type=click.Choice(ERASABLE), help="May be repeated.")
 @as_json

@@ -105,8 +105,14 @@ class Running:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=9187, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9187,
+    show_default=True,
+    help="0: any that is free.",
+)
 def exporter(host: str, port: int) -> None:
     """Serve what the database says of the fleet as /metrics, and audit it piece by piece.
 

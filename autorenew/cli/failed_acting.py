@@ -179,10 +179,12 @@ def cancel_failed(
     \b
     An order       that is not priced or not paid: it is cancelled
     A service      that is not delivered: it is cancelled
-    A charge       of a renewal: it counts as declined, once none may have taken money
-    An e-mail      counts as one that cannot be delivered; if it could not be written, what
-                   is due of it is claimed anew
-    A decision     (request, withdraw, suspend, terminate) that is not due any more: dropped
+    A charge       of a renewal: it counts as declined, once none may have
+                   taken money
+    An e-mail      counts as one that cannot be delivered; if it could not be
+                   written, what is due of it is claimed anew
+    A decision     (request, withdraw, suspend, terminate) that is not due any
+                   more: it is dropped
     """
     _check_chosen(filters, everything)
     per_second = _rate(rate)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from autorenew.cli.common import said_of, say
+from autorenew.cli.helping import INTERRUPTED
 from autorenew.cli.lines import Column, echo, short
 from autorenew.cli.selecting import counted
 from producers.control import breakers, bulk, lanes
@@ -20,7 +21,6 @@ from schemas.values import BulkKind, BulkState
 POLL_SECONDS = 0.25
 # Nothing sent by then, and nothing that holds it: perhaps no scheduler runs.
 UNCLAIMED_SECONDS = 10.0
-INTERRUPTED = 130  # as a shell says of Ctrl-C
 _LEFT = (
     Column("ID", 8), Column("STEP", 9), Column("LANE", 16), Column("STATE", 7), Column("WHY"),
 )  # fmt: skip

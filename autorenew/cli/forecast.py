@@ -62,15 +62,19 @@ def forecast(
 ) -> None:  # fmt: skip
     """How many services and how much money fall due, by what their customers decided.
 
-    \b
     A service counts once, at its next expiry, by its subsidiary's calendar; its money is the net
     price of one more period. It
+
+    \b
       will renew         is renewed by itself and can be charged
       will stop          ends because its customer said so
       undecided: manual  is renewed only if its customer asks for it
       undecided: contract, payment
-                         its customer has still to accept the contract, or to give a way to pay
-      not rolled out     is of a brand whose renewal is not switched on there, and not charged
+                         its customer has still to accept the contract, or to
+                         give a way to pay
+      not rolled out     is of a brand whose renewal is not switched on there,
+                         and not charged
+
     What is past its expiry and still unpaid is overdue. In JSON and CSV it has no start, and
     money is a decimal.
 

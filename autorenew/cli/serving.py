@@ -11,8 +11,14 @@ API_PORT = 8080
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=API_PORT, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=API_PORT,
+    show_default=True,
+    help="0: any that is free.",
+)
 def api(host: str, port: int) -> None:
     """Serve the HTTP API under `/v1` until stopped; see `autorenew keys`.
 

@@ -174,7 +174,9 @@ def failure_of(error: Exception) -> Failed:
 
 def _of_http(error: HTTPException) -> Failed:
     """Errors of the framework: no such route, no such method, a body that cannot be read."""
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
+    if error.status_code == 404:
+        return problems.no_such_path()
+    code = {405: "method_not_allowed"}.get(error.status_code, "malformed")
     return Failed(code, headers=error.headers)
 
 

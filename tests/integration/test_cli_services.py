@@ -228,6 +228,11 @@ class TestRollout:
         assert cli("rollout", "remove", "kimsufi", "FR").exit_code == 0
         world.fleet.settle(30)
         assert {s.next_step for s in world.services()} == {None}
+        assert "no change" in cli("rollout", "remove", "kimsufi", "FR").stdout
+        for misspelt in (("kimsufy", "FR"), ("kimsufi", "FRA")):
+            refused = cli("rollout", "remove", *misspelt)
+            assert (refused.exit_code, refused.stdout) == (2, "")
+            assert "there are" in refused.stderr
 
     def test_rollout_on_a_later_day_waits_for_it(self, life: Any, cli: Any) -> None:
         world = life(brands=[])
