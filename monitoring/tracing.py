@@ -216,7 +216,7 @@ def _without_query(url: Any) -> str:
     return str(url.with_query(None).with_user(None))
 
 
-_EMAIL = re.compile(r"[^\s<>()\"',;:@]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
+_EMAIL = re.compile(r"[^\s<>()\"',;:@*]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
 
 
 def _hidden(text: str) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event
 from tests.conftest import Database
 from tests.support import given
 from tests.support.collector import Collector, attributes, collecting
-from tests.support.given import line, order
+from tests.support.given import line, order, wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -128,11 +128,16 @@ def test_contexts_are_looked_up_once_a_batch(
     fleet = embedded(traces_url=collector.url)
     database.place(*(order(f"k-{n}") for n in range(40)))
     fleet.wait_until_idle(30)
-    fleet.close()
-    batches = [span for span in collector.spans if span.name.endswith(" batch")]
-    assert len(lookups) == len(batches) < 120
-    tasks = sum(attributes(span)["tasks"] for span in batches)
-    assert tasks == 120
+
+    def batches() -> list[Any]:
+        collector.flush()
+        return [span for span in collector.spans if span.name.endswith(" batch")]
+
+    def tasks() -> int:
+        return sum(attributes(span)["tasks"] for span in batches())
+
+    wait_until(lambda: tasks() == 120, "each run has ended")
+    assert len(lookups) == len(batches()) < 120
 
 
 def test_nothing_is_looked_up_where_nothing_is_traced(
