@@ -10,6 +10,7 @@ from producers.control import failed
 from producers.control.selection import TaskId as Tried
 from tests.conftest import Database
 from tests.support import given
+from tests.support.api import Client, make_key
 from tests.support.collector import Collector, attributes, collecting, links
 from tests.support.given import line
 
@@ -118,6 +119,23 @@ def test_a_renewal_that_upstream_asks_for_is_in_the_trace_of_its_command(
     seen = names(collector.of_trace(TRACE))
     assert seen["take document"] == seen["begin renewal"] == seen["billing.charge call"] == 1, seen
     assert seen["cloud.converge call"] == 1
+
+
+def test_a_renewal_that_upstream_asks_for_over_http_is_in_the_trace_of_its_request(
+    life: Any, database: Database, collector: Collector
+) -> None:
+    world = life(traces_url=collector.url)
+    service = world.order()
+    client = Client(world.fleet.serve_api().url, make_key(world.fleet.engine("api"), "shop-key"))
+    body = {"expires_on": world.expiry(service).isoformat()}
+    path = f"/v1/services/{service.id}:renew"
+    assert client("POST", path, body, traceparent=PARENT).json == {"changed": True}
+    client.close()
+    world.fleet.settle(30)
+    collector.flush()
+
+    assert traces_of(database) == [TRACE]
+    assert names(collector.of_trace(TRACE))["billing.charge call"] == 1
 
 
 def test_a_renewal_that_began_untraced_is_traced_from_its_request_on(
