@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from monitoring import tracing
 from producers import history
 from producers.history import Operator
 from schemas.settings import load_settings
@@ -64,7 +65,11 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
             if by is not None and by.casefold() == "guard":
                 raise click.UsageError("--by: the guard is no person")
             told = {"because": because} if tells else {}
-            who = Operator(by or load_settings().operator or user(), because)
+            settings = load_settings()
+            who = Operator(by or settings.operator or user(), because)
+            if settings.traces_url and not tracing.is_on():
+                tracing.configure(settings, "operator")
+                click.get_current_context().call_on_close(tracing.close)
             with history.acting(who):
                 return command(*args, **told, **kwargs)
 

@@ -49,6 +49,15 @@ def prometheus() -> Path:
     return _folder("prometheus", "Prometheus and Alertmanager", can_be_had)
 
 
+def kubectl() -> Path:
+    """The program of this machine, or the one of Debian 13; where neither can be had the test is
+    skipped, in CI too."""
+    installed = shutil.which("kubectl")
+    if installed is not None:
+        return Path(installed)
+    return _folder("kubectl", "kubectl", can_be_had=False) / "kubectl"
+
+
 def _folder(name: str, what: str, can_be_had: bool) -> Path:
     folder, problem = _fetched(name, what)
     if folder is not None:
