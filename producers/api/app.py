@@ -46,6 +46,11 @@ Amounts are whole numbers of the currency's minor unit. Moments are UTC; days ar
 subsidiary. Errors are problem documents (RFC 9457) with a stable `code`, and `problems` with the
 path of each field. After 429 and 503 come again after `Retry-After` seconds: the same order, or the
 same request under the same `Idempotency-Key`, is done once.
+
+What is no HTTP request is answered with 400 `malformed`, a head of more than 64 KiB with 431
+`too_large`, and one that takes more than 20 seconds with 408 `too_slow`: problem documents, too. The
+connection is closed then. A key without the scope of a route is told so (403) before its limit is
+looked at: such a request counts nothing.
 """
 
 
@@ -93,16 +98,17 @@ class _Limits:
     """Batches may be longer than other bodies."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=_too_much)
-        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=_too_much)
+        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=refusal)
+        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         chosen = self._batch if scope.get("path") == orders.BATCH else self._others
         await chosen(scope, receive, send)
 
 
-def _too_much(_status: int, code: str, said: str) -> tuple[bytes, str]:
-    return Failed(code, said).body, MEDIA_TYPE
+def refusal(status: int, code: str, said: str) -> tuple[bytes, str]:
+    """A problem document of what no route sees, and its media type."""
+    return Failed(code, said, status=status).body, MEDIA_TYPE
 
 
 def _handle_errors(app: FastAPI) -> None:
