@@ -1,4 +1,4 @@
-"""Metrics of a group of processes: those of its processes together, and what the kernel says of each.
+"""Metrics of a group of processes: those of all together, and what the kernel says of each.
 
 Its processes keep their metrics in files of one folder, named by their pids. Whatever ended is
 added up in one file, so that a group which is started again and again leaves no files behind, and

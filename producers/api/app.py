@@ -48,9 +48,9 @@ path of each field. After 429 and 503 come again after `Retry-After` seconds: th
 same request under the same `Idempotency-Key`, is done once.
 
 What is no HTTP request is answered with 400 `malformed`, a head of more than 64 KiB with 431
-`too_large`, and one that takes more than 20 seconds with 408 `too_slow`: problem documents, too. The
-connection is closed then. A key without the scope of a route is told so (403) before its limit is
-looked at: such a request counts nothing.
+`too_large`, and one that takes more than 20 seconds with 408 `too_slow`: problem documents, too.
+The connection is closed then. A key without the scope of a route is told so (403) before its limit
+is looked at: such a request counts nothing.
 """
 
 
