@@ -33,7 +33,7 @@ from producers.pages.said import (
 from producers.pages.tokens import LIFETIME, Tokens
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.fields import MAX_EMAIL_CHARACTERS, MAX_IDENTIFIER
+from schemas.fields import MAX_EMAIL_CHARACTERS, MAX_IDENTIFIER, is_clean
 from schemas.wording import Wording
 
 log = logging.getLogger(__name__)
@@ -283,7 +283,7 @@ class Site:
             customer: their account, or their e-mail address, as they name it, otherwise.
         """
         whom = self._named_by(link) if link else customer.strip()
-        if whom and len(whom) <= LONGEST_NAME and whom.isprintable():
+        if whom and len(whom) <= LONGEST_NAME and is_clean(whom):
             asked = new_links.ask(self._write, whom, self._clock.now())
             log.info("new links: %d asked for", asked)
         return RedirectResponse(f"{self._prefix}/sent", 303)

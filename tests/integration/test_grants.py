@@ -99,7 +99,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
         answers._FORGET,
         *PRESENCE,
-        failed._GIVE_UP_EVENT, new_links._ASK,
+        failed._GIVE_UP_EVENT, new_links._ASK, new_links._WHO,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
         webhooks._LEFT, webhooks._UNTOLD, deliveries._ADD,
