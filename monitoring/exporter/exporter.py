@@ -54,6 +54,7 @@ class Exporter:
             self._part("operations", 30, 300, 10, business.unknown_operations),
             self._part("emails", 30, 300, 5, business.emails),
             self._part("bulk", 15, 120, 5, fleet.bulk),
+            self._part("events", 30, 300, 5, fleet.untold),
             self._part("audit", 30, 120, 5, auditing.verdicts),
         ]
         counts = [

@@ -81,6 +81,9 @@ ALIVE = Family(
     "Processes of the fleet by their heartbeat.",
     ("process", "queue", "version"),
 )
+UNTOLD = Family(
+    "autorenew_untold_events", "Events for upstream that were left out: they cannot be composed."
+)
 DEAD_DOCUMENTS = Family("autorenew_intake_dead_documents", "Documents on the queue intake.dead.")
 BULK = Family("autorenew_bulk_operations", "Bulk operations by state.", ("state",))
 VIOLATIONS = Family(
