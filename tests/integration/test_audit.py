@@ -13,7 +13,7 @@ from autorenew.console import accounts
 from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
 from producers import history
 from producers.api import keys
-from producers.steps import STEPS, UNIVERSES, driver_place, webhook_place
+from producers.steps import STEPS, UNIVERSES, by_hand_place, driver_place, webhook_place
 from producers.topology import DEAD_INTAKE
 from schemas.values import OperatorRole, derived_id
 from tests.conftest import Database
@@ -158,6 +158,9 @@ def test_steps_and_their_places_are_those_of_the_fleet() -> None:
         if name in ledger.OF_DRIVERS:
             assert step.queues == UNIVERSES
             assert driver_place("web", "x").lane == "driver:x"
+        elif name in ledger.BY_HAND:
+            assert step.queues == ("billing", *UNIVERSES)
+            assert by_hand_place("web").lane == step.lane == "by_hand"
         elif name in ledger.OF_ENDPOINTS:
             assert step.queues == (webhook_place("x").queue,) == ("webhooks",)
             assert webhook_place("x").lane == "webhook:x"
