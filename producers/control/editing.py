@@ -134,6 +134,24 @@ _CONCERNED = text(f"""
 """)
 
 
+_PLANS = text(f"""
+    SELECT s.plan, count(*) AS services FROM tasks AS t JOIN services AS s ON s.id = t.subject
+    WHERE t.state = 'failed' AND t.name = '{CONVERGE}' AND {FITS}
+    GROUP BY s.plan ORDER BY services DESC, s.plan
+""")
+
+
+def plans(tx: Connection, filters: Filters) -> dict[str, int]:
+    """The plans of the failed services that fit, and how many services of each, most first.
+
+    Raises:
+        UnknownName: a filter names nothing that is known.
+        UnknownLane: it names no lane.
+    """
+    _, parameters = resolve(tx, filters)
+    return {row.plan: row.services for row in tx.execute(_PLANS, parameters)}
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why services would stay as they are.
