@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.names import check_brands, check_subsidiaries
 from producers import topology
 from producers.intake import dead
 from producers.management import Management
@@ -279,11 +280,18 @@ def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
     say(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
 
 
+_IS_ON = text("SELECT 1 FROM rollouts WHERE brand = :brand AND subsidiary = :subsidiary")
+
+
 @rollout.command("remove")
 @click.argument("brand")
 @click.argument("subsidiary")
 def remove_rollout(brand: str, subsidiary: str) -> None:
     """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
+        # A brand without plans may have been switched on while it had some.
+        if not tx.execute(_IS_ON, {"brand": brand, "subsidiary": subsidiary}).first():
+            check_subsidiaries(tx, [subsidiary])
+            check_brands(tx, [brand])
         set_rollout(tx, brand, subsidiary, None)
     say(f"renewal is off for {brand} in {subsidiary}")
