@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     rejected_days: int = Field(
         90, ge=0, le=36_500, description="how long rejected documents are kept; 0: for ever"
     )
+    email_text_days: int = Field(
+        400, ge=0, le=36_500, description="how long texts of e-mails are kept; 0: for ever"
+    )
     gateways: Options = Field(
         {}, description='gateway name -> {"kind": …, and what that kind takes}'
     )
