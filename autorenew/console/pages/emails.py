@@ -86,7 +86,7 @@ def show(visit: Visit) -> Response:
         known = tx.execute(_SENT, {"id": id_}).first()
     days = visit.console.settings.email_text_days
     sent_at = known.sent_at if known else None
-    is_past = bool(days and sent_at) and sent_at < visit.now - timedelta(days=days)
+    is_past = sent_at is not None and days > 0 and sent_at < visit.now - timedelta(days=days)
     return page(
         visit, "email.html", id=id_, email=email, known=known, sent_at=sent_at, days=days,
         is_past=is_past, status=200 if email or known else 404,
