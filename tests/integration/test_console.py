@@ -121,6 +121,7 @@ def test_every_role_sees_every_page_but_the_operators(site: Site, role: str) -> 
 
 CHANGES = ["/failed/act", "/lanes/orders/pause", "/lanes/orders/resume", "/lanes/orders/limit",
            "/lanes/orders/probe", "/bulk/00000000-0000-0000-0000-000000000001/stop",
+           "/failed/edit", "/failed/done", "/failed/settle",
            "/failed/edit/00000000-0000-0000-0000-000000000001", "/operators/add",
            "/operators/role", "/operators/remove", "/rejected/put-back"]  # fmt: skip
 

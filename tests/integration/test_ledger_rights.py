@@ -33,15 +33,19 @@ ASKS = {
     "orders": {("charge", "billing")},
     # A renewal that cannot be quoted is asked for alone.
     "billing": {("charge", "billing"), ("refund", "billing"), ("request", "billing")}
+    | {("by_hand", "billing")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     # What cannot be written goes into an e-mail of its own.
     "reminders": {("remind", "reminders")},
     "provisioning": {("refund", "billing"), ("tell", "reminders")}
+    | {("by_hand", universe) for universe in ("web", "dedicated", "cloud", "telecom")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "events": {("deliver", "webhooks")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
         ("remind", "reminders"),
+        ("by_hand", "billing"),
+        *(("by_hand", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
         *(("reconcile", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
     },
 }
