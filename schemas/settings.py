@@ -250,6 +250,9 @@ class Settings(BaseSettings):
     audit_seconds: Delay = Field(
         60.0, description="how often the exporter does a piece of the audit; 0: never"
     )
+    book_comparison_seconds: Delay = Field(
+        86_400.0, description="how often an exporter with gateways compares their books; 0: never"
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"

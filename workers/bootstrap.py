@@ -210,6 +210,11 @@ def books_of(settings: Settings) -> Books:
     )
 
 
+def gateway_books_of(settings: Settings) -> Books:
+    """The books of the gateways alone."""
+    return Books(gateways_of(settings, max(settings.call_seconds, BOOK_SECONDS)), {})
+
+
 def _mailer(settings: Settings) -> Mailer:
     url = settings.need("smtp_url")
     if url == INSTANT:

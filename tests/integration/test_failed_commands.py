@@ -310,7 +310,7 @@ class TestEdit:
     def test_of_what_a_filter_finds_is_foreseen_done_in_batches_and_refused_one_by_one(
         self, cli: Any, shop: Shop
     ) -> None:
-        words = ("failed", "edit", "--driver", "web", "--set", "domain=right.example",
+        words = ("failed", "edit", "--reason", "out_of_stock", "--set", "domain=right.example",
                  "--note", "a slip", "--as", "eve")  # fmt: skip
         shop.database.run(
             "UPDATE services SET configuration = '{\"domain\": \"right.example\"}'"
