@@ -185,7 +185,7 @@ class TestApi:
 
         assert is_refused(lambda: run(full, "api", "UPDATE tasks SET attempts = 0"))
         # An order that is not priced, two e-mails, four kinds of decision, the comparison with the
-        # driver of each universe, an event for an endpoint, and what was said by hand on five queues.
+        # driver of each universe, an event for an endpoint, what was said by hand on five queues.
         assert run(full, "api", "DELETE FROM tasks") == 17
         with full.engine("api").begin() as tx:
             task = TaskId("converge", subject)
