@@ -9,8 +9,14 @@ from schemas.settings import load_settings
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="0: any that is free.",
+)
 def pages(host: str, port: int) -> None:
     """Serve the pages that links in e-mails lead to, until stopped.
 

@@ -91,7 +91,8 @@ _COUNTS = text("""
         SELECT count(*) AS orders, count(*) FILTER (WHERE state = 'refused') AS refused
         FROM orders WHERE accepted_at >= (SELECT midnight FROM today)
     ), open AS (
-        SELECT count(*) AS orders, min(accepted_at) AS oldest FROM orders WHERE ended_at IS NULL
+        SELECT count(*) AS orders, min(accepted_at) AS oldest FROM orders
+        WHERE ended_at IS NULL AND customer_id IS NOT NULL  -- refused ones have neither
     ), invoiced AS (
         SELECT count(*) FILTER (WHERE r.order_id IS NULL) AS renewals,
             count(*) FILTER (WHERE r.order_id IS NOT NULL) AS first

@@ -66,6 +66,12 @@ CHECKS = (
         since=Since.ONCE,
     ),
     sql(
+        "events.told",
+        "every event that went by was told: none is left out because it could not be composed",
+        "SELECT 'event', event_id::text FROM untold_events ORDER BY event_id",
+        since=Since.ONCE,
+    ),
+    sql(
         "events.cursor",
         "what went out is one stretch after the other, up to the cursor, within the history",
         """

@@ -47,6 +47,11 @@ Amounts are whole numbers of the currency's minor unit. Moments are UTC; days ar
 subsidiary. Errors are problem documents (RFC 9457) with a stable `code`, and `problems` with the
 path of each field. After 429 and 503 come again after `Retry-After` seconds: the same order, or the
 same request under the same `Idempotency-Key`, is done once.
+
+What is no HTTP request is answered with 400 `malformed`, a head of more than 64 KiB with 431
+`too_large`, and one that takes more than 20 seconds with 408 `too_slow`: problem documents, too.
+The connection is closed then. A key without the scope of a route is told so (403) before its limit
+is looked at: such a request counts nothing.
 """
 
 
@@ -96,8 +101,8 @@ class _Limits:
 
     def __init__(self, app: ASGIApp, doors: Doors) -> None:
         self._doors = doors
-        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=_too_much)
-        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=_too_much)
+        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=refusal)
+        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") != orders.BATCH:
@@ -113,8 +118,9 @@ class _Limits:
         await self._batch(scope, receive, send)
 
 
-def _too_much(_status: int, code: str, said: str) -> tuple[bytes, str]:
-    return Failed(code, said).body, MEDIA_TYPE
+def refusal(status: int, code: str, said: str) -> tuple[bytes, str]:
+    """A problem document of what no route sees, and its media type."""
+    return Failed(code, said, status=status).body, MEDIA_TYPE
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -174,7 +180,9 @@ def failure_of(error: Exception) -> Failed:
 
 def _of_http(error: HTTPException) -> Failed:
     """Errors of the framework: no such route, no such method, a body that cannot be read."""
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
+    if error.status_code == 404:
+        return problems.no_such_path()
+    code = {405: "method_not_allowed"}.get(error.status_code, "malformed")
     return Failed(code, headers=error.headers)
 
 

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from monitoring import metrics
 from producers import history
 from producers.api import answers
+from producers.api.buckets import Buckets
 from producers.api.keys import Key, KeyRing, KeyScope
 from producers.api.narrowing import NarrowedCache
 from producers.api.problems import Failed
@@ -37,18 +38,26 @@ class Doors:
     Args:
         write: as the role ``api``.
         read: as the role ``readonly``; may be a standby.
+        buckets: of the keys' limits, shared with other processes; None: of this one alone.
         keep_days: how long rejected documents are kept; 0: for ever.
     """
 
     def __init__(
-        self, write: Engine, read: Engine, clock: Clock, realms: Realms, *, keep_days: int = 0
+        self,
+        write: Engine,
+        read: Engine,
+        clock: Clock,
+        realms: Realms,
+        buckets: Buckets | None = None,
+        *,
+        keep_days: int = 0,
     ) -> None:
         self.write = write
         self.read = read
         self.clock = clock
         self.realms = realms
         self._keep_days = keep_days
-        self.keys = KeyRing(write)
+        self.keys = KeyRing(write, buckets)
         self.waiters = Waiters(read)
         self.taking = Taking()
         self._cache = CatalogueCache()
@@ -65,15 +74,16 @@ class Doors:
         self._tidying.join(10)
 
     async def key(self, headers: Headers, scope: KeyScope) -> Key:
-        """The key of a request.
+        """The key of a request. One without the scope is told so however often it asks, and what
+        it may ask for stays whole: to come again later would not help.
 
         Raises:
             Failed: there is none, it may not be used for this, or not so often.
         """
         key = await self.known(headers)
-        self.limit(key)
         if scope not in key.scopes:
             raise Failed("scope_missing", f"the key lacks the scope {scope}")
+        self.limit(key)
         return key
 
     async def known(self, headers: Headers) -> Key:

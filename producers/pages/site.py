@@ -33,11 +33,13 @@ from producers.pages.said import (
 from producers.pages.tokens import LIFETIME, Ended, Session, Tokens
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.fields import MAX_IDENTIFIER, is_identifier
+from schemas.fields import MAX_EMAIL_CHARACTERS, MAX_IDENTIFIER, is_clean
 from schemas.wording import Wording
 
 log = logging.getLogger(__name__)
 
+LONGEST_NAME = max(MAX_IDENTIFIER, MAX_EMAIL_CHARACTERS)
+"""Characters of what a customer names themselves by: their account, or their e-mail address."""
 # After these a customer who sees what is so now may still want it.
 _ASK_AGAIN = frozenset({"link_outdated", "contract_outdated", "expiry_unknown"})
 
@@ -280,12 +282,12 @@ class Site:
 
         Args:
             link: one that is too old, if the customer has one.
-            customer: their account as they name it, otherwise.
+            customer: their account, or their e-mail address, as they name it, otherwise.
         """
         whom = self._named_by(link) if link else customer.strip()
-        if whom and is_identifier(whom):
+        if whom and len(whom) <= LONGEST_NAME and is_clean(whom):
             asked = new_links.ask(self._write, whom, self._clock.now())
-            log.info("a new link: %s", "asked for" if asked else "not asked for")
+            log.info("new links: %d asked for", asked)
         return RedirectResponse(f"{self._prefix}/sent", 303)
 
     def show_sent(self, language: str) -> Response:
@@ -356,7 +358,7 @@ class Site:
                 "action": f"{self._prefix}/link",
                 "explanation": words.say("invalid", "send"),
                 "token": "",
-                "longest": MAX_IDENTIFIER,
+                "longest": LONGEST_NAME,
             },
         )
 

@@ -133,6 +133,7 @@ def test_every_role_sees_every_page_but_the_operators(site: Site, role: str) -> 
 
 CHANGES = ["/failed/act", "/lanes/orders/pause", "/lanes/orders/resume", "/lanes/orders/limit",
            "/lanes/orders/probe", "/bulk/00000000-0000-0000-0000-000000000001/stop",
+           "/failed/edit", "/failed/done", "/failed/settle",
            "/failed/edit/00000000-0000-0000-0000-000000000001", "/operators/add",
            "/operators/role", "/operators/remove", "/rejected/put-back"]  # fmt: skip
 
@@ -546,3 +547,29 @@ def test_short_passwords_are_refused(site: Site) -> None:
     answer = client.post("/operators/add", data=form)
     assert answer.status_code == 422
     assert "12 to 1000 characters" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/history?by=nobody-at-all", "there is no operator"),
+        ("/history?name=no.such", "no operator ever did anything"),
+        ("/rejected?upstream=nobody", "nothing ever came from an upstream"),
+        ("/rejected?code=no_such", "no document was rejected"),
+        ("/failed?customer=nobody", "there is no customer"),
+        ("/failed?lane=nowhere", "there is no lane"),
+        ("/failed/tasks?upstream=nobody", "there is no order of an upstream"),
+        ("/failed/edit?scope=all&driver=nosuch", "nothing was ever asked of a driver"),
+        ("/failed/done?scope=all&queue=nosuch", "there is no queue"),
+    ],
+)
+def test_a_filter_that_names_nothing_known_says_so(site: Site, path: str, said: str) -> None:
+    answer = site.browser("operator").get(path)
+    assert (answer.status_code, said in answer.text) == (422, True)
+
+
+def test_an_operator_who_did_nothing_is_known_all_the_same(site: Site) -> None:
+    with site.database.engine("console").begin() as tx:
+        tx.execute(text("INSERT INTO operators (name, role) VALUES ('new', 'reader')"))
+    answer = site.browser("reader").get("/history?by=new")
+    assert (answer.status_code, "Nobody has done anything that fits" in answer.text) == (200, True)

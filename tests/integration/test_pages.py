@@ -484,7 +484,7 @@ class TestNewLink:
     def ask(self, world: Shop, **form: str) -> None:
         answer = world.http.post("/link", data=form)
         assert (answer.status_code, answer.headers["location"]) == (303, "/sent")
-        assert "If this customer account exists" in text_of(world.http.get("/sent"))
+        assert "If we know this customer account" in text_of(world.http.get("/sent"))
         world.fleet.settle(30)
 
     def mails(self, world: Shop, to: str) -> list[Any]:
@@ -522,6 +522,18 @@ class TestNewLink:
         assert len(world.mails()) == before
         self.ask(world, customer=" known ")
         assert len(self.mails(world, "known@example.com")) == 1
+
+    def test_who_knows_their_address_alone_gets_a_link_for_each_account(self, world: Shop) -> None:
+        for customer in ("first", "second"):
+            world.buy(customer, line(), email="Both@example.com")
+        for typed in ("both@EXAMPLE.com", "someone-else@example.com", "both@", "%@example.com"):
+            self.ask(world, customer=typed)
+        mails = self.mails(world, "Both@example.com")
+        assert len(mails) == 2
+        links = {re.findall(r"http://\S+/do/\S+", plain(mail))[0] for mail in mails}
+        pages = {world.http.get(link).headers["location"] for link in links}
+        assert len(pages) == 2
+        assert self.mails(world, "both@example.com") == []
 
     def test_address_that_is_refused_ends_it_without_a_failed_task(self, world: Shop) -> None:
         world.buy("unreachable", line())

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -134,6 +135,24 @@ class TestOne:
         assert (answer.status, answer.code) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json["detail"]
+
+    def test_sentence_of_a_refusal_stands_alone(self, shop: Client) -> None:
+        for document, said in (
+            (order("o-91") | {"colour": "red"}, "colour: there is no such field"),
+            (order("o-92") | {"lines": []}, "lines: "),
+            ({"key": "o-93"}, "customer: is needed (1 more in `problems`)"),
+        ):
+            assert shop("POST", "/v1/orders", body(document)).json["detail"].startswith(said)
+        no_body = shop("POST", f"/v1/services/{uuid.uuid4()}:renew", b"", Idempotency_Key="o-94")
+        assert no_body.json["detail"] == "a JSON object is needed as the body"
+
+    def test_path_that_there_is_not_is_told_from_a_name_that_is_not_known(
+        self, shop: Client
+    ) -> None:
+        misspelt, unknown = shop("GET", "/v1/order"), shop("GET", "/v1/orders/nothing")
+        assert (misspelt.status, unknown.status) == (404, 404)
+        assert "no such path" in misspelt.json["detail"]
+        assert "nothing of this name" in unknown.json["detail"]
 
     def test_other_media_type_is_refused(self, shop: Client) -> None:
         for media_type in ("text/plain", "application/x-www-form-urlencoded", ""):
