@@ -47,7 +47,7 @@ def check_text(value: str, fail: Callable[[str], Any]) -> str:
     return value
 
 
-def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
+def acts(*, required: bool = False, tells: bool = False, selects: bool = False) -> Callable[[F], F]:
     """``--by`` or ``--as``, and ``--because`` or ``--note``: all that a command records in the
     history has them.
 
@@ -55,9 +55,10 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
         required: why must be said.
         tells: the command gets why, as ``because``, and ``--reason`` is the same; so it is where
             that is required. Elsewhere ``--reason`` may be a filter, by why a task has failed.
+        selects: it is, whatever else is said.
     """
     tells = tells or required
-    names = ["--because", "--note", *(["--reason"] if tells else [])]
+    names = ["--because", "--note", *(["--reason"] if tells and not selects else [])]
 
     def decorate(command: F) -> F:
         @functools.wraps(command)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, said_of, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.selecting import Age, Since, Text
 from producers.control import webhooks as registered
 from producers.events.composing import Composer
@@ -30,7 +31,7 @@ _TEST_SECONDS = 30.0
 LATE_SECONDS = 60.0
 
 
-@click.group()
+@click.group(cls=Commands)
 def webhooks() -> None:
     """Endpoints over HTTPS that the events of a realm are sent to, signed.
 
@@ -76,7 +77,9 @@ def list_webhooks(as_json: bool) -> None:
 
 @webhooks.command("show")
 @_name
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most."
+)
 @as_json
 def show_webhook(name: str, limit: int, as_json: bool) -> None:
     """Show an endpoint, its newest deliveries and its replays."""
@@ -158,12 +161,18 @@ def rotate_webhook(name: str, overlap: timedelta) -> None:
 
 @webhooks.command("test")
 @_name
-@click.option("--wait", type=click.FloatRange(0, 600), default=_TEST_SECONDS, show_default=True)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 600),
+    default=_TEST_SECONDS,
+    show_default=True,
+    help="Seconds to wait for its answer.",
+)
 @acts()
 def test_webhook(name: str, wait: float) -> None:
     """Send a test event (`webhook.test`), and say what became of it. Needs a `worker events`.
 
-    Exit code 1 if it was not delivered within WAIT seconds.
+    Exit code 1 if it was not delivered within --wait seconds.
     """
     engine, settings = database(), load_settings()
     composer = Composer(settings.event_source, lambda upstream: upstream)
@@ -208,7 +217,7 @@ def replay_webhook(
     say(f"{name}: what happened since {_moment(since, now):%F %H:%M:%S} UTC is sent once more")
 
 
-@click.group()
+@click.group(cls=Commands)
 def events() -> None:
     """What goes out to upstream, to the exchange `events` and to webhooks."""
 
@@ -216,12 +225,13 @@ def events() -> None:
 @events.command("status")
 @as_json
 def events_status(as_json: bool) -> None:
-    """Show what has not gone out yet, and the last replays to the exchange.
+    """Show what has not gone out yet, what was left out, and the last replays to the exchange.
 
-    Exit code 1 if something has waited for more than a minute.
+    Exit code 1 if something has waited for more than a minute, or was left out.
     """
     with database().connect() as tx:
         left = registered.left(tx)
+        untold = registered.untold(tx)
         replays = registered.replays(tx, None)
     age = (datetime.now(UTC) - left.oldest).total_seconds() if left.oldest else 0.0
     if as_json:
@@ -229,16 +239,21 @@ def events_status(as_json: bool) -> None:
             "waiting": left.waiting,
             "oldest": left.oldest,
             "seconds": round(age, 3),
+            "untold": [dict(one._mapping) for one in untold],
             "replays": [dict(one._mapping) for one in replays],
         }
         click.echo(said_of(document))
     else:
         say(f"{left.waiting} events wait" + (f", the oldest for {age:.1f} s" if age else ""))
+        if untold:
+            left_out = [[one.event_id, one.at, one.kind, one.subject, one.error] for one in untold]
+            columns = ("event", "at", "kind", "subject", "error")
+            show("left out, cannot be composed", columns, left_out, json_lines=False)
         if replays:
             columns = ("since", "until", "events", "asked_at", "ended_at")
             rows = [[getattr(one, column) for column in columns] for one in replays]
             show("replays", columns, rows, json_lines=False)
-    sys.exit(1 if age > LATE_SECONDS else 0)
+    sys.exit(1 if age > LATE_SECONDS or untold else 0)
 
 
 @events.command("replay")
@@ -248,7 +263,8 @@ def events_status(as_json: bool) -> None:
 def replay_events(since: datetime | timedelta, until: datetime | timedelta | None) -> None:
     """Publish what happened since a time to the exchange once more, with the same ids.
 
-    For a broker that lost its queues. Whoever has an event already knows it by its id.
+    For a broker that lost its queues. Whoever has an event already knows it by its id. What was
+    left out because it could not be composed goes to endpoints as well.
     """
     now = datetime.now(UTC)
     with database().begin() as tx:

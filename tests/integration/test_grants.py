@@ -39,7 +39,7 @@ from producers.control import (
     suspending,
     webhooks,
 )
-from producers.events import deliveries, publisher, reading
+from producers.events import deliveries, publisher, reading, untold
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
@@ -98,10 +98,11 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
         answers._FORGET,
         *PRESENCE,
-        failed._GIVE_UP_EVENT, new_links._ASK, correlation._BEHIND, traces._UNTRACED, traces._trace,
+        failed._GIVE_UP_EVENT, new_links._ASK, new_links._WHO, correlation._BEHIND,
+        traces._UNTRACED, traces._trace,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
-        webhooks._LEFT, deliveries._ADD,
+        webhooks._LEFT, webhooks._UNTOLD, deliveries._ADD,
     ],
     "events": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,
@@ -113,7 +114,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         deliveries._WRITE, deliveries._ENABLED, deliveries._REPLAY, deliveries._REPLAYED,
         deliveries._FORGET, deliver._READ, deliver._DROP, deliver._BEGIN, deliver._LOCK,
         deliver._WORKS, deliver._FAILS, deliver._DISABLE, deliver._END, tasks._ENQUEUE,
-        correlation._BEHIND, *PRESENCE,
+        correlation._BEHIND, untold._KEEP, untold._TOLD, *PRESENCE,
     ],
     "orders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,

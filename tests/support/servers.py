@@ -26,6 +26,11 @@ def powerdns() -> Path:
     return _folder("powerdns", "PowerDNS 4.7", shutil.which("apt-get") is not None)
 
 
+def postgresql() -> Path:
+    """The folder with PostgreSQL 17 in its ``bin/``, in the same way."""
+    return _folder("postgresql", "PostgreSQL 17", shutil.which("apt-get") is not None)
+
+
 def containers() -> Path:
     """The folder with ``podman``, and ``images``: which image stands for which public one."""
     can_be_had = os.geteuid() == 0 and shutil.which("apt-get") is not None
