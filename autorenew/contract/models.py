@@ -27,7 +27,8 @@ READ = (
 ERRORS = ("Problem",)
 _HEAD = '''"""What can be read over HTTP, as frozen dataclasses.
 
-Made by ``python -m autorenew.contract`` from the OpenAPI document: do not edit. Amounts are in the currency's minor unit; ids are texts, as methods of the client take them.
+Made by ``python -m autorenew.contract`` from the OpenAPI document: do not edit.
+Amounts are in the currency's minor unit; ids are texts, as methods of the client take them.
 """
 
 from collections.abc import Mapping
