@@ -78,7 +78,7 @@ def test_both_clients_offer_the_same() -> None:
             assert inspect.iscoroutinefunction(other[name]), name
         assert not inspect.iscoroutinefunction(one[name]), name
         said = (inspect.getdoc(one[name]), inspect.getdoc(other[name]))
-        assert said[0] == said[1], name
+        assert said[0] == said[1] or said[1] == f"As :meth:`Client.{name}`.", name
 
 
 def _awaited(signature: inspect.Signature) -> str:
