@@ -24,6 +24,7 @@ from schemas.errors import ConfigurationError
 from simulator.server import Running
 from tests.support import given
 from tests.support.brokers import node
+from tests.support.databases import Databases
 
 TEMPLATE = "template_autorenew"
 
@@ -90,17 +91,22 @@ def template(postgres: PrivatePostgres) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: PrivatePostgres, template: str) -> Databases:
+    return Databases(postgres, template)
+
+
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def database(postgres: PrivatePostgres, template: str) -> Iterator[Database]:
+def database(postgres: PrivatePostgres, databases: Databases) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
-    postgres.create_database(name, template)
+    databases.take(name)
     database = Database(postgres, name)
     yield database
     database.close()
-    postgres.drop_database(name)
+    databases.give_back(name)
 
 
 @pytest.fixture

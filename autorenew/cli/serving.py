@@ -17,8 +17,14 @@ BUCKETS = "buckets"
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=API_PORT, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=API_PORT,
+    show_default=True,
+    help="0: any that is free.",
+)
 @click.option(
     "--processes",
     "-p",
@@ -76,7 +82,14 @@ def _serve(settings: Settings, host: str, port: int, membership: Membership | No
     engine, fleet_clock = start(settings, "autorenew api", "api")
     reading = read_database(settings, application="autorenew api")
     shared: Path | None = None if membership is None else membership.folder / BUCKETS
-    doors = Doors(engine, reading, fleet_clock, realms(settings), Buckets(shared))
+    doors = Doors(
+        engine,
+        reading,
+        fleet_clock,
+        realms(settings),
+        Buckets(shared),
+        keep_days=settings.rejected_days,
+    )
 
     def beat() -> None:
         if membership is not None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, said_of, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.selecting import Age, Since, Text
 from producers.control import webhooks as registered
 from producers.events.composing import Composer
@@ -30,7 +31,7 @@ _TEST_SECONDS = 30.0
 LATE_SECONDS = 60.0
 
 
-@click.group()
+@click.group(cls=Commands)
 def webhooks() -> None:
     """Endpoints over HTTPS that the events of a realm are sent to, signed.
 
@@ -76,7 +77,9 @@ def list_webhooks(as_json: bool) -> None:
 
 @webhooks.command("show")
 @_name
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most."
+)
 @as_json
 def show_webhook(name: str, limit: int, as_json: bool) -> None:
     """Show an endpoint, its newest deliveries and its replays."""
@@ -158,12 +161,18 @@ def rotate_webhook(name: str, overlap: timedelta) -> None:
 
 @webhooks.command("test")
 @_name
-@click.option("--wait", type=click.FloatRange(0, 600), default=_TEST_SECONDS, show_default=True)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 600),
+    default=_TEST_SECONDS,
+    show_default=True,
+    help="Seconds to wait for its answer.",
+)
 @acts()
 def test_webhook(name: str, wait: float) -> None:
     """Send a test event (`webhook.test`), and say what became of it. Needs a `worker events`.
 
-    Exit code 1 if it was not delivered within WAIT seconds.
+    Exit code 1 if it was not delivered within --wait seconds.
     """
     engine, settings = database(), load_settings()
     composer = Composer(settings.event_source, lambda upstream: upstream)
@@ -208,7 +217,7 @@ def replay_webhook(
     say(f"{name}: what happened since {_moment(since, now):%F %H:%M:%S} UTC is sent once more")
 
 
-@click.group()
+@click.group(cls=Commands)
 def events() -> None:
     """What goes out to upstream, to the exchange `events` and to webhooks."""
 

@@ -203,6 +203,7 @@ class Embedded:
             self._engines["readonly"],
             self.clock,
             Realms(self.settings.realms),
+            keep_days=self.settings.rejected_days,
         )
         server = WebServer(
             build(doors), host="127.0.0.1", port=port, name="api", answer=refusal

@@ -93,6 +93,10 @@ LAST_AUDIT = Family(
     "autorenew_last_full_audit_timestamp_seconds",
     "When the last audit ended that did every check; 0: none did.",
 )
+LAST_COMPARISON = Family(
+    "autorenew_last_book_comparison_timestamp_seconds",
+    "When the gateways' books were last compared with ours; 0: never.",
+)
 AUDIT_SECONDS = Family("autorenew_audit_seconds", "How long its checks took.")
 MONEY = Family(
     "autorenew_money_today",

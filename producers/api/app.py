@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -93,7 +94,7 @@ def build(doors: Doors, checks: Mapping[str, Callable[[], None]] | None = None) 
     )
     _handle_errors(app)
     _serve_document(app)
-    return SecurityHeaders(_Limits(app))
+    return SecurityHeaders(_Limits(app, doors))
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -105,15 +106,26 @@ def _add_routes(app: FastAPI) -> None:
 
 
 class _Limits:
-    """Batches may be longer than other bodies."""
+    """Batches may be longer than other bodies: nothing is kept of one before its key is known, or
+    whoever comes could fill the memory."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+        self._doors = doors
         self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=refusal)
         self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = self._batch if scope.get("path") == orders.BATCH else self._others
-        await chosen(scope, receive, send)
+        if scope.get("path") != orders.BATCH:
+            await self._others(scope, receive, send)
+            return
+        try:
+            await self._doors.known(Headers(scope=scope))
+        except Exception as error:
+            failed = failure_of(error)
+            failed.headers["Connection"] = "close"  # what it goes on to send is not read
+            await failed.response()(scope, receive, send)
+            return
+        await self._batch(scope, receive, send)
 
 
 def refusal(status: int, code: str, said: str) -> tuple[bytes, str]:
@@ -178,7 +190,9 @@ def failure_of(error: Exception) -> Failed:
 
 def _of_http(error: HTTPException) -> Failed:
     """Errors of the framework: no such route, no such method, a body that cannot be read."""
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
+    if error.status_code == 404:
+        return problems.no_such_path()
+    code = {405: "method_not_allowed"}.get(error.status_code, "malformed")
     return Failed(code, headers=error.headers)
 
 

@@ -20,7 +20,7 @@ from producers.api.problems import Failed
 from producers.api.taking import Taking, actor
 from producers.api.waiting import Waiters
 from producers.history import Operator
-from producers.intake import Intake
+from producers.intake import Intake, rejected
 from producers.intake.realms import Realms
 from producers.views.scope import Scope
 from schemas.catalogue import Catalogue
@@ -39,6 +39,7 @@ class Doors:
         write: as the role ``api``.
         read: as the role ``readonly``; may be a standby.
         buckets: of the keys' limits, shared with other processes; None: of this one alone.
+        keep_days: how long rejected documents are kept; 0: for ever.
     """
 
     def __init__(
@@ -48,11 +49,14 @@ class Doors:
         clock: Clock,
         realms: Realms,
         buckets: Buckets | None = None,
+        *,
+        keep_days: int = 0,
     ) -> None:
         self.write = write
         self.read = read
         self.clock = clock
         self.realms = realms
+        self._keep_days = keep_days
         self.keys = KeyRing(write, buckets)
         self.waiters = Waiters(read)
         self.taking = Taking()
@@ -76,6 +80,18 @@ class Doors:
         Raises:
             Failed: there is none, it may not be used for this, or not so often.
         """
+        key = await self.known(headers)
+        if scope not in key.scopes:
+            raise Failed("scope_missing", f"the key lacks the scope {scope}")
+        self.limit(key)
+        return key
+
+    async def known(self, headers: Headers) -> Key:
+        """The key of a request that is not let in yet.
+
+        Raises:
+            Failed: there is none.
+        """
         scheme, _, given = headers.get("authorization", "").partition(" ")
         given = given.strip()
         if scheme.lower() != "bearer" or not given:
@@ -87,9 +103,6 @@ class Doors:
             raise Failed(
                 "key_unknown", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
             )
-        if scope not in key.scopes:
-            raise Failed("scope_missing", f"the key lacks the scope {scope}")
-        self.limit(key)
         return key
 
     def limit(self, key: Key, cost: int = 1) -> None:
@@ -136,7 +149,9 @@ class Doors:
             tx.execute(text("SELECT 1"))
 
     def _tidy(self) -> None:
-        """Note which keys are used, and forget old answers, once in a while."""
+        """Note which keys are used, and forget old answers and rejected documents, once in a while.
+
+        Where nothing comes over AMQP, no intake forgets those."""
         next_ = time.monotonic() + TIDY_SECONDS
         while not self._stopping.wait(1.0):
             try:
@@ -144,6 +159,9 @@ class Doors:
                     self.keys.note()
                 if time.monotonic() >= next_:
                     more = answers.forget(self.write)
+                    if self._keep_days:
+                        with self.write.begin() as tx:
+                            more += rejected.forget(tx, self._keep_days)
                     next_ = time.monotonic() + (0.0 if more else TIDY_SECONDS)
             except Exception as error:
                 log.warning("cannot tidy: %s", first_line(error))

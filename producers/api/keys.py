@@ -71,7 +71,7 @@ class Key:
     Attributes:
         upstream: whose orders it places and whose realm it sees; None: all realms, an operator's.
         brands, subsidiaries: what it is narrowed to; None: it is not.
-        per_second: requests, and orders of batches, in a second, of one group of processes.
+        per_second: requests, and orders of batches, that a group of processes answers in a second.
     """
 
     id: uuid.UUID

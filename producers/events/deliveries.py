@@ -12,7 +12,7 @@ from producers import ledger
 from producers.events import untold
 from producers.events.composing import Composer, Outgoing
 from producers.events.exchange import Exchange
-from producers.events.reading import facts, first_since, read
+from producers.events.reading import LATE, facts, first_since, read
 from producers.steps import DELIVER, webhook_place
 from schemas.events import Kind
 from schemas.tables import webhook_deliveries
@@ -194,7 +194,7 @@ class Deliveries:
             )
         if replay.endpoint_id is None:
             self._exchange.publish(composed)
-        is_over = len(happened) < REPLAYED or happened[-1].at >= replay.until
+        is_over = len(happened) < REPLAYED or happened[-1].at >= replay.until + LATE
         with self._engine.begin() as tx:
             sent = len(composed)
             untold.keep(tx, left_out)

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from producers import history
 from producers.history import Operator
 from producers.intake import Intake
-from producers.intake.links import LinkInvalid, Links, Opened, Purpose
+from producers.intake.links import LinkInvalid, Links, Opened, Origin, Purpose
 from producers.intake.realms import CUSTOMERS
 from producers.pages import account, new_links
 from producers.pages.account import Customer
@@ -30,7 +30,7 @@ from producers.pages.said import (
     row_said,
     wording,
 )
-from producers.pages.tokens import LIFETIME, Tokens
+from producers.pages.tokens import LIFETIME, Ended, Session, Tokens
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.fields import MAX_EMAIL_CHARACTERS, MAX_IDENTIFIER, is_clean
@@ -97,7 +97,7 @@ class Site:
             if refused := self._refused(tx, link, whose, token, now):
                 return refused
             if link.command is None:
-                return self._to_account(whose, now)
+                return self._to_account(whose, link.origin, now)
             preview = account.preview(tx, link, whose, catalogue, now)
         action, words = Action(link.purpose), wording(whose.language)
         possible = preview.is_possible
@@ -110,7 +110,7 @@ class Site:
         else:
             title = words.say("headline", "impossible" if codes else "already")
         rows = [effect.row for effect in preview.effects]
-        again = self._again(action, codes, rows, whose, words, now)
+        again = self._again(action, codes, rows, whose, link.origin, words, now)
         shown = {str(effect.row.id) for effect in preview.effects}
         whole = next((c for whose_, c in preview.problems.items() if whose_ not in shown), "")
         return self.render.page(
@@ -135,7 +135,7 @@ class Site:
             action=f"{self._prefix}/do/{token}",
             button=words.say("button", action) if possible else "",
             again=again,
-            all_services=self._account_path(whose, now),
+            all_services=self._account_path(whose, link.origin, now),
         )
 
     def do_link(self, token: str, language: str) -> Response:
@@ -145,14 +145,14 @@ class Site:
             link = self._links.read(token)
         except LinkInvalid:
             return self._invalid(language)
-        with self._read.connect() as tx:
+        with self._write.connect() as tx:  # a standby may not know of another address yet
             whose = account.customer(tx, link.customer, self._catalogue.current(tx))
             if whose is None:
                 return self._invalid(language)
             if refused := self._refused(tx, link, whose, token, now):
                 return refused
         if link.command is None:
-            return self._to_account(whose, now)
+            return self._to_account(whose, link.origin, now)
         because = f"{link.purpose}, made {link.made_at:%Y-%m-%d %H:%M} UTC"
         with history.acting(Operator("link", because)):
             (answer,) = self._intake.place(
@@ -162,8 +162,9 @@ class Site:
         problems = problems_of(answer, services)
         log.info("link to %s: %s", link.purpose, ", ".join(problems.values()) or said_of(answer))
         ended = self._tokens.ended(
-            whose.id, link.purpose, said_of(answer), services[: account.ON_A_PAGE], problems, now
-        )
+            whose.id, link.purpose, said_of(answer), services[: account.ON_A_PAGE], problems,
+            link.origin, now,
+        )  # fmt: skip
         return RedirectResponse(f"{self._prefix}/done/{ended}", 303)
 
     def show_ended(self, token: str, language: str) -> Response:
@@ -178,11 +179,12 @@ class Site:
             whose = account.customer(tx, ended.customer, catalogue)
             if whose is None:
                 return self._invalid(language)
-            if ended.is_old(now):
-                return self._old(whose, "session", token)
+            if refused := self._refused_page(tx, ended, whose, token, now):
+                return refused
             rows = account.some(tx, ended.services, whose, catalogue, now)
         words, action = wording(whose.language), Action(ended.purpose)
-        again = self._again(action, set(ended.problems.values()), rows, whose, words, now)
+        problems = set(ended.problems.values())
+        again = self._again(action, problems, rows, whose, ended.origin, words, now)
         is_done = ended.verdict == "done"
         codes = list(dict.fromkeys(ended.problems.values()))
         return self.render.page(
@@ -196,7 +198,7 @@ class Site:
             problems=[problem_said(code, words) for code in codes],
             services=[row_said(row, words) for row in rows],
             again=again,
-            all_services=self._account_path(whose, now),
+            all_services=self._account_path(whose, ended.origin, now),
             technical=words.say("technical", code=", ".join(codes)) if codes else "",
         )
 
@@ -220,8 +222,8 @@ class Site:
             whose = account.customer(tx, session.customer, catalogue)
             if whose is None:
                 return self._invalid(language)
-            if session.is_old(now):
-                return self._old(whose, "session", token)
+            if refused := self._refused_page(tx, session, whose, token, now):
+                return refused
             listing = account.listing(tx, whose, catalogue, now, page=page)
         words, here = wording(whose.language), f"{self._prefix}/my/{token}"
         offered = {action for row in listing.rows for action in row.actions}
@@ -260,8 +262,8 @@ class Site:
             whose = account.customer(tx, session.customer, catalogue)
             if whose is None:
                 return self._invalid(language)
-            if session.is_old(now):
-                return self._old(whose, "session", token)
+            if refused := self._refused_page(tx, session, whose, token, now):
+                return refused
             rows = account.some(tx, ids, whose, catalogue, now)
         here = f"{self._prefix}/my/{token}"
         if not rows or action not in list(Action):
@@ -270,7 +272,7 @@ class Site:
         if not able:
             return RedirectResponse(f"{here}?say=impossible", 303)
         left = len(rows) - len(able)
-        url = self._link(Action(action), able, whose, now)
+        url = self._link(Action(action), able, whose, session.origin, now)
         return RedirectResponse(f"{url}?left={left}" if left else url, 303)
 
     # A new link.
@@ -314,7 +316,17 @@ class Site:
         """The page that says so, if a link that we made must not be followed any more."""
         if link.is_old(now):
             return self._old(whose, "explanation", token)
-        if account.address_changed_since(tx, whose.id, link.made_at):
+        if account.address_changed_since(tx, whose.id, link.origin.made_at):
+            return self._old(whose, "moved", token)
+        return None
+
+    def _refused_page(
+        self, tx: Connection, page: Session | Ended, whose: Customer, token: str, now: datetime
+    ) -> Response | None:
+        """The same for a page that a link has led to, however many pages ago."""
+        if page.is_old(now):
+            return self._old(whose, "session", token)
+        if account.address_changed_since(tx, whose.id, page.origin.made_at):
             return self._old(whose, "moved", token)
         return None
 
@@ -350,11 +362,11 @@ class Site:
             },
         )
 
-    def _to_account(self, whose: Customer, now: datetime) -> Response:
-        return RedirectResponse(self._account_path(whose, now), 303)
+    def _to_account(self, whose: Customer, origin: Origin, now: datetime) -> Response:
+        return RedirectResponse(self._account_path(whose, origin, now), 303)
 
-    def _account_path(self, whose: Customer, now: datetime) -> str:
-        return f"{self._prefix}/my/{self._tokens.session(whose.id, now)}"
+    def _account_path(self, whose: Customer, origin: Origin, now: datetime) -> str:
+        return f"{self._prefix}/my/{self._tokens.session(whose.id, origin, now)}"
 
     def _again(
         self,
@@ -362,6 +374,7 @@ class Site:
         problems: AbstractSet[str],
         rows: Sequence[Row],
         whose: Customer,
+        origin: Origin,
         words: Wording,
         now: datetime,
     ) -> tuple[str, str] | None:
@@ -377,10 +390,13 @@ class Site:
         able = [row for row in rows if action in row.actions]
         if not able:
             return None
-        return words.say("button", f"{action}_again"), self._link(action, able, whose, now)
+        url = self._link(action, able, whose, origin, now)
+        return words.say("button", f"{action}_again"), url
 
-    def _link(self, action: Action, rows: Sequence[Row], whose: Customer, now: datetime) -> str:
+    def _link(
+        self, action: Action, rows: Sequence[Row], whose: Customer, origin: Origin, now: datetime
+    ) -> str:
         """The path of a link of an hour, made from what is so now."""
         command = command_of(whose.id, action, rows)
-        url = self._links.url(Purpose(action.value), command, now, lifetime=LIFETIME)
+        url = self._links.url(Purpose(action.value), command, now, lifetime=LIFETIME, origin=origin)
         return f"{self._prefix}/do/{url.rpartition('/')[2]}"

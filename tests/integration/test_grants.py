@@ -21,7 +21,7 @@ from autorenew import rights
 from autorenew.cli import customers
 from autorenew.console import accounts, sessions
 from monitoring.exporter import auditing
-from producers import presence
+from producers import correlation, presence
 from producers.api import answers, keys
 from producers.control import (
     breakers,
@@ -45,7 +45,7 @@ from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.pages import new_links
-from producers.renewals import next_steps
+from producers.renewals import next_steps, traces
 from producers.steps import UNIVERSES
 from producers.views import orders, timelines
 from schemas import locks
@@ -74,7 +74,6 @@ from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
 from workers.reminders import remind, send_link, tell
-from workers.runtime import correlation
 
 Statement = tuple[str, Any]
 
@@ -99,7 +98,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
         answers._FORGET,
         *PRESENCE,
-        failed._GIVE_UP_EVENT, new_links._ASK, new_links._WHO,
+        failed._GIVE_UP_EVENT, new_links._ASK, new_links._WHO, correlation._BEHIND,
+        traces._UNTRACED, traces._trace,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
         webhooks._LEFT, webhooks._UNTOLD, deliveries._ADD,
@@ -122,7 +122,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "billing": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
-        correlation._BEHIND,
+        correlation._BEHIND, traces._UNTRACED, traces._trace,
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
@@ -153,7 +153,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         bulk_running._LOOK, bulk_running._UNTRIED, bulk_running._NEXT,
         *bulk_running._STILL.values(), bulk_running._FORGET,
         bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
-        giving_up._GIVE_UP, *PRESENCE,
+        giving_up._GIVE_UP, correlation._BEHIND, traces._UNTRACED, traces._trace, *PRESENCE,
     ],
     "exporter": [
         auditing._KNOW, auditing._BEGIN, auditing._PART, auditing._DONE, auditing._CUT,

@@ -431,6 +431,34 @@ class TestAccount:
         assert len(answer.headers["location"]) < 4000
         assert "Renew these 50 services now?" in text_of(world.http.get(answer.headers["location"]))
 
+    def test_what_a_link_led_to_ends_with_a_change_of_the_address(self, world: Shop) -> None:
+        (service,) = world.buy("remover", line(domain="secret.example"))
+        here = world.account("remover")
+        choose = f"{here}/choose?action=stop&service={service.id}"
+        link = world.http.get(choose).headers["location"]
+        ended = world.http.post(world.link("resume", service)).headers["location"]
+        world.send({"command": "customer", "customer": "remover", "email": "now@example.com"})
+        for url in (here, choose, link, ended):
+            answer = world.http.get(url)
+            assert answer.status_code == 410, url
+            assert "secret.example" not in answer.text
+            assert "Your e-mail address has changed" in text_of(answer)
+        assert world.http.post(link).status_code == 410
+        assert mode(world, service) == "automatic"
+
+    def test_pages_lead_on_for_no_longer_than_the_link_they_came_from(self, world: Shop) -> None:
+        (service,) = world.buy("lingerer", line())
+        link = world.link("stop", service, at=world.now() - timedelta(days=90, minutes=-30))
+        page = world.http.get(link).text
+        here = re.search(r'href="(/my/[^"]+)"', page)
+        assert here is not None
+        choose = f"{here[1]}/choose?action=stop&service={service.id}"
+        made = world.http.get(choose).headers["location"]
+        world.fleet.leap(timedelta(minutes=31))
+        world.fleet.settle(30)
+        for url in (here[1], choose, made):
+            assert world.http.get(url).status_code == 410
+
     def test_page_can_be_used_for_an_hour(self, world: Shop) -> None:
         (service,) = world.buy("dawdler", line())
         here = world.account("dawdler")

@@ -129,8 +129,10 @@ def once_and_never_again(reply: bytes) -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    thread.join(5)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        thread.join(5)
 
 
 def test_one_try_that_may_have_been_acted_on_leaves_the_whole_call_in_doubt() -> None:
@@ -201,10 +203,12 @@ def raw(beginning: bytes, again: bytes, *, every: float) -> Iterator[str]:
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        over.set()
-        server.shutdown()
-        thread.join(5)
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:  # else it would speak for as long as the process lives
+            over.set()
+            server.shutdown()
+            thread.join(5)
 
 
 @pytest.mark.parametrize("what", TRICKLES)
