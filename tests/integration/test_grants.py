@@ -20,7 +20,7 @@ from sqlalchemy.exc import ProgrammingError
 from autorenew import rights
 from autorenew.cli import customers
 from autorenew.console import accounts, sessions
-from monitoring.exporter import auditing, fleet
+from monitoring.exporter import auditing
 from producers import correlation, presence
 from producers.api import answers, keys
 from producers.control import (
@@ -160,7 +160,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "exporter": [
         auditing._KNOW, auditing._BEGIN, auditing._PART, auditing._DONE, auditing._CUT,
-        auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT], fleet._UNTOLD,
+        auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT],
         *PRESENCE,
     ],
     "console": [
