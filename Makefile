@@ -19,9 +19,11 @@ up: .venv/run ## Run everything in one process until stopped
 test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ensure-rabbitmq.sh)
 	@sh scripts/ensure-rabbitmq.sh
 	@sh scripts/ensure-servers.sh >/dev/null || true
+	@sh scripts/ensure-postgresql.sh >/dev/null || true
 	@sh scripts/ensure-powerdns.sh >/dev/null || true
 	@sh scripts/ensure-node-packages.sh >/dev/null || true
 	@sh scripts/ensure-prometheus.sh >/dev/null || true
+	@command -v kubectl >/dev/null || sh scripts/ensure-kubectl.sh >/dev/null || true
 	@sh scripts/ensure-containers.sh >/dev/null || true
 	@sh scripts/ensure-browser.sh
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal tests/unit tests/integration tests/rabbitmq tests/simulation

@@ -27,6 +27,26 @@ class Problem(BaseModel):
     message: str
 
 
+_SAID = {"missing": "is needed", "extra_forbidden": "there is no such field"}
+
+
+def said_of(kind: str, message: str) -> str:
+    """What is said of a field that pydantic does not accept.
+
+    Args:
+        kind: pydantic's type of the error.
+        message: pydantic's own words, where there are none of ours.
+    """
+    return _SAID.get(kind, message)
+
+
+def summary(problems: Sequence[Problem]) -> str:
+    """The first problem as a sentence that stands alone, and how many there are beside it."""
+    first, more = problems[0], len(problems) - 1
+    said = f"{first.path}: {first.message}" if first.path else first.message
+    return f"{said} ({more} more in `problems`)" if more else said
+
+
 def at_most(problems: Sequence[Problem], count: int | None = None) -> list[Problem]:
     """The first ``MAX_PROBLEMS``, and one more that says how many there are beside them.
 

@@ -27,7 +27,15 @@ from schemas.fields import (
     VatNumber,
     vat_number,
 )
-from schemas.json_bodies import MAX_BODY_BYTES, MAX_PROBLEMS, Problem, at_most, path_of, read
+from schemas.json_bodies import (
+    MAX_BODY_BYTES,
+    MAX_PROBLEMS,
+    Problem,
+    at_most,
+    path_of,
+    read,
+    said_of,
+)
 from schemas.values import Period
 
 __all__ = ["MAX_BODY_BYTES", "Problem"]  # those of a body, beside what is defined here
@@ -341,10 +349,12 @@ def _problem(error: Any, skip: Any = None) -> Problem:
     path = path_of(error["loc"])
     field = tuple(part for part in error["loc"] if isinstance(part, str))  # without list indexes
     code = None if error["type"] == "extra_forbidden" else _CODES.get(field)
+    message = said_of(error["type"], error["msg"])
     if error["type"].startswith("union_tag"):
-        code = "command_unknown"
+        known = ", ".join(name for name in _KIND_OF_COMMAND if name)
+        code, message = "command_unknown", f"known commands are {known}"
     elif code is None:
         code = {"missing": "field_missing", "extra_forbidden": "field_unknown"}.get(
             error["type"], "field_invalid"
         )
-    return Problem(code=code, path=path, message=error["msg"])
+    return Problem(code=code, path=path, message=message)

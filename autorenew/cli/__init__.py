@@ -7,6 +7,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from autorenew.cli.helping import INTERRUPTED, Commands
 from schemas.errors import AutorenewError, first_line
 from schemas.shown import for_terminal
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "seals": "seals",
     "service": "services",
     "customer": "customers",
+    "invoice": "invoices",
     "rollout": "admin",
     "far-side": "far_sides",
     "forecast": "forecast",
@@ -54,7 +56,23 @@ PROCESSES = frozenset(
 )
 
 
-class _Lazy(click.Group):
+SECTIONS = {
+    "Try it, in one process": ("demo", "up"),
+    "Set up": ("migrate", "broker", "catalogue", "subsidiary", "rollout", "far-side"),
+    "Customers, and what is theirs": ("order", "rejected", "service", "customer", "invoice"),
+    "What waits, failed or is held": ("tasks", "failed", "bulk", "lanes"),
+    "Books and infrastructure": ("audit", "reconcile", "seals", "forecast"),
+    "Who may come in, and who is told": ("keys", "operators", "webhooks", "events"),
+    "Processes of the fleet": (
+        "api", "intake", "relay", "scheduler", "worker", "exporter", "console", "pages",
+        "simulator",
+    ),
+}  # fmt: skip
+
+
+class _Lazy(Commands):
+    sections = SECTIONS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -69,6 +87,9 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would end with 1, which means problems found
+            click.echo("autorenew: interrupted", err=True)
+            sys.exit(INTERRUPTED)
         except AutorenewError as error:
             for line in str(error).splitlines():
                 click.echo(f"autorenew: {for_terminal(line)}", err=True)
@@ -101,8 +122,8 @@ def main() -> None:
     """The back office behind one click: orders, renewals, billing and provisioning.
 
     \b
-    Settings come from the environment (AUTORENEW_DATABASE_URL, AUTORENEW_BROKER_URL, …).
-    Exit codes: 0 success, 1 problems found, 2 failed.
+    Settings come from the environment: AUTORENEW_DATABASE_URL and others.
+    Exit codes: 0 success, 1 problems found, 2 failed, 130 interrupted (Ctrl-C).
     """
     from schemas import logs
     from schemas.settings import load_settings

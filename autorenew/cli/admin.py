@@ -10,15 +10,17 @@ from sqlalchemy import text
 
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.helping import Commands
+from autorenew.cli.names import check_brands, check_subsidiaries
 from producers import topology
 from producers.intake import dead
 from producers.management import Management
 from schemas.catalogue import Catalogue, changes, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
-from schemas.catalogue.store import read, save, set_rollout
+from schemas.catalogue.store import is_rolled_out, read, save, set_rollout
 from schemas.database import are_large_objects_open, connect
 from schemas.database import migrate as migrate_database
-from schemas.errors import AutorenewError, ConfigurationError
+from schemas.errors import ConfigurationError
 from schemas.rules import sellable
 from schemas.rules.policies import DEFAULT_POLICY
 from schemas.settings import Settings, load_settings
@@ -46,7 +48,7 @@ def migrate() -> None:
         say("every role may write large objects: run migrate once as a superuser to close them")
 
 
-@click.group()
+@click.group(cls=Commands)
 def broker() -> None:
     """Exchanges, queues and users on RabbitMQ."""
 
@@ -57,9 +59,10 @@ def setup() -> None:
 
     \b
     With AUTORENEW_BROKER_MANAGEMENT_URL it also sets
-    - policies: how much may wait in a queue of documents, and that nothing is given up
-    - users, from AUTORENEW_BROKER_PASSWORDS (JSON, user -> password), each with the least
-      permissions it needs
+    - policies: how much may wait in a queue of documents, and that nothing
+      is given up
+    - users, from AUTORENEW_BROKER_PASSWORDS (JSON, user -> password), each
+      with the least permissions it needs
 
     Exit code 1 if something is left to do by hand, and a line says what.
     """
@@ -73,6 +76,9 @@ def setup() -> None:
     if passwords or settings.broker_management_url:
         management = _management(settings, urls)
         version = management.check()  # before anything is declared
+    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
+    # First, so that a queue has its policy from the beginning.
+    others = topology.set_policies(management, wanted) if management else []
     say(f"queues: {', '.join(topology.declare(urls, settings.intake_upstreams))}")
     if management is None:
         say(
@@ -81,8 +87,6 @@ def setup() -> None:
             err=True,
         )
         sys.exit(1)
-    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
-    others = topology.set_policies(management, wanted)
     say(f"policies: {', '.join(wanted)}")
     if passwords:
         users = topology.create_users(management, passwords, settings.realms)
@@ -109,7 +113,7 @@ def _management(settings: Settings, urls: str) -> Management:
     return Management(settings.need("broker_management_url"), topology.vhost_of(urls))
 
 
-@click.group()
+@click.group(cls=Commands)
 def catalogue() -> None:
     """Plans, prices and contracts."""
 
@@ -142,8 +146,8 @@ def check(paths: tuple[Path, ...], use_bundled: bool) -> None:
 
 @catalogue.command("import-ovh")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--driver", default="dedicated", show_default=True)
-@click.option("--contract", default="dedicated", show_default=True)
+@click.option("--driver", default="dedicated", show_default=True, help="What builds them.")
+@click.option("--contract", default="dedicated", show_default=True, help="What they require.")
 @as_json
 def import_ovh_command(file: Path, driver: str, contract: str, as_json: bool) -> None:
     """Add the plans of OVH's public catalogue FILE (.json or .json.gz) to those in force."""
@@ -239,7 +243,7 @@ def _warn_of_unsellable(found: Catalogue) -> bool:
     return bool(reasons)
 
 
-@click.group()
+@click.group(cls=Commands)
 def rollout() -> None:
     """Where renewal is switched on: by brand and subsidiary, from a day on.
 
@@ -265,16 +269,12 @@ def list_rollouts(as_json: bool) -> None:
 @rollout.command("set")
 @click.argument("brand")
 @click.argument("subsidiary")
-@click.argument("day", type=click.DateTime(["%Y-%m-%d"]))
+@click.argument("day", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY")
 def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
-    """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY in local time."""
+    """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY (2026-01-31), local time."""
     with database().begin() as tx:
-        current = read(tx)
-        if subsidiary not in current.subsidiaries:
-            raise AutorenewError(f"there is no subsidiary {subsidiary!r}")
-        brands = sorted({plan.brand for plan in current.known_plans()})
-        if brand not in brands:
-            raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")
+        check_subsidiaries(tx, [subsidiary])
+        check_brands(tx, [brand])
         set_rollout(tx, brand, subsidiary, day.date())
     say(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
 
@@ -285,5 +285,12 @@ def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
 def remove_rollout(brand: str, subsidiary: str) -> None:
     """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
-        set_rollout(tx, brand, subsidiary, None)
-    say(f"renewal is off for {brand} in {subsidiary}")
+        # A brand without plans may have been switched on while it had some.
+        was_on = is_rolled_out(tx, brand, subsidiary)
+        if was_on:
+            set_rollout(tx, brand, subsidiary, None)
+        else:
+            check_subsidiaries(tx, [subsidiary])
+            check_brands(tx, [brand])
+    said = f"renewal is off for {brand} in {subsidiary}"
+    say(said if was_on else f"{said}: no change, it was not on")

@@ -9,6 +9,7 @@ from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json as json_option
 from autorenew.cli.common import database, said_of, say
 from autorenew.cli.following import document, filters_of, follow, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.lines import Column, age, echo, short
 from autorenew.cli.selecting import Text, counted
 from producers.control import bulk as operations
@@ -21,15 +22,19 @@ _COLUMNS = (
 _id = click.argument("id", type=Text())
 
 
-@click.group()
+@click.group(cls=Commands)
 def bulk() -> None:
     """Bulk operations on failed tasks: see `autorenew failed retry`."""
 
 
 @bulk.command("list")
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most."
+)
+@click.option(
+    "--page", type=click.IntRange(1), default=1, show_default=True, help="Which page of so many."
+)
 @json_option
 def list_bulk(open_only: bool, limit: int, page: int, as_json: bool) -> None:
     """List bulk operations, the newest first."""

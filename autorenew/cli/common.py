@@ -115,8 +115,9 @@ def table(
     """The lines of a table.
 
     Args:
-        width: of the terminal: long texts are folded between words; if that is not enough, each
-            field has its own line. None: each row is one line, however long.
+        width: of the terminal: long texts are folded between words; if that is not enough, columns
+            without a value are left out, and the last ones stand below their row, with their
+            names. None: each row is one line, however long.
     """
     header = [name.replace("_", " ") for name in columns]
     days = {cell.astimezone(UTC).date() for row in rows for cell in row if _is_time(cell)}
@@ -125,14 +126,53 @@ def table(
         rows = [[_time_of_day(cell) if _is_time(cell) else cell for cell in row] for row in rows]
     cells = [[_text(cell) for cell in row] for row in rows]
     by_column = list(zip(header, *cells, strict=True))
-    natural = [max(map(len, column)) for column in by_column]
     if width is None:
+        natural = [max(map(len, column)) for column in by_column]
         return [title, *_folded([header, *cells], natural, gap=2)]
-    least = [_least_width(name, texts) for name, *texts in by_column]
-    for gap in (2, 1):
-        if (widths := _shrunk(natural, least, width - gap * (len(columns) - 1))) is not None:
-            return [title, *_folded([header, *cells], widths, gap)]
+    if (fitted := _fitted(by_column, len(header), width)) is not None:
+        return [title, *_folded([header, *cells], *fitted)]
+    filled = [column for column in by_column if any(column[1:])] or by_column[:1]
+    header, *cells = map(list, zip(*filled, strict=True))
+    for count in range(len(header), 1, -1):
+        if (fitted := _fitted(filled, count, width)) is not None:
+            return [title, *_with_rest_below(header, cells, *fitted, width)]
     return [title, *_one_field_a_line(header, cells)]
+
+
+# A text that needs more of them in its column is easier to read below its row.
+_MOST_LINES = 5
+
+
+def _fitted(
+    by_column: Sequence[Sequence[str]], count: int, width: int
+) -> tuple[list[int], int] | None:
+    """Widths of the first columns and the gap between them; None: they do not fit."""
+    first = by_column[:count]
+    natural = [max(map(len, column)) for column in first]
+    least = [_least_width(name, texts) for name, *texts in first]
+    for gap in (2, 1):
+        widths = _shrunk(natural, least, width - gap * (count - 1))
+        if widths is not None and all(
+            whole <= _MOST_LINES * folded for whole, folded in zip(natural, widths, strict=True)
+        ):
+            return widths, gap
+    return None
+
+
+def _with_rest_below(
+    header: Sequence[str], cells: Sequence[Sequence[str]], widths: list[int], gap: int, width: int
+) -> list[str]:
+    """Rows of the first columns; what the others say follows each row, indented."""
+    count = len(widths)
+    lines = _folded([header[:count]], widths, gap)
+    for row in cells:
+        lines += _folded([row[:count]], widths, gap)
+        rest = zip(header[count:], row[count:], strict=True)
+        said = "; ".join(f"{name}: {text}" for name, text in rest if text)
+        lines += textwrap.wrap(
+            said, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+    return lines
 
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -7,6 +7,7 @@ import click
 from autorenew.cli.acting import Words, acts
 from autorenew.cli.common import as_json as json_option
 from autorenew.cli.common import database, on_stop, present, read_database, say, show
+from autorenew.cli.helping import Commands
 from monitoring import metrics
 from schemas.settings import load_settings
 from schemas.values import OperatorRole
@@ -15,14 +16,23 @@ DEFAULT_PORT = 8070
 
 _name = click.argument("name", type=Words())
 _role = click.option(
-    "--role", type=click.Choice([role.value for role in OperatorRole]), required=True
+    "--role",
+    type=click.Choice([role.value for role in OperatorRole]),
+    required=True,
+    help="A reader sees; an operator acts, too; an administrator also adds operators.",
 )
 _stdin = click.option("--stdin", is_flag=True, help="Read the password from standard input.")
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0: any that is free.",
+)
 def console(host: str, port: int) -> None:
     """Serve the pages on which operators see and mend what the fleet does, until stopped.
 
@@ -43,7 +53,7 @@ def console(host: str, port: int) -> None:
     server.close()
 
 
-@click.group()
+@click.group(cls=Commands)
 def operators() -> None:
     """Who may use the console."""
 

@@ -9,9 +9,12 @@ from sqlalchemy import text
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
+from autorenew.cli.helping import Commands
+from autorenew.cli.names import check_customers
 from autorenew.cli.services import send
+from producers.control.naming import UnknownName
 from producers.intake.customer import subject_of
-from producers.views import customers
+from producers.views import customers as views
 from schemas.errors import AutorenewError
 from schemas.json_bodies import unambiguous
 
@@ -25,7 +28,7 @@ _ASSIGN = text("""
 """)
 
 
-@click.group()
+@click.group(cls=Commands)
 def customer() -> None:
     """Show customers, and change what is known of them."""
 
@@ -36,7 +39,7 @@ def customer() -> None:
 def show_customer(customer_id: str, as_json: bool) -> None:
     """Show what is known of CUSTOMER, and when it changed."""
     with database().connect() as tx:
-        facts = customers.facts(tx, customer_id)
+        facts = views.facts(tx, customer_id)
         if facts is None:
             raise AutorenewError(f"there is no customer {customer_id!r}")
         events = tx.execute(_HISTORY, {"subject": subject_of(customer_id)}).all()
@@ -54,12 +57,12 @@ def show_customer(customer_id: str, as_json: bool) -> None:
 
 @customer.command()
 @click.argument("customer_id", metavar="CUSTOMER")
-@click.option("--email")
+@click.option("--email", help="Where e-mails go.")
 @click.option("--language", metavar="CODE", help="Of e-mails; ISO 639, such as fr.")
 @click.option("--country", metavar="CODE", help="Where they live; ISO 3166, such as FR.")
-@click.option("--vat-number")
-@click.option("--name")
-@click.option("--company")
+@click.option("--vat-number", metavar="NUMBER", help="With its country, such as FR40303265045.")
+@click.option("--name", help="Of the person that invoices are made out to.")
+@click.option("--company", help="Of the company that invoices are made out to.")
 @click.option("--address", metavar="JSON", help='{"lines": ["…"], "postal_code": "…", "city": "…"}')
 @click.option("--erase", multiple=True, type=click.Choice(ERASABLE), help="May be repeated.")
 @as_json
@@ -95,6 +98,10 @@ def assign(upstream: str, customers: Sequence[str], unassigned: bool) -> None:
     engine = database()
     realm = realms().of(upstream, "assign")
     with engine.begin() as tx:
+        try:
+            check_customers(tx, customers)
+        except UnknownName as error:
+            raise UnknownName(f"{error}\nnothing was done") from None
         where = {"realm": realm, "ids": list(customers), "unassigned": unassigned}
         count = tx.execute(_ASSIGN, where).rowcount
     say(f"{count} customers belong to realm {realm} now")

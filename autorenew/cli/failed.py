@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from autorenew.cli.common import as_json, clock, database, said_of, say, show
-from autorenew.cli.failed_acting import cancel_failed, edit_failed, retry_failed
+from autorenew.cli.failed_acting import cancel_failed, retry_failed
 from autorenew.cli.failed_by_hand import done_by_hand, settle_by_hand
+from autorenew.cli.failed_editing import edit_failed
+from autorenew.cli.helping import Commands
 from autorenew.cli.lines import Column, age, echo, short, width
 from autorenew.cli.selecting import Text, say_more, say_unmatched, selects
 from autorenew.cli.tasks import find_history, show_history, whole_second
@@ -40,7 +42,7 @@ _LINE = (
 _SAYS_FROM = 100
 
 
-@click.group()
+@click.group(cls=Commands)
 def failed() -> None:
     """Tasks that wait for a person."""
 
@@ -55,8 +57,12 @@ failed.add_command(settle_by_hand)
 @failed.command("list")
 @selects()
 @click.option("--group", is_flag=True, help="Count them by step, lane, reason and code.")
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="So many at most."
+)
+@click.option(
+    "--page", type=click.IntRange(1), default=1, show_default=True, help="Which page of so many."
+)
 @as_json
 def list_failed(filters: Filters, group: bool, limit: int, page: int, as_json: bool) -> None:
     """List failed tasks, one a line: customer, order, reason, attempts, and when it failed last.
@@ -134,7 +140,9 @@ def _row(one: failures.FailedTask) -> Sequence[Any]:
 @failed.command("show")
 @click.argument("name", metavar="ID", type=Text())
 @click.option("--upstream", type=Text(), help="Needed where several use the same order key.")
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=200, show_default=True, help="So many at most."
+)
 @as_json
 def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> None:
     """Show all attempts of what failed, what a retry would call, and what may exist over there.

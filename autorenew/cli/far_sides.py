@@ -4,6 +4,7 @@ import click
 from sqlalchemy import text
 
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.helping import Commands
 from schemas import urls
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.tables.far_sides import FarSideKind
@@ -17,7 +18,7 @@ _CHANGE = text("""
 _KNOWN = text("SELECT name FROM far_sides WHERE kind = :kind ORDER BY name")
 
 
-@click.group("far-side")
+@click.group("far-side", cls=Commands)
 def far_side() -> None:
     """Gateways and drivers that this database belongs with.
 

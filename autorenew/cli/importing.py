@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 import click
-from rich.progress import Progress
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
+from autorenew.cli.progress import rows_done
 from monitoring.forecast import Decision
 from producers.imports.importing import Reject
 from producers.imports.importing import import_services as import_rows
@@ -86,9 +86,8 @@ def import_services(
     with (
         click.open_file(str(file), "rb") as source,
         rejects,
-        Progress(disable=not sys.stderr.isatty(), transient=True) as progress,
+        rows_done("importing", "import the file again: it goes on") as advance,
     ):
-        bar = progress.add_task("importing", total=None)
         counts = import_rows(
             engine,
             CatalogueCache(),
@@ -96,7 +95,7 @@ def import_services(
             cast(BinaryIO, source),
             form,
             rejects.write,
-            lambda rows: progress.advance(bar, rows),
+            advance,
             realm=realms().of(upstream, "import") or upstream,
             dry_run=dry_run,
         )

@@ -9,6 +9,8 @@ import click
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
+from autorenew.cli.helping import Commands
+from autorenew.cli.names import check_brands, check_subsidiaries
 from autorenew.cli.selecting import Text
 from producers.api import keys as all_keys
 from producers.api.keys import DEFAULT_PER_SECOND, KeyInvalid, KeyScope
@@ -19,7 +21,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Commands)
 def keys() -> None:
     """Keys of the HTTP API: who may use it, and for what."""
 
@@ -47,7 +49,8 @@ class _Expiry(click.ParamType[datetime]):
 @click.option("--all-realms", is_flag=True, help="An operator's: it sees all realms.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True,
-    type=click.Choice([scope.value for scope in KeyScope]), help="May be repeated.",
+    type=click.Choice([scope.value for scope in KeyScope]), metavar="SCOPE",
+    help=f"May be repeated: {', '.join(scope.value for scope in KeyScope)}.",
 )  # fmt: skip
 @click.option("--brand", "brands", multiple=True, type=Text(), help="Only these; may be repeated.")
 @click.option(
@@ -73,6 +76,8 @@ def create(
     if expires is not None and expires <= datetime.now(UTC):
         raise KeyInvalid(f"--expires {expires:%F}: that has passed")
     with database().begin() as tx:
+        check_brands(tx, brands)
+        check_subsidiaries(tx, subsidiaries)
         made, text = all_keys.create(
             tx,
             name,

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from autorenew.cli.acting import Words, acts
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.selecting import Text
 from producers.control import breakers, limits
 from producers.control import lanes as all_lanes
@@ -26,7 +27,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Commands)
 def lanes() -> None:
     """Pause, resume and limit groups of tasks: of a driver, of the gateway, of ends.
 

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,14 @@ _folder = click.option(
 
 @click.command()
 @_folder
-@click.option("--orders", "count", type=click.IntRange(1, 100_000), default=250, show_default=True)
+@click.option(
+    "--orders",
+    "count",
+    type=click.IntRange(1, 100_000),
+    default=250,
+    show_default=True,
+    help="How many to place.",
+)
 @click.option(
     "--months",
     type=click.IntRange(0, 120),
@@ -34,7 +42,9 @@ _folder = click.option(
     show_default=True,
     help="Months of renewals after the orders.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Another seed gives other orders."
+)
 def demo(folder: Path, count: int, months: int, seed: int) -> None:
     """Place orders and let months of renewals pass, with a simulated outside world that misbehaves.
 
@@ -46,6 +56,9 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
     sys.exit(run(folder, count, seed, months))
 
 
+_AUDIT_SECONDS = 1.0
+# Whoever tries webhooks out listens on this machine.
+_LOOPBACK = IPv4Network("127.0.0.0/8")
 _OF_EVENTS = ("event_source", "webhook_allowed_networks", "webhook_disable_days")
 
 
@@ -79,6 +92,9 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
         for name in ("smtp_url", "mail_from", "link_base_url", "link_secret", *_OF_EVENTS)
         if (value := getattr(settings, name)) is not None
     }
+    mail["webhook_allowed_networks"] = settings.webhook_allowed_networks or [_LOOPBACK]
+    if "audit_seconds" not in settings.model_fields_set:  # whoever looks at it has not got hours
+        settings = settings.model_copy(update={"audit_seconds": _AUDIT_SECONDS})
     metrics.serve(settings)
     store = str(folder / "simulator.sqlite")
     with Embedded(folder, store=store, pages=True, **mail) as fleet:
@@ -96,8 +112,9 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
             for line in opened.said:
                 say(line)
             say(f"Metrics of the database: {exporter.server.url}/metrics")
-            say(f"Pages of customers: {fleet.settings.need('link_base_url')}, served on"
-                f" {fleet.pages_url}. Who has a service gets a link:")  # fmt: skip
+            said = fleet.settings.need("link_base_url")
+            elsewhere = "" if said == fleet.pages_url else f", served on {fleet.pages_url}"
+            say(f"Pages of customers: {said}{elsewhere}. Links of the first three:")
             say_links(fleet, stopping, say)
             stopping.wait()
             say("draining")

@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from rich.progress import Progress
 from sqlalchemy import text
 
 from autorenew.cli.common import as_json, clock, database, realms, say, show
+from autorenew.cli.helping import Commands
+from autorenew.cli.progress import rows_done
 from producers.intake import Answer, Intake, Verdict
 from producers.views import orders as views
 from producers.views import timelines
@@ -20,7 +21,7 @@ from schemas.settings import load_settings
 BATCH = 500
 
 
-@click.group()
+@click.group(cls=Commands)
 def order() -> None:
     """Place orders and follow them."""
 
@@ -41,9 +42,10 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
     counts: Counter[str] = Counter()
     with (
         click.open_file(str(file), "rb") as source,
-        Progress(disable=not sys.stderr.isatty(), transient=True) as progress,
+        rows_done(
+            "placing", "place the file again: what was placed is not placed twice"
+        ) as advance,
     ):
-        bar = progress.add_task("placing", total=None)
         lines = ((n, line.strip()) for n, line in enumerate(source, 1))
         numbered = ((n, line) for n, line in lines if line)
         while batch := list(itertools.islice(numbered, BATCH)):
@@ -52,7 +54,7 @@ def place(file: Path, upstream: str, as_json: bool) -> None:
                 counts["repeated" if answer.repeated else answer.verdict] += 1
                 counts["not accepted"] += answer.verdict is not Verdict.ACCEPTED
                 _say(number, answer, as_json)
-            progress.advance(bar, len(batch))
+            advance(len(batch))
     if not as_json:
         said = [f"{counts[v]} {v}" for v in (*Verdict, "repeated") if counts[v]]
         say(", ".join(said) or "no orders in the file")
@@ -109,13 +111,15 @@ def show_command(key: str, upstream: str | None, as_json: bool) -> None:
     show("timeline", columns, rows, json_lines=as_json)
 
 
-@click.group()
+@click.group(cls=Commands)
 def rejected() -> None:
     """Documents that were not accepted."""
 
 
 @rejected.command("list")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="So many at most."
+)
 @as_json
 def list_rejected(limit: int, as_json: bool) -> None:
     """List the newest ones with their problems; --json adds the document, secrets masked.

@@ -2,15 +2,21 @@
 
 import click
 
-from autorenew.cli.common import on_stop, read_database, realms, say
+from autorenew.cli.common import on_stop, present, read_database, realms, say
 from autorenew.cli.processes import start
 from monitoring import metrics
 from schemas.settings import load_settings
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="0: any that is free.",
+)
 def pages(host: str, port: int) -> None:
     """Serve the pages that links in e-mails lead to, until stopped.
 
@@ -37,6 +43,7 @@ def pages(host: str, port: int) -> None:
     counters.of_intake(CUSTOMERS)
     metrics.serve(settings)
     server = WebServer(application, host=host, port=port, name="pages")
+    present(engine, "pages")
     on_stop(server.stop)
     say(f"pages on {server.url}")
     try:

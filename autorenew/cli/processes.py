@@ -100,8 +100,22 @@ def scheduler() -> None:
 
 @click.command()
 @click.argument("queues", nargs=-1, required=True)
-@click.option("--processes", "-p", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option("--threads", "-t", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option(
+    "--processes",
+    "-p",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Worker processes, each with its own threads.",
+)
+@click.option(
+    "--threads",
+    "-t",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Batches that a process works on at a time.",
+)
 def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
     """Work on QUEUES: orders, billing, reminders, events, web, dedicated, cloud, telecom.
 
@@ -150,11 +164,23 @@ def worker(queues: tuple[str, ...], processes: int, threads: int) -> None:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True)
-@click.option("--store", default=":memory:", show_default=True, help="SQLite file.")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--faults", type=click.Path(path_type=Path), help="JSON list of rules.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8090,
+    show_default=True,
+    help="0: any that is free.",
+)
+@click.option(
+    "--store", default=":memory:", show_default=True, help="SQLite file that keeps its books."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the faults' dice.")
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path),
+    help="JSON list of rules: docs/reference/simulator.md.",
+)
 @click.option("--token", help="What the infrastructure asks for.  [default: nothing]")
 @click.option(
     "--smtp-port",

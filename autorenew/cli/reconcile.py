@@ -9,6 +9,7 @@ import click
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, clock, database, say, show
+from autorenew.cli.helping import Commands
 from schemas.errors import AutorenewError
 from schemas.settings import load_settings
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from workers.provisioning.drivers.port import Driver
 
 
-@click.group()
+@click.group(cls=Commands)
 def reconcile() -> None:
     """Compare our books with those of the gateway, and of the infrastructures."""
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.helping import Commands
 from monitoring.seals import Head, heads, missing
 from schemas.errors import ConfigurationError
 
 
-@click.group()
+@click.group(cls=Commands)
 def seals() -> None:
     """Heads of the hash chains of invoices, credit notes and history.
 

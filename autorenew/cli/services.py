@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Engine, text
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, clock, database, realms, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.importing import import_services
+from autorenew.cli.names import check_customers
 from producers.control import ending, suspending
 from producers.control.suspending import Verdict as Became
 from producers.intake import Answer, Intake, Verdict
@@ -27,7 +29,7 @@ from schemas.settings import load_settings
 from schemas.values import RenewalMode
 
 
-@click.group()
+@click.group(cls=Commands)
 def service() -> None:
     """Follow services, and do what their customers ask for. Each command may be repeated."""
 
@@ -39,7 +41,7 @@ _customer = click.argument("customer")
 
 
 @service.command("list")
-@click.option("--customer")
+@click.option("--customer", help="Of the customer with this id.")
 @click.option("--suspended", is_flag=True, help="Only those that an operator has suspended.")
 @as_json
 def list_services(customer: str | None, suspended: bool, as_json: bool) -> None:
@@ -48,6 +50,8 @@ def list_services(customer: str | None, suspended: bool, as_json: bool) -> None:
         raise click.UsageError("name a --customer, or --suspended")
     wanted = views.Wanted(customer=customer, held=suspended)
     with database().connect() as tx:
+        if customer is not None:
+            check_customers(tx, [customer])
         found = sorted(_each(tx, wanted), key=_expiry)
     rows = [
         (
@@ -173,6 +177,7 @@ def mode(mode: str, services: Sequence[uuid.UUID], as_json: bool) -> None:
 @click.option(
     "--expires-on",
     type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
     help="The expiry the customer saw; a service that expires later is left alone.",
 )
 @as_json

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import OperationalError
 
 from autorenew.cli.common import as_json, clock, database, say, show
+from autorenew.cli.helping import Commands
 from schemas.catalogue import Subsidiary, changes, load
 from schemas.catalogue.changes import LOCK_NOT_AVAILABLE, Change, Touched
 from schemas.catalogue.store import read
@@ -21,7 +22,7 @@ from schemas.errors import AutorenewError
 from schemas.fields import Country, CurrencyCode
 
 
-@click.group()
+@click.group(cls=Commands)
 def subsidiary() -> None:
     """Change the currency, time zone or country of a subsidiary that has services."""
 
@@ -64,6 +65,7 @@ def _zone(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
     help="The local day that it holds from; today, and so now, if not given.",
 )
 @click.option(

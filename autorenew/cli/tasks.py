@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.selecting import (
     Text,
     counted,
@@ -33,14 +34,16 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Commands)
 def tasks() -> None:
     """What is still to be done: what waits, for what, and since when."""
 
 
 @tasks.command("list")
 @selects(states=True)
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="So many at most."
+)
 @as_json
 def list_tasks(filters: Filters, limit: int, as_json: bool) -> None:
     """List tasks: those of NAMES, and those that the options select.

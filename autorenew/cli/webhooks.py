@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, said_of, say, show
+from autorenew.cli.helping import Commands
 from autorenew.cli.selecting import Age, Since, Text
 from producers.control import webhooks as registered
 from producers.events.composing import Composer
@@ -30,7 +31,7 @@ _TEST_SECONDS = 30.0
 LATE_SECONDS = 60.0
 
 
-@click.group()
+@click.group(cls=Commands)
 def webhooks() -> None:
     """Endpoints over HTTPS that the events of a realm are sent to, signed.
 
@@ -46,8 +47,9 @@ def webhooks() -> None:
     "--kind", "kinds", multiple=True, type=Text(),
     help="Only these, such as `order.*` or `service.delivered`. May be repeated.",
 )  # fmt: skip
+@as_json
 @acts()
-def add_webhook(name: str, url: str, realm: str, kinds: Sequence[str]) -> None:
+def add_webhook(name: str, url: str, realm: str, kinds: Sequence[str], as_json: bool) -> None:
     """Register an endpoint: what happens from now on is sent there.
 
     Prints the secret that signs it, once. REALM may be an upstream's name: its realm is meant.
@@ -56,6 +58,9 @@ def add_webhook(name: str, url: str, realm: str, kinds: Sequence[str]) -> None:
     with database().begin() as tx:
         its = realms().of(realm, "webhooks") or realm
         registered.add(tx, name, url, its, kinds, secret)
+    if as_json:
+        click.echo(said_of({"name": name, "url": url, "realm": its, "secret": secret}))
+        return
     say(f"{name} is sent the events of {its}")
     say(f"secret {secret}")
     say("it is not shown again: `autorenew webhooks rotate` gives another one", err=True)
@@ -76,7 +81,9 @@ def list_webhooks(as_json: bool) -> None:
 
 @webhooks.command("show")
 @_name
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most."
+)
 @as_json
 def show_webhook(name: str, limit: int, as_json: bool) -> None:
     """Show an endpoint, its newest deliveries and its replays."""
@@ -135,7 +142,7 @@ def _set_state(name: str, state: EndpointState, reason: str | None) -> None:
         is_new = registered.set_state(tx, found, state, reason)
     say(f"{name} is {state}" if is_new else f"{name}: no change")
     if is_new and state is EndpointState.ENABLED and found.failing_since is not None:
-        since = found.failing_since.astimezone(UTC).isoformat(timespec="seconds")
+        since = f"{found.failing_since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         say(f"to send what it missed: autorenew webhooks replay {name} --since {since}", err=True)
 
 
@@ -145,25 +152,36 @@ def _set_state(name: str, state: EndpointState, reason: str | None) -> None:
     "--overlap", type=Age(), default="24h", show_default=True,
     help="How long the secret before signs as well: 90s, 15m, 2h, 3d, 1w.",
 )  # fmt: skip
+@as_json
 @acts()
-def rotate_webhook(name: str, overlap: timedelta) -> None:
+def rotate_webhook(name: str, overlap: timedelta, as_json: bool) -> None:
     """Give an endpoint another secret, and print it. Both sign for a while."""
     secret = new_secret()
     with database().begin() as tx:
         found = registered.find(tx, name)
         until = registered.rotate(tx, found, secret, overlap.total_seconds())
-    say(f"{name}: both secrets sign until {until.astimezone(UTC).isoformat(timespec='seconds')}")
+    if as_json:
+        click.echo(said_of({"name": name, "secret": secret, "both_sign_until": until}))
+        return
+    say(f"{name}: both secrets sign until {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
     say(f"secret {secret}")
 
 
 @webhooks.command("test")
 @_name
-@click.option("--wait", type=click.FloatRange(0, 600), default=_TEST_SECONDS, show_default=True)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 600),
+    default=_TEST_SECONDS,
+    show_default=True,
+    help="Seconds to wait for its answer.",
+)
+@as_json
 @acts()
-def test_webhook(name: str, wait: float) -> None:
+def test_webhook(name: str, wait: float, as_json: bool) -> None:
     """Send a test event (`webhook.test`), and say what became of it. Needs a `worker events`.
 
-    Exit code 1 if it was not delivered within WAIT seconds.
+    Exit code 1 if it was not delivered within --wait seconds.
     """
     engine, settings = database(), load_settings()
     composer = Composer(settings.event_source, lambda upstream: upstream)
@@ -171,14 +189,17 @@ def test_webhook(name: str, wait: float) -> None:
         found = registered.find(tx, name)
         id_ = registered.send_test(tx, found, composer, datetime.now(UTC))
     delivery = _tried(engine, id_, wait)
-    if delivery.outcome == "delivered":
+    is_delivered = delivery.outcome == "delivered"
+    if as_json:
+        said = {"event": id_, "delivered": is_delivered, "attempts": delivery.attempts}
+        click.echo(said_of({"name": name, **said, "answer": delivery.answer}))
+    elif is_delivered:
         say(f"{name}: delivered, {delivery.answer}")
-        return
-    if delivery.attempts:
+    elif delivery.attempts:
         say(f"{name}: not delivered: {delivery.answer or 'no answer yet'}")
     else:
         say(f"{name}: not tried in {wait:g} s: is a `worker events` running?")
-    sys.exit(1)
+    sys.exit(0 if is_delivered else 1)
 
 
 def _tried(engine: Engine, id_: Any, seconds: float) -> registered.Delivery:
@@ -208,7 +229,7 @@ def replay_webhook(
     say(f"{name}: what happened since {_moment(since, now):%F %H:%M:%S} UTC is sent once more")
 
 
-@click.group()
+@click.group(cls=Commands)
 def events() -> None:
     """What goes out to upstream, to the exchange `events` and to webhooks."""
 
@@ -216,12 +237,13 @@ def events() -> None:
 @events.command("status")
 @as_json
 def events_status(as_json: bool) -> None:
-    """Show what has not gone out yet, and the last replays to the exchange.
+    """Show what has not gone out yet, what was left out, and the last replays to the exchange.
 
-    Exit code 1 if something has waited for more than a minute.
+    Exit code 1 if something has waited for more than a minute, or was left out.
     """
     with database().connect() as tx:
         left = registered.left(tx)
+        untold = registered.untold(tx)
         replays = registered.replays(tx, None)
     age = (datetime.now(UTC) - left.oldest).total_seconds() if left.oldest else 0.0
     if as_json:
@@ -229,16 +251,21 @@ def events_status(as_json: bool) -> None:
             "waiting": left.waiting,
             "oldest": left.oldest,
             "seconds": round(age, 3),
+            "untold": [dict(one._mapping) for one in untold],
             "replays": [dict(one._mapping) for one in replays],
         }
         click.echo(said_of(document))
     else:
         say(f"{left.waiting} events wait" + (f", the oldest for {age:.1f} s" if age else ""))
+        if untold:
+            left_out = [[one.event_id, one.at, one.kind, one.subject, one.error] for one in untold]
+            columns = ("event", "at", "kind", "subject", "error")
+            show("left out, cannot be composed", columns, left_out, json_lines=False)
         if replays:
             columns = ("since", "until", "events", "asked_at", "ended_at")
             rows = [[getattr(one, column) for column in columns] for one in replays]
             show("replays", columns, rows, json_lines=False)
-    sys.exit(1 if age > LATE_SECONDS else 0)
+    sys.exit(1 if age > LATE_SECONDS or untold else 0)
 
 
 @events.command("replay")
@@ -248,7 +275,8 @@ def events_status(as_json: bool) -> None:
 def replay_events(since: datetime | timedelta, until: datetime | timedelta | None) -> None:
     """Publish what happened since a time to the exchange once more, with the same ids.
 
-    For a broker that lost its queues. Whoever has an event already knows it by its id.
+    For a broker that lost its queues. Whoever has an event already knows it by its id. What was
+    left out because it could not be composed goes to endpoints as well.
     """
     now = datetime.now(UTC)
     with database().begin() as tx:

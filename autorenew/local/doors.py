@@ -33,8 +33,11 @@ def opened(fleet: Embedded, *, api_port: int, console_port: int) -> Iterator[Doo
         key = _first_key(fleet)
         doors.said.append(f"  curl {api.url}/v1/catalogue -H 'Authorization: Bearer {key or '…'}'")
         if key is None:
-            doors.said.append("  (its key was shown when this folder was new; `autorenew keys")
-            doors.said.append("  create` makes one)")
+            doors.said.append("  (the first key was shown when this folder was new; another one:)")
+            doors.said.append(
+                "  .venv/bin/autorenew keys create --name another --upstream file"
+                " --scope orders:write --scope orders:read"
+            )
         console = serving.serve(
             fleet.engine("console"), fleet.engine("readonly"), fleet.clock, fleet.settings,
             host="127.0.0.1", port=console_port,

@@ -27,15 +27,17 @@ OVERDUE = "overdue"
 OPEN_STATES = (OrderState.ACCEPTED, OrderState.PRICED, OrderState.PAID)
 FLOWS = ("invoiced", "charged", "declined", "refunded", "credited")
 
+# A refused order has neither an end nor a customer.
 _OPEN = text("""
     SELECT state, count(*) AS orders,
         CAST(extract(epoch FROM clock_timestamp() - min(accepted_at)) AS float8) AS age
-    FROM orders WHERE ended_at IS NULL GROUP BY state
+    FROM orders WHERE ended_at IS NULL AND customer_id IS NOT NULL GROUP BY state
 """)
 # Read by the process that asks alone: nobody waits for it.
 _ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
 _ENDED = text("""
-    SELECT state, count(*) AS orders FROM orders WHERE ended_at IS NOT NULL GROUP BY state
+    SELECT state, count(*) AS orders FROM orders
+    WHERE ended_at IS NOT NULL OR customer_id IS NULL GROUP BY state
 """)
 
 

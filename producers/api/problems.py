@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from schemas.json_bodies import Problem, at_most, path_of
+from schemas.json_bodies import Problem, at_most, path_of, said_of, summary
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
@@ -104,9 +104,18 @@ def document(
     return said
 
 
-def not_found() -> Failed:
-    """The same for what does not exist and for what the key may not see."""
-    return Failed("not_found")
+def not_found(detail: str | None = None) -> Failed:
+    """The same for what does not exist and for what the key may not see.
+
+    Args:
+        detail: of what there is once for all keys.
+    """
+    return Failed("not_found", detail)
+
+
+def no_such_path() -> Failed:
+    """A path that no route takes: a name in it that is not known is :func:`not_found`."""
+    return Failed("not_found", "there is no such path: /v1/openapi.json lists those there are")
 
 
 def unavailable() -> Failed:
@@ -125,9 +134,10 @@ def of_answer(problems: Sequence[Problem]) -> Failed:
             whole = "too_large"
         case _:
             whole = "invalid"
-    return Failed(whole, problems[0].message if problems else None, problems=problems)
+    return Failed(whole, summary(problems) if problems else None, problems=problems)
 
 
+_NO_BODY = "a JSON object is needed as the body"
 _FIELD_CODES = {"missing": "field_missing", "extra_forbidden": "field_unknown"}
 
 
@@ -140,10 +150,12 @@ def of_fields(errors: Sequence[Any]) -> Failed:
             code, place = "malformed", []
         path = path_of(place) if where == "body" else path_of((where, *place))
         field = "not_json" if error["type"] == "json_invalid" else "field_invalid"
+        has_no_body = path == "" and error["type"] == "missing"
+        message = _NO_BODY if has_no_body else said_of(error["type"], error["msg"])
         problems.append(
-            Problem(code=_FIELD_CODES.get(error["type"], field), path=path, message=error["msg"])
+            Problem(code=_FIELD_CODES.get(error["type"], field), path=path, message=message)
         )
-    return Failed(code, problems=problems)
+    return Failed(code, summary(problems) if problems else None, problems=problems)
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:

@@ -295,6 +295,19 @@ def replays(tx: Connection, endpoint: uuid.UUID | None) -> Sequence[Any]:
     return tx.execute(_REPLAYS, {"id": endpoint}).all()
 
 
+_UNTOLD = text("""
+    SELECT u.event_id, e.at, u.kind, e.subject, u.error
+    FROM untold_events AS u LEFT JOIN events AS e ON e.id = u.event_id
+    ORDER BY u.event_id LIMIT 1000
+""")
+
+
+def untold(tx: Connection) -> Sequence[Any]:
+    """Events that were left out because they cannot be composed, the oldest first: event_id, at,
+    kind, subject, error."""
+    return tx.execute(_UNTOLD).all()
+
+
 _LEFT = text("""
     SELECT c.last_id, count(e.id) AS waiting, min(e.at) AS oldest
     FROM event_cursor AS c

@@ -63,7 +63,9 @@ _NO_METHOD = Problem(
     message="the customer has no saved payment method",
 )
 _KEY_REUSED = Problem(
-    code="key_reused", path="key", message="another document was taken under this key"
+    code="key_reused",
+    path="key",
+    message="this key has the answer to another document: send a changed one under a new key",
 )
 
 

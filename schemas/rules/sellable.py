@@ -92,7 +92,7 @@ def of_options(plan: Plan, configuration: Mapping[str, str]) -> Iterator[Obstacl
         value, about = configuration.get(name), f"configuration.{name}"
         if value is None:
             if option.required:
-                yield Obstacle("option_missing", about, f"{plan.code} needs it")
+                yield Obstacle("option_missing", about, f"{plan.code} needs the option {name}")
         elif option.values and value not in option.values:
             yield Obstacle("option_invalid", about, f"one of {', '.join(option.values)}")
     for name in sorted(configuration.keys() - plan.options.keys()):

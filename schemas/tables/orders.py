@@ -20,6 +20,10 @@ from sqlalchemy.sql import func
 from schemas.tables.base import CHANGING, OF_A_DAY, metadata, moment, own_payment_method, state
 from schemas.values import OrderState
 
+# Refused orders have neither an end nor a customer. `state` changes with each step of an order: an
+# index over it would make every such update touch every index of the table.
+IS_OPEN = "ended_at IS NULL AND customer_id IS NOT NULL"
+
 orders = Table(
     "orders",
     metadata,
@@ -45,7 +49,7 @@ orders = Table(
     UniqueConstraint("key", "upstream"),
     # What has not come to its end, the oldest first.
     Index("orders_accepted_at", "accepted_at", **OF_A_DAY),
-    Index("orders_open", "accepted_at", postgresql_where="ended_at IS NULL"),
+    Index("orders_open", "accepted_at", postgresql_where=IS_OPEN),
     own_payment_method(deferrable=True, initially="DEFERRED"),
     **CHANGING,
 )

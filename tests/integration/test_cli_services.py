@@ -58,7 +58,9 @@ class TestOnTheCommandLine:
         assert people.exit_code == 0
         assert f"service              {first.id}" in people.stdout
         assert "service.delivered" in people.stdout
-        assert cli("service", "list", "--customer", "nobody").stdout.strip() == "services: none"
+        unknown = cli("service", "list", "--customer", "nobody")
+        assert (unknown.exit_code, unknown.stdout) == (2, "")
+        assert "there is no customer 'nobody'" in unknown.stderr
         unknown = cli("service", "show", uuid.uuid4())
         assert unknown.exit_code == 2
         assert "there is no delivered service" in unknown.stderr
@@ -228,6 +230,11 @@ class TestRollout:
         assert cli("rollout", "remove", "kimsufi", "FR").exit_code == 0
         world.fleet.settle(30)
         assert {s.next_step for s in world.services()} == {None}
+        assert "no change" in cli("rollout", "remove", "kimsufi", "FR").stdout
+        for misspelt in (("kimsufy", "FR"), ("kimsufi", "FRA")):
+            refused = cli("rollout", "remove", *misspelt)
+            assert (refused.exit_code, refused.stdout) == (2, "")
+            assert "there are" in refused.stderr
 
     def test_rollout_on_a_later_day_waits_for_it(self, life: Any, cli: Any) -> None:
         world = life(brands=[])

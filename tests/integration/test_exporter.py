@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from autorenew.console.today import today
 from monitoring.exporter.exporter import Exporter, World
 from producers.control import lanes
 from producers.control.lanes import FIXED
@@ -12,7 +13,7 @@ from producers.ledger import GUARDED_LANES, Place, enqueue
 from producers.presence import Presence, version
 from producers.steps import QUEUES, STEPS
 from tests.conftest import Database
-from tests.support.given import order
+from tests.support.given import line, order
 
 WORLD = World(QUEUES, list(STEPS), FIXED, GUARDED_LANES, version())
 
@@ -131,14 +132,19 @@ def test_fleet_that_has_worked_is_told_by_orders_services_and_money(
     embedded: Any, database: Database
 ) -> None:
     fleet = embedded()
-    database.place(order("k-1"), order("k-2", customer="bob"))
+    database.place(order("k-1"), order("k-2", customer="bob"), order("k-3", line("no-such-plan")))
     fleet.wait_until_idle(20)
     database.run("UPDATE services SET expires_at = expires_at - interval '10 days'")
 
     scraped = Scraped(database)
 
     assert scraped["orders", "delivered"] == 2
+    # A refused order has ended from the beginning.
+    assert scraped["orders", "refused"] == 1
     assert scraped["oldest_undelivered_order_seconds",] == 0
+    with database.engine("readonly").connect() as tx:
+        shown = today(tx)
+    assert (shown.orders, shown.refused, shown.open_orders, shown.oldest_open) == (3, 1, 0, None)
     assert scraped["services", "web", "ovh", "active", "automatic"] == 2
     assert scraped["services_due", "not_rolled_out"] == 2
     assert scraped["money_today", "charged", "EUR"] == 2 * 45.44

@@ -11,7 +11,8 @@ import pytest
 import urllib3
 from click.testing import CliRunner, Result
 
-from autorenew.cli import COMMANDS, main
+from autorenew.cli import COMMANDS, SECTIONS, main
+from autorenew.cli.progress import rows_done
 from autorenew.local.ports import free_port
 from monitoring import metrics
 from schemas.catalogue import BUNDLED
@@ -56,6 +57,16 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tu
 ALL = list(_commands(main))
 
 
+def _command(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        inner = command.get_command(click.Context(command), name)
+        assert inner is not None
+        command = inner
+    return command
+
+
 class TestHelp:
     def test_help_lists_the_documented_commands(self) -> None:
         promised = {
@@ -78,6 +89,29 @@ class TestHelp:
         assert usage.startswith("Usage: ")
         assert text.strip()
         assert not text.lstrip().startswith("Options:"), "it does not say what it does"
+
+    @pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "autorenew")
+    def test_help_fits_a_terminal_of_80_columns_and_is_not_cut_off(
+        self, path: tuple[str, ...]
+    ) -> None:
+        lines = run(*path, "--help", COLUMNS="80").output.splitlines()
+        cut_off = [line for line in lines if line.endswith("...") and "Usage" not in line]
+        assert [line for line in lines if len(line) > 80] + cut_off == []
+
+    def test_every_option_is_explained(self) -> None:
+        unexplained = []
+        for path in ALL:
+            command = _command(path)
+            for option in command.params:
+                if isinstance(option, click.Option) and not option.help:
+                    unexplained.append((*path, *option.opts))
+                if "%" in option.make_metavar(click.Context(command)):
+                    unexplained.append((*path, option.name, "a date of strftime"))
+        assert unexplained == []
+
+    def test_help_lists_each_command_under_one_heading(self) -> None:
+        listed = [name for names in SECTIONS.values() for name in names]
+        assert sorted(listed) == sorted(COMMANDS)
 
     def test_list_of_commands_is_complete(self) -> None:
         assert [path[0] for path in ALL if len(path) == 1] == list(COMMANDS)
@@ -341,3 +375,27 @@ class TestFailed:
         for option in ("--by", "--because"):
             words = ["failed", "retry", "--all", option, said]
             assert run(*words).exit_code == 2, option
+
+
+class TestInterrupted:
+    @pytest.fixture
+    def command(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A command that somebody presses Ctrl-C at, after two batches of rows."""
+
+        @click.command()
+        def seals() -> None:
+            with rows_done("placing", "place it again") as advance:
+                advance(1000)
+                advance(500)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("autorenew.cli.seals.seals", seals)
+        return "seals"
+
+    def test_exit_code_is_that_of_ctrl_c_and_not_that_of_problems(self, command: str) -> None:
+        assert run(command).exit_code == 130
+
+    def test_says_how_far_it_was_and_what_to_do(self, command: str) -> None:
+        assert run(command).stderr.splitlines() == [
+            "placing: interrupted after 1500 rows; place it again", "autorenew: interrupted"
+        ]  # fmt: skip

@@ -16,6 +16,7 @@ from schemas.json_bodies import (
     Problem,
     at_most,
     read,
+    summary,
     unambiguous,
 )
 from schemas.messages import parse
@@ -159,3 +160,11 @@ def test_row_or_option_that_is_ambiguous_is_no_json_for_us(text: bytes | str, sa
 def test_row_of_an_import_that_gives_a_field_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="period is given more than once"):
         NdjsonRows().fields(b'{"plan": "site", "period": "P1M", "period": "P1Y"}')
+
+
+def test_summary_names_the_field_and_how_many_problems_there_are_beside_it() -> None:
+    missing = Problem(code="field_missing", path="customer", message="is needed")
+    whole = Problem(code="not_json", path="", message="not a JSON object")
+    assert summary([missing]) == "customer: is needed"
+    assert summary([missing, whole]) == "customer: is needed (1 more in `problems`)"
+    assert summary([whole]) == "not a JSON object"

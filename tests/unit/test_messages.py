@@ -340,6 +340,8 @@ class TestCommands:
     def test_unknown_command_is_reported(self, name: Any) -> None:
         body = encoded({"command": name, "customer": "c-1", "services": [SERVICE]})
         assert [code for code, _ in problems(body)] == ["command_unknown"]
+        (problem,) = parse(body)[2]
+        assert problem.message.startswith("known commands are stop, resume, ")
 
     @pytest.mark.parametrize(
         ("name", "change", "code", "path"),

@@ -83,12 +83,29 @@ def test_on_a_terminal_only_long_texts_are_folded() -> None:
     assert folded == "amount 45.44 EUR, charge 1, invoice FR-2026-000001"
 
 
-def test_each_field_has_a_line_where_not_even_words_fit() -> None:
-    lines = table("failed tasks", FAILED, [failed(), failed(order=None)], 80)
-    assert f"subject   {SUBJECT}" in lines
-    assert "reason    gateway_unavailable" in lines
-    assert sum(line.startswith("order ") for line in lines) == 1  # the other has none
-    assert sum(line == "" for line in lines) == 2
+def test_last_columns_stand_below_their_row_where_not_even_words_fit() -> None:
+    _, header, *lines = table("failed tasks", FAILED, [failed(), failed(plan=None)], 80)
+    assert header.split() == ["queue", "task", "subject", "order"]
+    assert all(len(line) <= 80 for line in (header, *lines))
+    first, second = (n for n, line in enumerate(lines) if not line.startswith("  "))
+    assert lines[first].split() == ["dedicated", "converge", str(SUBJECT), "shop-2024-000123"]
+    below = lines[first + 1 : second]
+    assert below[0].startswith("  plan: 21rise011-sgp; reason: gateway_unavailable; error: the")
+    assert below[-1].endswith("attempts: 8; since: 12:00:00")
+    assert not any("plan:" in line for line in lines[second:])  # it has none
+
+
+def test_columns_without_a_value_are_left_out_where_not_all_fit() -> None:
+    rows = [failed(order=None, plan="", error=None)]
+    _, header, row, below = table("failed tasks", FAILED, rows, 80)
+    assert header.split() == ["queue", "task", "subject", "reason"]
+    assert row.split()[-1] == "gateway_unavailable"
+    assert below == "  attempts: 8; since: 12:00:00"
+
+
+def test_each_field_has_a_line_where_not_even_two_columns_fit() -> None:
+    lines = table("services", ("service", "resource"), [[SUBJECT, SUBJECT]], 60)
+    assert lines == ["services", "", f"service   {SUBJECT}", f"resource  {SUBJECT}"]
 
 
 def test_day_that_all_times_share_is_shown_once() -> None:

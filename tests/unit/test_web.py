@@ -142,6 +142,26 @@ def test_stop_lets_an_answer_finish() -> None:
     assert answers == [200]
 
 
+def test_what_is_no_request_is_answered_as_the_server_is_told() -> None:
+    def answer(status: int, code: str, said: str) -> tuple[bytes, str]:
+        return json.dumps([status, code, said]).encode(), "application/json"
+
+    app = Starlette(routes=[Route("/wait", wait)])
+    with WebServer(app, host="127.0.0.1", port=0, name="test", answer=answer) as running:
+        for sent in (
+            b"nonsense\r\n\r\n",
+            b"GET /wait HTTP/9.9\r\n\r\n",
+            b"GET /wait HTTP/1.1\r\nHo st: x\r\n\r\n",
+            b"GET /wait HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        ):
+            head, _, said = raw(running, sent).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n"), sent
+            assert b"content-type: application/json" in head
+            assert f"content-length: {len(said)}".encode() in head
+            assert json.loads(said) == [400, "malformed", "this is no HTTP request"]
+
+
 class TestHead:
     """Of a request, before its body."""
 

@@ -36,7 +36,10 @@ class ForbiddenAddress(OSError):
     """An address that webhooks may not be sent to."""
 
     def __init__(self, address: object) -> None:
-        super().__init__(f"{address} is no address of the Internet")
+        super().__init__(
+            f"{address} may not be reached: neither is it HTTPS to the Internet,"
+            " nor is it in AUTORENEW_WEBHOOK_ALLOWED_NETWORKS"
+        )
 
 
 class Addresses:

@@ -12,6 +12,7 @@ from monitoring.forecast import By
 from producers.api.access import Access, Route, needs
 from producers.api.keys import KeyScope
 from producers.api.problems import Failed, not_found, responses
+from producers.api.routes.services import Name
 from producers.views import documents, plans
 from producers.views.documents import CreditNoteView, InvoiceView
 from producers.views.plans import CatalogueView
@@ -22,7 +23,7 @@ from schemas.values import Money, Universe
 router = APIRouter(prefix="/v1", route_class=Route)
 
 Number = Annotated[
-    str, Path(description="As it is printed on the document.", examples=["FR2026-0000042"])
+    str, Path(description="As it is printed on the document.", examples=["FR-2026-0000042"])
 ]
 
 
@@ -62,8 +63,8 @@ class CatalogueQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     universe: Universe | None = None
-    brand: Annotated[str, Query(max_length=100)] | None = None
-    subsidiary: Annotated[str, Query(max_length=100)] | None = None
+    brand: Name | None = None
+    subsidiary: Name | None = None
 
 
 @router.get(
@@ -113,7 +114,7 @@ class ForecastQuery(BaseModel):
     until: date | None = None
     """The first day that is left out; a year from today unless said."""
     universe: Universe | None = None
-    brand: Annotated[str, Query(max_length=100)] | None = None
+    brand: Name | None = None
 
 
 @router.get(

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -135,6 +136,24 @@ class TestOne:
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json["detail"]
 
+    def test_sentence_of_a_refusal_stands_alone(self, shop: Client) -> None:
+        for document, said in (
+            (order("o-91") | {"colour": "red"}, "colour: there is no such field"),
+            (order("o-92") | {"lines": []}, "lines: "),
+            ({"key": "o-93"}, "customer: is needed (1 more in `problems`)"),
+        ):
+            assert shop("POST", "/v1/orders", body(document)).json["detail"].startswith(said)
+        no_body = shop("POST", f"/v1/services/{uuid.uuid4()}:renew", b"", Idempotency_Key="o-94")
+        assert no_body.json["detail"] == "a JSON object is needed as the body"
+
+    def test_path_that_there_is_not_is_told_from_a_name_that_is_not_known(
+        self, shop: Client
+    ) -> None:
+        misspelt, unknown = shop("GET", "/v1/order"), shop("GET", "/v1/orders/nothing")
+        assert (misspelt.status, unknown.status) == (404, 404)
+        assert "no such path" in misspelt.json["detail"]
+        assert "nothing of this name" in unknown.json["detail"]
+
     def test_other_media_type_is_refused(self, shop: Client) -> None:
         for media_type in ("text/plain", "application/x-www-form-urlencoded", ""):
             answer = shop("POST", "/v1/orders", body(order("o-8")), Content_Type=media_type)
@@ -203,6 +222,21 @@ def test_what_a_key_did_is_told_with_its_name(shop: Client, world: Life) -> None
         WHERE o.key = 'h-1' AND e.name = 'order.accepted'
     """
     assert world.database.value(query) == "key shop-key"
+
+
+def test_names_with_slashes_are_found_by_them(shop: Client) -> None:
+    document = order("2026/0001")
+    document["customer"] |= {"id": "de/4711"}
+    assert shop("POST", "/v1/orders?wait=30", document).status == 200
+    assert shop("GET", "/v1/orders/2026%2F0001").json["key"] == "2026/0001"
+    assert shop("GET", "/v1/orders/2026").status == 404
+    assert shop("GET", "/v1/customers/de%2F4711").json["id"] == "de/4711"
+    assert len(shop("GET", "/v1/customers/de%2F4711/upcoming").json["items"]) == 1
+    assert len(shop("GET", "/v1/customers/de%2F4711/invoices").json["items"]) == 1
+    changed = shop("PATCH", "/v1/customers/de%2F4711", {"name": "Somebody"})
+    assert (changed.status, changed.json) == (200, {"changed": True})
+    token = {"payment_method": "tok-2"}
+    assert shop("PUT", "/v1/customers/de%2F4711/payment-method", token).status == 200
 
 
 def test_another_realms_order_does_not_exist(
