@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import xor
 
+import psycopg
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -130,7 +131,9 @@ class Publisher:
         self._active_at = 0.0
         self._me = uuid.uuid4()
         self._loop = Loop(
-            "events", self._work, causes={TransportLost: "broker", CursorLost: "cursor"}
+            "events",
+            self._work,
+            causes={TransportLost: "broker", CursorLost: "cursor", psycopg.Error: "database"},
         )
         # While it is held: the cursor, and up to where it is known that nothing goes out after it.
         self._stored = 0
@@ -163,7 +166,11 @@ class Publisher:
             self._listener.close()
             raise
         if pause:
-            self._rest(pause)
+            try:
+                self._rest(pause)
+            except psycopg.Error:
+                self._listener.close()  # that connection alone may be lost
+                raise
         return 0.0  # it has rested, and kept its connection alive meanwhile
 
     def _rest(self, pause: float) -> None:

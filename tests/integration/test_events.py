@@ -199,6 +199,34 @@ def test_publisher_that_lost_the_cursor_moves_nothing(database: Database) -> Non
     assert len(kept.events) == 1
 
 
+def test_publisher_whose_listening_connection_is_cut_listens_again(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That connection alone: what it asks on the others goes well."""
+
+    class Resting(Kept):
+        def idle(self, seconds: float, wake: int | None = None) -> None:
+            threading.Event().wait(0.01)
+
+    kept = Resting()
+    one = publisher(database.engine("events"), kept, Settings())
+    listening = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+    thread = threading.Thread(target=one.run, daemon=True)
+    thread.start()
+    try:
+        cut = f"SELECT count(pg_terminate_backend(pid)) {listening}"
+        wait_until(lambda: database.value(cut) == 1, "it listens")
+        wait_until(lambda: "events: " in caplog.text, "it has noticed")
+        database.place(order("o-1", line("none")))
+        wait_until(lambda: len(kept.events) == 1, "it publishes")
+        count = f"SELECT count(*) {listening}"
+        wait_until(lambda: database.value(count) == 1, "it listens again")
+    finally:
+        one.stop()
+        thread.join(20)
+    assert "ERROR" not in {record.levelname for record in caplog.records}
+
+
 def rounds(one: Publisher, count: int = 30) -> None:
     for _ in range(count):
         one.round()
