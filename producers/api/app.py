@@ -22,7 +22,17 @@ from producers.api import problems
 from producers.api.access import BodyRefused
 from producers.api.doors import Doors
 from producers.api.problems import MEDIA_TYPE, Failed
-from producers.api.routes import customers, ops, order_schemas, orders, reading, services
+from producers.api.routes import (
+    audit,
+    bulk,
+    customers,
+    failed,
+    lanes,
+    order_schemas,
+    orders,
+    reading,
+    services,
+)
 from producers.views.orders import SeveralOrders
 from producers.views.scope import CursorInvalid
 from producers.web import health
@@ -91,8 +101,8 @@ def _add_routes(app: FastAPI) -> None:
     """All in one list: FastAPI keeps included routers apart, which nobody who asks for the template
     of a route sees into. Those that take orders come first, being asked for most."""
     app.router.routes[:0] = orders.PLAIN_ROUTES
-    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
-        app.router.routes += router.routes
+    for area in (orders, customers, services, reading, failed, bulk, lanes, audit):
+        app.router.routes += area.router.routes
 
 
 class _Limits:

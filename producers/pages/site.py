@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Protocol
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from starlette.responses import RedirectResponse, Response
@@ -31,6 +32,7 @@ from producers.pages.said import (
     wording,
 )
 from producers.pages.tokens import LIFETIME, Ended, Session, Tokens
+from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.fields import MAX_EMAIL_CHARACTERS, MAX_IDENTIFIER, is_clean
@@ -44,9 +46,33 @@ LONGEST_NAME = max(MAX_IDENTIFIER, MAX_EMAIL_CHARACTERS)
 _ASK_AGAIN = frozenset({"link_outdated", "contract_outdated", "expiry_unknown"})
 
 
+_P = ParamSpec("_P")
+_Given = TypeVar("_Given", Opened, Session, Ended)
+
+
 class _Owned(Protocol):
     @property
     def customer(self) -> str: ...
+
+
+class _Instead(Exception):
+    """What is answered instead."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+def _answered(shown: Callable[_P, Response]) -> Callable[_P, Response]:
+    """A page, or what is answered instead of it."""
+
+    @wraps(shown)
+    def answer(*args: _P.args, **kwargs: _P.kwargs) -> Response:
+        try:
+            return shown(*args, **kwargs)
+        except _Instead as instead:
+            return instead.response
+
+    return answer
 
 
 class Site:
@@ -82,20 +108,13 @@ class Site:
 
     # Links of e-mails.
 
+    @_answered
     def show_link(self, token: str, language: str, left_out: int = 0) -> Response:
         """What a link does, or all services of its customer; nothing changes."""
         now = self._clock.now()
-        try:
-            link = self._links.read(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        link = self._said(token, self._links.read, language)
         with self._read.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, link.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused(tx, link, whose, token, now):
-                return refused
+            whose, catalogue = self._whose(tx, link, token, language, now)
             if link.command is None:
                 return self._to_account(whose, link.origin, now)
             preview = account.preview(tx, link, whose, catalogue, now)
@@ -138,19 +157,13 @@ class Site:
             all_services=self._account_path(whose, link.origin, now),
         )
 
+    @_answered
     def do_link(self, token: str, language: str) -> Response:
         """Do what a link says, and lead to what became of it."""
         now = self._clock.now()
-        try:
-            link = self._links.read(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        link = self._said(token, self._links.read, language)
         with self._write.connect() as tx:  # a standby may not know of another address yet
-            whose = account.customer(tx, link.customer, self._catalogue.current(tx))
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused(tx, link, whose, token, now):
-                return refused
+            whose, _ = self._whose(tx, link, token, language, now)
         if link.command is None:
             return self._to_account(whose, link.origin, now)
         because = f"{link.purpose}, made {link.made_at:%Y-%m-%d %H:%M} UTC"
@@ -167,20 +180,13 @@ class Site:
         )  # fmt: skip
         return RedirectResponse(f"{self._prefix}/done/{ended}", 303)
 
+    @_answered
     def show_ended(self, token: str, language: str) -> Response:
         """How a click ended, and what is so now. Read where it was written: a standby lags."""
         now = self._clock.now()
-        try:
-            ended = self._tokens.read_ended(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        ended = self._said(token, self._tokens.read_ended, language)
         with self._write.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, ended.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused_page(tx, ended, whose, token, now):
-                return refused
+            whose, catalogue = self._whose(tx, ended, token, language, now)
             rows = account.some(tx, ended.services, whose, catalogue, now)
         words, action = wording(whose.language), Action(ended.purpose)
         problems = set(ended.problems.values())
@@ -204,6 +210,7 @@ class Site:
 
     # All services.
 
+    @_answered
     def show_account(
         self, token: str, language: str, *, page: int = 1, say: str = "", chosen: Sequence[str] = ()
     ) -> Response:
@@ -213,17 +220,9 @@ class Site:
             chosen: services that are checked already.
         """
         now = self._clock.now()
-        try:
-            session = self._tokens.read_session(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        session = self._said(token, self._tokens.read_session, language)
         with self._read.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, session.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused_page(tx, session, whose, token, now):
-                return refused
+            whose, catalogue = self._whose(tx, session, token, language, now)
             listing = account.listing(tx, whose, catalogue, now, page=page)
         words, here = wording(whose.language), f"{self._prefix}/my/{token}"
         offered = {action for row in listing.rows for action in row.actions}
@@ -248,22 +247,15 @@ class Site:
             else None,
         )
 
+    @_answered
     def choose(self, token: str, language: str, action: str, chosen: Sequence[str]) -> Response:
         """Lead to a link that does something about the services that were chosen: the page that
         asks about it is that of any link. Nothing changes."""
         now = self._clock.now()
-        try:
-            session = self._tokens.read_session(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        session = self._said(token, self._tokens.read_session, language)
         ids = uuids(chosen)[: account.ON_A_PAGE]
         with self._read.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, session.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused_page(tx, session, whose, token, now):
-                return refused
+            whose, catalogue = self._whose(tx, session, token, language, now)
             rows = account.some(tx, ids, whose, catalogue, now)
         here = f"{self._prefix}/my/{token}"
         if not rows or action not in list(Action):
@@ -310,25 +302,42 @@ class Site:
 
     # What they share.
 
-    def _refused(
-        self, tx: Connection, link: Opened, whose: Customer, token: str, now: datetime
-    ) -> Response | None:
-        """The page that says so, if a link that we made must not be followed any more."""
-        if link.is_old(now):
-            return self._old(whose, "explanation", token)
-        if account.address_changed_since(tx, whose.id, link.origin.made_at):
-            return self._old(whose, "moved", token)
-        return None
+    def _said(self, token: str, read: Callable[[str], _Given], language: str) -> _Given:
+        """What a token says.
 
-    def _refused_page(
-        self, tx: Connection, page: Session | Ended, whose: Customer, token: str, now: datetime
-    ) -> Response | None:
-        """The same for a page that a link has led to, however many pages ago."""
-        if page.is_old(now):
-            return self._old(whose, "session", token)
-        if account.address_changed_since(tx, whose.id, page.origin.made_at):
-            return self._old(whose, "moved", token)
-        return None
+        Raises:
+            _Instead: we have not made it.
+        """
+        try:
+            return read(token)
+        except LinkInvalid:
+            raise _Instead(self._invalid(language)) from None
+
+    def _whose(
+        self,
+        tx: Connection,
+        given: Opened | Session | Ended,
+        token: str,
+        language: str,
+        now: datetime,
+    ) -> tuple[Customer, Catalogue]:
+        """Whose a token is, and the catalogue in force.
+
+        Raises:
+            _Instead: there is no such customer, or what we made must not be followed any more:
+                it is too old, or their address is another one since the e-mail that led there,
+                however many pages ago.
+        """
+        catalogue = self._catalogue.current(tx)
+        whose = account.customer(tx, given.customer, catalogue)
+        if whose is None:
+            raise _Instead(self._invalid(language))
+        if given.is_old(now):
+            why = "explanation" if isinstance(given, Opened) else "session"
+            raise _Instead(self._old(whose, why, token))
+        if account.address_changed_since(tx, whose.id, given.origin.made_at):
+            raise _Instead(self._old(whose, "moved", token))
+        return whose, catalogue
 
     def _old(self, whose: Customer, why: str, token: str) -> Response:
         words = wording(whose.language)

@@ -133,6 +133,23 @@ def test_key_that_asks_too_often_is_told_when_to_come_again(
     assert int(big("GET", "/v1/catalogue").headers["retry-after"]) > 5
 
 
+def test_key_without_the_scope_is_told_so_and_uses_up_nothing(
+    client_of: Callable[..., Client],
+) -> None:
+    narrow = client_of(per_second=1, scopes=[KeyScope.CATALOGUE_READ])
+    assert {narrow("GET", "/v1/services").code for _ in range(10)} == {"scope_missing"}
+    assert narrow("GET", "/v1/catalogue").status == 200
+
+
+def test_what_is_no_request_is_a_problem_too(server: Any) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plug:
+        plug.sendall(b"nonsense\r\n\r\n")
+        head, _, said = b"".join(iter(lambda: plug.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    document = json.loads(said)
+    assert (document["status"], document["code"]) == (400, "malformed")
+
+
 def test_unknown_paths_and_methods_are_problems_too(shop: Client) -> None:
     missing = shop("GET", "/v1/nothing")
     assert (missing.status, missing.code) == (404, "not_found")
