@@ -81,7 +81,6 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
     from autorenew.local import doors
     from autorenew.local.embedded import Embedded
     from autorenew.local.examples import say_links
-    from schemas.catalogue.store import save
     from schemas.settings import load_settings
 
     stopping = threading.Event()
@@ -97,24 +96,24 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
         settings = settings.model_copy(update={"audit_seconds": _AUDIT_SECONDS})
     metrics.serve(settings)
     store = str(folder / "simulator.sqlite")
-    with Embedded(folder, store=store, pages=True, **mail) as fleet:
-        with fleet.owner.begin() as tx:
-            save(tx, bundled())
-        with (
-            doors.opened(fleet, api_port=api_port, console_port=console_port) as opened,
-            Running(fleet.engine("exporter"), settings, host="127.0.0.1", port=0) as exporter,
-        ):
-            say("up; stop with Ctrl-C. In another terminal:")
-            say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
-            say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
-            say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
-            say("  .venv/bin/autorenew order show example-1")
-            for line in opened.said:
-                say(line)
-            say(f"Metrics of the database: {exporter.server.url}/metrics")
-            said = fleet.settings.need("link_base_url")
-            elsewhere = "" if said == fleet.pages_url else f", served on {fleet.pages_url}"
-            say(f"Pages of customers: {said}{elsewhere}. Links of the first three:")
-            say_links(fleet, stopping, say)
-            stopping.wait()
-            say("draining")
+    with (
+        Embedded(folder, store=store, pages=True, catalogue=bundled(), **mail) as fleet,
+        doors.opened(fleet, api_port=api_port, console_port=console_port) as opened,
+        Running(fleet.engine("exporter"), settings, host="127.0.0.1", port=0) as exporter,
+    ):
+        say("up; stop with Ctrl-C. In another terminal:")
+        say(f"  export AUTORENEW_DATABASE_URL={fleet.database_url}")
+        say(f"  export AUTORENEW_SIMULATOR_URL={fleet.simulator.url}")
+        say("  .venv/bin/autorenew order place docs/examples/orders.ndjson")
+        say("  .venv/bin/autorenew order show example-1")
+        for line in opened.said:
+            say(line)
+        say(f"Metrics of the database: {exporter.server.url}/metrics")
+        if "smtp_url" not in mail:
+            say(f"E-mails: {fleet.simulator.url}/mails")
+        said = fleet.settings.need("link_base_url")
+        elsewhere = "" if said == fleet.pages_url else f", served on {fleet.pages_url}"
+        say(f"Pages of customers: {said}{elsewhere}. Links of the first three:")
+        say_links(fleet, stopping, say)
+        stopping.wait()
+        say("draining")

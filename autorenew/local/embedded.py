@@ -32,7 +32,8 @@ from producers.scheduler.scheduler import Scheduler
 from producers.steps import QUEUES, ROLE_OF_QUEUE
 from producers.web.serving import WebServer
 from schemas import virtual_clock
-from schemas.catalogue.store import CatalogueCache
+from schemas.catalogue.models import Catalogue
+from schemas.catalogue.store import CatalogueCache, save
 from schemas.database import connect, migrate
 from schemas.settings import Settings
 from schemas.tables import ROLES
@@ -59,6 +60,7 @@ class Embedded:
         ahead: live on a virtual clock that starts so far ahead of the real one.
         exchange: where events are published; None: to webhooks only.
         pages: serve the pages of customers, and have the links of e-mails lead there.
+        catalogue: put in force before anything runs; None: what the database has.
         settings: overrides, such as ``call_seconds``.
     """
 
@@ -74,6 +76,7 @@ class Embedded:
         ahead: timedelta | None = None,
         exchange: Exchange | None = None,
         pages: bool = False,
+        catalogue: Catalogue | None = None,
         **settings: Any,
     ) -> None:
         self._postgres = postgres or PrivatePostgres(folder / "postgresql")
@@ -86,6 +89,7 @@ class Embedded:
         self._ahead = ahead
         self._exchange = exchange
         self._has_pages = pages
+        self._catalogue = catalogue
         self.pages: WebServer | None = None
         self._engines: dict[str, Engine] = {}
         self._runtimes: list[Runtime] = []
@@ -99,6 +103,9 @@ class Embedded:
         self.database_url = self._postgres.url(self._database)
         owner = connect(self.database_url)
         migrate(owner, self._postgres.role_passwords())
+        if self._catalogue is not None:
+            with owner.begin() as tx:
+                save(tx, self._catalogue)
         if self._ahead is not None:
             with owner.begin() as tx:
                 virtual_clock.start(tx, self._ahead)
@@ -107,9 +114,9 @@ class Embedded:
             role: connect(self._postgres.role_url(self._database, role), pool_size=THREADS + 4)
             for role in ROLES
         }
-        self.simulator = Running(store=self._store, rules=self._rules)
         self.mailbox = Mailbox()
         self.mailbox.start()
+        self.simulator = Running(store=self._store, rules=self._rules, mailbox=self.mailbox)
         if self._has_pages and "link_base_url" not in self._overrides:
             # Its address is in the links, so it is known before anything is built with them.
             self._overrides["link_base_url"] = f"http://127.0.0.1:{free_port()}"
