@@ -7,6 +7,7 @@ the same, see :mod:`producers.intake.orders`.
 Contexts are passed as texts of the header ``traceparent`` (W3C Trace Context, level 1).
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,8 +35,12 @@ def valid(traceparent: object) -> str | None:
     return None
 
 
-def configure(settings: Settings, process: str) -> None:
+def configure(settings: Settings, process: str, *, patience: float = 10.0) -> None:
     """Send spans of this process, if a collector is set. To be called after any fork.
+
+    Args:
+        patience: seconds, after which what the collector does not take is dropped; so long
+            :func:`close` may last.
 
     Raises:
         ConfigurationError: the extra ``opentelemetry`` is not installed.
@@ -58,7 +63,9 @@ def configure(settings: Settings, process: str) -> None:
         resource=Resource.create({"service.name": "autorenew", "service.instance.id": process}),
         sampler=ParentBased(TraceIdRatioBased(settings.traces_share)),
     )
-    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces")
+    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces", timeout=patience)
+    # That a batch could not be sent is said once, not for each of its tries.
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     send = exporter.export
     exporter.export = lambda spans: send([_clean(span) for span in spans])  # type: ignore[method-assign]
     _provider.add_span_processor(BatchSpanProcessor(exporter))

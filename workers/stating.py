@@ -66,7 +66,7 @@ class ByHandHandler:
                     with tx.begin_nested():
                         self._write(tx, task.name, task.subject, asked.note, asked.detail or {})
                 except (AutorenewError, IntegrityError, DataError) as error:
-                    said = first_line(error)
+                    said = first_line(error).removeprefix(f"{task.subject} ")
                 tx.execute(_ENDED, {"id": bulk, "number": task.number, "said": said})
         if len(tasks) == AT_ONCE:
             ledger.enqueue(tx, BY_HAND, [(bulk, by_hand_place(queue))])

@@ -31,6 +31,7 @@ COMMANDS = {
     "seals": "seals",
     "service": "services",
     "customer": "customers",
+    "invoice": "invoices",
     "rollout": "admin",
     "far-side": "far_sides",
     "forecast": "forecast",
@@ -58,7 +59,7 @@ PROCESSES = frozenset(
 SECTIONS = {
     "Try it, in one process": ("demo", "up"),
     "Set up": ("migrate", "broker", "catalogue", "subsidiary", "rollout", "far-side"),
-    "Orders, services and customers": ("order", "rejected", "service", "customer"),
+    "Customers, and what is theirs": ("order", "rejected", "service", "customer", "invoice"),
     "What waits, failed or is held": ("tasks", "failed", "bulk", "lanes"),
     "Books and infrastructure": ("audit", "reconcile", "seals", "forecast"),
     "Who may come in, and who is told": ("keys", "operators", "webhooks", "events"),

@@ -16,6 +16,9 @@ from schemas.settings import load_settings
 
 F = Callable[..., Any]
 
+# Nobody waits at a terminal for a collector that is away.
+PATIENCE_SECONDS = 1.0
+
 
 def user() -> str:
     """The operating system's user; behind sudo, who called it."""
@@ -69,7 +72,7 @@ def acts(*, required: bool = False, tells: bool = False, selects: bool = False) 
             settings = load_settings()
             who = Operator(by or settings.operator or user(), because)
             if settings.traces_url and not tracing.is_on():
-                tracing.configure(settings, "operator")
+                tracing.configure(settings, "operator", patience=PATIENCE_SECONDS)
                 click.get_current_context().call_on_close(tracing.close)
             with history.acting(who):
                 return command(*args, **told, **kwargs)

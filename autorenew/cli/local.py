@@ -56,6 +56,7 @@ def demo(folder: Path, count: int, months: int, seed: int) -> None:
     sys.exit(run(folder, count, seed, months))
 
 
+_AUDIT_SECONDS = 1.0
 # Whoever tries webhooks out listens on this machine.
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _OF_EVENTS = ("event_source", "webhook_allowed_networks", "webhook_disable_days")
@@ -92,6 +93,8 @@ def up(folder: Path, api_port: int, console_port: int) -> None:
         if (value := getattr(settings, name)) is not None
     }
     mail["webhook_allowed_networks"] = settings.webhook_allowed_networks or [_LOOPBACK]
+    if "audit_seconds" not in settings.model_fields_set:  # whoever looks at it has not got hours
+        settings = settings.model_copy(update={"audit_seconds": _AUDIT_SECONDS})
     metrics.serve(settings)
     store = str(folder / "simulator.sqlite")
     with Embedded(folder, store=store, pages=True, **mail) as fleet:

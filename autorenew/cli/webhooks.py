@@ -47,8 +47,9 @@ def webhooks() -> None:
     "--kind", "kinds", multiple=True, type=Text(),
     help="Only these, such as `order.*` or `service.delivered`. May be repeated.",
 )  # fmt: skip
+@as_json
 @acts()
-def add_webhook(name: str, url: str, realm: str, kinds: Sequence[str]) -> None:
+def add_webhook(name: str, url: str, realm: str, kinds: Sequence[str], as_json: bool) -> None:
     """Register an endpoint: what happens from now on is sent there.
 
     Prints the secret that signs it, once. REALM may be an upstream's name: its realm is meant.
@@ -57,6 +58,9 @@ def add_webhook(name: str, url: str, realm: str, kinds: Sequence[str]) -> None:
     with database().begin() as tx:
         its = realms().of(realm, "webhooks") or realm
         registered.add(tx, name, url, its, kinds, secret)
+    if as_json:
+        click.echo(said_of({"name": name, "url": url, "realm": its, "secret": secret}))
+        return
     say(f"{name} is sent the events of {its}")
     say(f"secret {secret}")
     say("it is not shown again: `autorenew webhooks rotate` gives another one", err=True)
@@ -138,7 +142,7 @@ def _set_state(name: str, state: EndpointState, reason: str | None) -> None:
         is_new = registered.set_state(tx, found, state, reason)
     say(f"{name} is {state}" if is_new else f"{name}: no change")
     if is_new and state is EndpointState.ENABLED and found.failing_since is not None:
-        since = found.failing_since.astimezone(UTC).isoformat(timespec="seconds")
+        since = f"{found.failing_since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         say(f"to send what it missed: autorenew webhooks replay {name} --since {since}", err=True)
 
 
@@ -148,14 +152,18 @@ def _set_state(name: str, state: EndpointState, reason: str | None) -> None:
     "--overlap", type=Age(), default="24h", show_default=True,
     help="How long the secret before signs as well: 90s, 15m, 2h, 3d, 1w.",
 )  # fmt: skip
+@as_json
 @acts()
-def rotate_webhook(name: str, overlap: timedelta) -> None:
+def rotate_webhook(name: str, overlap: timedelta, as_json: bool) -> None:
     """Give an endpoint another secret, and print it. Both sign for a while."""
     secret = new_secret()
     with database().begin() as tx:
         found = registered.find(tx, name)
         until = registered.rotate(tx, found, secret, overlap.total_seconds())
-    say(f"{name}: both secrets sign until {until.astimezone(UTC).isoformat(timespec='seconds')}")
+    if as_json:
+        click.echo(said_of({"name": name, "secret": secret, "both_sign_until": until}))
+        return
+    say(f"{name}: both secrets sign until {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
     say(f"secret {secret}")
 
 
@@ -168,8 +176,9 @@ def rotate_webhook(name: str, overlap: timedelta) -> None:
     show_default=True,
     help="Seconds to wait for its answer.",
 )
+@as_json
 @acts()
-def test_webhook(name: str, wait: float) -> None:
+def test_webhook(name: str, wait: float, as_json: bool) -> None:
     """Send a test event (`webhook.test`), and say what became of it. Needs a `worker events`.
 
     Exit code 1 if it was not delivered within --wait seconds.
@@ -180,14 +189,17 @@ def test_webhook(name: str, wait: float) -> None:
         found = registered.find(tx, name)
         id_ = registered.send_test(tx, found, composer, datetime.now(UTC))
     delivery = _tried(engine, id_, wait)
-    if delivery.outcome == "delivered":
+    is_delivered = delivery.outcome == "delivered"
+    if as_json:
+        said = {"event": id_, "delivered": is_delivered, "attempts": delivery.attempts}
+        click.echo(said_of({"name": name, **said, "answer": delivery.answer}))
+    elif is_delivered:
         say(f"{name}: delivered, {delivery.answer}")
-        return
-    if delivery.attempts:
+    elif delivery.attempts:
         say(f"{name}: not delivered: {delivery.answer or 'no answer yet'}")
     else:
         say(f"{name}: not tried in {wait:g} s: is a `worker events` running?")
-    sys.exit(1)
+    sys.exit(0 if is_delivered else 1)
 
 
 def _tried(engine: Engine, id_: Any, seconds: float) -> registered.Delivery:

@@ -135,7 +135,7 @@ _WAIT = text("""
 """)
 _SUCCEED = text("DELETE FROM sign_in_failures WHERE who = :who")
 _UNCOUNT = text("""
-    UPDATE sign_in_failures SET failures = failures - 1 WHERE who = ANY(:whos) AND failures > 0
+    UPDATE sign_in_failures SET failures = failures - 1 WHERE who = :who AND failures > 0
 """)
 _FORGET_FAILURES = text("""
     DELETE FROM sign_in_failures
@@ -174,4 +174,5 @@ def succeeded(tx: Connection, name: str, address: str) -> None:
     who has one account would try those of others with a clean record."""
     own, *others = _counted(name, address)
     tx.execute(_SUCCEED, {"who": own})
-    tx.execute(_UNCOUNT, {"whos": sorted(others)})
+    for who in sorted(others):  # in the order in which they were counted
+        tx.execute(_UNCOUNT, {"who": who})

@@ -314,10 +314,11 @@ class PrivateFleet:
             thread.join()
         return codes
 
-    def close(self) -> None:
+    def close(self, *, keep_database: bool = False) -> None:
         self.stop()
         self.owner.dispose()
-        self._postgres.drop_database(self.database)
+        if not keep_database:
+            self._postgres.drop_database(self.database)
         with contextlib.suppress(Exception):
             self.rabbitmq.delete_vhost(self.vhost)
 

@@ -16,6 +16,12 @@ from autorenew.local.postgres import PrivatePostgres
 from autorenew.local.rabbitmq import PrivateRabbitMQ
 
 
+def kept_password(env: Path) -> str | None:
+    """That of the last start: the database and the broker know it."""
+    lines = env.read_text().splitlines() if env.exists() else []
+    return next((line.partition("=")[2] for line in lines if "PASSWORD=" in line), None)
+
+
 def main(folder: Path) -> None:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,7 +38,7 @@ def main(folder: Path) -> None:
             "MANAGEMENT_URL": rabbitmq.management_url,
             "POSTGRESQL": postgresql,
             "RABBITMQ": amqp,
-            "PASSWORD": secrets.token_hex(16),
+            "PASSWORD": kept_password(folder / "env") or secrets.token_hex(16),
             # Orders from a file and over AMQP share their customers.
             "AUTORENEW_REALMS": """'{"file": "shop", "upstream": "shop"}'""",
         }

@@ -104,9 +104,13 @@ def document(
     return said
 
 
-def not_found() -> Failed:
-    """The same for what does not exist and for what the key may not see."""
-    return Failed("not_found")
+def not_found(detail: str | None = None) -> Failed:
+    """The same for what does not exist and for what the key may not see.
+
+    Args:
+        detail: of what there is once for all keys.
+    """
+    return Failed("not_found", detail)
 
 
 def no_such_path() -> Failed:

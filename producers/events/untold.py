@@ -13,7 +13,7 @@ _KEEP = insert(
     untold_events,
     "ON CONFLICT (event_id) DO UPDATE SET kind = excluded.kind, error = excluded.error",
 )
-_TOLD = text("DELETE FROM untold_events WHERE event_id = ANY(:ids) RETURNING event_id")
+_TOLD = text("DELETE FROM untold_events WHERE event_id = ANY(:events_told) RETURNING event_id")
 
 
 def keep(tx: Connection, untold: Sequence[Untold]) -> None:
@@ -27,5 +27,5 @@ def told(tx: Connection, events: Sequence[Outgoing]) -> list[Outgoing]:
     ids = [event.history_id for event in events if event.history_id is not None]
     if not ids:
         return []
-    found = set(tx.execute(_TOLD, {"ids": ids}).scalars())
+    found = set(tx.execute(_TOLD, {"events_told": ids}).scalars())
     return [event for event in events if event.history_id in found]

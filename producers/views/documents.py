@@ -92,8 +92,8 @@ class CreditNoteView:
 def number_of(series: str, number: int) -> str:
     """The number of a document, as it is printed on it.
 
-    >>> number_of("FR2026", 7)
-    'FR2026-0000007'
+    >>> number_of("FR-2026", 7)
+    'FR-2026-0000007'
     """
     return f"{series}-{number:07d}"
 

@@ -217,6 +217,44 @@ def test_process_with_another_clock_than_its_database_refuses_to_start(
     assert line.endswith("this database lives on the real clock")
 
 
+def test_invoices_of_a_customer_are_listed_and_shown(
+    cli: Any, embedded: Any, database: Database
+) -> None:
+    fleet = embedded()
+    database.place(order("k-1"))
+    fleet.wait_until_idle(20)
+
+    (listed,) = rows(cli("invoice", "list", "alice", "--json"))
+    (shown,) = rows(cli("invoice", "show", listed["number"], "--json"))
+
+    assert shown["order_key"] == "k-1"
+    assert (shown["customer"], shown["total"]) == ("alice", listed["total"])
+    assert sum(one["net"]["amount"] for one in shown["lines"]) == listed["net"]["amount"]
+    said = cli("invoice", "show", listed["number"]).stdout
+    assert f"invoice        {listed['number']}" in said
+    assert "total          45.44 EUR" in said
+    for unknown in (("show", "FR-1"), ("list", "nobody")):
+        assert cli("invoice", *unknown).exit_code == 2
+
+
+def test_secret_of_a_webhook_and_what_became_of_a_test_are_told_to_scripts(cli: Any) -> None:
+    added = cli("webhooks", "add", "shop", "https://shop.example/", "--realm", "r", "--json")
+    (first,) = rows(added)
+    assert first | {"secret": ""} == {
+        "name": "shop", "url": "https://shop.example/", "realm": "r", "secret": ""
+    }  # fmt: skip
+    (second,) = rows(cli("webhooks", "rotate", "shop", "--json"))
+    assert first["secret"].startswith("whsec_")
+    assert second["secret"].startswith("whsec_")
+    assert second["secret"] != first["secret"]
+
+    tried = cli("webhooks", "test", "shop", "--wait", "0", "--json")  # nobody delivers here
+
+    assert tried.exit_code == 1
+    (said,) = rows(tried)
+    assert (said["delivered"], said["attempts"], said["answer"]) == (False, 0, None)
+
+
 @pytest.mark.parametrize(
     "words", [["audit"], ["failed", "list"], ["order", "show", "x"], ["catalogue", "list"]]
 )

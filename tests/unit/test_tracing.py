@@ -1,5 +1,7 @@
 """What spans say: no secret and no e-mail address leaves the house with one."""
 
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +49,17 @@ def test_what_an_exception_says_keeps_no_secret(collector: Collector) -> None:
     (span,) = collector.spans
     assert "refused" in everything_said(span)
     assert not [secret for secret in SECRETS if secret in everything_said(span)]
+
+
+def test_collector_that_is_away_keeps_nobody_waiting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # it accepts, and never answers
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        tracing.configure(Settings(traces_url=url), "test", patience=0.3)
+        with tracing.span("call"):
+            pass
+        begun = time.monotonic()
+        tracing.close()
+        assert time.monotonic() - begun < 3
 
 
 def test_recorded_failure_keeps_no_address(collector: Collector) -> None:

@@ -64,6 +64,6 @@ def get_audit(access: Reading) -> AuditView:
         if tx.execute(_IS_KEPT).scalar_one():
             run = tx.execute(_LAST_RUN).first()
         if run is None:
-            raise not_found()
+            raise not_found("no audit has come to its end yet: an exporter does them, in hours")
         findings = [FindingView.model_validate(row._asdict()) for row in tx.execute(_FINDINGS)]
     return AuditView(**run._mapping, findings=findings)

@@ -23,7 +23,7 @@ from schemas.values import Money, Universe
 router = APIRouter(prefix="/v1", route_class=Route)
 
 Number = Annotated[
-    str, Path(description="As it is printed on the document.", examples=["FR2026-0000042"])
+    str, Path(description="As it is printed on the document.", examples=["FR-2026-0000042"])
 ]
 
 

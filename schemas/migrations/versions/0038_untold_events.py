@@ -23,4 +23,3 @@ def upgrade() -> None:
         ON untold_events TO autorenew_events
     """)
     op.execute("GRANT SELECT ON untold_events TO autorenew_api, autorenew_readonly")
-    op.execute("GRANT SELECT (event_id) ON untold_events TO autorenew_exporter")
