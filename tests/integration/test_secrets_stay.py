@@ -162,7 +162,7 @@ def _ask(life: Written, client: Client, ops: Client) -> None:
 
     fine = order("s-1", line(), line("vm"), customer="sue")
     assert ask("POST", "/v1/orders?wait=20", fine | {"payment_method": token("of an order")})
-    declined = {"operation": "charge", "customer": "dan", "outcome": "decline"}
+    declined = {"operation": "charge", "customer": "dan", "fault": "decline"}
     life.world.fleet.simulator.simulator.faults.add(declined)
     ask("POST", "/v1/orders", order("s-2", customer="dan") | {"payment_method": token("declined")})
     # Mistakes: in the wrong place, of the wrong kind, twice, in what is no JSON.
