@@ -83,12 +83,13 @@ def _templates(routes: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
 
 
 def _of_route(route: BaseRoute, prefix: str) -> Iterator[tuple[Any, str]]:
-    path = getattr(route, "path_format", "") or getattr(route, "path", "")
     if isinstance(route, Mount):
+        path = route.path  # its format says what lies below, too
         if route.routes:
             yield from _templates(route.routes, prefix + path)
         yield _key(route.app), f"{prefix}{path}/…"
     elif (endpoint := getattr(route, "endpoint", None)) is not None:
+        path = getattr(route, "path_format", "") or getattr(route, "path", "")
         yield _key(endpoint), prefix + path
 
 

@@ -358,17 +358,11 @@ class TestFailed:
             assert result.exit_code == 2
             assert "say --all" in result.stderr
 
-    @pytest.mark.parametrize("words", [["done", "--reason", "x"], ["settle", "--not-taken"]])
-    def test_what_was_done_by_hand_names_its_subject_by_id(self, words: list[str]) -> None:
-        result = run("failed", *words, "--yes", "not-a-uuid")
-        assert result.exit_code == 2
-        assert "not-a-uuid" in result.stderr
-
-    def test_saying_so_asks_for_confirmation(self) -> None:
-        words = ["failed", "done", SUBJECT, "--reason", "x"]
+    def test_saying_how_a_payment_ended_asks_for_confirmation(self) -> None:
+        words = ["failed", "settle", SUBJECT, "--not-taken"]
         result = CliRunner().invoke(main, words, input="n\n")
         assert result.exit_code == 1
-        assert "as it should be by now?" in result.output
+        assert "Is that so in the books of the gateway" in result.output
 
     @pytest.mark.parametrize("said", ["", "  ", "\x1b[2J"])
     def test_who_and_why_say_something(self, said: str) -> None:
