@@ -4,6 +4,8 @@
 
 PYTHON_FILES := autorenew benchmarks monitoring producers schemas simulator tests workers
 BIN := .venv/bin
+# Modules, and tests as pytest rewrites them, are compiled once, not by every process of a test.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,16 +19,18 @@ up: .venv/run ## Run everything in one process until stopped
 test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ensure-rabbitmq.sh)
 	@sh scripts/ensure-rabbitmq.sh
 	@sh scripts/ensure-servers.sh >/dev/null || true
+	@sh scripts/ensure-postgresql.sh >/dev/null || true
 	@sh scripts/ensure-powerdns.sh >/dev/null || true
 	@sh scripts/ensure-node-packages.sh >/dev/null || true
 	@sh scripts/ensure-prometheus.sh >/dev/null || true
+	@command -v kubectl >/dev/null || sh scripts/ensure-kubectl.sh >/dev/null || true
 	@sh scripts/ensure-containers.sh >/dev/null || true
 	@sh scripts/ensure-browser.sh
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/unit tests/integration tests/rabbitmq tests/simulation
-	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos tests/e2e
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal tests/unit tests/integration tests/rabbitmq tests/simulation
+	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/chaos tests/e2e
 
 quick: .venv/dev ## Run the tests that need no server, in about a minute
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests/unit
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal tests/unit
 
 check: .venv/dev ## Format, lint, types, layers, and whether the contract is fresh
 	@$(BIN)/ruff format --check $(PYTHON_FILES)

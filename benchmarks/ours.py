@@ -15,6 +15,8 @@ from schemas.settings import INSTANT
 
 # Far above any time seen: a benchmark that hangs has to end.
 TIMEOUT_SECONDS = 600.0
+# Counting what is delivered takes the database milliseconds.
+COUNT_EVERY_SECONDS = 1.0
 
 
 def settings(batch: int) -> dict[str, str]:
@@ -50,13 +52,25 @@ def run(engine: Engine, count: int, watch: Callable[[int], None]) -> float:
     started = time.perf_counter()
     with engine.begin() as tx:
         tx.execute(text("DELETE FROM lane_pauses"))
-    while (done := delivered(engine) - already) < count:
-        watch(done)
-        if time.perf_counter() - started > TIMEOUT_SECONDS:
-            raise TimeoutError(f"{done} of {count} orders after {TIMEOUT_SECONDS:g} s")
+    counted_at = started
+    while _is_any_left(engine) or delivered(engine) - already < count:
+        now = time.perf_counter()
+        if now - counted_at > COUNT_EVERY_SECONDS:
+            counted_at = now
+            watch(delivered(engine) - already)
+        if now - started > TIMEOUT_SECONDS:
+            raise TimeoutError(f"not {count} orders after {TIMEOUT_SECONDS:g} s")
         time.sleep(0.05)
     watch(count)
     return time.perf_counter() - started
+
+
+def _is_any_left(engine: Engine) -> bool:
+    """Whether an order has a task: far cheaper than to count what is delivered."""
+    query = text("SELECT EXISTS (SELECT FROM tasks WHERE queue = ANY(:queues))")
+    with engine.connect() as tx:
+        queues = [ORDERS, BILLING, *UNIVERSES]
+        return bool(tx.execute(query, {"queues": queues}).scalar_one())
 
 
 def worker_memory(fleet: PrivateFleet) -> list[float]:

@@ -5,6 +5,7 @@ history is sealed in blocks. What is changed, added or deleted later breaks a ha
 write everything can compute all hashes anew: a copy of the heads that is kept elsewhere shows that.
 """
 
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,20 @@ _BROKEN_DOCUMENTS = text("""
         FROM digested_documents
     ) AS d
     WHERE hash IS DISTINCT FROM expected
-    UNION ALL
+""")
+# Of some ids: each with the one before it, which may have any id.
+_BROKEN_BETWEEN = text("""
+    SELECT series || '-' || number FROM (
+        SELECT d.series, d.number, d.hash, sha256(coalesce(
+            (SELECT p.hash FROM (SELECT series, number, hash FROM invoices
+                                 UNION ALL SELECT series, number, hash FROM credit_notes) AS p
+             WHERE p.series = d.series AND p.number = d.number - 1), chain_start(d.series))
+            || d.digest) AS expected
+        FROM digested_documents AS d WHERE d.id BETWEEN :low AND :high
+    ) AS d
+    WHERE hash IS DISTINCT FROM expected
+""")
+_BROKEN_SERIES = text("""
     SELECT s.code FROM invoice_series AS s
     WHERE s.last_hash IS DISTINCT FROM coalesce(
         (SELECT d.hash FROM (SELECT series, number, hash FROM invoices
@@ -76,7 +90,17 @@ SEALED_WITHIN_SECONDS = 3600.0
 
 def broken_documents(tx: Connection) -> list[str]:
     """Documents that are not what they were, or do not follow the one before them."""
-    return [str(name) for name in tx.execute(_BROKEN_DOCUMENTS).scalars()]
+    return [*map(str, tx.execute(_BROKEN_DOCUMENTS).scalars()), *broken_series(tx)]
+
+
+def broken_documents_between(tx: Connection, low: uuid.UUID, high: uuid.UUID) -> list[str]:
+    """The same of documents with ids in a range, both ends in it; without :func:`broken_series`."""
+    return [*map(str, tx.execute(_BROKEN_BETWEEN, {"low": low, "high": high}).scalars())]
+
+
+def broken_series(tx: Connection) -> list[str]:
+    """Series whose last document is not the one that they say."""
+    return [*map(str, tx.execute(_BROKEN_SERIES).scalars())]
 
 
 def broken_documents_after(tx: Connection, known: Sequence[Head]) -> Iterator[str]:

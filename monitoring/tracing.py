@@ -7,11 +7,13 @@ the same, see :mod:`producers.intake.orders`.
 Contexts are passed as texts of the header ``traceparent`` (W3C Trace Context, level 1).
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from schemas import logs
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
@@ -33,8 +35,12 @@ def valid(traceparent: object) -> str | None:
     return None
 
 
-def configure(settings: Settings, process: str) -> None:
+def configure(settings: Settings, process: str, *, patience: float = 10.0) -> None:
     """Send spans of this process, if a collector is set. To be called after any fork.
+
+    Args:
+        patience: seconds, after which what the collector does not take is dropped; so long
+            :func:`close` may last.
 
     Raises:
         ConfigurationError: the extra ``opentelemetry`` is not installed.
@@ -57,7 +63,11 @@ def configure(settings: Settings, process: str) -> None:
         resource=Resource.create({"service.name": "autorenew", "service.instance.id": process}),
         sampler=ParentBased(TraceIdRatioBased(settings.traces_share)),
     )
-    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces")
+    exporter = OTLPSpanExporter(f"{settings.traces_url.rstrip('/')}/v1/traces", timeout=patience)
+    # That a batch could not be sent is said once, not for each of its tries.
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
+    send = exporter.export
+    exporter.export = lambda spans: send([_clean(span) for span in spans])  # type: ignore[method-assign]
     _provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = _provider.get_tracer("autorenew")
 
@@ -211,6 +221,45 @@ def of_aiohttp() -> list[Any]:
 
 def _without_query(url: Any) -> str:
     return str(url.with_query(None).with_user(None))
+
+
+_EMAIL = re.compile(r"[^\s<>()\"',;:@*]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+", re.IGNORECASE)
+
+
+def _hidden(text: str) -> str:
+    """Without secrets, as in the log, and without e-mail addresses."""
+    return _EMAIL.sub("***", logs.redacted(text))
+
+
+def _clean(span: Any) -> Any:
+    """A span as it may leave the house: whatever made it, such as an instrumentation that tells of
+    an exception in the words of a far side."""
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.trace import Status
+
+    def clean(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {
+            name: _hidden(value) if isinstance(value, str) else value
+            for name, value in (attributes or {}).items()
+        }
+
+    attributes, said = clean(span.attributes), span.status.description
+    if not span.events and attributes == span.attributes and said is None:
+        return span
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=attributes,
+        events=[Event(e.name, clean(e.attributes), e.timestamp) for e in span.events],
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code, _hidden(said)) if said else span.status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
 
 
 def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:

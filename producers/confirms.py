@@ -4,7 +4,8 @@ One confirm for each publish gives about 1,300 messages/s with pika; one wait fo
 batch 7,000 to 17,000.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import pika
@@ -96,6 +97,31 @@ class Confirming:
         raise TransportLost(str(self._hosts.unreachable(errors))) from errors[-1]
 
 
+class _Connection(pika.SelectConnection):  # type: ignore[misc]
+    """Writes the frames of a batch at once: a message has three, and each was a call of ``send``,
+    which was a fifth of what publishing costs."""
+
+    _gathered: list[bytes] | None = None
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """Hold back what is sent until the block ends."""
+        gathered: list[bytes] = []
+        self._gathered = gathered
+        try:
+            yield
+        finally:
+            self._gathered = None
+            if gathered and self.is_open:
+                self._adapter_emit_data(b"".join(gathered))
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._gathered is None:
+            super()._adapter_emit_data(data)
+        else:
+            self._gathered.append(data)
+
+
 class _Link:
     """One connection with one confirming channel, from its opening to its loss."""
 
@@ -108,7 +134,7 @@ class _Link:
         self._pending: set[int] = set()
         self._refused = 0
         self._unroutable: set[str] = set()
-        self._connection = pika.SelectConnection(
+        self._connection = _Connection(
             parameters,
             on_open_callback=lambda connection: connection.channel(
                 on_open_callback=self._on_channel
@@ -128,10 +154,11 @@ class _Link:
     def publish(self, parcels: Iterable[Parcel], before_confirm: str) -> set[str]:
         self._unroutable.clear()
         self._refused = 0
-        for parcel in parcels:
-            self._sequence += 1
-            self._pending.add(self._sequence)
-            self._channel.basic_publish(*parcel)
+        with self._connection.gather():
+            for parcel in parcels:
+                self._sequence += 1
+                self._pending.add(self._sequence)
+                self._channel.basic_publish(*parcel)
         failpoint(before_confirm)
         self._run_until(lambda: not self._pending)
         if self._refused:

@@ -14,6 +14,7 @@ from schemas.urls import split_with_host
 
 _SETTING = "AUTORENEW_BROKER_MANAGEMENT_URL"
 _PORTS = {"http": 15672, "https": 15671}
+_OF_A_VHOST = ("/permissions/", "/topic-permissions/", "/policies/")
 _UNAUTHORIZED, _NOT_FOUND, _FAILED = 401, 404, 300
 
 
@@ -110,7 +111,7 @@ class Management:
             raise ConfigurationError(
                 f"{_SETTING}: wrong user name or password, or {self._user} is no administrator"
             )
-        if answer.status == _NOT_FOUND and "permissions/" in path:
+        if answer.status == _NOT_FOUND and path.startswith(_OF_A_VHOST):
             raise ConfigurationError(f"there is no vhost {self._vhost}")
         try:
             found = json.loads(answer.data) if answer.data else None

@@ -23,6 +23,7 @@ WITHDRAW = "withdraw"
 SUSPEND = "suspend"
 TERMINATE = "terminate"
 DELIVER = "deliver"
+BY_HAND = "by_hand"
 
 ORDERS = "orders"
 BILLING = "billing"
@@ -137,6 +138,9 @@ STEPS = {
         StepKind(DELIVER, (WEBHOOKS,), None, outside=True, cancels=Cancellation.EVENT),
         # To a customer whose old one cannot be opened any more.
         StepKind(SEND_LINK, (REMINDERS,), MAIL_LANE, outside=True, cancels=Cancellation.DECISION),
+        # Of a bulk operation: what a person did past the fleet is written down. Nothing is called,
+        # so it waits for no lane of those who would be.
+        StepKind(BY_HAND, (BILLING, *UNIVERSES), BY_HAND, cancels=Cancellation.DECISION),
     )
 }  # fmt: skip
 
@@ -150,6 +154,11 @@ MAIL = STEPS[REMIND].place
 def driver_place(universe: str, driver: str) -> Place:
     """Services are converged on their universe's queue, in their driver's lane."""
     return Place(universe, f"{_DRIVER_LANE}{driver}")
+
+
+def by_hand_place(queue: str) -> Place:
+    """What a person says is written down by the workers of a queue whose role may do so."""
+    return Place(queue, BY_HAND)
 
 
 def webhook_place(endpoint: str) -> Place:

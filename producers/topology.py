@@ -48,19 +48,25 @@ def _of_upstream(user: str) -> tuple[str, str, str]:
 
 
 _UNIVERSES = "|".join(Universe)
+# How long a queue is, a passive declaration says. Before RabbitMQ 4.2.6 and 4.3 it needed no right;
+# since 4.3.1 one of the three on that queue. For intake.dead that is to write, as it is the least:
+# to read takes documents away and shows their secrets, to configure deletes the queue.
 # user -> (configure, write, read): regular expressions over names.
 PERMISSIONS = {
     "relay": ("^$", f"^{TASKS_EXCHANGE}$", "^$"),
     # Its own queue, and those of upstreams that have one; not intake.dead. Answers go over the
     # default exchange: where to is checked by producers/intake/replies.py.
-    "intake": ("^$", rf"^{re.escape(DEFAULT_EXCHANGE)}$", rf"^{INTAKE_QUEUE}(\.upstream-.+)?$"),
+    "intake": (
+        "^$",
+        rf"^({re.escape(DEFAULT_EXCHANGE)}|{re.escape(DEAD_INTAKE)})$",
+        rf"^{INTAKE_QUEUE}(\.upstream-.+)?$",
+    ),
     "orders": ("^$", "^$", "^orders$"),
     "billing": ("^$", "^$", "^billing$"),
     "reminders": ("^$", "^$", "^reminders$"),
     "provisioning": ("^$", "^$", f"^({_UNIVERSES})$"),
     "events": ("^$", f"^{EXCHANGE}$", f"^{WEBHOOKS}$"),
-    # It asks how long queues are, which needs no right.
-    "exporter": ("^$", "^$", "^$"),
+    "exporter": ("^$", rf"^{re.escape(DEAD_INTAKE)}$", "^$"),
     "upstream": _of_upstream("upstream"),
 }
 
@@ -177,9 +183,13 @@ MOST_REPLIES, MOST_REPLY_BYTES = 10_000, 64 * 1024 * 1024
 REPLY_SECONDS = 24 * 3600
 REPLY_QUEUE_SECONDS = 7 * 24 * 3600
 """A queue for answers that nobody has used for so long is deleted."""
-UNLIMITED_FROM = (4,)
+LIMITED_FROM = (4,)
 """From this version on a quorum queue gives up what was delivered 20 times, unless a policy says
-otherwise. Before it there was no limit, and -1 was no limit that one could set."""
+otherwise. Before it there was no limit."""
+MOST_DELIVERIES = 1_000_000_000
+"""Of a message, before its queue gives it up: never. Not -1, which means no limit: as a policy,
+RabbitMQ 4.0 to 4.1.3 writes it into the log of each queue every five seconds, which grows without
+end (rabbitmq-server 14202), and 4.1.4 to 4.2.5 may not see that it was changed (14458, 16035)."""
 
 
 def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, dict[str, Any]]:
@@ -189,7 +199,9 @@ def policies(version: tuple[int, ...], most: int, most_bytes: int) -> dict[str, 
         version: of RabbitMQ.
         most, most_bytes: that may wait in each queue of documents; more is refused.
     """
-    never_give_up: dict[str, Any] = {"delivery-limit": -1} if version >= UNLIMITED_FROM else {}
+    never_give_up: dict[str, Any] = (
+        {"delivery-limit": MOST_DELIVERIES} if version >= LIMITED_FROM else {}
+    )
     found: dict[str, tuple[str, dict[str, Any]]] = {
         "autorenew-intake": (
             PERMISSIONS["intake"][2],

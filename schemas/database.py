@@ -235,8 +235,11 @@ class _Lists(ListDumper):
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Whether PostgreSQL blames the data (SQLSTATE classes 22 and 23)."""
-    return _sqlstate(error)[:2] in ("22", "23")
+    """Whether PostgreSQL blames the data (SQLSTATE classes 22 and 23), or psycopg does, which
+    sends it no text with a NUL."""
+    state = _sqlstate(error)
+    refused = isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.DataError)
+    return state[:2] in ("22", "23") or (not state and refused)
 
 
 def is_circumstance(error: BaseException) -> bool:
@@ -291,10 +294,11 @@ def migrate(engine: Engine, passwords: dict[str, str]) -> None:
     try:
         _migrate(engine, passwords)
     except DBAPIError as error:
-        if _sqlstate(error) != "55P03":  # lock_not_available
+        # lock_not_available; deadlock_detected, with the fleet that works meanwhile
+        if _sqlstate(error) not in ("55P03", "40P01"):
             raise
         raise AutorenewError(
-            "a table is in use by a long transaction, such as an audit; nothing was changed:"
+            "a table is in use by another transaction, such as an audit; nothing was changed:"
             " run `autorenew migrate` again",
             code="table_locked",
         ) from None

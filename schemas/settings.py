@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     rejected_days: int = Field(
         90, ge=0, le=36_500, description="how long rejected documents are kept; 0: for ever"
     )
+    email_text_days: int = Field(
+        400, ge=0, le=36_500, description="how long texts of e-mails are kept; 0: for ever"
+    )
     gateways: Options = Field(
         {}, description='gateway name -> {"kind": …, and what that kind takes}'
     )
@@ -246,6 +249,9 @@ class Settings(BaseSettings):
     )
     audit_seconds: Delay = Field(
         60.0, description="how often the exporter does a piece of the audit; 0: never"
+    )
+    book_comparison_seconds: Delay = Field(
+        86_400.0, description="how often an exporter with gateways compares their books; 0: never"
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="/metrics; 0: any free port")
     metrics_host: str = "127.0.0.1"

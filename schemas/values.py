@@ -218,6 +218,18 @@ class BulkKind(StrEnum):
 
     RETRY = "retry"
     CANCEL = "cancel"
+    EDIT = "edit"  # the configuration is corrected, and it is retried
+    DONE = "done"  # a person did it at the infrastructure
+    SETTLE = "settle"  # a person found out, or saw to it, how a payment has ended
+
+    @property
+    def is_statement(self) -> bool:
+        """Nothing is tried again: a person says what was done past the fleet."""
+        return self in (BulkKind.DONE, BulkKind.SETTLE)
+
+    @property
+    def tries_again(self) -> bool:
+        return self in (BulkKind.RETRY, BulkKind.EDIT)
 
 
 class BulkState(StrEnum):

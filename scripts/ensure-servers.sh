@@ -1,15 +1,16 @@
 #!/bin/sh
 # PgBouncer 1.24 and RabbitMQ 4 of Debian 13, for tests that want the versions people run today.
 #
-#   scripts/ensure-servers.sh [FOLDER]      FOLDER: ~/.cache/autorenew/servers
+#   scripts/ensure-servers.sh [FOLDER [RELEASE]]      FOLDER: ~/.cache/autorenew/servers, RELEASE: trixie
 #
+# Another release of Debian has other versions: `AUTORENEW_TEST_RABBITMQ=FOLDER` runs the tests on the RabbitMQ there.
 # Prints the folder. Nothing is installed on the machine: the packages are fetched by apt from the mirror that
 # the machine itself uses, and unpacked below FOLDER/root. `FOLDER/enter.sh RUN COMMAND…` runs a command in
 # there, in a mount namespace of its own, with the folder RUN at the same path inside and outside.
 # Safe to repeat, and by several at once. Exit code 3: it cannot be done here, and one line says why.
 set -eu
 packages="pgbouncer rabbitmq-server procps bash coreutils dash sed grep gawk hostname"
-release=trixie
+release=${2:-trixie}
 # shellcheck source=scripts/debian-packages.sh
 . "$(dirname "$0")/debian-packages.sh"
 

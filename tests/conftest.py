@@ -1,6 +1,7 @@
 """Servers for the whole run, and a database of its own for each test."""
 
 import itertools
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +25,18 @@ from schemas.errors import ConfigurationError
 from simulator.server import Running
 from tests.support import given
 from tests.support.brokers import node
+from tests.support.databases import Databases
 
 TEMPLATE = "template_autorenew"
 
 
 def pytest_configure() -> None:
     end_on_sigterm()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait for a server half of their time: two workers a core."""
+    return 2 * len(os.sched_getaffinity(0))
 
 
 class Database:
@@ -90,17 +97,22 @@ def template(postgres: PrivatePostgres) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: PrivatePostgres, template: str) -> Databases:
+    return Databases(postgres, template)
+
+
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def database(postgres: PrivatePostgres, template: str) -> Iterator[Database]:
+def database(postgres: PrivatePostgres, databases: Databases) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
-    postgres.create_database(name, template)
+    databases.take(name)
     database = Database(postgres, name)
     yield database
     database.close()
-    postgres.drop_database(name)
+    databases.give_back(name)
 
 
 @pytest.fixture
@@ -158,7 +170,11 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbit
 
 @pytest.fixture
 def fleet_of(
-    postgres: PrivatePostgres, rabbitmq: PrivateRabbitMQ, simulator: Running, tmp_path: Any
+    postgres: PrivatePostgres,
+    databases: Databases,
+    rabbitmq: PrivateRabbitMQ,
+    simulator: Running,
+    tmp_path: Any,
 ) -> Iterator[Callable[..., PrivateFleet]]:
     """Prepares a fleet of processes with short timeouts; starts none of them."""
     with ExitStack() as stack:
@@ -175,11 +191,14 @@ def fleet_of(
                 "shutdown_seconds": "20",
                 "log_level": "INFO",
             }
+            name = f"fleet_{uuid.uuid4().hex[:8]}"
+            databases.take(name)
+            stack.callback(databases.give_back, name)
             fleet = PrivateFleet(
                 tmp_path / "fleet",
                 postgres,
                 rabbitmq,
-                database=f"fleet_{uuid.uuid4().hex[:8]}",
+                database=name,
                 simulator_url=simulator.url,
                 smtp_url=smtp_url,
                 virtual=virtual,
@@ -195,7 +214,7 @@ def fleet_of(
                 rabbitmq.ctl("stop_app")
                 rabbitmq.ctl("start_app")
                 fleet.setup_broker()
-            stack.callback(fleet.close)
+            stack.callback(fleet.close, keep_database=True)
             return fleet
 
         yield prepare

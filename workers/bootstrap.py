@@ -28,6 +28,7 @@ from schemas.clock import Clock
 from schemas.errors import ConfigurationError
 from schemas.settings import INSTANT, Settings
 from schemas.tables.far_sides import FarSideKind
+from workers import by_hand
 from workers.billing.charges.attempt import ChargePolicy
 from workers.billing.charges.charge import ChargeHandler
 from workers.billing.charges.refund import RefundHandler
@@ -52,6 +53,7 @@ from workers.reminders.tell import TellHandler
 from workers.runtime.handlers import Handler
 from workers.runtime.retries import policy_for
 from workers.runtime.runtime import Runtime
+from workers.stating import ByHandHandler
 
 # With the usual backoff these take about a week.
 WEBHOOK_ATTEMPTS = 60
@@ -116,6 +118,7 @@ def _billing(settings: Settings, catalogue: CatalogueCache, clock: Clock) -> lis
         WithdrawHandler(catalogue, clock),
         SuspendHandler(catalogue, clock),
         TerminateHandler(catalogue, clock),
+        ByHandHandler(by_hand.writes_settled(catalogue, clock, settings.order_charge_delays)),
     ]
 
 
@@ -142,6 +145,7 @@ def _provisioning(settings: Settings, catalogue: CatalogueCache, clock: Clock) -
             share=settings.reconcile_share,
             policy=policy,
         ),
+        ByHandHandler(by_hand.writes_done(catalogue, clock)),
     ]
 
 
@@ -204,6 +208,11 @@ def books_of(settings: Settings) -> Books:
         gateways_of(settings, seconds) if has_gateways else {},
         drivers_of(settings, seconds) if has_drivers else {},
     )
+
+
+def gateway_books_of(settings: Settings) -> Books:
+    """The books of the gateways alone."""
+    return Books(gateways_of(settings, max(settings.call_seconds, BOOK_SECONDS)), {})
 
 
 def _mailer(settings: Settings) -> Mailer:

@@ -5,7 +5,7 @@ history and what is next, is as after its own answer. Nothing is called.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, text
@@ -124,7 +124,7 @@ _BY_HAND = text("UPDATE refunds SET by_hand = true WHERE key = :key")
 
 
 def done(
-    tx: Connection, service: uuid.UUID, because: str, catalogue: CatalogueCache, clock: Clock
+    tx: Connection, service: uuid.UUID, because: str | None, catalogue: CatalogueCache, clock: Clock
 ) -> None:
     """A person did at the infrastructure what a service needs: it is as it should be.
 
@@ -227,6 +227,68 @@ def settle_charge(
         tx, CHARGE, request, {"reference": reference, "because": because},
         drop=not outcome.retries,
     )  # fmt: skip
+
+
+def writes_done(
+    catalogue: CatalogueCache, clock: Clock
+) -> Callable[[Connection, str, uuid.UUID, str | None, Mapping[str, Any]], None]:
+    """What writes down that a service is as it should be; see :func:`done`."""
+
+    def write(
+        tx: Connection, name: str, subject: uuid.UUID, because: str | None, _: Mapping[str, Any]
+    ) -> None:
+        if name != CONVERGE:
+            raise CannotTell(f"a failed {name} is not told as done by hand")
+        done(tx, subject, because, catalogue, clock)
+
+    return write
+
+
+def writes_settled(
+    catalogue: CatalogueCache, clock: Clock, order_delays: Sequence[float]
+) -> Callable[[Connection, str, uuid.UUID, str | None, Mapping[str, Any]], None]:
+    """What writes down how a refund or a charge has ended; see :func:`settle`."""
+
+    def write(
+        tx: Connection, name: str, subject: uuid.UUID, because: str | None, said: Mapping[str, Any]
+    ) -> None:
+        settle(
+            tx, name, subject, because, catalogue, clock, order_delays,
+            reference=said.get("reference"), in_doubt=bool(said.get("in_doubt")),
+        )  # fmt: skip
+
+    return write
+
+
+def settle(
+    tx: Connection,
+    name: str,
+    subject: uuid.UUID,
+    because: str | None,
+    catalogue: CatalogueCache,
+    clock: Clock,
+    order_delays: Sequence[float],
+    *,
+    reference: str | None,
+    in_doubt: bool,
+) -> None:
+    """How a failed ``refund`` or ``charge`` has ended; see the functions for each.
+
+    Args:
+        name: of the step.
+        reference: None: a charge that was not taken.
+
+    Raises:
+        CannotTell: it is another step, a refund has no reference, or as each of them.
+    """
+    if name == REFUND:
+        if reference is None:
+            raise CannotTell(f"{subject} is a refund: name the reference of its payment")
+        settle_refund(tx, subject, reference, because, catalogue, clock, in_doubt=in_doubt)
+    elif name == CHARGE:
+        settle_charge(tx, subject, reference, because, catalogue, clock, order_delays)
+    else:
+        raise CannotTell(f"a failed {name} is not settled by hand")
 
 
 def _claim(name: str, queue: str, subject: uuid.UUID) -> Claim:

@@ -1,4 +1,4 @@
-"""Metrics of a worker group: those of its processes together, and what the kernel says of each.
+"""Metrics of a group of processes: those of all together, and what the kernel says of each.
 
 Its processes keep their metrics in files of one folder, named by their pids. Whatever ended is
 added up in one file, so that a group which is started again and again leaves no files behind, and
@@ -42,7 +42,7 @@ class GroupMetrics(Collector):
         self._restarts = 0
 
     def restarted(self) -> None:
-        """The group ended by itself, and is started again."""
+        """The group, or one of its processes, ended by itself, and is started again."""
         self._restarts += 1
 
     def describe(self) -> list[Metric]:
@@ -54,21 +54,26 @@ class GroupMetrics(Collector):
             files = [str(file) for file in self._readable()]
             yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         restarts = CounterMetricFamily(
-            RESTARTS, "Times the group ended by itself and was started again."
+            RESTARTS, "Times processes of the group ended by themselves and were started again."
         )
         restarts.add_metric([], self._restarts)
         yield restarts
         yield from _of_processes(self._processes())
 
-    def bury(self) -> None:
-        """All processes have ended: keep what they counted, and forget what they were doing."""
+    def bury(self, pid: int | None = None) -> None:
+        """A process has ended: keep what it counted, and forget what it was doing.
+
+        Args:
+            pid: None: all have.
+        """
+        whose = "*" if pid is None else str(pid)
         with self._lock:
             for kind in _ADDED_UP:
                 ended = self._folder / f"{kind}_{_ENDED}.db"
-                others = [f for f in self._readable(f"{kind}_*.db") if f != ended]
+                others = [f for f in self._readable(f"{kind}_{whose}.db") if f != ended]
                 if others:
                     _add_up(ended, others)
-            for file in self._folder.glob("*.db"):
+            for file in self._folder.glob(f"*_{whose}.db"):
                 if file.stem.rpartition("_")[2] != _ENDED:
                     file.unlink(missing_ok=True)
 

@@ -9,11 +9,15 @@ from typing import Any
 
 import click
 
+from monitoring import tracing
 from producers import history
 from producers.history import Operator
 from schemas.settings import load_settings
 
 F = Callable[..., Any]
+
+# Nobody waits at a terminal for a collector that is away.
+PATIENCE_SECONDS = 1.0
 
 
 def user() -> str:
@@ -46,7 +50,7 @@ def check_text(value: str, fail: Callable[[str], Any]) -> str:
     return value
 
 
-def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
+def acts(*, required: bool = False, tells: bool = False, selects: bool = False) -> Callable[[F], F]:
     """``--by`` or ``--as``, and ``--because`` or ``--note``: all that a command records in the
     history has them.
 
@@ -54,9 +58,10 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
         required: why must be said.
         tells: the command gets why, as ``because``, and ``--reason`` is the same; so it is where
             that is required. Elsewhere ``--reason`` may be a filter, by why a task has failed.
+        selects: it is, whatever else is said.
     """
     tells = tells or required
-    names = ["--because", "--note", *(["--reason"] if tells else [])]
+    names = ["--because", "--note", *(["--reason"] if tells and not selects else [])]
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
@@ -64,7 +69,11 @@ def acts(*, required: bool = False, tells: bool = False) -> Callable[[F], F]:
             if by is not None and by.casefold() == "guard":
                 raise click.UsageError("--by: the guard is no person")
             told = {"because": because} if tells else {}
-            who = Operator(by or load_settings().operator or user(), because)
+            settings = load_settings()
+            who = Operator(by or settings.operator or user(), because)
+            if settings.traces_url and not tracing.is_on():
+                tracing.configure(settings, "operator", patience=PATIENCE_SECONDS)
+                click.get_current_context().call_on_close(tracing.close)
             with history.acting(who):
                 return command(*args, **told, **kwargs)
 

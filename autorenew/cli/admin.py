@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from autorenew.catalogues import bundled
 from autorenew.cli.common import as_json, database, say, show
 from autorenew.cli.helping import Commands
+from autorenew.cli.names import check_brands, check_subsidiaries
 from producers import topology
 from producers.intake import dead
 from producers.management import Management
@@ -19,7 +20,7 @@ from schemas.catalogue.ovh import OvhImport, import_ovh
 from schemas.catalogue.store import is_rolled_out, read, save, set_rollout
 from schemas.database import are_large_objects_open, connect
 from schemas.database import migrate as migrate_database
-from schemas.errors import AutorenewError, ConfigurationError
+from schemas.errors import ConfigurationError
 from schemas.rules import sellable
 from schemas.rules.policies import DEFAULT_POLICY
 from schemas.settings import Settings, load_settings
@@ -75,6 +76,9 @@ def setup() -> None:
     if passwords or settings.broker_management_url:
         management = _management(settings, urls)
         version = management.check()  # before anything is declared
+    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
+    # First, so that a queue has its policy from the beginning.
+    others = topology.set_policies(management, wanted) if management else []
     say(f"queues: {', '.join(topology.declare(urls, settings.intake_upstreams))}")
     if management is None:
         say(
@@ -83,8 +87,6 @@ def setup() -> None:
             err=True,
         )
         sys.exit(1)
-    wanted = topology.policies(version, settings.intake_cap, settings.intake_cap_bytes)
-    others = topology.set_policies(management, wanted)
     say(f"policies: {', '.join(wanted)}")
     if passwords:
         users = topology.create_users(management, passwords, settings.realms)
@@ -271,7 +273,8 @@ def list_rollouts(as_json: bool) -> None:
 def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
     """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY (2026-01-31), local time."""
     with database().begin() as tx:
-        _check_rollout(tx, brand, subsidiary)
+        check_subsidiaries(tx, [subsidiary])
+        check_brands(tx, [brand])
         set_rollout(tx, brand, subsidiary, day.date())
     say(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
 
@@ -282,20 +285,12 @@ def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
 def remove_rollout(brand: str, subsidiary: str) -> None:
     """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
+        # A brand without plans may have been switched on while it had some.
         was_on = is_rolled_out(tx, brand, subsidiary)
         if was_on:
             set_rollout(tx, brand, subsidiary, None)
         else:
-            _check_rollout(tx, brand, subsidiary)
+            check_subsidiaries(tx, [subsidiary])
+            check_brands(tx, [brand])
     said = f"renewal is off for {brand} in {subsidiary}"
     say(said if was_on else f"{said}: no change, it was not on")
-
-
-def _check_rollout(tx: Connection, brand: str, subsidiary: str) -> None:
-    current = read(tx)
-    if subsidiary not in current.subsidiaries:
-        there = ", ".join(sorted(current.subsidiaries))
-        raise AutorenewError(f"there is no subsidiary {subsidiary!r}; there are {there}")
-    brands = sorted({plan.brand for plan in current.known_plans()})
-    if brand not in brands:
-        raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(brands)}")

@@ -10,9 +10,11 @@ from sqlalchemy import text
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
 from autorenew.cli.helping import Commands
+from autorenew.cli.names import check_customers
 from autorenew.cli.services import send
+from producers.control.naming import UnknownName
 from producers.intake.customer import subject_of
-from producers.views import customers
+from producers.views import customers as views
 from schemas.errors import AutorenewError
 from schemas.json_bodies import unambiguous
 
@@ -37,7 +39,7 @@ def customer() -> None:
 def show_customer(customer_id: str, as_json: bool) -> None:
     """Show what is known of CUSTOMER, and when it changed."""
     with database().connect() as tx:
-        facts = customers.facts(tx, customer_id)
+        facts = views.facts(tx, customer_id)
         if facts is None:
             raise AutorenewError(f"there is no customer {customer_id!r}")
         events = tx.execute(_HISTORY, {"subject": subject_of(customer_id)}).all()
@@ -96,6 +98,10 @@ def assign(upstream: str, customers: Sequence[str], unassigned: bool) -> None:
     engine = database()
     realm = realms().of(upstream, "assign")
     with engine.begin() as tx:
+        try:
+            check_customers(tx, customers)
+        except UnknownName as error:
+            raise UnknownName(f"{error}\nnothing was done") from None
         where = {"realm": realm, "ids": list(customers), "unassigned": unassigned}
         count = tx.execute(_ASSIGN, where).rowcount
     say(f"{count} customers belong to realm {realm} now")

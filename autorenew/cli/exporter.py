@@ -11,6 +11,7 @@ from autorenew.cli.common import on_stop
 from autorenew.cli.processes import start
 from monitoring import metrics
 from monitoring.exporter.auditing import Auditor
+from monitoring.exporter.books import Comparison
 from monitoring.exporter.exporter import Exporter, World
 from producers import counters
 from producers.control.lanes import FIXED
@@ -22,6 +23,7 @@ from producers.steps import QUEUES, STEPS
 from producers.web.metrics import application
 from producers.web.serving import WebServer
 from schemas.settings import Settings, load_settings
+from workers.bootstrap import gateway_books_of
 
 # A piece of the audit that took long is followed by so much longer a rest.
 AUDIT_REST = 20
@@ -40,6 +42,10 @@ class Running:
     def __init__(self, engine: Engine, settings: Settings, *, host: str, port: int) -> None:
         urls = settings.broker_url
         ask = None if urls is None else lambda: dead.count(urls.get_secret_value())
+        # Only where it is configured with gateways: their books, and nothing else of theirs.
+        gateways = None
+        if settings.book_comparison_seconds and (settings.gateways or settings.gateway_url):
+            gateways = gateway_books_of(settings)
         world = World(
             queues=QUEUES,
             steps=list(STEPS),
@@ -47,6 +53,7 @@ class Running:
             guarded=GUARDED_LANES,
             version=version(),
             dead_documents=ask,
+            compares_books=gateways is not None,
         )
         exporter = Exporter(engine, world)
         # Its own: counters of tasks and of bulk operations have the names of gauges here.
@@ -72,6 +79,8 @@ class Running:
                 return max(settings.audit_seconds, AUDIT_REST * (time.monotonic() - started))
 
             rounds["audit"] = audit
+        if gateways is not None:
+            rounds["books"] = Comparison(engine, gateways, settings.book_comparison_seconds).round
         self._loops = [
             Loop("exporter", round, longest_pause=30.0, first_pause=1.0)
             for round in rounds.values()

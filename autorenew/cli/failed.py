@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from autorenew.cli.common import as_json, clock, database, said_of, say, show
-from autorenew.cli.failed_acting import cancel_failed, edit_failed, retry_failed
+from autorenew.cli.failed_acting import cancel_failed, retry_failed
 from autorenew.cli.failed_by_hand import done_by_hand, settle_by_hand
+from autorenew.cli.failed_editing import edit_failed
 from autorenew.cli.helping import Commands
 from autorenew.cli.lines import Column, age, echo, short, width
 from autorenew.cli.selecting import Text, say_more, say_unmatched, selects

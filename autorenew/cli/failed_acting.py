@@ -1,41 +1,42 @@
-"""Commands that retry, correct and give up what has failed: some by name, or many in bulk."""
+"""Commands that retry and give up what has failed: some by name, or many in bulk."""
 
 import sys
 import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Any, NoReturn
 
 import click
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json as json_option
 from autorenew.cli.common import clock, database, said_of, say
-from autorenew.cli.failed_by_hand import each
 from autorenew.cli.following import document, follow
 from autorenew.cli.lines import short
-from autorenew.cli.selecting import Text, counted, say_unmatched, selects
+from autorenew.cli.selecting import counted, say_unmatched, selects
 from autorenew.cli.tasks import find_or_nothing_done, make_ready
-from producers.control import bulk, editing, groups
+from producers.control import bulk, groups
 from producers.control import failed as failures
 from producers.control.naming import UnknownName
 from producers.control.selection import Filters, State
-from producers.steps import CONVERGE
 from schemas.catalogue.store import CatalogueCache
+from schemas.errors import AutorenewError
 from schemas.values import BulkKind, Money
 
 # Of what is asked about, or only said, so many tasks are listed.
 LISTED = 20
-_ALL = click.option("--all", "everything", is_flag=True, help="Every one, without a filter.")
-_RATE = click.option("--rate", help="So many tasks a second at most: 5, or 5/s.")
-_WAIT = click.option(
+ALL = click.option("--all", "everything", is_flag=True, help="Every one, without a filter.")
+RATE = click.option("--rate", help="So many tasks a second at most: 5, or 5/s.")
+WAIT = click.option(
     "--wait/--no-wait", " /--detach", "wait", default=None,
     help="Follow it until its tasks have ended, or return at once. By default it is followed,"
     " unless tasks are named.",
 )  # fmt: skip
 
 
-def _rate(said: str | None) -> float | None:
+def per_second(said: str | None) -> float | None:
     if said is None:
         return None
     try:
@@ -47,25 +48,53 @@ def _rate(said: str | None) -> float | None:
     return rate
 
 
-def _check_chosen(filters: Filters, everything: bool) -> None:
+def check_chosen(filters: Filters, everything: bool) -> None:
     if not filters and not everything:
         raise click.UsageError("name SUBJECTS, filter by options, or say --all")
     if filters.names and everything:
         raise click.UsageError("name SUBJECTS, or say --all")
 
 
+def each(
+    subjects: Iterable[uuid.UUID],
+    do: Callable[[Connection, uuid.UUID], None],
+    engine: Engine,
+    what: str,
+    *,
+    missing: int = 0,
+) -> None:
+    """Do something for each subject in a transaction of its own, say what became of it, and exit:
+    with 1 if some could not be done, with 2 if none could.
+
+    Args:
+        missing: how many more there are that nothing can be done for.
+    """
+    done = 0
+    left = missing
+    for subject in dict.fromkeys(subjects):
+        try:
+            with engine.begin() as tx:
+                do(tx, subject)
+            done += 1
+        except AutorenewError as error:
+            say(f"autorenew: {error}", err=True)
+            left += 1
+    say(f"{done} {what}" + (f", {left} not" if left else ""))
+    sys.exit(0 if not left else 1 if done else 2)
+
+
 @click.command("retry")
 @selects()
-@_ALL
+@ALL
 @click.option("--limit", type=click.IntRange(1), help="So many of them at most.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
-@_RATE
+@RATE
 @click.option(
     "--all-at-once",
     is_flag=True,
     help="Not in batches of 1, 10, 100, …, and not halted if they fail again.",
 )
-@_WAIT
+@WAIT
 @json_option
 @acts()
 def retry_failed(
@@ -79,21 +108,24 @@ def retry_failed(
     batches of 1, 10, 100, …, and halts if a task fails again in the same way; Ctrl-C leaves it
     running: see `autorenew bulk`. Exit code 1 if some could not be, or failed again.
     """
-    _check_chosen(filters, everything)
-    per_second = _rate(rate)
+    check_chosen(filters, everything)
+    so_many = per_second(rate)
     if dry_run:
-        _say_dry(filters, limit, as_json=as_json)
+        say_dry(filters, limit, as_json=as_json)
     elif filters.names and wait is None and rate is None and not all_at_once:
         chosen = replace(filters, states=frozenset({State.FAILED}))
         make_ready(chosen, limit=limit, dry_run=False, as_json=as_json)
     else:
-        _start(
-            BulkKind.RETRY, filters, limit=limit, rate=per_second, all_at_once=all_at_once,
+        start(
+            BulkKind.RETRY, filters, limit=limit, rate=so_many, all_at_once=all_at_once,
             wait=wait is not False, as_json=as_json,
         )  # fmt: skip
 
 
-def _say_dry(filters: Filters, limit: int | None, *, as_json: bool) -> None:
+def say_dry(
+    filters: Filters, limit: int | None, *, what: str = "would be retried", as_json: bool
+) -> NoReturn:
+    """Say what fits, by groups and the first of it, and exit."""
     from autorenew.cli.failed import echo_failed, show_groups
 
     with database().connect() as tx:
@@ -107,19 +139,20 @@ def _say_dry(filters: Filters, limit: int | None, *, as_json: bool) -> None:
             echo_failed(listed)
         if total > len(listed):
             say(f"and {total - len(listed)} more")
-        say(f"{counted(total)} would be retried")
+        say(f"{counted(total)} {what}")
     say_unmatched(selection.unmatched, "no failed task")
     sys.exit(1 if selection.unmatched else 0)
 
 
-def _start(
+def start(
     kind: BulkKind, filters: Filters, *, limit: int | None = None, rate: float | None = None,
     all_at_once: bool = False, most: int | None = None, until: datetime | None = None,
-    wait: bool, as_json: bool,
+    detail: Mapping[str, Any] | None = None, wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Start a bulk operation, follow it if so wanted, and exit.
 
     Args:
+        detail: see :class:`producers.control.bulk.BulkOperation`.
         most: it is refused if more fit: they were not asked about.
         until: only what had failed by then: what failed later was not shown.
     """
@@ -127,8 +160,9 @@ def _start(
     with engine.begin() as tx:
         try:
             started = bulk.start(
-                tx, kind, filters, rate=rate, all_at_once=all_at_once, limit=limit, until=until
-            )
+                tx, kind, filters, rate=rate, all_at_once=all_at_once, limit=limit, until=until,
+                detail=detail,
+            )  # fmt: skip
         except UnknownName as error:
             raise UnknownName(f"{error}\nnothing was done") from None
         more = started.total - (started.total if most is None else most)
@@ -160,15 +194,16 @@ def _start(
 
 @click.command("cancel")
 @selects()
-@_ALL
+@ALL
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_RATE
-@_WAIT
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+@RATE
+@WAIT
 @json_option
 @acts()
 def cancel_failed(
-    filters: Filters, everything: bool, yes: bool, rate: str | None, wait: bool | None,
-    as_json: bool,
+    filters: Filters, everything: bool, yes: bool, dry_run: bool, rate: str | None,
+    wait: bool | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Give up the failed tasks that fit; what was paid for them is credited and refunded.
 
@@ -186,8 +221,10 @@ def cancel_failed(
     A decision     (request, withdraw, suspend, terminate) that is not due any
                    more: it is dropped
     """
-    _check_chosen(filters, everything)
-    per_second = _rate(rate)
+    check_chosen(filters, everything)
+    so_many = per_second(rate)
+    if dry_run:
+        say_dry(filters, None, what="would be given up", as_json=as_json)
     in_bulk = not filters.names or wait is not None or rate is not None
     engine = database()
     with engine.connect() as tx:
@@ -202,8 +239,8 @@ def cancel_failed(
     if not yes and found:
         _ask(found, selection.total, paid)
     if in_bulk:
-        _start(
-            BulkKind.CANCEL, filters, rate=per_second, all_at_once=True,
+        start(
+            BulkKind.CANCEL, filters, rate=so_many, all_at_once=True,
             most=selection.total if not yes else None, until=asked_at if not yes else None,
             wait=wait is not False, as_json=as_json,
         )  # fmt: skip
@@ -228,53 +265,3 @@ def _ask(found: list[failures.FailedTask], total: int, paid: list[Money]) -> Non
     money = " and ".join(map(str, paid))
     refund = f"refund {money} that was paid for them" if paid else "refund what was paid for them"
     click.confirm(f"Give {counted(total)} up, and {refund}?", abort=True)
-
-
-@click.command("edit")
-@click.argument("name", metavar="ID", type=Text())
-@click.option("--set", "sets", multiple=True, metavar="OPTION=VALUE", help="May be repeated.")
-@click.option("--unset", "unsets", multiple=True, metavar="OPTION", help="Without this option.")
-@click.option("--upstream", type=Text(), help="Needed where several use the same order key.")
-@json_option
-@acts(required=True)
-def edit_failed(
-    name: str, sets: tuple[str, ...], unsets: tuple[str, ...], upstream: str | None,
-    as_json: bool, because: str,
-) -> None:  # fmt: skip
-    """Correct the configuration of a service that the far side refused, and retry it.
-
-    It is checked as that of an order is, against the options of its plan. The history has it before
-    and after. The order stays as it was placed. ID is one of `failed list`, or any other name of
-    one service that could not be delivered.
-    """
-    changes: dict[str, str | None] = dict.fromkeys(unsets)
-    for one in sets:
-        option, equals, value = one.partition("=")
-        if not equals or not option:
-            raise click.BadParameter(f"{one!a} is not OPTION=VALUE", param_hint="--set")
-        if option in changes:
-            raise click.UsageError(f"{option} is set or unset more than once")
-        changes[option] = value
-    if not changes:
-        raise click.UsageError("say what to --set or --unset")
-    engine = database()
-    with engine.begin() as tx:
-        subject = _one_service(tx, name, upstream)
-        edited = editing.edit(tx, subject, changes, CatalogueCache().current(tx))
-    if as_json:
-        click.echo(said_of({"subject": subject, "before": edited.before, "after": edited.after}))
-        return
-    for option in sorted(edited.before.keys() | edited.after.keys()):
-        old, new = edited.before.get(option), edited.after.get(option)
-        if old != new:
-            say(f"{option}: {old if old is not None else '(not set)'} -> "
-                f"{new if new is not None else '(not set)'}")  # fmt: skip
-    say(f"1 task is ready again; see `autorenew failed show {short(subject)}`")
-
-
-def _one_service(tx: Connection, name: str, upstream: str | None) -> uuid.UUID:
-    filters = Filters(names=(name,), step=CONVERGE, upstream=upstream)
-    found = {task.subject for task in failures.select(tx, filters).tasks}
-    if len(found) == 1:
-        return next(iter(found))
-    return failures.one_subject(tx, name, upstream=upstream)

@@ -121,9 +121,12 @@ def show(engine: Engine, operation: BulkOperation, *, as_json: bool) -> None:
     because = f": {operation.note}" if operation.note else ""
     say(f"  asked for by {operation.asked_by} at {operation.created_at:%F %H:%M:%S} UTC{because}")
     say(f"  filter: {filters_of(operation)}")
-    verb = "sent" if operation.kind is BulkKind.RETRY else "given up"
+    if operation.detail:
+        say(f"  {_detail_of(operation)}")
+    again = "refused" if operation.kind.is_statement else "failed again"
     say(
-        f"  {operation.sent} {verb}: {operation.done} done, {operation.failed} failed again,"
+        f"  {operation.sent} {_SENT[operation.kind]}: {operation.done} done, {operation.failed}"
+        f" {again},"
         f" {operation.under_way} under way; {operation.skipped} skipped, {operation.waiting}"
         f" {'not sent' if operation.state is not BulkState.RUNNING else 'to be sent'}"
     )
@@ -138,6 +141,23 @@ def show(engine: Engine, operation: BulkOperation, *, as_json: bool) -> None:
             if one.lane in _lanes_of(operation.waits_for):
                 say(f"    {one.lane}: {one}")
     _say_left(operation, left)
+
+
+_SENT = {
+    BulkKind.RETRY: "sent", BulkKind.CANCEL: "given up", BulkKind.EDIT: "changed and sent",
+    BulkKind.DONE: "handed over", BulkKind.SETTLE: "handed over",
+}  # fmt: skip
+
+
+def _detail_of(operation: BulkOperation) -> str:
+    """What is changed, or said, on one line."""
+    said = operation.detail or {}
+    if operation.kind is BulkKind.EDIT:
+        parts = [f"{k}={v}" if v is not None else f"without {k}" for k, v in said.items()]
+        return f"changes: {', '.join(parts)}"
+    return ", ".join(
+        f"{k.replace('_', ' ')}{'' if v is True else f' {v}'}" for k, v in said.items()
+    )
 
 
 def _lanes_of(waits_for: str) -> set[str]:

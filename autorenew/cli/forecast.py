@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from sqlalchemy import Connection, text
 
 from autorenew.cli.common import as_json, clock, database, say, show
+from autorenew.cli.names import check_brands
 from monitoring import forecast as forecasting
 from monitoring.forecast import By, Decision, Outcome, ReviewRow, Row
 from schemas.errors import AutorenewError
@@ -91,7 +91,7 @@ def forecast(
         return
     within = Universe(universe) if universe else None
     with engine.connect() as tx:
-        _check_brand(tx, brand)
+        check_brands(tx, [brand] if brand else [])
         if month is not None:
             found = forecasting.review(tx, month.date(), within, brand)
             _show_review(f"{month:%Y-%m}", found, as_json, as_csv)
@@ -122,12 +122,6 @@ def _check_choice(
         raise click.UsageError("--review is about a whole month: no --by and no --until")
     if snapshot and any((by, universe, brand, until, month, as_json, as_csv)):
         raise click.UsageError("--snapshot is of everything: it takes no other option")
-
-
-def _check_brand(tx: Connection, brand: str | None) -> None:
-    known = tx.execute(text("SELECT DISTINCT brand FROM plans ORDER BY brand")).scalars().all()
-    if brand is not None and brand not in known:
-        raise AutorenewError(f"there is no brand {brand!r}; there are {', '.join(known)}")
 
 
 def _show_forecast(title: str, by: By, rows: list[Row], as_json: bool, as_csv: bool) -> None:

@@ -10,6 +10,7 @@ import click
 from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, database, realms, say, show
 from autorenew.cli.helping import Commands
+from autorenew.cli.names import check_brands, check_subsidiaries
 from autorenew.cli.selecting import Text
 from producers.api import keys as all_keys
 from producers.api.keys import DEFAULT_PER_SECOND, KeyInvalid, KeyScope
@@ -75,6 +76,8 @@ def create(
     if expires is not None and expires <= datetime.now(UTC):
         raise KeyInvalid(f"--expires {expires:%F}: that has passed")
     with database().begin() as tx:
+        check_brands(tx, brands)
+        check_subsidiaries(tx, subsidiaries)
         made, text = all_keys.create(
             tx,
             name,

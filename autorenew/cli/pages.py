@@ -2,7 +2,7 @@
 
 import click
 
-from autorenew.cli.common import on_stop, read_database, realms, say
+from autorenew.cli.common import on_stop, present, read_database, realms, say
 from autorenew.cli.processes import start
 from monitoring import metrics
 from schemas.settings import load_settings
@@ -43,6 +43,7 @@ def pages(host: str, port: int) -> None:
     counters.of_intake(CUSTOMERS)
     metrics.serve(settings)
     server = WebServer(application, host=host, port=port, name="pages")
+    present(engine, "pages")
     on_stop(server.stop)
     say(f"pages on {server.url}")
     try:

@@ -14,6 +14,7 @@ from autorenew.cli.acting import acts
 from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.helping import Commands
 from autorenew.cli.importing import import_services
+from autorenew.cli.names import check_customers
 from producers.control import ending, suspending
 from producers.control.suspending import Verdict as Became
 from producers.intake import Answer, Intake, Verdict
@@ -49,6 +50,8 @@ def list_services(customer: str | None, suspended: bool, as_json: bool) -> None:
         raise click.UsageError("name a --customer, or --suspended")
     wanted = views.Wanted(customer=customer, held=suspended)
     with database().connect() as tx:
+        if customer is not None:
+            check_customers(tx, [customer])
         found = sorted(_each(tx, wanted), key=_expiry)
     rows = [
         (

@@ -237,12 +237,13 @@ def events() -> None:
 @events.command("status")
 @as_json
 def events_status(as_json: bool) -> None:
-    """Show what has not gone out yet, and the last replays to the exchange.
+    """Show what has not gone out yet, what was left out, and the last replays to the exchange.
 
-    Exit code 1 if something has waited for more than a minute.
+    Exit code 1 if something has waited for more than a minute, or was left out.
     """
     with database().connect() as tx:
         left = registered.left(tx)
+        untold = registered.untold(tx)
         replays = registered.replays(tx, None)
     age = (datetime.now(UTC) - left.oldest).total_seconds() if left.oldest else 0.0
     if as_json:
@@ -250,16 +251,21 @@ def events_status(as_json: bool) -> None:
             "waiting": left.waiting,
             "oldest": left.oldest,
             "seconds": round(age, 3),
+            "untold": [dict(one._mapping) for one in untold],
             "replays": [dict(one._mapping) for one in replays],
         }
         click.echo(said_of(document))
     else:
         say(f"{left.waiting} events wait" + (f", the oldest for {age:.1f} s" if age else ""))
+        if untold:
+            left_out = [[one.event_id, one.at, one.kind, one.subject, one.error] for one in untold]
+            columns = ("event", "at", "kind", "subject", "error")
+            show("left out, cannot be composed", columns, left_out, json_lines=False)
         if replays:
             columns = ("since", "until", "events", "asked_at", "ended_at")
             rows = [[getattr(one, column) for column in columns] for one in replays]
             show("replays", columns, rows, json_lines=False)
-    sys.exit(1 if age > LATE_SECONDS else 0)
+    sys.exit(1 if age > LATE_SECONDS or untold else 0)
 
 
 @events.command("replay")
@@ -269,7 +275,8 @@ def events_status(as_json: bool) -> None:
 def replay_events(since: datetime | timedelta, until: datetime | timedelta | None) -> None:
     """Publish what happened since a time to the exchange once more, with the same ids.
 
-    For a broker that lost its queues. Whoever has an event already knows it by its id.
+    For a broker that lost its queues. Whoever has an event already knows it by its id. What was
+    left out because it could not be composed goes to endpoints as well.
     """
     now = datetime.now(UTC)
     with database().begin() as tx:

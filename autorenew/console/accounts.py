@@ -27,6 +27,8 @@ _HASHER = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1)
 # So many at once: whoever tries passwords takes no more of the machine than this.
 _AT_ONCE = threading.BoundedSemaphore(2)
 _QUEUE_SECONDS = 5.0
+# And so many wait for it: each keeps a thread, of which pages need some, too.
+_WAITING = threading.BoundedSemaphore(8)
 # What the password of an unknown operator is compared with: an answer takes as long as any.
 _NOBODY = _HASHER.hash(secrets.token_urlsafe(16))
 
@@ -226,8 +228,14 @@ def is_password(engine: Engine, name: str, password: str) -> bool:
     """
     with engine.connect() as tx:
         stored = tx.execute(_PASSWORD, {"name": name}).scalar()
-    if not _AT_ONCE.acquire(timeout=_QUEUE_SECONDS):
-        raise Busy("too many try to sign in at once: try again in a moment")
+    if not _WAITING.acquire(blocking=False):
+        raise _busy()
+    try:
+        has_turn = _AT_ONCE.acquire(timeout=_QUEUE_SECONDS)
+    finally:
+        _WAITING.release()
+    if not has_turn:
+        raise _busy()
     try:
         matches = _HASHER.verify(stored or _NOBODY, password[:LONGEST_PASSWORD])
     except (Argon2Error, InvalidHashError):
@@ -240,6 +248,10 @@ def is_password(engine: Engine, name: str, password: str) -> bool:
         with engine.begin() as tx:
             tx.execute(_REHASH, {"name": name, "password_hash": _HASHER.hash(password)})
     return True
+
+
+def _busy() -> Busy:
+    return Busy("too many try to sign in at once: try again in a moment")
 
 
 def make_link(tx: Connection, name: str, *, seconds: float = ONE_TIME_SECONDS) -> str:

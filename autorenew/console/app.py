@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from autorenew.console.context import Console, Values, Visit
 from autorenew.console.pages import (
     bulk,
+    correcting,
     emails,
     failed,
     found,
@@ -22,6 +23,7 @@ from autorenew.console.pages import (
     overview,
     rejected,
     signing_in,
+    stating,
 )
 from autorenew.console.rendering import page
 from autorenew.console.routing import Handler, route
@@ -52,7 +54,7 @@ PAGES: tuple[tuple[str, str, Handler, OperatorRole | None], ...] = (
     ("/find", "GET", found.find, READER),
     ("/orders/{id}", "GET", found.show_order, READER),
     ("/services/{id}", "GET", found.show_service, READER),
-    ("/customers/{id}", "GET", found.show_customer, READER),
+    ("/customers/{id:path}", "GET", found.show_customer, READER),
     ("/invoices/{number}", "GET", found.show_invoice, READER),
     ("/credit-notes/{number}", "GET", found.show_credit_note, READER),
     ("/emails/{id}", "GET", emails.show, READER),
@@ -62,8 +64,14 @@ PAGES: tuple[tuple[str, str, Handler, OperatorRole | None], ...] = (
     ("/failed/task/{subject}", "GET", failed.show_task, READER),
     ("/failed/confirm", "GET", mending.confirm, OPERATOR),
     ("/failed/act", "POST", mending.act, OPERATOR),
-    ("/failed/edit/{subject}", "GET", mending.edit_form, OPERATOR),
-    ("/failed/edit/{subject}", "POST", mending.edit, OPERATOR),
+    ("/failed/edit", "GET", correcting.bulk_form, OPERATOR),
+    ("/failed/edit", "POST", correcting.edit_many, OPERATOR),
+    ("/failed/edit/{subject}", "GET", correcting.edit_form, OPERATOR),
+    ("/failed/edit/{subject}", "POST", correcting.edit, OPERATOR),
+    ("/failed/done", "GET", stating.confirm_done, OPERATOR),
+    ("/failed/done", "POST", stating.done, OPERATOR),
+    ("/failed/settle", "GET", stating.settle_form, OPERATOR),
+    ("/failed/settle", "POST", stating.settle, OPERATOR),
     ("/bulk", "GET", bulk.list_operations, READER),
     ("/bulk/{id}", "GET", bulk.show, READER),
     ("/bulk/{id}/stop", "GET", bulk.confirm_stop, OPERATOR),

@@ -20,6 +20,7 @@ from autorenew.console.today import (
     today,
     workers,
 )
+from producers.web.addresses import Network
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
 from schemas.database import limit
@@ -40,6 +41,7 @@ class Console:
         engine: as the role ``console``: what operators do, and what they have to see as it is now.
         reader: as the role ``readonly``; may be a standby, and a little behind.
         secure: browsers reach it by HTTPS: their cookies are sent by nothing else.
+        proxies: networks of our own reverse proxies, whose ``X-Forwarded-For`` is believed.
     """
 
     engine: Engine
@@ -49,6 +51,7 @@ class Console:
     settings: Settings
     limits: Limits
     secure: bool
+    proxies: Sequence[Network] = ()
     today: Kept[Today] = field(default_factory=lambda: Kept(today, 20.0))
     workers: Kept[dict[str, int]] = field(default_factory=lambda: Kept(workers, 5.0))
     audit: Kept[Audit] = field(default_factory=lambda: Kept(audit, 20.0))

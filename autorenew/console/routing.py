@@ -21,6 +21,7 @@ from autorenew.console.context import BadInput, Console, Values, Visit, check_ch
 from autorenew.console.rendering import page
 from producers import history
 from producers.history import Operator
+from producers.web.addresses import client_of
 from schemas.database import is_circumstance, is_too_slow
 from schemas.errors import AutorenewError, first_line
 from schemas.values import OperatorRole
@@ -89,7 +90,8 @@ def _answer(
 ) -> Response:
     visit = _visit(console, request, form)
     try:
-        for values in (*visit.query.fields.values(), *visit.form.fields.values()):
+        given = (*visit.query.fields.values(), *visit.form.fields.values(), visit.path.values())
+        for values in given:
             for value in values:
                 check_characters(value)
         session = None
@@ -120,7 +122,7 @@ def _visit(console: Console, request: Request, form: dict[str, list[str]]) -> Vi
         console=console,
         method=request.method,
         url=url,
-        address=request.client.host if request.client else "",
+        address=client_of(request.scope, console.proxies),
         query=Values(dict(query)),
         form=Values(form),
         path={name: str(value) for name, value in request.path_params.items()},
@@ -173,7 +175,9 @@ def _database(visit: Visit, error: SQLAlchemyError) -> Response:
         return page(visit, "error.html", status=503, title="Too slow", said=said)
     if is_circumstance(error):
         log.warning("no page: %s", first_line(error))
-        said = "The database cannot be reached now. Nothing was changed; try again."
+        said = "The database cannot be reached now. Try again."
+        if visit.method == "POST":  # it may have been lost while it committed
+            said = "The database was lost meanwhile. Look whether it was done, then try again."
         return page(visit, "error.html", status=503, title="Not now", said=said)
     raise error
 

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from autorenew.console import accounts, app, openid
 from autorenew.console.context import Console, is_loopback
 from autorenew.console.sessions import Limits
+from producers.web.addresses import network
 from producers.web.serving import WebServer
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
@@ -40,6 +41,7 @@ def serve(
         settings=settings,
         limits=Limits(settings.console_idle_seconds, settings.console_session_seconds),
         secure=secure,
+        proxies=[network(one) for one in settings.trusted_proxies],
     )
     return WebServer(app.build(console), host=host, port=port, name="console")
 

@@ -133,7 +133,10 @@ _WAIT = text("""
         AS w(name, free) ON w.name = who
     WHERE failures >= free
 """)
-_SUCCEED = text("DELETE FROM sign_in_failures WHERE who = ANY(:whos)")
+_SUCCEED = text("DELETE FROM sign_in_failures WHERE who = :who")
+_UNCOUNT = text("""
+    UPDATE sign_in_failures SET failures = failures - 1 WHERE who = :who AND failures > 0
+""")
 _FORGET_FAILURES = text("""
     DELETE FROM sign_in_failures
     WHERE last_at < clock_timestamp() - make_interval(secs => :forgotten)
@@ -167,5 +170,9 @@ def count_attempt(tx: Connection, name: str, address: str) -> None:
 
 
 def succeeded(tx: Connection, name: str, address: str) -> None:
-    """The right password was given; who has one account tries no other with a clean record."""
-    tx.execute(_SUCCEED, {"whos": [f"{address} as {name}"]})
+    """The right password was given: this attempt does not count. Others that failed still do, or
+    who has one account would try those of others with a clean record."""
+    own, *others = _counted(name, address)
+    tx.execute(_SUCCEED, {"who": own})
+    for who in sorted(others):  # in the order in which they were counted
+        tx.execute(_UNCOUNT, {"who": who})

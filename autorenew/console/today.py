@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring.exporter.fleet import ALIVE_SECONDS
 from schemas.database import limit
@@ -19,23 +20,43 @@ READ_SECONDS = 20.0
 """For a statement that a page waits for."""
 
 
+FAILED_SECONDS = 5.0
+"""For so long nobody asks again for what could not be read."""
+
+
 class Kept(Generic[T]):
-    """What was read, for some seconds: pages that refresh themselves ask for it all the time."""
+    """What was read, for some seconds: pages that refresh themselves ask for it all the time.
+
+    So is why it could not be read: those who wait would each try in turn, and pages that refresh
+    themselves come faster than a slow database answers, until no thread is left."""
 
     def __init__(self, read: Callable[[Connection], T], seconds: float) -> None:
         self._read = read
         self._seconds = seconds
         self._lock = threading.Lock()
         self._value: T | None = None
+        self._failed: Exception | None = None
         self._until = 0.0
 
     def get(self, engine: Engine) -> T:
-        """The value; one thread reads it anew, and the others wait for that."""
+        """The value; one thread reads it anew, and the others wait for that.
+
+        Raises:
+            SQLAlchemyError: it cannot be read now.
+        """
         with self._lock:
-            if self._value is None or time.monotonic() > self._until:
-                with engine.connect() as tx:
-                    limit(tx, READ_SECONDS)
-                    self._value = self._read(tx)
+            is_over = time.monotonic() > self._until
+            if self._failed is not None and not is_over:
+                raise self._failed.with_traceback(None)
+            if self._value is None or is_over:
+                self._failed = None
+                try:
+                    with engine.connect() as tx:
+                        limit(tx, READ_SECONDS)
+                        self._value = self._read(tx)
+                except SQLAlchemyError as error:
+                    self._failed, self._until = error, time.monotonic() + FAILED_SECONDS
+                    raise
                 self._until = time.monotonic() + self._seconds
             return self._value
 

@@ -1,19 +1,23 @@
-"""``python -m autorenew.contract [--check]``: write the contract anew, or see that it is fresh."""
+"""``python -m autorenew.contract [--check]``: write contract and models anew, or check them."""
 
 import sys
 
-from autorenew.contract import FOLDER, files, outdated
+from autorenew.contract import FOLDER, files, models, outdated
 
 
 def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         print("usage: python -m autorenew.contract [--check]", file=sys.stderr)
         return 2
-    old = outdated()
+    old, wanted_models = outdated(), models.source()
+    are_models_fresh = models.FILE.exists() and models.FILE.read_text() == wanted_models
     if arguments:
         for name in old:
             print(f"docs/contract/{name} is out of date: make contract", file=sys.stderr)
-        return 1 if old else 0
+        if not are_models_fresh:
+            print("producers/client/models.py is out of date: make contract", file=sys.stderr)
+        return 0 if are_models_fresh and not old else 1
+    models.FILE.write_text(wanted_models)
     FOLDER.mkdir(exist_ok=True)
     wanted = files()
     for name in old:

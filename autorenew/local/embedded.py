@@ -20,7 +20,7 @@ from autorenew.local.ports import free_port
 from autorenew.local.postgres import PrivatePostgres
 from monitoring import tracing
 from producers import counters
-from producers.api.app import build
+from producers.api.app import build, refusal
 from producers.api.doors import Doors
 from producers.events.exchange import Exchange, NoExchange
 from producers.events.publisher import Publishing
@@ -210,8 +210,11 @@ class Embedded:
             self._engines["readonly"],
             self.clock,
             Realms(self.settings.realms),
+            keep_days=self.settings.rejected_days,
         )
-        server = WebServer(build(doors), host="127.0.0.1", port=port, name="api").start()
+        server = WebServer(
+            build(doors), host="127.0.0.1", port=port, name="api", answer=refusal
+        ).start()
         self._doors.append((doors, server))
         counters.of_intake("api")
         return server

@@ -166,12 +166,12 @@ class PrivateFleet:
             upstreams: those of them that have a queue of their own.
         """
         management = Management(self.rabbitmq.management_url, self.vhost)
-        topology.declare(self.rabbitmq.url(vhost=self.vhost), upstreams)
         settings = load_settings(**self._settings)
         topology.set_policies(
             management,
             topology.policies(management.check(), settings.intake_cap, settings.intake_cap_bytes),
         )
+        topology.declare(self.rabbitmq.url(vhost=self.vhost), upstreams)
         users = {user: f"pw-{user}" for user in (*topology.PERMISSIONS, *more_users)}
         topology.create_users(management, users, settings.realms)
 
@@ -314,10 +314,11 @@ class PrivateFleet:
             thread.join()
         return codes
 
-    def close(self) -> None:
+    def close(self, *, keep_database: bool = False) -> None:
         self.stop()
         self.owner.dispose()
-        self._postgres.drop_database(self.database)
+        if not keep_database:
+            self._postgres.drop_database(self.database)
         with contextlib.suppress(Exception):
             self.rabbitmq.delete_vhost(self.vhost)
 

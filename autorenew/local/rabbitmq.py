@@ -70,11 +70,19 @@ class PrivateRabbitMQ:
     Args:
         server: its version; by default the one that is installed.
         configuration: more lines of ``rabbitmq.conf``.
+        peer: a node to form a cluster with: see :meth:`join`.
     """
 
     ADMIN = "admin"
 
-    def __init__(self, folder: Path, server: Server | None = None, configuration: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: Server | None = None,
+        configuration: str = "",
+        *,
+        peer: "PrivateRabbitMQ | None" = None,
+    ) -> None:
         server = server or find_server()
         if server is None:
             raise ConfigurationError(HINT)
@@ -85,7 +93,10 @@ class PrivateRabbitMQ:
         self.port, self._distribution, self._epmd_port, self.management_port, self.metrics_port = (
             free_port() for _ in range(5)
         )
-        self._admin_password = secrets.token_hex(8)
+        self._peer = peer
+        self._admin_password: str = peer._admin_password if peer else secrets.token_hex(8)
+        if peer:  # nodes find each other by one port mapper
+            self._epmd_port = peer._epmd_port
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._write_files()
@@ -95,7 +106,8 @@ class PrivateRabbitMQ:
         if not cookie.exists():
             cookie.touch(mode=0o400)
             cookie.chmod(0o600)
-            cookie.write_text(secrets.token_hex(16))
+            theirs = self._peer._folder / ".erlang.cookie" if self._peer else None
+            cookie.write_text(theirs.read_text() if theirs else secrets.token_hex(16))
             cookie.chmod(0o400)
         configuration = f"""
             loopback_users = none
@@ -123,7 +135,7 @@ class PrivateRabbitMQ:
             "PATH": os.environ.get("PATH", ""),
             "LANG": "C.UTF-8",
             "HOME": folder,
-            "RABBITMQ_NODENAME": f"autorenew{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution),
@@ -140,6 +152,11 @@ class PrivateRabbitMQ:
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
+    @property
+    def name(self) -> str:
+        """As RabbitMQ calls the node."""
+        return f"autorenew{self.port}@localhost"
+
     def url(self, user: str = ADMIN, password: str = "", vhost: str = "/") -> str:
         secret = password or self._admin_password
         return f"amqp://{user}:{secret}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
@@ -150,7 +167,7 @@ class PrivateRabbitMQ:
 
     def start(self, timeout: float = 90.0) -> None:
         """Start the node, also after :meth:`kill`; returns when it accepts connections."""
-        if self._epmd is None or self._epmd.poll() is not None:
+        if not self._peer and (self._epmd is None or self._epmd.poll() is not None):
             self._epmd = subprocess.Popen(
                 self._server.command(
                     self._folder, *("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
@@ -191,6 +208,24 @@ class PrivateRabbitMQ:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def join(self) -> None:
+        """Become a member of the cluster of its peer; both must run, and this one is empty."""
+        assert self._peer is not None
+        self.ctl("stop_app")
+        self.ctl("join_cluster", self._peer.name)
+        self.ctl("start_app")
+
+    def freeze(self) -> None:
+        """SIGSTOP: its connections stay open, and it says nothing any more."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after :meth:`freeze`."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGCONT)
 
     def wipe(self) -> None:
         """Delete all queues and messages; the node must not run."""

@@ -7,22 +7,24 @@ from sqlalchemy import text
 from monitoring.audit.checks import Books, Check, Offence, Since, sql
 from schemas.values import derived_id
 
-# The history of a customer is kept under an id that is derived from theirs.
+# The history of a customer is kept under an id that is derived from theirs, by Python. Cut into
+# pieces by one that the database derives.
 _MOVED = text("""
     SELECT 'customer' AS kind, c.id, c.id AS customer_id FROM customers AS c
-    WHERE EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)
+    WHERE CAST(md5(c.id) AS uuid) BETWEEN :low AND :high
+      AND EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)
       AND NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id
         AND (o.country, o.vat_number) IS NOT DISTINCT FROM (c.country, c.vat_number))
     UNION ALL
     SELECT 'payment request', CAST(r.id AS text), r.customer_id FROM payment_requests AS r
     LEFT JOIN customers AS c ON c.id = r.customer_id
-    WHERE r.order_id IS NULL
+    WHERE r.order_id IS NULL AND r.id BETWEEN :low AND :high
       AND (r.country, r.vat_number) IS DISTINCT FROM (c.country, c.vat_number)
       AND NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = r.customer_id
         AND (o.country, o.vat_number) IS NOT DISTINCT FROM (r.country, r.vat_number))
 """)
 _TOLD = text("""
-    SELECT subject FROM events WHERE name = 'customer.changed'
+    SELECT subject FROM events WHERE subject = ANY(:subjects) AND name = 'customer.changed'
       AND (detail->'fields' ? 'country' OR detail->'fields' ? 'vat_number')
 """)
 
@@ -30,7 +32,8 @@ _TOLD = text("""
 def _moved(books: Books) -> Iterator[Offence]:
     """Who is taxed otherwise than when they ordered, and never said so."""
     found = list(books.rows(_MOVED))
-    told = {row.subject for row in books.rows(_TOLD)} if found else set()
+    subjects = sorted({derived_id("customer", row.customer_id) for row in found})
+    told = {row.subject for row in books.rows(_TOLD, subjects=subjects)} if found else set()
     for row in found:
         if derived_id("customer", row.customer_id) not in told:
             yield Offence(row.kind, row.id)
@@ -41,7 +44,6 @@ CHECKS = (
         "customers.home",
         "a customer, and what is asked of them, is of the country and VAT number that they named",
         _moved,
-        whole=True,
         since=Since.NEVER,
     ),
     sql(

@@ -52,42 +52,55 @@ def _money(books: Books) -> Iterator[Offence]:
             yield Offence(kind, key)
 
 
-# What was taken over is known there by its own name until something is done with it.
+# What was taken over is known there by its own name until an operation was done there: one that was
+# refused, or is in doubt, or that a person did, told the far side nothing.
 _OUR_RESOURCES = text("""
     SELECT s.driver, s.id, s.state, s.resource_id, s.confirmed_until,
-        s.order_id IS NOT NULL
-            OR EXISTS (SELECT FROM operations AS o WHERE o.service_id = s.id) AS is_known
+        s.order_id IS NULL AND NOT EXISTS (SELECT FROM operations AS o
+            WHERE o.service_id = s.id AND o.state = 'done' AND o.reason IS DISTINCT FROM 'by_hand')
+            AS is_by_name
     FROM services AS s WHERE s.state IN ('active', 'suspended') AND s.driver = ANY(:drivers)
 """)
 _CONVERGING = text("SELECT subject FROM tasks WHERE name = 'converge'")
 
 
+_Resource = tuple[str, str, str, str]
+"""Driver, service, name, state."""
+
+
 def _resources(books: Books) -> Iterator[Offence]:
-    """Driver, service, name, state and, where the far side says it, until when it is paid."""
+    """Driver, service, name, state and, where the far side says it, until when it is paid.
+
+    What is known there by its own name only may be listed by that, or by our id if an operation
+    that is in doubt has arrived; or not at all, if nobody has found it there so far: `reconcile`
+    tells that.
+    """
     lists = _far_sides(books).resources()
-    ours, names = Counter[tuple[str, str, str, str]](), {}
+    ours, known = Counter[_Resource](), Counter[_Resource]()
+    names: dict[tuple[str, str], str] = {}
     until: dict[tuple[str, str], date] = {}
     for row in books.rows(_OUR_RESOURCES, drivers=list(lists)):
-        names[row.driver, row.resource_id] = row
-        until[row.driver, str(row.id)] = row.confirmed_until
-        if row.is_known:
-            ours[row.driver, str(row.id), row.resource_id, row.state] += 1
-    theirs = Counter[tuple[str, str, str, str]]()
+        service = str(row.id)
+        until[row.driver, service] = row.confirmed_until
+        resource = (row.driver, service, row.resource_id, row.state)
+        if row.is_by_name:
+            names[row.driver, row.resource_id] = service
+            known[resource] += 1
+        else:
+            ours[resource] += 1
+    theirs = Counter[_Resource]()
     differing = set()
     for driver, entries in lists.items():
         for entry in entries:
-            service, state = entry.service_id, str(entry.state)
-            if service is None:
-                taken_over = names.get((driver, entry.resource_id))
-                if taken_over is not None and not taken_over.is_known:
-                    if taken_over.state != state:
-                        differing.add(str(taken_over.id))
-                    continue
-                service = entry.resource_id
-            theirs[driver, service, entry.resource_id, state] += 1
-            paid_until = until.get((driver, service))
+            by_name = names.get((driver, entry.resource_id))
+            service = entry.service_id or by_name or entry.resource_id
+            theirs[driver, service, entry.resource_id, str(entry.state)] += 1
+            # How long it lasts under its own name was agreed with another system.
+            paid_until = until.get((driver, service)) if entry.service_id else None
             if None not in (entry.paid_until, paid_until) and entry.paid_until != paid_until:
                 differing.add(service)
+    listed = {service for _, service, _, _ in theirs}
+    ours.update({r: n for r, n in known.items() if r[1] in listed})
     for _, service, _, _ in (theirs - ours) + (ours - theirs):
         differing.add(service)
     busy = {str(row.subject) for row in books.rows(_CONVERGING)}
@@ -99,13 +112,14 @@ def _is_uuid(name: str) -> bool:
     return len(name) == 36 and name.count("-") == 4 and set(name) <= set("0123456789abcdef-")
 
 
+MONEY = Check(
+    "far.money",
+    "what the gateway took and gave back is what invoices and credit notes say",
+    _money,
+    whole=True,
+)
 CHECKS = (
-    Check(
-        "far.money",
-        "what the gateway took and gave back is what invoices and credit notes say",
-        _money,
-        whole=True,
-    ),
+    MONEY,
     Check(
         "far.resources",
         "every active service has exactly one live resource, every ended one none",

@@ -31,6 +31,9 @@ OF_DRIVERS = ("converge", "reconcile")
 # On the queue webhooks, in their endpoint's lane.
 OF_ENDPOINTS = ("deliver",)
 
+# On the queue of whoever may write down what a person did, in a lane of its own.
+BY_HAND = ("by_hand",)
+
 # Parameters of the statements below.
 PLACES: dict[str, Any] = {
     "names": [name for name, _, _ in STEPS],
@@ -148,9 +151,11 @@ CHECKS = (
             SELECT d.id, 'webhooks' AS queue, 'webhook:' || e.name AS lane
             FROM webhook_deliveries AS d JOIN webhook_endpoints AS e ON e.id = d.endpoint_id
             ) AS w ON t.name = 'deliver' AND w.id = t.subject
-        WHERE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe, r.universe, w.queue)
-           OR t.lane IS DISTINCT FROM
-            coalesce(p.lane, 'driver:' || coalesce(s.driver, r.driver), w.lane)""",
+        WHERE CASE WHEN t.name = 'by_hand' THEN t.lane <> 'by_hand'
+                OR t.queue NOT IN ('billing', 'web', 'dedicated', 'cloud', 'telecom')
+            ELSE t.queue IS DISTINCT FROM coalesce(p.queue, s.universe, r.universe, w.queue)
+             OR t.lane IS DISTINCT FROM
+                coalesce(p.lane, 'driver:' || coalesce(s.driver, r.driver), w.lane) END""",
         since=Since.ONCE,
     ),
     sql(
@@ -166,6 +171,8 @@ CHECKS = (
                 THEN EXISTS (SELECT FROM payment_requests WHERE id = t.subject)
                   OR EXISTS (SELECT FROM services WHERE id = t.subject)
             WHEN t.name = 'remind' THEN EXISTS (SELECT FROM emails WHERE id = t.subject)
+            WHEN t.name = 'by_hand'
+                THEN EXISTS (SELECT FROM bulk_operations WHERE id = t.subject)
             WHEN t.name = 'send_link'
                 THEN EXISTS (SELECT FROM link_emails WHERE id = t.subject)
             WHEN t.name IN ('converge', 'withdraw', 'suspend', 'terminate')

@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Iterator
 
 from monitoring import seals
-from monitoring.audit.checks import Books, Check, Offence, Since
+from monitoring.audit.checks import WHOLE, Books, Check, Offence, Since
 
 
 def _documents(books: Books) -> Iterator[Offence]:
-    if books.mark is None:
+    if books.mark is None and books.piece == WHOLE:
         names: Iterable[str] = seals.broken_documents(books.tx)
+    elif books.mark is None:
+        names = seals.broken_documents_between(books.tx, *books.piece)
+        if books.piece.is_first:
+            names = [*names, *seals.broken_series(books.tx)]
     else:
         known = books.mark.documents
         for head in seals.missing(books.tx, known):
@@ -36,7 +40,6 @@ CHECKS = (
         "seals.documents",
         "every invoice and credit note is what it was when it was issued, and follows the last one",
         _documents,
-        whole=True,
         since=Since.ONCE,
     ),
     Check(

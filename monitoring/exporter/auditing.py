@@ -187,7 +187,7 @@ class Auditor:
         finding = Finding(check.must, code=check.code)
         finding.look(check, Books(tx, piece, given=PLACES))
         name(tx, [finding])
-        seconds, violations, offenders = time.monotonic() - started, finding.broken, _shown(finding)
+        seconds, violations, offenders = time.monotonic() - started, finding.broken, shown(finding)
         if chosen.is_begun:
             seconds += chosen.part_seconds
             violations += chosen.part_violations
@@ -218,7 +218,8 @@ class Auditor:
                 tx.execute(_CUT, {"invariant": check.code, "parts": parts})
 
 
-def _shown(finding: Finding) -> list[dict[str, str]]:
+def shown(finding: Finding) -> list[dict[str, str]]:
+    """The first offenders of a finding, as they are kept."""
     return [
         {"kind": offence.kind, "id": offence.id, "named": named}
         for offence, named in zip(finding.offences, finding.named, strict=True)

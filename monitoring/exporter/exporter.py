@@ -6,7 +6,7 @@ from functools import partial
 
 from sqlalchemy import Connection, Engine
 
-from monitoring.exporter import auditing, business, fleet, ledger
+from monitoring.exporter import auditing, books, business, fleet, ledger
 from monitoring.exporter.collecting import Collection as Collected
 from monitoring.exporter.collecting import Found, Part
 from schemas.database import limit
@@ -24,6 +24,7 @@ class World:
         guarded: lanes of which nothing is claimed while no heartbeat vouches for the database.
         version: of the release that runs.
         dead_documents: how many lie on ``intake.dead``; None: there is no broker to ask.
+        compares_books: gateways are configured, and their books are compared with ours.
     """
 
     queues: Sequence[str]
@@ -32,6 +33,7 @@ class World:
     guarded: Sequence[str]
     version: str
     dead_documents: Callable[[], int] | None = None
+    compares_books: bool = False
 
 
 class Exporter:
@@ -54,7 +56,8 @@ class Exporter:
             self._part("operations", 30, 300, 10, business.unknown_operations),
             self._part("emails", 30, 300, 5, business.emails),
             self._part("bulk", 15, 120, 5, fleet.bulk),
-            self._part("audit", 30, 120, 5, auditing.verdicts),
+            self._part("events", 30, 300, 5, fleet.untold),
+            self._part("audit", 30, 120, 5, lambda tx: _verdicts(tx, world)),
         ]
         counts = [
             self._part("money", 60, 600, 20, business.money),
@@ -95,3 +98,12 @@ class Exporter:
         return {
             group: partial(self.collection.round, names) for group, names in self.groups.items()
         }
+
+
+def _verdicts(tx: Connection, world: World) -> Found:
+    """What the audit found last, and the comparison with the gateways' books where it is done."""
+    found = dict(auditing.verdicts(tx))
+    if world.compares_books:
+        for family, values in books.verdict(tx).items():
+            found[family] = {**found.get(family, {}), **values}
+    return found

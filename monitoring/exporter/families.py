@@ -81,6 +81,9 @@ ALIVE = Family(
     "Processes of the fleet by their heartbeat.",
     ("process", "queue", "version"),
 )
+UNTOLD = Family(
+    "autorenew_untold_events", "Events for upstream that were left out: they cannot be composed."
+)
 DEAD_DOCUMENTS = Family("autorenew_intake_dead_documents", "Documents on the queue intake.dead.")
 BULK = Family("autorenew_bulk_operations", "Bulk operations by state.", ("state",))
 VIOLATIONS = Family(
@@ -89,6 +92,10 @@ VIOLATIONS = Family(
 LAST_AUDIT = Family(
     "autorenew_last_full_audit_timestamp_seconds",
     "When the last audit ended that did every check; 0: none did.",
+)
+LAST_COMPARISON = Family(
+    "autorenew_last_book_comparison_timestamp_seconds",
+    "When the gateways' books were last compared with ours; 0: never.",
 )
 AUDIT_SECONDS = Family("autorenew_audit_seconds", "How long its checks took.")
 MONEY = Family(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy import Connection, text
 
 from monitoring.exporter.collecting import Found
-from monitoring.exporter.families import ALIVE, BULK, DEAD_DOCUMENTS, LAST_BEAT
+from monitoring.exporter.families import ALIVE, BULK, DEAD_DOCUMENTS, LAST_BEAT, UNTOLD
 from schemas.values import BulkState
 
 # A process that has missed three heartbeats in a row.
@@ -44,6 +44,14 @@ def bulk(tx: Connection) -> Found:
     """Bulk operations, of which people ask for few."""
     counts = {(str(state),): 0.0 for state in BulkState}
     return {BULK: counts | {(r.state,): r.operations for r in tx.execute(_BULK)}}
+
+
+_UNTOLD = text("SELECT count(event_id) FROM untold_events")
+
+
+def untold(tx: Connection) -> Found:
+    """Events for upstream that were left out."""
+    return {UNTOLD: {(): float(tx.execute(_UNTOLD).scalar_one())}}
 
 
 def dead_documents(count: Callable[[], int]) -> Found:

@@ -25,11 +25,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A request's key, and what it sees."""
+    """A request's key, and what it sees.
+
+    Attributes:
+        trace: the header ``traceparent`` that came with it, unchecked.
+    """
 
     key: Key
     scope: Scope
     doors: Doors
+    trace: str | None = None
 
 
 _BEARER = HTTPBearer(
@@ -45,7 +50,7 @@ def needs(scope: KeyScope) -> Any:
     async def access(request: Request, _: Annotated[Any, Depends(_BEARER)]) -> Access:
         doors: Doors = request.app.state.doors
         key = await doors.key(request.headers, scope)
-        return Access(key, doors.scope(key), doors)
+        return Access(key, doors.scope(key), doors, request.headers.get("traceparent"))
 
     return Depends(access)
 

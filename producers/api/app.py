@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +22,17 @@ from producers.api import problems
 from producers.api.access import BodyRefused
 from producers.api.doors import Doors
 from producers.api.problems import MEDIA_TYPE, Failed
-from producers.api.routes import customers, ops, order_schemas, orders, reading, services
+from producers.api.routes import (
+    audit,
+    bulk,
+    customers,
+    failed,
+    lanes,
+    order_schemas,
+    orders,
+    reading,
+    services,
+)
 from producers.views.orders import SeveralOrders
 from producers.views.scope import CursorInvalid
 from producers.web import health
@@ -46,6 +57,11 @@ Amounts are whole numbers of the currency's minor unit. Moments are UTC; days ar
 subsidiary. Errors are problem documents (RFC 9457) with a stable `code`, and `problems` with the
 path of each field. After 429 and 503 come again after `Retry-After` seconds: the same order, or the
 same request under the same `Idempotency-Key`, is done once.
+
+What is no HTTP request is answered with 400 `malformed`, a head of more than 64 KiB with 431
+`too_large`, and one that takes more than 20 seconds with 408 `too_slow`: problem documents, too.
+The connection is closed then. A key without the scope of a route is told so (403) before its limit
+is looked at: such a request counts nothing.
 """
 
 
@@ -78,31 +94,43 @@ def build(doors: Doors, checks: Mapping[str, Callable[[], None]] | None = None) 
     )
     _handle_errors(app)
     _serve_document(app)
-    return SecurityHeaders(_Limits(app))
+    return SecurityHeaders(_Limits(app, doors))
 
 
 def _add_routes(app: FastAPI) -> None:
     """All in one list: FastAPI keeps included routers apart, which nobody who asks for the template
     of a route sees into. Those that take orders come first, being asked for most."""
     app.router.routes[:0] = orders.PLAIN_ROUTES
-    for router in (orders.router, customers.router, services.router, reading.router, ops.router):
-        app.router.routes += router.routes
+    for area in (orders, customers, services, reading, failed, bulk, lanes, audit):
+        app.router.routes += area.router.routes
 
 
 class _Limits:
-    """Batches may be longer than other bodies."""
+    """Batches may be longer than other bodies: nothing is kept of one before its key is known, or
+    whoever comes could fill the memory."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=_too_much)
-        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=_too_much)
+    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+        self._doors = doors
+        self._others = BodyLimits(app, most=MAX_BODY_BYTES, answer=refusal)
+        self._batch = BodyLimits(app, most=orders.MOST_BATCH_BYTES, answer=refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = self._batch if scope.get("path") == orders.BATCH else self._others
-        await chosen(scope, receive, send)
+        if scope.get("path") != orders.BATCH:
+            await self._others(scope, receive, send)
+            return
+        try:
+            await self._doors.known(Headers(scope=scope))
+        except Exception as error:
+            failed = failure_of(error)
+            failed.headers["Connection"] = "close"  # what it goes on to send is not read
+            await failed.response()(scope, receive, send)
+            return
+        await self._batch(scope, receive, send)
 
 
-def _too_much(_status: int, code: str, said: str) -> tuple[bytes, str]:
-    return Failed(code, said).body, MEDIA_TYPE
+def refusal(status: int, code: str, said: str) -> tuple[bytes, str]:
+    """A problem document of what no route sees, and its media type."""
+    return Failed(code, said, status=status).body, MEDIA_TYPE
 
 
 def _handle_errors(app: FastAPI) -> None:

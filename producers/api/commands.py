@@ -35,6 +35,7 @@ def send(
         "api",
         to_json(document),
         realm=access.scope.realm,
+        trace=access.trace,
     )
     if answer.verdict is not Verdict.ACCEPTED:
         return of_answer(answer.problems)

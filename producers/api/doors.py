@@ -13,13 +13,14 @@ from starlette.datastructures import Headers
 from monitoring import metrics
 from producers import history
 from producers.api import answers
+from producers.api.buckets import Buckets
 from producers.api.keys import Key, KeyRing, KeyScope
 from producers.api.narrowing import NarrowedCache
 from producers.api.problems import Failed
 from producers.api.taking import Taking, actor
 from producers.api.waiting import Waiters
 from producers.history import Operator
-from producers.intake import Intake
+from producers.intake import Intake, rejected
 from producers.intake.realms import Realms
 from producers.views.scope import Scope
 from schemas.catalogue import Catalogue
@@ -37,14 +38,26 @@ class Doors:
     Args:
         write: as the role ``api``.
         read: as the role ``readonly``; may be a standby.
+        buckets: of the keys' limits, shared with other processes; None: of this one alone.
+        keep_days: how long rejected documents are kept; 0: for ever.
     """
 
-    def __init__(self, write: Engine, read: Engine, clock: Clock, realms: Realms) -> None:
+    def __init__(
+        self,
+        write: Engine,
+        read: Engine,
+        clock: Clock,
+        realms: Realms,
+        buckets: Buckets | None = None,
+        *,
+        keep_days: int = 0,
+    ) -> None:
         self.write = write
         self.read = read
         self.clock = clock
         self.realms = realms
-        self.keys = KeyRing(write)
+        self._keep_days = keep_days
+        self.keys = KeyRing(write, buckets)
         self.waiters = Waiters(read)
         self.taking = Taking()
         self._cache = CatalogueCache()
@@ -61,10 +74,23 @@ class Doors:
         self._tidying.join(10)
 
     async def key(self, headers: Headers, scope: KeyScope) -> Key:
-        """The key of a request.
+        """The key of a request. One without the scope is told so however often it asks, and what
+        it may ask for stays whole: to come again later would not help.
 
         Raises:
             Failed: there is none, it may not be used for this, or not so often.
+        """
+        key = await self.known(headers)
+        if scope not in key.scopes:
+            raise Failed("scope_missing", f"the key lacks the scope {scope}")
+        self.limit(key)
+        return key
+
+    async def known(self, headers: Headers) -> Key:
+        """The key of a request that is not let in yet.
+
+        Raises:
+            Failed: there is none.
         """
         scheme, _, given = headers.get("authorization", "").partition(" ")
         given = given.strip()
@@ -77,9 +103,6 @@ class Doors:
             raise Failed(
                 "key_unknown", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
             )
-        self.limit(key)
-        if scope not in key.scopes:
-            raise Failed("scope_missing", f"the key lacks the scope {scope}")
         return key
 
     def limit(self, key: Key, cost: int = 1) -> None:
@@ -126,7 +149,9 @@ class Doors:
             tx.execute(text("SELECT 1"))
 
     def _tidy(self) -> None:
-        """Note which keys are used, and forget old answers, once in a while."""
+        """Note which keys are used, and forget old answers and rejected documents, once in a while.
+
+        Where nothing comes over AMQP, no intake forgets those."""
         next_ = time.monotonic() + TIDY_SECONDS
         while not self._stopping.wait(1.0):
             try:
@@ -134,6 +159,9 @@ class Doors:
                     self.keys.note()
                 if time.monotonic() >= next_:
                     more = answers.forget(self.write)
+                    if self._keep_days:
+                        with self.write.begin() as tx:
+                            more += rejected.forget(tx, self._keep_days)
                     next_ = time.monotonic() + (0.0 if more else TIDY_SECONDS)
             except Exception as error:
                 log.warning("cannot tidy: %s", first_line(error))

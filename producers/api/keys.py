@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from producers import history
+from producers.api.buckets import Buckets
 from producers.history import Event
 from producers.intake.realms import Realms
 from producers.views.scope import Scope
@@ -70,7 +71,7 @@ class Key:
     Attributes:
         upstream: whose orders it places and whose realm it sees; None: all realms, an operator's.
         brands, subsidiaries: what it is narrowed to; None: it is not.
-        per_second: requests, and orders of batches, that a process answers it in a second.
+        per_second: requests, and orders of batches, that a group of processes answers in a second.
     """
 
     id: uuid.UUID
@@ -240,13 +241,16 @@ class KeyRing:
     """Finds keys, remembers them for a moment, limits them, and notes when they are used.
 
     For all threads. ``find`` asks the database; ``held`` never does.
+
+    Args:
+        buckets: shared with the other processes of a group; None: those of this one alone.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, buckets: Buckets | None = None) -> None:
         self._engine = engine
+        self._buckets = buckets or Buckets()
         self._lock = threading.Lock()
         self._held: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
-        self._buckets: dict[uuid.UUID, _Bucket] = {}
         self._used: set[uuid.UUID] = set()
         self._note_at = time.monotonic() + NOTE_SECONDS
 
@@ -298,14 +302,11 @@ class KeyRing:
         Returns:
             0: go on; else after how many seconds to come again.
         """
-        with self._lock:
-            bucket = self._buckets.get(key.id)
-            if bucket is None or bucket.rate != key.per_second:
-                bucket = self._buckets[key.id] = _Bucket(key.per_second)
-            seconds = bucket.take(cost)
-            if not seconds:
+        seconds = self._buckets.take(key.id, key.per_second, cost)
+        if not seconds:
+            with self._lock:
                 self._used.add(key.id)
-            return seconds
+        return seconds
 
     def is_to_note(self) -> bool:
         return bool(self._used) and time.monotonic() >= self._note_at
@@ -327,21 +328,3 @@ def _parts(given: str) -> tuple[str, str] | None:
     if kind != PREFIX or not 0 < len(prefix) <= 32 or not 0 < len(secret) <= 200:
         return None
     return (prefix, secret) if given.isascii() else None
-
-
-class _Bucket:
-    """A token bucket: it holds what may be asked for in one second."""
-
-    def __init__(self, rate: int) -> None:
-        self.rate = rate
-        self._left = float(rate)
-        self._at = time.monotonic()
-
-    def take(self, cost: int) -> float:
-        now = time.monotonic()
-        self._left = min(self.rate, self._left + (now - self._at) * self.rate)
-        self._at = now
-        if self._left < 1:
-            return (1 - self._left) / self.rate
-        self._left -= cost
-        return 0.0

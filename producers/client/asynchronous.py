@@ -9,6 +9,19 @@ from producers.client.amqp import EXCHANGE, Amqp, Sent
 from producers.client.calls import Call, Done, Json, Placed
 from producers.client.errors import NotDone
 from producers.client.http import AsyncHttp
+from producers.client.models import (
+    Catalogue,
+    CreditNote,
+    Customer,
+    Forecast,
+    Invoice,
+    InvoiceRow,
+    Order,
+    Quote,
+    Service,
+    ServiceRow,
+    Upcoming,
+)
 from producers.client.retrying import async_retrying
 from producers.client.settings import BATCH, Settings, no_publishing, not_offered, result_of
 
@@ -107,39 +120,39 @@ class AsyncClient:
         ``company``, ``address``; None erases one of the last four."""
         return await self._ask(commands.change_customer(customer, changes))
 
-    async def order(self, key: str, *, wait: int = 0) -> dict[str, Any]:
+    async def order(self, key: str, *, wait: int = 0) -> Order:
         """An order and what became of it.
 
         Args:
             wait: seconds for which to wait for its end.
         """
-        return await self._ask(calls.get("orders", key, wait=wait or None))
+        return await self._ask(calls.get(Order, "orders", key, wait=wait or None))
 
-    async def customer(self, id: str) -> dict[str, Any]:
+    async def customer(self, id: str) -> Customer:
         """What is known of a customer."""
-        return await self._ask(calls.get("customers", id))
+        return await self._ask(calls.get(Customer, "customers", id))
 
-    async def service(self, id: str) -> dict[str, Any]:
+    async def service(self, id: str) -> Service:
         """A service: what is next, and why."""
-        return await self._ask(calls.get("services", id))
+        return await self._ask(calls.get(Service, "services", id))
 
-    async def quote(self, service: str) -> dict[str, Any]:
+    async def quote(self, service: str) -> Quote:
         """What renewing a service now costs."""
-        return await self._ask(calls.get("services", service, "quote"))
+        return await self._ask(calls.get(Quote, "services", service, "quote"))
 
-    async def invoice(self, number: str) -> dict[str, Any]:
-        return await self._ask(calls.get("invoices", number))
+    async def invoice(self, number: str) -> Invoice:
+        return await self._ask(calls.get(Invoice, "invoices", number))
 
-    async def credit_note(self, number: str) -> dict[str, Any]:
-        return await self._ask(calls.get("credit-notes", number))
+    async def credit_note(self, number: str) -> CreditNote:
+        return await self._ask(calls.get(CreditNote, "credit-notes", number))
 
-    async def catalogue(self, **query: Any) -> dict[str, Any]:
+    async def catalogue(self, **query: Any) -> Catalogue:
         """Plans on sale, with their prices."""
-        return await self._ask(calls.get("catalogue", **query))
+        return await self._ask(calls.get(Catalogue, "catalogue", **query))
 
-    async def forecast(self, **query: Any) -> dict[str, Any]:
+    async def forecast(self, **query: Any) -> Forecast:
         """What falls due, and what becomes of it."""
-        return await self._ask(calls.get("forecast", **query))
+        return await self._ask(calls.get(Forecast, "forecast", **query))
 
     async def place_many(self, orders: Sequence[Json | bytes]) -> list[Placed | NotDone]:
         """As :meth:`Client.place_many`."""
@@ -163,25 +176,25 @@ class AsyncClient:
 
         await async_retrying(self._settings.attempts, kind.startswith("order."))(attempt)
 
-    def services(self, **filters: Any) -> AsyncIterator[dict[str, Any]]:
+    def services(self, **filters: Any) -> AsyncIterator[ServiceRow]:
         """All services that fit, part by part."""
-        return self._pages("services", **filters)
+        return self._pages(ServiceRow, "services", **filters)
 
-    def upcoming(self, customer: str) -> AsyncIterator[dict[str, Any]]:
+    def upcoming(self, customer: str) -> AsyncIterator[Upcoming]:
         """What a customer will be charged, when, and with which tax."""
-        return self._pages("customers", customer, "upcoming")
+        return self._pages(Upcoming, "customers", customer, "upcoming")
 
-    def invoices(self, customer: str) -> AsyncIterator[dict[str, Any]]:
+    def invoices(self, customer: str) -> AsyncIterator[InvoiceRow]:
         """A customer's invoices, the newest first."""
-        return self._pages("customers", customer, "invoices")
+        return self._pages(InvoiceRow, "customers", customer, "invoices")
 
-    async def _pages(self, *path: str, **query: Any) -> AsyncIterator[dict[str, Any]]:
+    async def _pages(self, kind: type[T], *path: str, **query: Any) -> AsyncIterator[T]:
         cursor = None
         while True:
-            page = await self._ask(calls.get(*path, **query, cursor=cursor))
-            for item in page["items"]:
+            page = await self._ask(calls.page(kind, *path, **query, cursor=cursor))
+            for item in page.items:
                 yield item
-            if not (cursor := page.get("next")):
+            if not (cursor := page.next):
                 return
 
     async def _place_or_error(self, order: Json | bytes) -> Placed | NotDone:

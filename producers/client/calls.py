@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from producers.client.errors import NotDone, Problem, not_done
+from producers.client.reading import read
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -111,15 +112,41 @@ def command(
     )  # fmt: skip
 
 
-def get(*path: str, **query: Any) -> Call[dict[str, Any]]:
-    """Something to read, over HTTP."""
+def get(kind: type[T], *path: str, **query: Any) -> Call[T]:
+    """Something to read, over HTTP.
+
+    Args:
+        kind: a model of it.
+    """
+    return _get(lambda answer: read(kind, _json(answer)), path, query)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a list, and where the next one begins."""
+
+    items: list[T]
+    next: str | None
+
+
+def page(kind: type[T], *path: str, **query: Any) -> Call[Page[T]]:
+    """A part of a list of such models."""
+
+    def of(answer: HttpAnswer) -> Page[T]:
+        said = _json(answer)
+        return Page([read(kind, one) for one in said["items"]], said.get("next"))
+
+    return _get(of, path, query)
+
+
+def _get(of: Callable[[HttpAnswer], T], path: Sequence[str], query: Json) -> Call[T]:
     given = {
         name: str(value).lower() if isinstance(value, bool) else value
         for name, value in query.items()
         if value is not None
     }
     where = "/v1/" + "/".join(segment(part) for part in path)
-    return Call("GET", where + (f"?{urlencode(given, doseq=True)}" if given else ""), _json)
+    return Call("GET", where + (f"?{urlencode(given, doseq=True)}" if given else ""), of)
 
 
 def segment(text: str) -> str:

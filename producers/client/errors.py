@@ -36,13 +36,17 @@ class Uncertain(ClientError):
 
     Attributes:
         confirmed: the broker has it, so that it is done sooner or later.
+        retry_after: seconds, if the other end says when to come again.
     """
 
     code = "uncertain"
 
-    def __init__(self, message: str, *, confirmed: bool = False) -> None:
+    def __init__(
+        self, message: str, *, confirmed: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.confirmed = confirmed
+        self.retry_after = retry_after
 
 
 class Unreachable(ClientError):

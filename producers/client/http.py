@@ -13,7 +13,9 @@ from producers.client.errors import ClientError, Overloaded, Uncertain, Unreacha
 from producers.client.settings import Settings
 
 T = TypeVar("T")
-_OVERLOADED = (429, 503)
+_OVERLOADED = 429
+# Of a database that was lost while it committed: nobody knows whether it has.
+_AWAY = 503
 _GATEWAYS = (502, 504)
 
 
@@ -99,8 +101,10 @@ def read(call: Call[T], answer: HttpAnswer) -> T:
     try:
         if 200 <= answer.status < 300:
             return call.read(answer)
-        if answer.status in _OVERLOADED:
+        if answer.status == _OVERLOADED:
             raise Overloaded(f"HTTP {answer.status}", retry_after=_retry_after(answer))
+        if answer.status == _AWAY:
+            raise Uncertain(f"HTTP {answer.status}", retry_after=_retry_after(answer))
         if answer.status not in _GATEWAYS and "problem+json" in answer.headers.get(
             "Content-Type", ""
         ):

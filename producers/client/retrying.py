@@ -21,7 +21,7 @@ _BACKOFF = wait_random_exponential(multiplier=0.2, max=10.0)
 def _pause(state: RetryCallState) -> float:
     """Seconds; as long as the other end says, if it says."""
     error = state.outcome.exception() if state.outcome is not None else None
-    said = error.retry_after if isinstance(error, Overloaded) else None
+    said = error.retry_after if isinstance(error, Overloaded | Uncertain) else None
     return min(max(_BACKOFF(state), said or 0.0), LONGEST_PAUSE)
 
 

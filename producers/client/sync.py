@@ -9,6 +9,19 @@ from producers.client.amqp import EXCHANGE, Amqp
 from producers.client.calls import Call, Done, Json, Placed
 from producers.client.errors import ClientError, NotDone
 from producers.client.http import Http
+from producers.client.models import (
+    Catalogue,
+    CreditNote,
+    Customer,
+    Forecast,
+    Invoice,
+    InvoiceRow,
+    Order,
+    Quote,
+    Service,
+    ServiceRow,
+    Upcoming,
+)
 from producers.client.retrying import retrying
 from producers.client.settings import BATCH, Settings, no_publishing, not_offered, result_of
 
@@ -116,39 +129,39 @@ class Client:
         ``company``, ``address``; None erases one of the last four."""
         return self._ask(commands.change_customer(customer, changes))
 
-    def order(self, key: str, *, wait: int = 0) -> dict[str, Any]:
+    def order(self, key: str, *, wait: int = 0) -> Order:
         """An order and what became of it.
 
         Args:
             wait: seconds for which to wait for its end.
         """
-        return self._ask(calls.get("orders", key, wait=wait or None))
+        return self._ask(calls.get(Order, "orders", key, wait=wait or None))
 
-    def customer(self, id: str) -> dict[str, Any]:
+    def customer(self, id: str) -> Customer:
         """What is known of a customer."""
-        return self._ask(calls.get("customers", id))
+        return self._ask(calls.get(Customer, "customers", id))
 
-    def service(self, id: str) -> dict[str, Any]:
+    def service(self, id: str) -> Service:
         """A service: what is next, and why."""
-        return self._ask(calls.get("services", id))
+        return self._ask(calls.get(Service, "services", id))
 
-    def quote(self, service: str) -> dict[str, Any]:
+    def quote(self, service: str) -> Quote:
         """What renewing a service now costs."""
-        return self._ask(calls.get("services", service, "quote"))
+        return self._ask(calls.get(Quote, "services", service, "quote"))
 
-    def invoice(self, number: str) -> dict[str, Any]:
-        return self._ask(calls.get("invoices", number))
+    def invoice(self, number: str) -> Invoice:
+        return self._ask(calls.get(Invoice, "invoices", number))
 
-    def credit_note(self, number: str) -> dict[str, Any]:
-        return self._ask(calls.get("credit-notes", number))
+    def credit_note(self, number: str) -> CreditNote:
+        return self._ask(calls.get(CreditNote, "credit-notes", number))
 
-    def catalogue(self, **query: Any) -> dict[str, Any]:
+    def catalogue(self, **query: Any) -> Catalogue:
         """Plans on sale, with their prices."""
-        return self._ask(calls.get("catalogue", **query))
+        return self._ask(calls.get(Catalogue, "catalogue", **query))
 
-    def forecast(self, **query: Any) -> dict[str, Any]:
+    def forecast(self, **query: Any) -> Forecast:
         """What falls due, and what becomes of it."""
-        return self._ask(calls.get("forecast", **query))
+        return self._ask(calls.get(Forecast, "forecast", **query))
 
     def place_many(self, orders: Sequence[Json | bytes]) -> list[Placed | NotDone]:
         """Place orders, many at a time.
@@ -188,24 +201,24 @@ class Client:
 
         retrying(self._settings.attempts, is_safe=kind.startswith("order."))(attempt)
 
-    def services(self, **filters: Any) -> Iterator[dict[str, Any]]:
+    def services(self, **filters: Any) -> Iterator[ServiceRow]:
         """All services that fit, part by part."""
-        return self._pages("services", **filters)
+        return self._pages(ServiceRow, "services", **filters)
 
-    def upcoming(self, customer: str) -> Iterator[dict[str, Any]]:
+    def upcoming(self, customer: str) -> Iterator[Upcoming]:
         """What a customer will be charged, when, and with which tax."""
-        return self._pages("customers", customer, "upcoming")
+        return self._pages(Upcoming, "customers", customer, "upcoming")
 
-    def invoices(self, customer: str) -> Iterator[dict[str, Any]]:
+    def invoices(self, customer: str) -> Iterator[InvoiceRow]:
         """A customer's invoices, the newest first."""
-        return self._pages("customers", customer, "invoices")
+        return self._pages(InvoiceRow, "customers", customer, "invoices")
 
-    def _pages(self, *path: str, **query: Any) -> Iterator[dict[str, Any]]:
+    def _pages(self, kind: type[T], *path: str, **query: Any) -> Iterator[T]:
         cursor = None
         while True:
-            page = self._ask(calls.get(*path, **query, cursor=cursor))
-            yield from page["items"]
-            if not (cursor := page.get("next")):
+            page = self._ask(calls.page(kind, *path, **query, cursor=cursor))
+            yield from page.items
+            if not (cursor := page.next):
                 return
 
     def _ask(self, call: Call[T]) -> T:

@@ -6,6 +6,7 @@ later is not swept in. Schedulers carry it out (``bulk_running``), whatever beco
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, text
 from producers import history
 from producers.control import naming
 from producers.control.selection import FITS, Filters, resolve
+from producers.control.stating import OneByOne
 from producers.history import Event
 from schemas.errors import AutorenewError
 from schemas.values import BulkKind, BulkState, BulkTaskState
@@ -43,6 +45,8 @@ class BulkOperation:
         reason: why it was halted or stopped.
         waits_for: what holds its tasks back now.
         ended_at: nothing is sent any more, and what was sent has ended.
+        detail: of an edit, option -> value, None: without it; of what a person settled, its
+            ``reference``, ``not_taken``, ``in_doubt``.
     """
 
     id: uuid.UUID
@@ -63,6 +67,7 @@ class BulkOperation:
     waits_for: str | None
     created_at: datetime
     ended_at: datetime | None
+    detail: dict[str, Any] | None = None
 
     @property
     def waiting(self) -> int:
@@ -98,8 +103,9 @@ class BulkTask:
 
 
 _INSERT = text("""
-    INSERT INTO bulk_operations (kind, asked_by, note, filters, rate, all_at_once, total)
-    VALUES (:kind, :by, :note, CAST(:filters AS jsonb), :rate, :all_at_once, 0)
+    INSERT INTO bulk_operations (kind, asked_by, note, filters, rate, all_at_once, total, detail)
+    VALUES (:kind, :by, :note, CAST(:filters AS jsonb), :rate, :all_at_once, 0,
+        CAST(:detail AS jsonb))
     RETURNING id
 """)
 # What failed last comes last, so that what was just retried in vain is not the first again.
@@ -141,10 +147,12 @@ def start(
     all_at_once: bool = False,
     limit: int | None = None,
     until: datetime | None = None,
+    detail: Mapping[str, Any] | None = None,
 ) -> Started:
     """Have something done to all failed tasks that fit, on behalf of the operator who acts.
 
     Args:
+        detail: see :class:`BulkOperation`.
         rate: tasks a second at most; None: as fast as it goes.
         all_at_once: do not begin with one task, nor halt if it fails again.
         limit: so many of them at most, those that have waited for longest.
@@ -153,6 +161,7 @@ def start(
     Raises:
         UnknownName: a filter names nothing that is known.
         UnknownLane: it names no lane.
+        OneByOne: what one task has ended with is not said of several.
         ValueError: the rate is below :data:`LEAST_RATE`, or nobody acts.
     """
     who = history.operator()
@@ -170,15 +179,21 @@ def start(
             "note": who.because,
             "filters": json.dumps(described),
             "rate": rate,
-            "all_at_once": all_at_once,
+            "all_at_once": all_at_once or kind.is_statement,
+            "detail": None if detail is None else json.dumps(dict(detail)),
         },
     ).scalar_one()
     taken = tx.execute(
         _SNAPSHOT, {**parameters, "id": id_, "limit": limit, "named": bool(named), "until": until}
     ).one()
+    if kind is BulkKind.SETTLE and taken.total != 1:
+        raise OneByOne(
+            f"{taken.total} failed tasks fit: each payment ends in its own way, so one is settled"
+            " at a time"
+        )
     tx.execute(_COUNT, {"id": id_, "total": taken.total})
-    detail = {"kind": kind, "filters": described, "tasks": taken.total}
-    history.record(tx, [Event(id_, "bulk.started", detail)])
+    said = {"kind": kind, "filters": described, "tasks": taken.total}
+    history.record(tx, [Event(id_, "bulk.started", said | ({"detail": detail} if detail else {}))])
     matched = set(taken.subjects or ())
     unmatched = tuple(name for name, subjects in named.items() if not subjects & matched)
     return Started(id_, taken.total, () if limit else unmatched)

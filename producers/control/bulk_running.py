@@ -19,14 +19,18 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from monitoring import metrics
 from producers import history
-from producers.control import failed, giving_up
+from producers.control import editing, failed, giving_up, stating
 from producers.control.selection import TaskId
 from producers.history import Event, Operator
+from schemas.catalogue.store import CatalogueCache
 from schemas.errors import AutorenewError, first_line
 from schemas.values import BulkKind, BulkState
 
 # Tasks that are sent in one step. To give one up takes several statements.
-CHUNK = {BulkKind.RETRY: 2000, BulkKind.CANCEL: 50}
+CHUNK = {
+    BulkKind.RETRY: 2000, BulkKind.CANCEL: 50, BulkKind.EDIT: 50, BulkKind.DONE: 200,
+    BulkKind.SETTLE: 1,
+}  # fmt: skip
 # Tasks that are looked at in one step.
 LOOK = 5000
 GROWTH = 10
@@ -99,6 +103,9 @@ _FAILED = """
 _STILL = {
     BulkKind.RETRY: text(f"{_FAILED} FOR UPDATE OF t"),
     BulkKind.CANCEL: text(_FAILED),
+    BulkKind.EDIT: text(_FAILED),
+    BulkKind.DONE: text(_FAILED),
+    BulkKind.SETTLE: text(_FAILED),
 }
 _SENT = text("""
     UPDATE bulk_tasks AS b SET state = 'sent', first_failed_at = (
@@ -176,8 +183,11 @@ class Step:
         return bool(self.sent or self.skipped or self.changed or self.ended)
 
 
-def advance(tx: Connection, id: uuid.UUID) -> Step | None:
+def advance(tx: Connection, id: uuid.UUID, catalogue: CatalogueCache) -> Step | None:
     """Take one step of an operation; what it does is recorded as its operator's.
+
+    Args:
+        catalogue: against which a configuration is checked.
 
     Returns:
         None: it has ended, or somebody else takes a step of it.
@@ -187,7 +197,7 @@ def advance(tx: Connection, id: uuid.UUID) -> Step | None:
         return None
     who = Operator(row["asked_by"], row["note"], id)
     with history.acting(who):
-        return _Advance(tx, dict(row)).step()
+        return _Advance(tx, dict(row), catalogue).step()
 
 
 def count(kind: BulkKind, step: Step) -> None:
@@ -201,14 +211,17 @@ def count(kind: BulkKind, step: Step) -> None:
 class _Advance:
     """One step of one operation, whose row is locked."""
 
-    def __init__(self, tx: Connection, row: dict[str, Any]) -> None:
+    def __init__(self, tx: Connection, row: dict[str, Any], catalogue: CatalogueCache) -> None:
         self._tx = tx
+        self._catalogue = catalogue
         self._row = row
         self._id: uuid.UUID = row["id"]
         self._kind = BulkKind(row["kind"])
         self._done = Step()
-        self._paused: list[str] = list(tx.execute(_PAUSED).scalars())
-        self._open: list[str] = list(tx.execute(_OPEN_LANES).scalars())
+        # Nothing is called to write down what a person did: no lane holds that back.
+        calls = not self._kind.is_statement
+        self._paused: list[str] = list(tx.execute(_PAUSED).scalars()) if calls else []
+        self._open: list[str] = list(tx.execute(_OPEN_LANES).scalars()) if calls else []
 
     def step(self) -> Step:
         row, was = self._row, BulkState(self._row["state"])
@@ -239,7 +252,8 @@ class _Advance:
         if row["sent"] == row["done"] + row["failed"]:
             return
         parameters = {"id": self._id, "after": row["looked_at"], "limit": LOOK}
-        seen = self._tx.execute(_LOOK, parameters).one()
+        look = stating.LOOK if self._kind.is_statement else _LOOK
+        seen = self._tx.execute(look, parameters).one()
         row["looked_at"] = seen.last if seen.seen == LOOK else 0
         row["done"] += seen.done
         row["failed"] += seen.failed
@@ -253,7 +267,7 @@ class _Advance:
     @property
     def _halts(self) -> bool:
         is_running = self._row["state"] == BulkState.RUNNING
-        return is_running and self._kind is BulkKind.RETRY and not self._row["all_at_once"]
+        return is_running and self._kind.tries_again and not self._row["all_at_once"]
 
     def _same_again(self, number: int) -> str:
         task = self._tx.execute(_SAME, {"id": self._id, "number": number}).one()
@@ -344,12 +358,18 @@ class _Advance:
         tasks = {TaskId(t.name, t.subject): t.number for t in chosen if t.number in still}
         if self._kind is BulkKind.RETRY:
             return {tasks[tried] for tried in failed.retry(self._tx, tasks)}, {}
+        if self._kind.is_statement:
+            return stating.hand_over(self._tx, self._id, self._kind, tasks)
+        catalogue = self._catalogue.current(self._tx) if self._kind is BulkKind.EDIT else None
         done: set[int] = set()
         why: dict[int, str] = {}
         for task, number in sorted(tasks.items(), key=lambda item: item[0].subject):
             try:
                 with self._tx.begin_nested():
-                    giving_up.give_up(self._tx, self._id, number, task)
+                    if catalogue is not None:
+                        editing.edit_in_bulk(self._tx, self._id, number, task, catalogue)
+                    else:
+                        giving_up.give_up(self._tx, self._id, number, task)
                 done.add(number)
             except (AutorenewError, IntegrityError, DataError) as error:
                 why[number] = first_line(error)

@@ -2,15 +2,16 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, text
 
 from producers import history
 from producers.control import failed
-from producers.control.selection import TaskId
+from producers.control.selection import FITS, Filters, TaskId, resolve
 from producers.history import Event
 from producers.steps import CONVERGE
 from schemas.catalogue import Catalogue
@@ -93,6 +94,145 @@ def edit(
     history.record(tx, [Event(subject, "service.edited", detail)])
     failed.retry(tx, [TaskId(CONVERGE, subject)])
     return Edited(before, after)
+
+
+# Called by the scheduler, for what an operator's operation names.
+_EDIT_IN_BULK = text("""
+    SELECT e.problem, e.plan, e.before, e.after, o.detail AS changes
+    FROM bulk_operations AS o CROSS JOIN LATERAL edit_failed(o.id, :number) AS e WHERE o.id = :id
+""")
+
+
+def edit_in_bulk(
+    tx: Connection, bulk: uuid.UUID, number: int, task: TaskId, catalogue: Catalogue
+) -> None:
+    """Change what a bulk operation changes of one of its services, and try it again.
+
+    Raises:
+        CannotEdit: as :func:`edit`; the caller rolls back.
+    """
+    if task.name != CONVERGE:
+        raise CannotEdit(f"a failed {task.name} has no configuration")
+    row = tx.execute(_EDIT_IN_BULK, {"id": bulk, "number": number}).one()
+    if row.problem is not None:
+        raise CannotEdit(row.problem)
+    _check(row.plan, row.before, row.after, row.changes, catalogue)
+    detail = {"before": row.before, "after": row.after}
+    history.record(tx, [Event(task.subject, "service.edited", detail)])
+    if not failed.retry(tx, [task]):
+        raise CannotEdit("it was tried again meanwhile")
+
+
+_CONCERNED = text(f"""
+    SELECT t.subject, s.plan, s.configuration,
+        s.state <> 'delivering' OR s.desired = 'absent' AS is_past,
+        EXISTS (SELECT FROM operations AS o
+            WHERE o.service_id = s.id AND o.state IN ('pending', 'unknown')) AS is_in_doubt
+    FROM tasks AS t JOIN services AS s ON s.id = t.subject
+    WHERE t.state = 'failed' AND t.name = '{CONVERGE}' AND {FITS}
+    ORDER BY t.run_at, t.subject
+""")
+
+
+_PLANS = text(f"""
+    SELECT s.plan, count(*) AS services FROM tasks AS t JOIN services AS s ON s.id = t.subject
+    WHERE t.state = 'failed' AND t.name = '{CONVERGE}' AND {FITS}
+    GROUP BY s.plan ORDER BY services DESC, s.plan
+""")
+
+
+def plans(tx: Connection, filters: Filters) -> dict[str, int]:
+    """The plans of the failed services that fit, and how many services of each, most first.
+
+    Raises:
+        UnknownName: a filter names nothing that is known.
+        UnknownLane: it names no lane.
+    """
+    _, parameters = resolve(tx, filters)
+    return {row.plan: row.services for row in tx.execute(_PLANS, parameters)}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why services would stay as they are.
+
+    Attributes:
+        services: how many.
+        example: one of them.
+    """
+
+    problem: str
+    services: int
+    example: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What an edit of many services would do, as of now.
+
+    Attributes:
+        changed: how many would be changed, and retried.
+        refused: the others by why, the most frequent first.
+    """
+
+    changed: int
+    refused: tuple[Refusal, ...]
+
+    @property
+    def total(self) -> int:
+        return self.changed + sum(refusal.services for refusal in self.refused)
+
+
+def foresee(
+    tx: Connection, filters: Filters, changes: Mapping[str, str | None], catalogue: Catalogue
+) -> Foreseen:
+    """What the same changes would do to every failed service that fits, without doing it.
+
+    Raises:
+        UnknownName: a filter names nothing that is known.
+        UnknownLane: it names no lane.
+    """
+    _, parameters = resolve(tx, filters)
+    refused: dict[str, list[uuid.UUID]] = {}
+    changed = 0
+    for row in tx.execute(_CONCERNED, parameters):
+        problem = _problem(row, changes, catalogue)
+        if problem is None:
+            changed += 1
+        else:
+            refused.setdefault(problem, []).append(row.subject)
+    by_number = sorted(refused.items(), key=lambda item: (-len(item[1]), item[0]))
+    return Foreseen(changed, tuple(Refusal(why, len(ids), ids[0]) for why, ids in by_number))
+
+
+def _problem(row: Any, changes: Mapping[str, str | None], catalogue: Catalogue) -> str | None:
+    if row.is_past:
+        return "it does not wait for its delivery any more"
+    if row.is_in_doubt:
+        return "it may have been done as it was ordered: retry it, so that the driver is asked"
+    before = dict(row.configuration)
+    after = {k: v for k, v in (before | dict(changes)).items() if v is not None}
+    try:
+        _check(row.plan, before, after, changes, catalogue)
+    except CannotEdit as error:
+        return f"{row.plan}: {error}"
+    return None
+
+
+def changes_of(sets: Sequence[tuple[str, str]], unsets: Sequence[str]) -> dict[str, str | None]:
+    """Option -> value; None: without it.
+
+    Raises:
+        CannotEdit: an option is named twice, or none is.
+    """
+    changes: dict[str, str | None] = {}
+    for option, value in [*((name, None) for name in unsets), *sets]:
+        if option in changes:
+            raise CannotEdit(f"{option} is set or unset more than once")
+        changes[option] = value
+    if not changes:
+        raise CannotEdit("say what to change")
+    return changes
 
 
 def _check(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, TextClause, text
 
-from producers import history, ledger
+from producers import correlation, history, ledger
 from producers.control import naming
 from producers.control.naming import UnknownName
 from producers.control.selection import (
@@ -189,6 +189,7 @@ def retry(tx: Connection, tasks: Iterable[Named]) -> list[TaskId]:
         for subject in ledger.retry(tx, name, subjects)
     ]
     history.record(tx, (Event(t.subject, "task.retried", {"task": t.name}) for t in tried))
+    correlation.tell_retried(tx, [t.subject for t in tried])
     return tried
 
 

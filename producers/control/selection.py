@@ -206,6 +206,7 @@ _FIND = text(f"""
     LIMIT :limit OFFSET :skip
 """)
 _IS_REASON = text("SELECT 1 FROM tasks WHERE reason = :reason OR code = :reason LIMIT 1")
+_IS_UPSTREAM = text("SELECT 1 FROM orders WHERE upstream = :upstream LIMIT 1")
 _IS_PLAN = text("SELECT 1 FROM plans WHERE code = :plan")
 _IN_NO_BATCH = {State.READY, State.WAITING, State.BACKING_OFF, State.PAUSED}
 _IN_A_BATCH = {State.READY, State.DISPATCHED, State.LEASED, State.PAUSED}
@@ -304,6 +305,11 @@ def _check(tx: Connection, filters: Filters) -> None:
         )
     if filters.lane is not None:
         lanes.check(tx, filters.lane)
+    if (
+        filters.upstream is not None
+        and tx.execute(_IS_UPSTREAM, {"upstream": filters.upstream}).first() is None
+    ):
+        raise UnknownName(f"there is no order of an upstream {filters.upstream!r}")
     if filters.driver is not None:
         _check_driver(tx, filters.driver)
     if filters.plan is not None and tx.execute(_IS_PLAN, {"plan": filters.plan}).first() is None:

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, text
 
-from producers import history
+from producers import history, ledger
 from producers.events.composing import Composer
 from producers.events.deliveries import Endpoint, write
 from producers.history import Event
+from producers.steps import DELIVER, webhook_place
 from schemas.errors import AutorenewError
 from schemas.events import Kind
 from schemas.values import EndpointState
@@ -207,11 +208,22 @@ _SET_STATE = text("""
 """)
 
 
+# What waits for a person comes up once more, and is dropped as the rest is.
+_FAILED = text("""
+    SELECT d.id FROM webhook_deliveries AS d JOIN tasks AS t ON t.subject = d.id
+    WHERE d.endpoint_id = :id AND d.ended_at IS NULL AND t.name = 'deliver' AND t.state = 'failed'
+    ORDER BY d.id
+""")
+
+
 def set_state(tx: Connection, webhook: Webhook, state: EndpointState, reason: str | None) -> bool:
     """Enable, disable or remove an endpoint; returns whether that changed something."""
     parameters = {"id": webhook.id, "state": state, "reason": reason}
     if tx.execute(_SET_STATE, parameters).first() is None:
         return False
+    if state is not EndpointState.ENABLED:
+        failed: list[uuid.UUID] = list(tx.execute(_FAILED, {"id": webhook.id}).scalars())
+        ledger.enqueue(tx, DELIVER, [(one, webhook_place(webhook.name)) for one in failed])
     detail = {"name": webhook.name, **({"reason": reason} if reason else {})}
     history.record(tx, [Event(webhook.id, f"webhook.{state}", detail)])
     return True
@@ -293,6 +305,19 @@ def replays(tx: Connection, endpoint: uuid.UUID | None) -> Sequence[Any]:
     """The last replays to an endpoint, or to the exchange: id, since, until, how many events so
     far, when asked for, when ended."""
     return tx.execute(_REPLAYS, {"id": endpoint}).all()
+
+
+_UNTOLD = text("""
+    SELECT u.event_id, e.at, u.kind, e.subject, u.error
+    FROM untold_events AS u LEFT JOIN events AS e ON e.id = u.event_id
+    ORDER BY u.event_id LIMIT 1000
+""")
+
+
+def untold(tx: Connection) -> Sequence[Any]:
+    """Events that were left out because they cannot be composed, the oldest first: event_id, at,
+    kind, subject, error."""
+    return tx.execute(_UNTOLD).all()
 
 
 _LEFT = text("""

@@ -74,6 +74,20 @@ class Outgoing:
         return routing_key(self.realm, self.kind)
 
 
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """An event that cannot be composed.
+
+    Attributes:
+        event_id: of the history.
+        error: the kind of the error that says why.
+    """
+
+    event_id: int
+    kind: str
+    error: str
+
+
 class Composer:
     """
     Args:
@@ -85,17 +99,20 @@ class Composer:
         self._source = source
         self._realm_of = realm_of
 
-    def compose(self, happened: Iterable[Happened], facts: Facts) -> list[Outgoing]:
-        """The events, in their order. One that cannot be told, by a defect, is left out and
-        logged: it must not hold up all others. The gap in its sequence tells of it."""
-        told = []
+    def compose(
+        self, happened: Iterable[Happened], facts: Facts
+    ) -> tuple[list[Outgoing], list[Untold]]:
+        """The events, in their order, and those that cannot be told, by a defect: they must not
+        hold up all others, and are to be kept."""
+        told, untold = [], []
         for one in happened:
             try:
                 told.append(self._event(one, facts))
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 log.exception("event %d of the history cannot be told: %s", one.id, one.kind)
                 metrics.loop_failures.labels("events", "defect").inc()
-        return told
+                untold.append(Untold(one.id, one.kind, type(error).__name__))
+        return told, untold
 
     def test(self, endpoint: uuid.UUID, realm: str, now: datetime) -> Outgoing:
         """An event that says nothing, for one endpoint."""

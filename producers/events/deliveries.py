@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from producers import ledger
+from producers.events import untold
 from producers.events.composing import Composer, Outgoing
 from producers.events.exchange import Exchange
-from producers.events.reading import facts, first_since, read
+from producers.events.reading import LATE, facts, first_since, read
 from producers.steps import DELIVER, webhook_place
 from schemas.events import Kind
 from schemas.tables import webhook_deliveries
@@ -188,13 +189,18 @@ class Deliveries:
                 after = first_since(tx, replay.since, upto)
             happened = read(tx, after, upto, REPLAYED) if replay.is_enabled else []
             chosen = [one for one in happened if replay.since <= one.at < replay.until]
-            composed = self._composer.compose(chosen, facts(tx, chosen)) if chosen else []
+            composed, left_out = (
+                self._composer.compose(chosen, facts(tx, chosen)) if chosen else ([], [])
+            )
         if replay.endpoint_id is None:
             self._exchange.publish(composed)
-        is_over = len(happened) < REPLAYED or happened[-1].at >= replay.until
+        is_over = len(happened) < REPLAYED or happened[-1].at >= replay.until + LATE
         with self._engine.begin() as tx:
             sent = len(composed)
-            if replay.endpoint_id is not None:
+            untold.keep(tx, left_out)
+            if replay.endpoint_id is None:  # endpoints have not had these, either
+                self.hand_over(tx, untold.told(tx, composed))
+            else:
                 to = Endpoint(replay.endpoint_id, replay.name, replay.realm, replay.kinds)
                 sent = len(write(tx, [(to, event) for event in composed if to.wants(event)]))
             parameters = {

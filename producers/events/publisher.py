@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import xor
 
+import psycopg
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from producers.confirms import TransportLost
-from producers.events.composing import Composer, Outgoing
+from producers.events import untold
+from producers.events.composing import Composer, Outgoing, Untold
 from producers.events.deliveries import Deliveries
 from producers.events.exchange import Exchange
 from producers.events.reading import Happened, facts, read
@@ -51,7 +53,7 @@ IDLE_STEP = 1000
 STRETCH = 10_000
 CHORES_EVERY_SECONDS = 1.0
 # Events are told when there is time to: an order that is delivered later is worse.
-NICENESS = 10
+NICENESS = 19
 STOP_SECONDS = 15.0
 
 # If there is anything new, with a transaction id of its own: whoever has taken an id up to
@@ -129,7 +131,9 @@ class Publisher:
         self._active_at = 0.0
         self._me = uuid.uuid4()
         self._loop = Loop(
-            "events", self._work, causes={TransportLost: "broker", CursorLost: "cursor"}
+            "events",
+            self._work,
+            causes={TransportLost: "broker", CursorLost: "cursor", psycopg.Error: "database"},
         )
         # While it is held: the cursor, and up to where it is known that nothing goes out after it.
         self._stored = 0
@@ -162,7 +166,11 @@ class Publisher:
             self._listener.close()
             raise
         if pause:
-            self._rest(pause)
+            try:
+                self._rest(pause)
+            except psycopg.Error:
+                self._listener.close()  # that connection alone may be lost
+                raise
         return 0.0  # it has rested, and kept its connection alive meanwhile
 
     def _rest(self, pause: float) -> None:
@@ -230,7 +238,9 @@ class Publisher:
         """Publish some of what is complete up to ``upto``, and move the cursor."""
         with self._engine.connect() as tx:
             happened = read(tx, self._position, upto, MOST)
-            composed = self._composer.compose(happened, facts(tx, happened)) if happened else []
+            composed, left_out = (
+                self._composer.compose(happened, facts(tx, happened)) if happened else ([], [])
+            )
         if len(happened) == MOST:
             upto = happened[-1].id
         else:
@@ -239,15 +249,21 @@ class Publisher:
             failpoint("events.before_publish")
             self._exchange.publish(composed)
             failpoint("events.after_confirm")
-        if composed or upto - self._stored >= IDLE_STEP:
-            self._move(upto, happened, composed)
+        if happened or upto - self._stored >= IDLE_STEP:
+            self._move(upto, happened, composed, left_out)
         self._position = upto
         for event in composed:
             metrics.events_published.labels(event.kind).inc()
         if happened:
             metrics.event_lag().set(max(0.0, time.time() - happened[-1].at.timestamp()))
 
-    def _move(self, upto: int, happened: Sequence[Happened], composed: Sequence[Outgoing]) -> None:
+    def _move(
+        self,
+        upto: int,
+        happened: Sequence[Happened],
+        composed: Sequence[Outgoing],
+        left_out: Sequence[Untold],
+    ) -> None:
         """The cursor, and what follows from what was published, in one transaction.
 
         Raises:
@@ -270,6 +286,7 @@ class Publisher:
                 tx.execute(_BEGIN, stretch)
             if composed:
                 self._deliveries.hand_over(tx, composed)
+            untold.keep(tx, left_out)
             failpoint("events.before_commit")
         failpoint("events.after_commit")
         self._stored = upto

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -152,15 +152,18 @@ def _found(tx: Connection, statement: Any, ids: set[uuid.UUID]) -> Sequence[Any]
     return tx.execute(statement, {"ids": sorted(ids)}).all() if ids else ()
 
 
-# Ids of the history rise with time, nearly: whoever took one long before it committed is late.
+# Ids of the history rise with time, nearly: an event has the time at which its transaction began,
+# so one of a transaction that took long is older than those before it. None of the fleet's takes
+# as long as this.
+LATE = timedelta(minutes=10)
 _AFTER = text(f"""
     SELECT id, at FROM events WHERE id > :after AND {IS_OUTGOING} ORDER BY id LIMIT 1
 """)
 
 
 def first_since(tx: Connection, since: datetime, upto: int) -> int:
-    """Up to which id all events are older than ``since``, by halving."""
-    low, high = 0, upto
+    """Up to which id all events are older than ``since``, by halving; some after it are, too."""
+    low, high, since = 0, upto, since - LATE
     while high - low > 1:
         middle = (low + high) // 2
         row = tx.execute(_AFTER, {"after": middle}).first()

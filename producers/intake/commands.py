@@ -21,7 +21,7 @@ from producers.intake import customer
 from producers.intake.agreements import Agreement, Method, agree, save_methods
 from producers.intake.documents import Refused
 from producers.intake.realms import may_touch, not_yours
-from producers.renewals import next_steps
+from producers.renewals import next_steps, traces
 from producers.renewals.next_steps import Renewable
 from schemas.catalogue import Catalogue
 from schemas.messages import (
@@ -51,11 +51,13 @@ def apply(
     now: datetime,
     *,
     realm: str | None = None,
+    trace: str | None = None,
 ) -> bool:
     """Do what a customer asks for.
 
     Args:
         realm: of the upstream that sends it; None: an operator.
+        trace: the W3C trace context in which it is.
 
     Returns:
         Whether anything is different now; False: it was so already.
@@ -75,7 +77,7 @@ def apply(
             mode = RenewalMode(command.mode)
             return _change_mode(tx, command, command.services, mode, catalogue, now)
         case RenewCommand():
-            return _renew(tx, command, catalogue, now)
+            return _renew(tx, command, catalogue, now, trace)
         case AcceptCommand():
             return _accept(tx, command.customer, command.contracts, catalogue, now)
         case PaymentMethodCommand():
@@ -210,7 +212,9 @@ _asked = insert(
 )
 
 
-def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: datetime) -> bool:
+def _renew(
+    tx: Connection, command: RenewCommand, catalogue: Catalogue, now: datetime, trace: str | None
+) -> bool:
     seen = {uuid.UUID(s.id): s.expires_on for s in command.services}
     if command.contracts:
         _accept(tx, command.customer, command.contracts, catalogue, now)
@@ -233,7 +237,7 @@ def _renew(tx: Connection, command: RenewCommand, catalogue: Catalogue, now: dat
         raise Refused(problems)
     stopped = [s for s in wanted if s.view.mode is RenewalMode.STOP]
     _refuse_outdated(stopped, [s.id for s in command.services], command.as_of)
-    return _ask(tx, wanted, catalogue, now)
+    return _ask(tx, wanted, catalogue, now, trace)
 
 
 def is_asked_already(service: Renewable) -> bool:
@@ -271,7 +275,11 @@ def why_not_renewed(
 
 
 def _ask(
-    tx: Connection, services: Sequence[Renewable], catalogue: Catalogue, now: datetime
+    tx: Connection,
+    services: Sequence[Renewable],
+    catalogue: Catalogue,
+    now: datetime,
+    trace: str | None = None,
 ) -> bool:
     """Have services renewed and charged now, together; they are locked."""
     if not services:
@@ -289,6 +297,7 @@ def _ask(
         if service.price is not None
     ]
     _asked(tx, rows)
+    traces.begin(tx, [service.id for service in services], "command", parent=trace)
     next_steps.decide_again(tx, [service.id for service in services], catalogue, now)
     history.record(tx, (Event(service.id, "renewal.asked") for service in services))
     return True

@@ -8,6 +8,7 @@ from producers.topology import DEAD_INTAKE, INTAKE_EXCHANGE, unusable
 from schemas.errors import AutorenewError, ConfigurationError
 
 BATCH = 500
+_REFUSED = 403
 
 
 def count(urls: str) -> int:
@@ -26,6 +27,9 @@ def count(urls: str) -> int:
                 connection.close()
     except BrokerUnreachable as error:
         raise AutorenewError(f"the broker cannot be asked: {error}") from None
+    except ChannelClosedByBroker as error:
+        hint = ": run `autorenew broker setup`" if error.reply_code == _REFUSED else ""
+        raise AutorenewError(f"the broker does not say it: {reason(error)}{hint}") from None
     except LOST as error:
         raise AutorenewError(f"the broker cannot be asked: {reason(error)}") from None
 

@@ -113,15 +113,29 @@ class Intake:
         return answers
 
     def command(
-        self, tx: Connection, upstream: str, door: str, body: bytes, *, realm: str | None
+        self,
+        tx: Connection,
+        upstream: str,
+        door: str,
+        body: bytes,
+        *,
+        realm: str | None,
+        trace: str | None = None,
     ) -> Answer:
         """Do one command within a transaction of the caller's; one that is refused does nothing.
 
         Args:
             realm: that it speaks for; None: an operator's.
+            trace: the W3C trace context that came with it.
         """
-        document = Document.read(body)
-        answer = self._command(tx, document, self._catalogue.current(tx), realm)
+        context, end = tracing.begin(
+            "take document", parent=tracing.valid(trace), upstream=upstream, door=door
+        )
+        try:
+            document = Document.read(body, context)
+            answer = self._command(tx, document, self._catalogue.current(tx), realm)
+        finally:
+            end()
         if answer.verdict is not Verdict.ACCEPTED:
             rejected.keep(tx, upstream, door, [(document, answer)])
         outcome = "repeated" if answer.repeated else answer.verdict.value
@@ -199,7 +213,9 @@ class Intake:
             return Answer(Verdict.REJECTED, None, problems=document.problems)
         try:
             with tx.begin_nested():
-                changed = commands.apply(tx, command, catalogue, self._clock.now(), realm=realm)
+                changed = commands.apply(
+                    tx, command, catalogue, self._clock.now(), realm=realm, trace=document.trace
+                )
         except Refused as refused:
             return Answer(Verdict.REFUSED, None, problems=refused.problems)
         return Answer(Verdict.ACCEPTED, None, repeated=not changed)

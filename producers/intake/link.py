@@ -63,6 +63,7 @@ class Link:
         self._unsettled: dict[int, None] = {}  # tags, in the order they came
         self._cancelled = ""
         self._next_measure = 0.0
+        self._unmeasured: set[str] = set()
         self._connection = hosts.connect()
         try:
             self._channel = self._connection.channel()
@@ -117,14 +118,21 @@ class Link:
         if now < self._next_measure:
             return
         self._next_measure = now + MEASURE_EVERY_SECONDS
-        try:
-            channel = self._connection.channel()
-            for queue in (*self._queues, DEAD_INTAKE):
+        channel = self._connection.channel()
+        for queue in (*self._queues, DEAD_INTAKE):
+            try:
                 declared = channel.queue_declare(queue, passive=True)
                 metrics.intake_waiting().labels(queue).set(declared.method.message_count)
-            channel.close()
-        except ChannelClosedByBroker as error:  # of this channel only
-            log.debug("cannot measure: %s", reason(error))
+            except ChannelClosedByBroker as error:  # of this channel only
+                self._say_unmeasured(queue, reason(error))
+                channel = self._connection.channel()
+        channel.close()
+
+    def _say_unmeasured(self, queue: str, why: str) -> None:
+        """Once for each queue: it is missing from what is watched."""
+        level = logging.DEBUG if queue in self._unmeasured else logging.WARNING
+        log.log(level, "cannot see how long the queue %s is: %s", queue, why)
+        self._unmeasured.add(queue)
 
     def close(self) -> None:
         """Give back what is not settled; never raises."""

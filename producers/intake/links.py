@@ -73,6 +73,9 @@ class _Content(BaseModel):
     purpose: Literal["stop", "resume", "renew", "accept"]
     until: int  # seconds since 1970
     command: _Opened
+    # Of one that a page has made: of the e-mail's link that led to that page.
+    since: Moment | None = None
+    end: int | None = None
 
 
 class _Account(BaseModel):
@@ -90,6 +93,23 @@ _SIGNED: TypeAdapter[_Content | _Account] = TypeAdapter(_Content | _Account)
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The link of an e-mail from which pages were reached: what they lead to is worth no more.
+
+    Attributes:
+        made_at: when; a later change of the customer's address ends all that it led to.
+        until: the first moment at which it is too old; None: it has no end.
+    """
+
+    made_at: datetime
+    until: datetime | None
+
+    def within(self, until: datetime) -> datetime:
+        """That moment, or its own end if that comes before."""
+        return until if self.until is None else min(until, self.until)
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """What a link says that only we can have made.
 
@@ -97,6 +117,7 @@ class Opened:
         command: its document, with ``as_of``; None: it leads to the customer's services.
         made_at: when; long ago, if it does not say.
         until: the first moment at which it is too old; None: it has no end.
+        origin: itself; or the e-mail's link from which the page was reached that has made it.
     """
 
     purpose: Purpose
@@ -104,6 +125,7 @@ class Opened:
     command: dict[str, Any] | None
     made_at: datetime
     until: datetime | None
+    origin: Origin
 
     def is_old(self, now: datetime) -> bool:
         return self.until is not None and now >= self.until
@@ -172,12 +194,14 @@ class Links:
         at: datetime,
         *,
         lifetime: timedelta | None = None,
+        origin: Origin | None = None,
     ) -> str:
         """The link for a command, made from what was so at a moment.
 
         Args:
             command: its document, without ``as_of``.
             lifetime: how long it can be opened; None: as long as those of e-mails.
+            origin: of a link that a page makes.
 
         Raises:
             ValueError: the command is not one that links of this purpose carry.
@@ -185,8 +209,12 @@ class Links:
         document = {**command, "as_of": moment_text(at)}
         if _purpose_of(_OPENED.validate_python(document)) is not purpose:
             raise ValueError(f"not what a link to {purpose} carries")
-        until = int((at + (lifetime or self._lifetime)).timestamp())
-        return self._signed({"purpose": str(purpose), "until": until, "command": document})
+        until = at + (lifetime or self._lifetime)
+        content: dict[str, Any] = {"purpose": str(purpose), "command": document}
+        if origin is not None:
+            until = origin.within(until)
+            content |= signed_origin(origin)
+        return self._signed(content | {"until": int(until.timestamp())})
 
     def account_url(self, customer: str, at: datetime) -> str:
         """The link to all services of a customer."""
@@ -223,15 +251,20 @@ class Links:
             until = datetime.fromtimestamp(content.until, UTC)
             if isinstance(content, _Account):
                 made_at = datetime.fromisoformat(content.as_of)
-                return Opened(Purpose.ACCOUNT, content.customer, None, made_at, until)
+                origin = Origin(made_at, until)
+                return Opened(Purpose.ACCOUNT, content.customer, None, made_at, until, origin)
             command = content.command
             if command.as_of is None or _purpose_of(command) != content.purpose:
                 raise _invalid()
             made_at = datetime.fromisoformat(command.as_of)
+            origin = Origin(made_at, until)
+            if content.since is not None:
+                origin = read_origin(content.since, content.end)
         except (ValidationError, ValueError, OverflowError, OSError):
             raise _invalid() from None
         document = command.model_dump(mode="json", exclude_defaults=True)
-        return Opened(Purpose(content.purpose), command.customer, document, made_at, until)
+        purpose = Purpose(content.purpose)
+        return Opened(purpose, command.customer, document, made_at, until, origin)
 
     def _without_a_purpose(self, token: str) -> Opened:
         """A link of the release before: the bare document, with neither a purpose nor an end.
@@ -246,7 +279,8 @@ class Links:
             raise _invalid()
         document = command.model_dump(mode="json", exclude_defaults=True)
         document["as_of"] = moment_text(_LONG_AGO)
-        return Opened(_purpose_of(command), command.customer, document, _LONG_AGO, None)
+        origin = Origin(_LONG_AGO, None)
+        return Opened(_purpose_of(command), command.customer, document, _LONG_AGO, None, origin)
 
     def _signed(self, content: dict[str, Any]) -> str:
         token = self._serializer.dumps(content)
@@ -257,6 +291,22 @@ def _purpose_of(command: StopCommand | ResumeCommand | RenewCommand) -> Purpose:
     if isinstance(command, RenewCommand) and command.contracts:
         return Purpose.ACCEPT
     return Purpose(command.command)
+
+
+def signed_origin(origin: Origin) -> dict[str, Any]:
+    """An origin as it is signed, as ``since`` and ``end``."""
+    end = None if origin.until is None else int(origin.until.timestamp())
+    return {"since": moment_text(origin.made_at), "end": end}
+
+
+def read_origin(since: str, end: int | None) -> Origin:
+    """The same, read again.
+
+    Raises:
+        ValueError, OverflowError: it is none.
+    """
+    until = None if end is None else datetime.fromtimestamp(end, UTC)
+    return Origin(datetime.fromisoformat(since), until)
 
 
 def serializer(secrets: list[str], salt: str) -> URLSafeSerializer:

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Protocol
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from starlette.responses import RedirectResponse, Response
@@ -17,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from producers import history
 from producers.history import Operator
 from producers.intake import Intake
-from producers.intake.links import LinkInvalid, Links, Opened, Purpose
+from producers.intake.links import LinkInvalid, Links, Opened, Origin, Purpose
 from producers.intake.realms import CUSTOMERS
 from producers.pages import account, new_links
 from producers.pages.account import Customer
@@ -30,21 +31,48 @@ from producers.pages.said import (
     row_said,
     wording,
 )
-from producers.pages.tokens import LIFETIME, Tokens
+from producers.pages.tokens import LIFETIME, Ended, Session, Tokens
+from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.fields import MAX_IDENTIFIER, is_identifier
+from schemas.fields import MAX_EMAIL_CHARACTERS, MAX_IDENTIFIER, is_clean
 from schemas.wording import Wording
 
 log = logging.getLogger(__name__)
 
+LONGEST_NAME = max(MAX_IDENTIFIER, MAX_EMAIL_CHARACTERS)
+"""Characters of what a customer names themselves by: their account, or their e-mail address."""
 # After these a customer who sees what is so now may still want it.
 _ASK_AGAIN = frozenset({"link_outdated", "contract_outdated", "expiry_unknown"})
+
+
+_P = ParamSpec("_P")
+_Given = TypeVar("_Given", Opened, Session, Ended)
 
 
 class _Owned(Protocol):
     @property
     def customer(self) -> str: ...
+
+
+class _Instead(Exception):
+    """What is answered instead."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+def _answered(shown: Callable[_P, Response]) -> Callable[_P, Response]:
+    """A page, or what is answered instead of it."""
+
+    @wraps(shown)
+    def answer(*args: _P.args, **kwargs: _P.kwargs) -> Response:
+        try:
+            return shown(*args, **kwargs)
+        except _Instead as instead:
+            return instead.response
+
+    return answer
 
 
 class Site:
@@ -80,22 +108,15 @@ class Site:
 
     # Links of e-mails.
 
+    @_answered
     def show_link(self, token: str, language: str, left_out: int = 0) -> Response:
         """What a link does, or all services of its customer; nothing changes."""
         now = self._clock.now()
-        try:
-            link = self._links.read(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        link = self._said(token, self._links.read, language)
         with self._read.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, link.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused(tx, link, whose, token, now):
-                return refused
+            whose, catalogue = self._whose(tx, link, token, language, now)
             if link.command is None:
-                return self._to_account(whose, now)
+                return self._to_account(whose, link.origin, now)
             preview = account.preview(tx, link, whose, catalogue, now)
         action, words = Action(link.purpose), wording(whose.language)
         possible = preview.is_possible
@@ -108,7 +129,7 @@ class Site:
         else:
             title = words.say("headline", "impossible" if codes else "already")
         rows = [effect.row for effect in preview.effects]
-        again = self._again(action, codes, rows, whose, words, now)
+        again = self._again(action, codes, rows, whose, link.origin, words, now)
         shown = {str(effect.row.id) for effect in preview.effects}
         whole = next((c for whose_, c in preview.problems.items() if whose_ not in shown), "")
         return self.render.page(
@@ -133,24 +154,18 @@ class Site:
             action=f"{self._prefix}/do/{token}",
             button=words.say("button", action) if possible else "",
             again=again,
-            all_services=self._account_path(whose, now),
+            all_services=self._account_path(whose, link.origin, now),
         )
 
+    @_answered
     def do_link(self, token: str, language: str) -> Response:
         """Do what a link says, and lead to what became of it."""
         now = self._clock.now()
-        try:
-            link = self._links.read(token)
-        except LinkInvalid:
-            return self._invalid(language)
-        with self._read.connect() as tx:
-            whose = account.customer(tx, link.customer, self._catalogue.current(tx))
-            if whose is None:
-                return self._invalid(language)
-            if refused := self._refused(tx, link, whose, token, now):
-                return refused
+        link = self._said(token, self._links.read, language)
+        with self._write.connect() as tx:  # a standby may not know of another address yet
+            whose, _ = self._whose(tx, link, token, language, now)
         if link.command is None:
-            return self._to_account(whose, now)
+            return self._to_account(whose, link.origin, now)
         because = f"{link.purpose}, made {link.made_at:%Y-%m-%d %H:%M} UTC"
         with history.acting(Operator("link", because)):
             (answer,) = self._intake.place(
@@ -160,27 +175,22 @@ class Site:
         problems = problems_of(answer, services)
         log.info("link to %s: %s", link.purpose, ", ".join(problems.values()) or said_of(answer))
         ended = self._tokens.ended(
-            whose.id, link.purpose, said_of(answer), services[: account.ON_A_PAGE], problems, now
-        )
+            whose.id, link.purpose, said_of(answer), services[: account.ON_A_PAGE], problems,
+            link.origin, now,
+        )  # fmt: skip
         return RedirectResponse(f"{self._prefix}/done/{ended}", 303)
 
+    @_answered
     def show_ended(self, token: str, language: str) -> Response:
         """How a click ended, and what is so now. Read where it was written: a standby lags."""
         now = self._clock.now()
-        try:
-            ended = self._tokens.read_ended(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        ended = self._said(token, self._tokens.read_ended, language)
         with self._write.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, ended.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if ended.is_old(now):
-                return self._old(whose, "session", token)
+            whose, catalogue = self._whose(tx, ended, token, language, now)
             rows = account.some(tx, ended.services, whose, catalogue, now)
         words, action = wording(whose.language), Action(ended.purpose)
-        again = self._again(action, set(ended.problems.values()), rows, whose, words, now)
+        problems = set(ended.problems.values())
+        again = self._again(action, problems, rows, whose, ended.origin, words, now)
         is_done = ended.verdict == "done"
         codes = list(dict.fromkeys(ended.problems.values()))
         return self.render.page(
@@ -194,12 +204,13 @@ class Site:
             problems=[problem_said(code, words) for code in codes],
             services=[row_said(row, words) for row in rows],
             again=again,
-            all_services=self._account_path(whose, now),
+            all_services=self._account_path(whose, ended.origin, now),
             technical=words.say("technical", code=", ".join(codes)) if codes else "",
         )
 
     # All services.
 
+    @_answered
     def show_account(
         self, token: str, language: str, *, page: int = 1, say: str = "", chosen: Sequence[str] = ()
     ) -> Response:
@@ -209,17 +220,9 @@ class Site:
             chosen: services that are checked already.
         """
         now = self._clock.now()
-        try:
-            session = self._tokens.read_session(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        session = self._said(token, self._tokens.read_session, language)
         with self._read.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, session.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if session.is_old(now):
-                return self._old(whose, "session", token)
+            whose, catalogue = self._whose(tx, session, token, language, now)
             listing = account.listing(tx, whose, catalogue, now, page=page)
         words, here = wording(whose.language), f"{self._prefix}/my/{token}"
         offered = {action for row in listing.rows for action in row.actions}
@@ -244,22 +247,15 @@ class Site:
             else None,
         )
 
+    @_answered
     def choose(self, token: str, language: str, action: str, chosen: Sequence[str]) -> Response:
         """Lead to a link that does something about the services that were chosen: the page that
         asks about it is that of any link. Nothing changes."""
         now = self._clock.now()
-        try:
-            session = self._tokens.read_session(token)
-        except LinkInvalid:
-            return self._invalid(language)
+        session = self._said(token, self._tokens.read_session, language)
         ids = uuids(chosen)[: account.ON_A_PAGE]
         with self._read.connect() as tx:
-            catalogue = self._catalogue.current(tx)
-            whose = account.customer(tx, session.customer, catalogue)
-            if whose is None:
-                return self._invalid(language)
-            if session.is_old(now):
-                return self._old(whose, "session", token)
+            whose, catalogue = self._whose(tx, session, token, language, now)
             rows = account.some(tx, ids, whose, catalogue, now)
         here = f"{self._prefix}/my/{token}"
         if not rows or action not in list(Action):
@@ -268,7 +264,7 @@ class Site:
         if not able:
             return RedirectResponse(f"{here}?say=impossible", 303)
         left = len(rows) - len(able)
-        url = self._link(Action(action), able, whose, now)
+        url = self._link(Action(action), able, whose, session.origin, now)
         return RedirectResponse(f"{url}?left={left}" if left else url, 303)
 
     # A new link.
@@ -278,12 +274,12 @@ class Site:
 
         Args:
             link: one that is too old, if the customer has one.
-            customer: their account as they name it, otherwise.
+            customer: their account, or their e-mail address, as they name it, otherwise.
         """
         whom = self._named_by(link) if link else customer.strip()
-        if whom and is_identifier(whom):
+        if whom and len(whom) <= LONGEST_NAME and is_clean(whom):
             asked = new_links.ask(self._write, whom, self._clock.now())
-            log.info("a new link: %s", "asked for" if asked else "not asked for")
+            log.info("new links: %d asked for", asked)
         return RedirectResponse(f"{self._prefix}/sent", 303)
 
     def show_sent(self, language: str) -> Response:
@@ -306,15 +302,42 @@ class Site:
 
     # What they share.
 
-    def _refused(
-        self, tx: Connection, link: Opened, whose: Customer, token: str, now: datetime
-    ) -> Response | None:
-        """The page that says so, if a link that we made must not be followed any more."""
-        if link.is_old(now):
-            return self._old(whose, "explanation", token)
-        if account.address_changed_since(tx, whose.id, link.made_at):
-            return self._old(whose, "moved", token)
-        return None
+    def _said(self, token: str, read: Callable[[str], _Given], language: str) -> _Given:
+        """What a token says.
+
+        Raises:
+            _Instead: we have not made it.
+        """
+        try:
+            return read(token)
+        except LinkInvalid:
+            raise _Instead(self._invalid(language)) from None
+
+    def _whose(
+        self,
+        tx: Connection,
+        given: Opened | Session | Ended,
+        token: str,
+        language: str,
+        now: datetime,
+    ) -> tuple[Customer, Catalogue]:
+        """Whose a token is, and the catalogue in force.
+
+        Raises:
+            _Instead: there is no such customer, or what we made must not be followed any more:
+                it is too old, or their address is another one since the e-mail that led there,
+                however many pages ago.
+        """
+        catalogue = self._catalogue.current(tx)
+        whose = account.customer(tx, given.customer, catalogue)
+        if whose is None:
+            raise _Instead(self._invalid(language))
+        if given.is_old(now):
+            why = "explanation" if isinstance(given, Opened) else "session"
+            raise _Instead(self._old(whose, why, token))
+        if account.address_changed_since(tx, whose.id, given.origin.made_at):
+            raise _Instead(self._old(whose, "moved", token))
+        return whose, catalogue
 
     def _old(self, whose: Customer, why: str, token: str) -> Response:
         words = wording(whose.language)
@@ -344,15 +367,15 @@ class Site:
                 "action": f"{self._prefix}/link",
                 "explanation": words.say("invalid", "send"),
                 "token": "",
-                "longest": MAX_IDENTIFIER,
+                "longest": LONGEST_NAME,
             },
         )
 
-    def _to_account(self, whose: Customer, now: datetime) -> Response:
-        return RedirectResponse(self._account_path(whose, now), 303)
+    def _to_account(self, whose: Customer, origin: Origin, now: datetime) -> Response:
+        return RedirectResponse(self._account_path(whose, origin, now), 303)
 
-    def _account_path(self, whose: Customer, now: datetime) -> str:
-        return f"{self._prefix}/my/{self._tokens.session(whose.id, now)}"
+    def _account_path(self, whose: Customer, origin: Origin, now: datetime) -> str:
+        return f"{self._prefix}/my/{self._tokens.session(whose.id, origin, now)}"
 
     def _again(
         self,
@@ -360,6 +383,7 @@ class Site:
         problems: AbstractSet[str],
         rows: Sequence[Row],
         whose: Customer,
+        origin: Origin,
         words: Wording,
         now: datetime,
     ) -> tuple[str, str] | None:
@@ -375,10 +399,13 @@ class Site:
         able = [row for row in rows if action in row.actions]
         if not able:
             return None
-        return words.say("button", f"{action}_again"), self._link(action, able, whose, now)
+        url = self._link(action, able, whose, origin, now)
+        return words.say("button", f"{action}_again"), url
 
-    def _link(self, action: Action, rows: Sequence[Row], whose: Customer, now: datetime) -> str:
+    def _link(
+        self, action: Action, rows: Sequence[Row], whose: Customer, origin: Origin, now: datetime
+    ) -> str:
         """The path of a link of an hour, made from what is so now."""
         command = command_of(whose.id, action, rows)
-        url = self._links.url(Purpose(action.value), command, now, lifetime=LIFETIME)
+        url = self._links.url(Purpose(action.value), command, now, lifetime=LIFETIME, origin=origin)
         return f"{self._prefix}/do/{url.rpartition('/')[2]}"

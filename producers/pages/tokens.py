@@ -1,6 +1,8 @@
 """What the addresses of pages carry beside links: whose services are seen, and how a click ended.
 
-Both are signed with the secret of the links, under salts of their own, and are good for an hour.
+Both are signed with the secret of the links, under salts of their own, and are good for an hour;
+but no longer than the e-mail's link from which they were reached, and not beyond a change of the
+customer's address.
 There are no cookies: who has the address has what it allows, and who has not has nothing. So no
 other site can have a browser act for its user, whatever it sends.
 """
@@ -9,13 +11,22 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producers.intake.links import COMMANDING, LinkInvalid, Purpose, serializer
+from producers.intake.links import (
+    COMMANDING,
+    LinkInvalid,
+    Origin,
+    Purpose,
+    read_origin,
+    serializer,
+    signed_origin,
+)
 from schemas.fields import Identifier
+from schemas.messages import Moment
 from schemas.settings import Settings
 
 LIFETIME = timedelta(hours=1)
@@ -27,6 +38,8 @@ class _Signed(BaseModel):
 
     customer: Identifier
     until: int
+    since: Moment
+    end: int | None
 
 
 class _Session(_Signed):
@@ -51,6 +64,7 @@ class Session:
 
     customer: str
     until: datetime
+    origin: Origin
 
     def is_old(self, now: datetime) -> bool:
         return now >= self.until
@@ -71,6 +85,7 @@ class Ended:
     services: tuple[uuid.UUID, ...]
     problems: Mapping[str, str]
     until: datetime
+    origin: Origin
 
     def is_old(self, now: datetime) -> bool:
         return now >= self.until
@@ -96,9 +111,8 @@ class Tokens:
             settings.need("link_secret"), None if previous is None else previous.get_secret_value()
         )
 
-    def session(self, customer: str, now: datetime) -> str:
-        until = int((now + LIFETIME).timestamp())
-        content = {"kind": "session", "customer": customer, "until": until}
+    def session(self, customer: str, origin: Origin, now: datetime) -> str:
+        content = {"kind": "session", "customer": customer, **_bounds(origin, now)}
         return _text(self._sessions.dumps(content))
 
     def read_session(self, token: str) -> Session:
@@ -107,7 +121,8 @@ class Tokens:
             LinkInvalid: we have not made it.
         """
         content = _read(self._sessions, _Session, token)
-        return Session(content.customer, datetime.fromtimestamp(content.until, UTC))
+        until = datetime.fromtimestamp(content.until, UTC)
+        return Session(content.customer, until, read_origin(content.since, content.end))
 
     def ended(
         self,
@@ -116,6 +131,7 @@ class Tokens:
         verdict: Literal["done", "already", "refused"],
         services: list[str],
         problems: Mapping[str, str],
+        origin: Origin,
         now: datetime,
     ) -> str:
         content = {
@@ -125,7 +141,7 @@ class Tokens:
             "verdict": verdict,
             "services": services,
             "problems": dict(problems),
-            "until": int((now + LIFETIME).timestamp()),
+            **_bounds(origin, now),
         }
         return _text(self._endings.dumps(content))
 
@@ -144,7 +160,13 @@ class Tokens:
             tuple(content.services),
             content.problems,
             datetime.fromtimestamp(content.until, UTC),
+            read_origin(content.since, content.end),
         )
+
+
+def _bounds(origin: Origin, now: datetime) -> dict[str, Any]:
+    until = origin.within(now + LIFETIME)
+    return {"until": int(until.timestamp()), **signed_origin(origin)}
 
 
 _Content = TypeVar("_Content", bound=_Signed)

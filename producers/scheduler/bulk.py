@@ -13,6 +13,7 @@ from producers.control import bulk, bulk_running
 from producers.control.bulk_running import Step
 from producers.failpoints import failpoint
 from producers.loop import Loop
+from schemas.catalogue.store import CatalogueCache
 
 # Until it is looked whether there is a new operation; and, of one whose last step did nothing,
 # until it is looked at again: doubling.
@@ -33,6 +34,7 @@ class BulkRunner:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._catalogue = CatalogueCache()
         self._loop = Loop("bulk", self._round)
         self._open = metrics.bulk_operations_open()
         self._next_forget = 0.0
@@ -88,7 +90,7 @@ class BulkRunner:
     def step(self, id: uuid.UUID) -> Step | None:
         """Take one step of an operation; None: it has ended, or another scheduler takes one."""
         with self._engine.begin() as tx:
-            step = bulk_running.advance(tx, id)
+            step = bulk_running.advance(tx, id, self._catalogue)
             if step is None:
                 return None
             kind = bulk.get(tx, id).kind

@@ -9,7 +9,7 @@ from datetime import date, datetime, time, timedelta
 from sqlalchemy import Connection, text
 
 from producers import ledger
-from producers.renewals import next_steps
+from producers.renewals import next_steps, traces
 from producers.renewals.next_steps import Renewable
 from producers.steps import MAIL, REMIND
 from schemas.clock import local_date, zone
@@ -107,6 +107,7 @@ def claim_notices(
         decided.append(next_steps.step_of(service.with_cycle(notices=known), now))
     if claimed:
         fix_prices(tx, told)
+        traces.begin(tx, [service.id for service in told], "reminder")
         _claim(tx, claimed)
         ledger.enqueue(tx, REMIND, [(email_id, MAIL) for email_id in {c.email_id for c in claimed}])
     if decided:

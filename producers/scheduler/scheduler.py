@@ -26,6 +26,7 @@ from producers.presence import Presence
 from producers.renewals import next_steps
 from producers.scheduler.bulk import BulkRunner
 from producers.scheduler.changes import Changes, carry_over
+from producers.scheduler.forgetting import EmailTexts
 from producers.scheduler.notices import claim_notices
 from producers.scheduler.reconciling import Reconciliations
 from producers.scheduler.sealing import Sealer
@@ -66,6 +67,7 @@ class Scheduler:
         self.bulk = BulkRunner(engine)
         self._changes = Changes(engine)
         self._sealer = Sealer(engine)
+        self._email_texts = EmailTexts(settings.email_text_days)
         self._reconciliations = Reconciliations(engine, catalogue, settings.reconcile_seconds)
         self._witness = Witness()
         self._snapshot_on: date | None = None
@@ -123,6 +125,8 @@ class Scheduler:
         self._parts = 1
         self._take_snapshot(now)
         self._sealer.seal()
+        with self._engine.begin() as tx:
+            self._email_texts.forget(tx, now)
         self._reconciliations.ask()
         metrics.scheduler_last_round().set_to_current_time()
         self._presence.beat()

@@ -101,7 +101,9 @@ def number_of(series: str, number: int) -> str:
 def parse_number(text: str) -> tuple[str, int] | None:
     """The series and the number in it; None: it is no number of a document."""
     series, dash, digits = text.rpartition("-")
-    if not dash or not series or len(series) > 50 or not (digits.isascii() and digits.isdigit()):
+    if not dash or not series.isprintable() or not 0 < len(series) <= 50:
+        return None
+    if not (digits.isascii() and digits.isdigit()):
         return None
     return (series, int(digits)) if len(digits) <= 15 else None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from producers.views.scope import Scope
+from producers.views.scope import EVERYTHING, Scope
 
 MOST = 1000
 """Events of a timeline: the newest of them."""
@@ -64,8 +64,12 @@ _OF_SUBJECTS = text("""
     ) AS newest ORDER BY at, id
 """)
 _REQUESTS_OF_SERVICE = text("""
-    SELECT DISTINCT request_id FROM request_lines
-    WHERE service_id = :id AND released_at IS NULL LIMIT 200
+    SELECT DISTINCT l.request_id FROM request_lines AS l
+    WHERE l.service_id = :id AND l.released_at IS NULL
+      AND (CAST(:brands AS text[]) IS NULL OR NOT EXISTS (
+          SELECT FROM request_lines AS b JOIN services AS s ON s.id = b.service_id
+          WHERE b.request_id = l.request_id AND s.brand <> ALL(CAST(:brands AS text[]))))
+    LIMIT 200
 """)
 
 
@@ -83,8 +87,10 @@ def of_order(
 def of_service(
     tx: Connection, id: uuid.UUID, *, most: int = MOST, scope: Scope | None = None
 ) -> list[Happening]:
-    """What happened to a service, and to the payment requests that ask for it."""
-    requests = list(tx.execute(_REQUESTS_OF_SERVICE, {"id": id}).scalars())
+    """What happened to a service, and to the payment requests that ask for it; not to those that
+    ask for something of another brand as well, if the scope is narrowed to some."""
+    parameters = {"id": id, "brands": (scope or EVERYTHING).parameters["brands"]}
+    requests = list(tx.execute(_REQUESTS_OF_SERVICE, parameters).scalars())
     about = {id: "service", **dict.fromkeys(requests, "payment")}
     return of_subjects(tx, about, most=most, scope=scope)
 

@@ -65,7 +65,7 @@ class RequestMetrics:
         # FastAPI says so of a router that was included; its route has not the prefix.
         effective = scope.get("fastapi", {}).get("effective_route_context")
         if effective is not None:
-            return str(effective.path)
+            return str(getattr(effective, "path_format", "") or effective.path)
         if self._templates is None:
             found = scope.get("app")
             self._templates = dict(_templates(getattr(found, "routes", ())))
@@ -83,7 +83,7 @@ def _templates(routes: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
 
 
 def _of_route(route: BaseRoute, prefix: str) -> Iterator[tuple[Any, str]]:
-    path = getattr(route, "path", "")
+    path = getattr(route, "path_format", "") or getattr(route, "path", "")
     if isinstance(route, Mount):
         if route.routes:
             yield from _templates(route.routes, prefix + path)

@@ -4,11 +4,12 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 
-from producers.web.bounded import BoundedProtocol
+from producers.web.bounded import Answer, bounded, in_plain_text
 from producers.web.metrics import RequestMetrics
 from schemas.errors import ConfigurationError
 
@@ -20,34 +21,69 @@ _BACKLOG = 2048
 _START_SECONDS = 10.0
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on which connections are accepted from now on.
+
+    Args:
+        port: 0 for any free one.
+
+    Raises:
+        ConfigurationError: the address is in use or may not be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only if the protocol is named: 2 ms an answer instead of 42.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        listening.close()
+        raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
+    return listening
+
+
+def url_of(host: str, listening: socket.socket) -> str:
+    """Where a socket of :func:`listen` is reached."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
 class WebServer:
     """One HTTP server in this process; the port is bound when it is made. Requests are counted.
 
     Args:
         port: 0 for any free one; :attr:`port` tells which.
         grace: seconds that answers under way may take after :meth:`stop`.
+        listening: accept from this socket, which other processes have, too; None: from a new one.
+        beat: called once a second by the thread that answers, and first when it begins to.
+        answer: makes the body of an answer to what is no request, as for :class:`BoundedProtocol`.
 
     Raises:
         ConfigurationError: the address is in use or may not be used.
     """
 
     def __init__(
-        self, app: Any, *, host: str, port: int, name: str, grace: int = GRACE_SECONDS
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        name: str,
+        grace: int = GRACE_SECONDS,
+        listening: socket.socket | None = None,
+        beat: Callable[[], None] | None = None,
+        answer: Answer = in_plain_text,
     ) -> None:
         self._name = name
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # asyncio sets TCP_NODELAY only if the protocol is named: 2 ms an answer instead of 42.
-        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(_BACKLOG)
-        except (OSError, UnicodeError) as error:
-            self._socket.close()
-            raise ConfigurationError(f"cannot serve on {host}:{port}: {error}") from None
+        self._socket = listen(host, port) if listening is None else listening
         self.port = int(self._socket.getsockname()[1])
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.port}"
+        self.url = url_of(host, self._socket)
+
+        async def notify() -> None:
+            if beat is not None:
+                beat()
+
         self._server = uvicorn.Server(
             uvicorn.Config(
                 RequestMetrics(app, name),
@@ -55,7 +91,10 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                http=BoundedProtocol,
+                http=bounded(answer),
+                backlog=_BACKLOG,
+                callback_notify=notify,
+                timeout_notify=0,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=grace,
             )

@@ -59,6 +59,7 @@ from schemas.tables.outgoing import (
     event_cursor,
     event_replays,
     event_stretches,
+    untold_events,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -77,5 +78,5 @@ __all__ = [
     "recomputations", "reconciliations", "refunds", "rejected_documents", "renewals",
     "request_lines", "rollouts", "routes", "rows_from_json", "sealing", "seals", "services",
     "sign_in_failures", "sleeping_relays", "subsidiaries", "subsidiary_changes", "tasks",
-    "virtual_clock", "webhook_deliveries", "webhook_endpoints", "witnesses",
+    "untold_events", "virtual_clock", "webhook_deliveries", "webhook_endpoints", "witnesses",
 ]  # fmt: skip

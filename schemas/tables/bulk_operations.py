@@ -51,6 +51,8 @@ bulk_operations = Table(
     moment("created_at", nullable=False, server_default=func.clock_timestamp()),
     # Nothing is sent any more, and what was sent has ended.
     moment("ended_at"),
+    # Beside which tasks: what is changed (option -> value; null: without it), or what is said.
+    Column("detail", JSONB),
     Index("bulk_operations_open", "created_at", postgresql_where="ended_at IS NULL"),
     Index("bulk_operations_newest", "created_at"),
     **CHANGING,

@@ -57,6 +57,8 @@ email_texts = Table(
     Column("subject", Text, nullable=False),
     Column("body", Text, nullable=False),
     moment("sent_at", nullable=False),
+    # Those that are too old to be kept.
+    Index("email_texts_sent_at", "sent_at"),
 )
 
 # What became of an order that was paid: one e-mail, or some where its services come hours apart.

@@ -126,6 +126,8 @@ renewals = Table(
     Column("declines", SmallInteger, nullable=False, server_default="0"),
     moment("declined_at"),
     moment("last_declined_at"),
+    # The W3C trace context that it began: a header traceparent. NULL: nothing was traced then.
+    Column("trace", Text),
     PrimaryKeyConstraint("service_id", "period_number"),
     CheckConstraint(
         "(announced IS NULL) = (announced_currency IS NULL)", name="announced_currency"

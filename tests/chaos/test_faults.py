@@ -175,6 +175,29 @@ def test_no_order_is_lost_when_the_broker_loses_all_its_messages(
     finish(busy, 320, simulator)
 
 
+def test_no_order_is_lost_while_the_broker_has_no_memory_and_no_disk(
+    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
+) -> None:
+    """In an alarm connecting still works, and what is published waits."""
+    for limit, too_much, enough in (
+        ("set_vm_memory_high_watermark", "0.00001", "0.4"),
+        ("set_disk_free_limit", "900000000MB", "50MB"),
+    ):
+        before = ended(busy)
+        rabbitmq.ctl(limit, too_much)
+        try:
+            threading.Event().wait(3)
+        finally:
+            rabbitmq.ctl(limit, enough)
+        send(busy, 10, limit[4:7])
+        busy.wait_until(lambda b=before: ended(busy) > b, TIMEOUT_SECONDS, "it goes on")
+
+    finish(busy, 320, simulator)
+    logs = "".join(member.log.read_text() for member in busy.members.values())
+    assert "Traceback" not in logs
+    assert all(member.deaths == 0 for member in busy.members.values())
+
+
 def test_no_order_is_lost_when_the_database_is_killed_and_started_again(
     busy: PrivateFleet, simulator: Running, postgres: PrivatePostgres
 ) -> None:

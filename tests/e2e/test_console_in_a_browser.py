@@ -168,6 +168,8 @@ def test_pages_are_accessible_and_fit(
     for path in (
         "/", "/failed", "/failed/tasks", f"/failed/task/{service.id}", f"/failed/edit/{service.id}",
         "/failed/confirm?action=retry&scope=all", "/failed/confirm?action=cancel&scope=all",
+        "/failed/edit?scope=all", "/failed/edit?scope=all&set.domain=right.example",
+        "/failed/done?scope=all", f"/failed/settle?task=charge:{service.id}",
         "/bulk", "/lanes", "/lanes/driver:web", "/lanes/driver:web/pause",
         "/lanes/driver:web/close", "/rejected", "/history", "/operators", "/password",
         "/find?q=nothing", f"/orders/{service.order_id}", f"/services/{service.id}",

@@ -10,11 +10,23 @@ from sqlalchemy import Connection
 
 from autorenew.cli import main
 from autorenew.console import accounts
-from monitoring.audit import CHECKS, COMPARISONS, audit, check, checks, ledger
+from monitoring.audit import (
+    CHECKS,
+    COMPARISONS,
+    Books,
+    Finding,
+    audit,
+    check,
+    checks,
+    ledger,
+    pieces,
+)
+from monitoring.exporter.books import Comparison, verdict
 from producers import history
 from producers.api import keys
-from producers.steps import STEPS, UNIVERSES, driver_place, webhook_place
+from producers.steps import STEPS, UNIVERSES, by_hand_place, driver_place, webhook_place
 from producers.topology import DEAD_INTAKE
+from schemas.books import BookUnavailable
 from schemas.values import OperatorRole, derived_id
 from tests.conftest import Database
 from tests.integration.corruptions import CORRUPTIONS, UNNOTICED
@@ -105,6 +117,26 @@ def test_the_audit_notices_what_was_done_to_the_books(world: Everything, tx: Con
     assert unnoticed == [], f"{found:.1%} were found, of which {LEAST_FOUND:.0%} are to be"
 
 
+def test_pieces_of_a_check_notice_what_the_whole_does(tx: Connection) -> None:
+    """Of those that are cut by something else than their subjects."""
+    known = {one.code: one for one in CHECKS}
+    for corruption in CORRUPTIONS:
+        one = known[corruption.code]
+        if (
+            not corruption.code.startswith(("events.", "webhooks.", "seals.", "customers."))
+            or one.whole
+        ):
+            continue
+        tx.exec_driver_sql("SET session_replication_role = replica")
+        corrupt(tx, corruption.statement)
+        whole, cut = Finding(one.must), Finding(one.must)
+        whole.look(one, Books(tx, given=ledger.PLACES))
+        for piece in pieces(4):
+            cut.look(one, Books(tx, piece, given=ledger.PLACES))
+        tx.rollback()
+        assert cut.broken == whole.broken > 0, corruption.name
+
+
 @pytest.mark.parametrize("what", UNNOTICED)
 def test_what_only_another_seal_could_tell_is_listed(tx: Connection, what: str) -> None:
     """One that is noticed by now belongs to the corruptions."""
@@ -151,6 +183,45 @@ def test_our_books_are_compared_with_those_of_the_gateway_and_the_infrastructure
     assert found.keys() == {code}
 
 
+def test_exporter_compares_the_gateways_books_and_keeps_its_verdict(world: Everything) -> None:
+    engine = world.database.engine("exporter")
+    theirs = world.fleet.simulator.simulator.store._db
+    comparison = Comparison(engine, world.fleet.books(), 3600.0, sleep=lambda _: None)
+
+    def told() -> tuple[float, float]:
+        with engine.connect() as tx:
+            found = {family.name: samples for family, samples in verdict(tx).items()}
+        violations = found.get("autorenew_invariant_violations", {}).get(("far.money",), -1)
+        return violations, found["autorenew_last_book_comparison_timestamp_seconds"][()]
+
+    assert told() == (-1, 0.0)
+    comparison.round()
+    violations, first = told()
+    assert violations == 0
+    assert first > 1e9
+    theirs.execute("SAVEPOINT before")
+    try:
+        theirs.execute("DELETE FROM book WHERE kind = 'refund'")
+        assert comparison.round() == 60.0  # it is not time yet
+        assert told() == (0, first)
+        differing = comparison.compare()
+    finally:
+        theirs.execute("ROLLBACK TO before")
+        theirs.execute("RELEASE before")
+    violations, second = told()
+    assert violations == differing.broken > 0
+    assert second > first
+
+    class Away:
+        def money(self) -> Any:
+            raise BookUnavailable("gateway default: it is away")
+
+    Comparison(engine, Away(), 1e-9).round()  # type: ignore[arg-type]
+    assert told() == (violations, second)  # nothing is concluded
+    problem = "SELECT problem FROM audit_findings WHERE invariant = 'far.money'"
+    assert world.database.value(problem) == "gateway default: it is away"
+
+
 def test_steps_and_their_places_are_those_of_the_fleet() -> None:
     ours = {name: (queue, lane) for name, queue, lane in ledger.STEPS}
 
@@ -158,6 +229,9 @@ def test_steps_and_their_places_are_those_of_the_fleet() -> None:
         if name in ledger.OF_DRIVERS:
             assert step.queues == UNIVERSES
             assert driver_place("web", "x").lane == "driver:x"
+        elif name in ledger.BY_HAND:
+            assert step.queues == ("billing", *UNIVERSES)
+            assert by_hand_place("web").lane == step.lane == "by_hand"
         elif name in ledger.OF_ENDPOINTS:
             assert step.queues == (webhook_place("x").queue,) == ("webhooks",)
             assert webhook_place("x").lane == "webhook:x"

@@ -58,7 +58,9 @@ class TestOnTheCommandLine:
         assert people.exit_code == 0
         assert f"service              {first.id}" in people.stdout
         assert "service.delivered" in people.stdout
-        assert cli("service", "list", "--customer", "nobody").stdout.strip() == "services: none"
+        unknown = cli("service", "list", "--customer", "nobody")
+        assert (unknown.exit_code, unknown.stdout) == (2, "")
+        assert "there is no customer 'nobody'" in unknown.stderr
         unknown = cli("service", "show", uuid.uuid4())
         assert unknown.exit_code == 2
         assert "there is no delivered service" in unknown.stderr

@@ -1,6 +1,7 @@
 """The console over a real database: signing in, roles, forms, and what may not be done."""
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError, ProgrammingError
 
 from autorenew.console import accounts, serving
 from autorenew.console.routing import safe_next
 from autorenew.console.sessions import FREE_FAILURES
+from autorenew.console.today import Kept
 from autorenew.local.postgres import PrivatePostgres
 from producers.web.serving import WebServer
 from schemas.clock import SystemClock
@@ -105,6 +107,16 @@ PAGES = ["/", "/failed", "/failed/tasks", "/bulk", "/lanes", "/lanes/orders", "/
          "/history", "/find?q=x", "/password"]  # fmt: skip
 
 
+def test_a_customer_whose_id_has_a_slash_is_shown(site: Site) -> None:
+    document = order("slashed")
+    document["customer"] |= {"id": "de/4711"}
+    site.database.place(document)
+    client = site.browser("reader")
+    found = client.get("/find?q=de/4711")
+    assert found.headers["location"] == "/customers/de%2F4711"
+    assert "de/4711" in client.get(found.headers["location"]).text
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_nobody_sees_a_page_without_signing_in(site: Site, path: str) -> None:
     answer = site.browser().get(path)
@@ -121,6 +133,7 @@ def test_every_role_sees_every_page_but_the_operators(site: Site, role: str) -> 
 
 CHANGES = ["/failed/act", "/lanes/orders/pause", "/lanes/orders/resume", "/lanes/orders/limit",
            "/lanes/orders/probe", "/bulk/00000000-0000-0000-0000-000000000001/stop",
+           "/failed/edit", "/failed/done", "/failed/settle",
            "/failed/edit/00000000-0000-0000-0000-000000000001", "/operators/add",
            "/operators/role", "/operators/remove", "/rejected/put-back"]  # fmt: skip
 
@@ -286,6 +299,41 @@ def test_wrong_passwords_are_limited_and_the_right_one_waits_too(site: Site) -> 
     assert sign_in(site.browser(), "reader").status_code == 303
 
 
+def test_right_passwords_count_against_nobody(site: Site) -> None:
+    """Given an office whose operators all come from one address, on every day."""
+    client = site.browser()
+    assert sign_in(client, "reader", "wrong" * 4).status_code == 401
+    for _ in range(2):
+        assert sign_in(site.browser(), "operator").status_code == 303
+    counted = site.database.all("SELECT who, failures FROM sign_in_failures ORDER BY who")
+    assert counted == [
+        ("127.0.0.1 as reader", 1), ("address 127.0.0.1", 1), ("name operator", 0),
+        ("name reader", 1),
+    ]  # fmt: skip
+
+
+def test_who_tries_passwords_leaves_threads_for_pages(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as many who wait for their password to be looked at as may."""
+    monkeypatch.setattr(accounts, "_WAITING", threading.BoundedSemaphore(1))
+    with accounts._WAITING:
+        answer = sign_in(site.browser(), "reader")
+    assert answer.status_code == 422
+    assert "try again in a moment" in answer.text
+
+
+def test_behind_a_proxy_wrong_passwords_are_those_of_the_browser(database: Database) -> None:
+    with serve(database, trusted_proxies=["127.0.0.0/8"]) as server:
+        for address, answers in (("203.0.113.7", 429), ("203.0.113.8", 401)):
+            headers = {"X-Forwarded-For": f"198.51.100.1, {address}"}
+            with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+                if answers == 429:
+                    for _ in range(FREE_FAILURES):
+                        sign_in(client, "reader", "wrong" * 4)
+                assert sign_in(client, "reader", "wrong" * 4).status_code == answers
+
+
 def test_an_unknown_name_is_answered_like_a_wrong_password(site: Site) -> None:
     client = site.browser()
     unknown = sign_in(client, "nobody", "wrong" * 4)
@@ -426,6 +474,21 @@ def test_characters_that_cannot_be_kept_are_refused(site: Site, said: str) -> No
     assert client.get("/find", params={"q": said + "x"}).status_code == 422
 
 
+def test_what_cannot_be_read_is_asked_for_once_for_all_who_wait(site: Site) -> None:
+    times = 0
+
+    def read(tx: Connection) -> int:
+        nonlocal times
+        times += 1
+        return int(tx.execute(text("SELECT 1 / 0")).scalar_one())
+
+    kept, engine = Kept(read, 60.0), site.database.engine("readonly")
+    for _ in range(3):
+        with pytest.raises(DataError):
+            kept.get(engine)
+    assert times == 1
+
+
 def test_bad_addresses_get_a_page_and_no_traceback(site: Site) -> None:
     client = site.browser("operator")
     for path in (
@@ -433,7 +496,8 @@ def test_bad_addresses_get_a_page_and_no_traceback(site: Site) -> None:
         "/rejected/x", "/failed/task/x", "/failed/edit/x", "/lanes/nothing", "/history?before=x",
         "/failed/tasks?page=0", "/failed/tasks?since=yesterday", "/failed/confirm",
         "/failed/confirm?action=retry", "/failed/confirm?action=retry&task=x",
-        "/failed/new", "/history?before=99999999999999999999",
+        "/failed/new", "/history?before=99999999999999999999", "/customers/x%00",
+        "/invoices/FR2026%00-1", "/credit-notes/%00-1", "/lanes/%00", "/lanes/%00/pause",
     ):  # fmt: skip
         assert client.get(path).status_code in (404, 422), path
 
@@ -483,3 +547,29 @@ def test_short_passwords_are_refused(site: Site) -> None:
     answer = client.post("/operators/add", data=form)
     assert answer.status_code == 422
     assert "12 to 1000 characters" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/history?by=nobody-at-all", "there is no operator"),
+        ("/history?name=no.such", "no operator ever did anything"),
+        ("/rejected?upstream=nobody", "nothing ever came from an upstream"),
+        ("/rejected?code=no_such", "no document was rejected"),
+        ("/failed?customer=nobody", "there is no customer"),
+        ("/failed?lane=nowhere", "there is no lane"),
+        ("/failed/tasks?upstream=nobody", "there is no order of an upstream"),
+        ("/failed/edit?scope=all&driver=nosuch", "nothing was ever asked of a driver"),
+        ("/failed/done?scope=all&queue=nosuch", "there is no queue"),
+    ],
+)
+def test_a_filter_that_names_nothing_known_says_so(site: Site, path: str, said: str) -> None:
+    answer = site.browser("operator").get(path)
+    assert (answer.status_code, said in answer.text) == (422, True)
+
+
+def test_an_operator_who_did_nothing_is_known_all_the_same(site: Site) -> None:
+    with site.database.engine("console").begin() as tx:
+        tx.execute(text("INSERT INTO operators (name, role) VALUES ('new', 'reader')"))
+    answer = site.browser("reader").get("/history?by=new")
+    assert (answer.status_code, "Nobody has done anything that fits" in answer.text) == (200, True)

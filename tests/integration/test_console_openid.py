@@ -127,8 +127,9 @@ def test_an_answer_that_was_not_asked_for_signs_nobody_in(console: WebServer) ->
         answer = client.get("/sign-in/openid/callback?code=x&state=y")
         assert answer.status_code == 403
         client.get("/sign-in/openid")
-        answer = client.get("/sign-in/openid/callback?code=x&state=y")
-        assert answer.status_code == 403
+        for state in ("y", "%C3%A9"):
+            answer = client.get(f"/sign-in/openid/callback?code=x&state={state}")
+            assert answer.status_code == 403
 
 
 def test_a_provider_that_is_gone_is_said_on_the_form(sign_in: SignIn, provider: Provider) -> None:

@@ -372,7 +372,7 @@ def test_a_reader_that_does_not_end_puts_a_change_off_and_stops_nobody_for_long(
         started = time.monotonic()
         world.fleet.scheduler.round()
         world.fleet.scheduler.round()
-        assert 1.9 < time.monotonic() - started < 4
+        assert 1.9 < time.monotonic() - started < 20
     assert [r.message for r in caplog.records if "cannot be changed yet" in r.message] == [
         "subsidiary FR cannot be changed yet:"
         " a transaction that has read the catalogue does not end, such as a backup"

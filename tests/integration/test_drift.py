@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from prometheus_client import REGISTRY
 
 from autorenew.cli import main
+from monitoring.audit import COMPARISONS, Books
 from producers import ledger
 from producers.control import breakers, suspending
 from producers.scheduler.reconciling import Reconciliations, subject_of
@@ -357,6 +358,24 @@ def test_each_driver_is_looked_at_once_in_an_interval(world: Any) -> None:
     assert value("autorenew_reconciliations_total", labels) is not None
 
 
+def differing(world: Any) -> list[Any]:
+    """What the audit says of infrastructures' lists."""
+    (check,) = (c for c in COMPARISONS if c.code == "far.resources")
+    with world.database.engine("readonly").connect() as tx:
+        return list(check.look(Books(tx, far_sides=world.fleet.books())))
+
+
+def test_audit_sees_that_what_was_taken_over_is_otherwise_there(
+    life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = life()
+    service = taken_over(world, monkeypatch, "r-1", "stray")
+    world.database.run("UPDATE services SET state = 'suspended' WHERE id = :id", id=service.id)
+    tried(world, service, "failed", "quota")
+
+    assert set(differing(world)) == {("resource", "stray"), ("service", str(service.id))}
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [(None, None), ("failed", "quota"), ("pending", None), ("unknown", None), ("done", "by_hand")],
@@ -374,6 +393,10 @@ def test_what_was_taken_over_is_ours_by_its_name_whatever_became_of_its_first_op
     assert result.stdout == "differences between drivers' books and ours: none\n"
     assert "r-1 was not ended" in result.stderr
     assert world.service() == service
+    assert differing(world) == []
+    far(world, "INSERT INTO resources (driver, service_id, resource_id, state)"
+               " VALUES ('web', ?, 'r-1', 'active')", str(service.id))  # fmt: skip
+    assert differing(world) == [("service", str(service.id))]  # there twice
     assert world.happened("lane.orphan%") == []
 
 

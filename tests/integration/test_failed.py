@@ -515,7 +515,7 @@ def test_the_command_line_marks_as_done_by_hand(cli: Any) -> None:
 
     extend(world)
     assert run("provisioning", "done", str(first.id), "--yes").exit_code == 2
-    result = run("provisioning", "done", str(first.id), "--reason", "X-1", "--by", "eve", "--yes")
+    result = run("provisioning", "done", str(first.id), "--because", "X-1", "--by", "eve", "--yes")
 
     assert (result.exit_code, result.stdout) == (0, "1 done by hand\n")
     told = [detail for _, detail in world.happened("task.done_by_hand")]

@@ -307,6 +307,49 @@ class TestEdit:
         assert said in result.stderr
         assert shop.told("service.edited") == shop.told("task.retried") == []
 
+    def test_of_what_a_filter_finds_is_foreseen_done_in_batches_and_refused_one_by_one(
+        self, cli: Any, shop: Shop
+    ) -> None:
+        words = ("failed", "edit", "--reason", "out_of_stock", "--set", "domain=right.example",
+                 "--note", "a slip", "--as", "eve")  # fmt: skip
+        shop.database.run(
+            "UPDATE services SET configuration = '{\"domain\": \"right.example\"}'"
+            " WHERE id = :id", id=uuid.UUID(shop.service("site")),
+        )  # fmt: skip
+
+        dry = cli(*words, "--dry-run", "--json")
+        foreseen = json.loads(dry.stdout)
+        assert (dry.exit_code, foreseen["changed"]) == (0, 9)
+        refused = {r["services"]: r["problem"] for r in foreseen["refused"]}
+        assert "option_unknown" in refused[2]  # a vm has no domain
+        assert "no change" in refused[1]
+        assert cli(*words, stdin="n\n").exit_code == 1
+        assert cli("failed", "edit", "--driver", "nosuch", *words[4:]).exit_code == 2
+        assert cli("failed", "edit", *words[4:]).exit_code == 2  # nothing is selected
+        assert shop.told("service.edited") == []
+
+        halted = cli(*words, "--yes", "--plan", "site")
+        assert halted.exit_code == 1  # it fails again in the same way: the first one only
+        assert len(shop.told("service.edited")) <= 1
+
+        right = "SELECT count(*) FROM services WHERE configuration->>'domain' = 'right.example'"
+        unchanged = shop.database.value(right)
+        shop.mend()
+        result = cli(*words, "--yes")
+        shop.fleet.wait_until_idle(30)
+
+        assert result.exit_code == 1
+        assert f"{2 + unchanged} skipped" in result.stdout
+        assert shop.database.value(right) == 10
+        assert "active" in shop.states("site")
+        assert shop.states("vm") == {"delivering"}
+        told = shop.told("service.edited")
+        assert {(t["by"], t["because"], t["after"]["domain"]) for t in told} == {
+            ("eve", "a slip", "right.example")
+        }
+        assert all("bulk" in t for t in told)
+        shop.clean()
+
     def test_refuses_what_is_delivered_and_what_is_in_doubt(self, cli: Any, shop: Shop) -> None:
         service = shop.service("site")
         words = ("failed", "edit", service, "--set", "domain=b.example", "--note", "x")

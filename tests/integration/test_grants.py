@@ -21,7 +21,7 @@ from autorenew import rights
 from autorenew.cli import customers
 from autorenew.console import accounts, sessions
 from monitoring.exporter import auditing
-from producers import presence
+from producers import correlation, presence
 from producers.api import answers, keys
 from producers.control import (
     breakers,
@@ -39,13 +39,14 @@ from producers.control import (
     suspending,
     webhooks,
 )
-from producers.events import deliveries, publisher, reading
+from producers.control import stating as handed_over
+from producers.events import deliveries, publisher, reading, untold
 from producers.imports import arrivals
 from producers.imports.importing import import_services
 from producers.intake import agreements, rejected
 from producers.ledger import claims, dispatching, tasks
 from producers.pages import new_links
-from producers.renewals import next_steps
+from producers.renewals import next_steps, traces
 from producers.steps import UNIVERSES
 from producers.views import orders, timelines
 from schemas import locks
@@ -63,7 +64,7 @@ from tests.support import given, moving
 from tests.support.given import body, line, order
 from tests.support.life import Life
 from tests.support.operators import give_up
-from workers import by_hand
+from workers import by_hand, stating
 from workers.billing.charges import charge, reconcile, tax_of_day
 from workers.billing.charges import renewals as charged_renewals
 from workers.billing.payment_requests import handlers
@@ -74,7 +75,6 @@ from workers.provisioning import differences, mending, outlook
 from workers.provisioning import reconcile as reconciled
 from workers.provisioning import store as operations
 from workers.reminders import remind, send_link, tell
-from workers.runtime import correlation
 
 Statement = tuple[str, Any]
 
@@ -82,6 +82,7 @@ BREAKER = (
     breakers._OPEN, breakers._ASKED_MEANWHILE, breakers._OPEN_LONGER, breakers._CLOSE,
     breakers._PROBE_NOW,
 )  # fmt: skip
+WRITTEN_DOWN = (stating._OPERATION, stating._NEXT, stating._ENDED)
 PRESENCE = (presence._BEAT, presence._BEGIN, presence._END, presence._FORGET)
 # What a fleet does once in a while, such as after a crash: the statement is enough.
 RARE: dict[str, list[TextClause | Bulk[Any]]] = {
@@ -99,10 +100,11 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         keys._IS_KNOWN, keys._REVOKE, keys._USED, answers._BEGIN, answers._READ, answers._KEEP,
         answers._FORGET,
         *PRESENCE,
-        failed._GIVE_UP_EVENT, new_links._ASK,
+        failed._GIVE_UP_EVENT, new_links._ASK, new_links._WHO, correlation._BEHIND,
+        traces._UNTRACED, traces._trace,
         webhooks._ADD, webhooks._LIST, webhooks._DELIVERIES, webhooks._DELIVERY,
         webhooks._SET_STATE, webhooks._ROTATE, webhooks._REPLAY, webhooks._REPLAYS,
-        webhooks._LEFT, deliveries._ADD,
+        webhooks._LEFT, webhooks._UNTOLD, deliveries._ADD,
     ],
     "events": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, claims._CLAIM,
@@ -114,7 +116,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         deliveries._WRITE, deliveries._ENABLED, deliveries._REPLAY, deliveries._REPLAYED,
         deliveries._FORGET, deliver._READ, deliver._DROP, deliver._BEGIN, deliver._LOCK,
         deliver._WORKS, deliver._FAILS, deliver._DISABLE, deliver._END, tasks._ENQUEUE,
-        correlation._BEHIND, *PRESENCE,
+        correlation._BEHIND, untold._KEEP, untold._TOLD, *PRESENCE,
     ],
     "orders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, correlation._BEHIND,
@@ -122,12 +124,12 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
     ],
     "billing": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
-        correlation._BEHIND,
+        correlation._BEHIND, traces._UNTRACED, traces._trace,
         charge._VOID, charged_renewals._refuse, charged_renewals._ASK, handlers._DEARER,
         handlers._pay_with, reconcile._ATTEMPTED, reconcile._OURS, requests._close,
         requests._RELEASE, requests._OFF, tax_of_day._tax_requests, tax_of_day._tax_lines,
         handlers._ALONE, charged_renewals._NEXT_ATTEMPT, by_hand._BY_HAND, identity._WRITE,
-        identity._READ, guard._PAUSE, *BREAKER, *PRESENCE,
+        identity._READ, guard._PAUSE, *BREAKER, *PRESENCE, *WRITTEN_DOWN,
     ],
     "reminders": [
         claims._KEEP, claims._NOT_DONE, claims._RELEASE, claims._ABANDON, dispatching._HAND_BACK,
@@ -141,7 +143,7 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         operations.OVERTAKE, operations.SUPERSEDE, operations.GIVE_UP, next_steps.store,
         identity._WRITE, identity._READ, *BREAKER, mending._SEE, reconciled._DRIVERS,
         reconciled._END, differences._NOW, differences._NAMES, differences._BY_ID,
-        differences._THERE, differences._AT_REST, *PRESENCE,
+        differences._THERE, differences._AT_REST, *PRESENCE, *WRITTEN_DOWN,
     ],
     "relay": [
         dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
@@ -153,11 +155,13 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         bulk_running._LOOK, bulk_running._UNTRIED, bulk_running._NEXT,
         *bulk_running._STILL.values(), bulk_running._FORGET,
         bulk_running._SENT, bulk_running._SKIPPED, bulk_running._SAVE, tasks._RETRY,
-        giving_up._GIVE_UP, *PRESENCE,
+        giving_up._GIVE_UP, correlation._BEHIND, traces._UNTRACED, traces._trace,
+        editing._EDIT_IN_BULK, handed_over.LOOK, handed_over._QUEUE, *PRESENCE,
     ],
     "exporter": [
         auditing._KNOW, auditing._BEGIN, auditing._PART, auditing._DONE, auditing._CUT,
-        auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT], *PRESENCE,
+        auditing._GIVE_UP, auditing._END, auditing._FORGET, locks._TRY[Lock.AUDIT],
+        *PRESENCE,
     ],
     "console": [
         accounts._ADD, accounts._LIST, accounts._REMOVE, accounts._SET_ROLE,
@@ -178,6 +182,9 @@ RARELY_ASKED = {
     ("autorenew_api", "deliver", "webhooks"),
     ("autorenew_events", "deliver", "webhooks"),
     ("autorenew_api", "send_link", "reminders"),
+    *(("autorenew_scheduler", "by_hand", queue) for queue in ("billing", *UNIVERSES)),
+    ("autorenew_billing", "by_hand", "billing"),
+    *(("autorenew_provisioning", "by_hand", universe) for universe in UNIVERSES),
     *(("autorenew_scheduler", "reconcile", universe) for universe in UNIVERSES),
     *(("autorenew_provisioning", "converge", universe) for universe in UNIVERSES),
 }
@@ -209,14 +216,14 @@ SAMPLES = {
     "invariants": ["x"], "musts": ["x"], "next_id": UUID(int=1),
     "subject": UUID(int=1), "gateways": ["x"], "lanes": ["x"], "queues": ["x"], "realm": "x",
     **dict.fromkeys(("upto", "complete_after", "stored", "events", "digest"), 1),
-    "taken": True, "wanted": [1],
+    "taken": True, "wanted": [1], "events_told": [1], "account": "x", "address": "x", "said": "x",
     **dict.fromkeys(("url", "secret", "test"), "x"), "kinds": ["x"], "is_late": True,
     **dict.fromkeys(("me", "endpoint"), UUID(int=1)), "patience": timedelta(days=1),
     "prefix": "x", "hash": b"", "expires_at": datetime(2026, 1, 1, tzinfo=UTC), "body": "x",
     **dict.fromkeys(("per_second", "status", "hours"), 1),
     "scopes": ["x"], "brands": ["x"], "subsidiaries": ["x"], "upstreams": ["x"],
     "unassigned": True, "places": [1], "numbers": [1], "number": 1, "paused": ["x"],
-    "why": "{}", "filters": "{}", "configuration": "{}", "rate": 1.0, "step": "x",
+    "why": "{}", "filters": "{}", "configuration": "{}", "detail": "{}", "rate": 1.0, "step": "x",
     **dict.fromkeys(("older_than", "within"), 1.0),
     **dict.fromkeys(("by", "note", "universe", "driver", "plan", "state", "waits_for"), "x"),
     **dict.fromkeys(("all_at_once", "named", "ended"), True),

@@ -33,15 +33,19 @@ ASKS = {
     "orders": {("charge", "billing")},
     # A renewal that cannot be quoted is asked for alone.
     "billing": {("charge", "billing"), ("refund", "billing"), ("request", "billing")}
+    | {("by_hand", "billing")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     # What cannot be written goes into an e-mail of its own.
     "reminders": {("remind", "reminders")},
     "provisioning": {("refund", "billing"), ("tell", "reminders")}
+    | {("by_hand", universe) for universe in ("web", "dedicated", "cloud", "telecom")}
     | {("converge", universe) for universe in ("web", "dedicated", "cloud", "telecom")},
     "events": {("deliver", "webhooks")},
     "scheduler": {
         *((step, "billing") for step in ("request", "withdraw", "charge", "suspend", "terminate")),
         ("remind", "reminders"),
+        ("by_hand", "billing"),
+        *(("by_hand", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
         *(("reconcile", universe) for universe in ("web", "dedicated", "cloud", "telecom")),
     },
 }
@@ -181,8 +185,8 @@ class TestApi:
 
         assert is_refused(lambda: run(full, "api", "UPDATE tasks SET attempts = 0"))
         # An order that is not priced, two e-mails, four kinds of decision, the comparison with the
-        # driver of each universe, and an event for an endpoint.
-        assert run(full, "api", "DELETE FROM tasks") == 12
+        # driver of each universe, an event for an endpoint, what was said by hand on five queues.
+        assert run(full, "api", "DELETE FROM tasks") == 17
         with full.engine("api").begin() as tx:
             task = TaskId("converge", subject)
             assert failed.retry(tx, [task]) == [task]

@@ -30,7 +30,7 @@ def _fill(engine: Engine, connections: int) -> None:
 def test_first_statement_after_a_restart_does_not_fail(engine: Engine, database: Database) -> None:
     _fill(engine, 3)
     database.run(_END_OTHERS)
-    wait_until(lambda: database.value(_OTHERS) == 0, "all are closed", 5)
+    wait_until(lambda: database.value(_OTHERS) == 0, "all are closed")
 
     for _ in range(4):
         with engine.begin() as tx:

@@ -1,5 +1,7 @@
 """The migrations and the tables in code describe the same database."""
 
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -163,6 +165,28 @@ def test_processes_of_the_previous_release_still_work_after_the_migration(
             SELECT 'site', code, 1, 'EUR', 0, 1 FROM subsidiaries;
         """)
     assert rows(of_the_release_before, "SELECT 1 FROM services WHERE state = 'delivering'")
+
+
+def test_a_migration_that_locks_crosswise_with_the_fleet_says_so(database: Database) -> None:
+    """Given somebody who waits for what the migration holds, while it waits for them."""
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            migrate(database.owner, {})
+        except BaseException as error:
+            ended.append(error)
+
+    with database.owner.connect() as other:
+        other.exec_driver_sql("SET deadlock_timeout = '1min'")
+        other.exec_driver_sql("LOCK TABLE alembic_version IN SHARE UPDATE EXCLUSIVE MODE")
+        migration = threading.Thread(target=run)
+        migration.start()
+        while not database.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            time.sleep(0.01)
+        other.exec_driver_sql("LOCK TABLE alembic_version")  # it was read by the migration
+        migration.join(30)
+    assert [getattr(error, "code", error) for error in ended] == ["table_locked"]
 
 
 def test_a_migration_does_not_wait_for_a_table_that_is_long_in_use(

@@ -431,6 +431,34 @@ class TestAccount:
         assert len(answer.headers["location"]) < 4000
         assert "Renew these 50 services now?" in text_of(world.http.get(answer.headers["location"]))
 
+    def test_what_a_link_led_to_ends_with_a_change_of_the_address(self, world: Shop) -> None:
+        (service,) = world.buy("remover", line(domain="secret.example"))
+        here = world.account("remover")
+        choose = f"{here}/choose?action=stop&service={service.id}"
+        link = world.http.get(choose).headers["location"]
+        ended = world.http.post(world.link("resume", service)).headers["location"]
+        world.send({"command": "customer", "customer": "remover", "email": "now@example.com"})
+        for url in (here, choose, link, ended):
+            answer = world.http.get(url)
+            assert answer.status_code == 410, url
+            assert "secret.example" not in answer.text
+            assert "Your e-mail address has changed" in text_of(answer)
+        assert world.http.post(link).status_code == 410
+        assert mode(world, service) == "automatic"
+
+    def test_pages_lead_on_for_no_longer_than_the_link_they_came_from(self, world: Shop) -> None:
+        (service,) = world.buy("lingerer", line())
+        link = world.link("stop", service, at=world.now() - timedelta(days=90, minutes=-30))
+        page = world.http.get(link).text
+        here = re.search(r'href="(/my/[^"]+)"', page)
+        assert here is not None
+        choose = f"{here[1]}/choose?action=stop&service={service.id}"
+        made = world.http.get(choose).headers["location"]
+        world.fleet.leap(timedelta(minutes=31))
+        world.fleet.settle(30)
+        for url in (here[1], choose, made):
+            assert world.http.get(url).status_code == 410
+
     def test_page_can_be_used_for_an_hour(self, world: Shop) -> None:
         (service,) = world.buy("dawdler", line())
         here = world.account("dawdler")
@@ -456,7 +484,7 @@ class TestNewLink:
     def ask(self, world: Shop, **form: str) -> None:
         answer = world.http.post("/link", data=form)
         assert (answer.status_code, answer.headers["location"]) == (303, "/sent")
-        assert "If this customer account exists" in text_of(world.http.get("/sent"))
+        assert "If we know this customer account" in text_of(world.http.get("/sent"))
         world.fleet.settle(30)
 
     def mails(self, world: Shop, to: str) -> list[Any]:
@@ -494,6 +522,18 @@ class TestNewLink:
         assert len(world.mails()) == before
         self.ask(world, customer=" known ")
         assert len(self.mails(world, "known@example.com")) == 1
+
+    def test_who_knows_their_address_alone_gets_a_link_for_each_account(self, world: Shop) -> None:
+        for customer in ("first", "second"):
+            world.buy(customer, line(), email="Both@example.com")
+        for typed in ("both@EXAMPLE.com", "someone-else@example.com", "both@", "%@example.com"):
+            self.ask(world, customer=typed)
+        mails = self.mails(world, "Both@example.com")
+        assert len(mails) == 2
+        links = {re.findall(r"http://\S+/do/\S+", plain(mail))[0] for mail in mails}
+        pages = {world.http.get(link).headers["location"] for link in links}
+        assert len(pages) == 2
+        assert self.mails(world, "both@example.com") == []
 
     def test_address_that_is_refused_ends_it_without_a_failed_task(self, world: Shop) -> None:
         world.buy("unreachable", line())

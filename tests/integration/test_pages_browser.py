@@ -153,7 +153,7 @@ def test_who_has_an_old_link_has_a_new_one_sent_without_scripts(page: Page, worl
         "A new link to your services"
     ]
     page.goto(f"{world.fleet.pages_url}/do/cut")
-    page.get_by_label("Customer account").fill("nobody")
+    page.get_by_label("E-mail address or customer account").fill("nobody")
     page.get_by_role("button", name="Send a new link").click()
     assert page.get_by_role("heading", level=1).inner_text() == "A new link is on its way"
 

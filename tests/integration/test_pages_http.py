@@ -1,5 +1,10 @@
 """The pages as a server: far databases, prefixes of a proxy, limits of addresses."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,6 +166,40 @@ def test_process_that_lacks_a_setting_says_which(
     assert result.exit_code == 2
     assert f"{missing} is not set" in result.stderr
     assert said in result.stderr
+
+
+def test_process_is_counted_until_it_is_stopped(database: Database) -> None:
+    def url(role: str) -> str:
+        of_role = database.engine(role).url.set(drivername="postgresql", host="127.0.0.1")
+        return of_role.render_as_string(hide_password=False)
+
+    environment = {
+        "AUTORENEW_LINK_BASE_URL": "https://my.example.com",
+        "AUTORENEW_LINK_SECRET": SECRET + " that is long",
+        "AUTORENEW_DATABASE_URL": url("api"),
+        "AUTORENEW_READ_DATABASE_URL": url("readonly"),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autorenew", "pages", "--port", "0"],
+        env=os.environ | environment | {"PYTHONUNBUFFERED": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        served = process.stdout.readline().removeprefix("pages on ").strip()
+        assert httpx.get(f"{served}/readyz").json() == {"status": "ok", "missing": []}
+        ends = time.monotonic() + 20
+        while not database.value("SELECT count(*) FROM processes WHERE process = 'pages'"):
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert database.value("SELECT ended_at IS NOT NULL FROM processes")
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def test_networks_of_proxies_are_checked() -> None:

@@ -380,7 +380,7 @@ def test_a_lock_whose_holder_is_frozen_is_free_again_in_seconds(database: Databa
     with database.engine("relay").begin() as tx:
         dispatch(tx, batch=lambda name: 100, cap=100, rescue_seconds=30)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     with pytest.raises(DBAPIError) as caught:
         frozen.execute(text("SELECT 1"))
     assert is_circumstance(caught.value)

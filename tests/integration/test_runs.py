@@ -1,10 +1,13 @@
 """What is told of handler runs: lines in the log, and lines beside tasks that have failed."""
 
 import logging
+import uuid
 from typing import Any
 
 import pytest
 
+from producers import correlation
+from producers.correlation import Order
 from tests.conftest import Database
 from tests.support.given import line, order, wait_until
 
@@ -54,7 +57,66 @@ def test_run_of_many_tasks_is_one_line_and_counts_them(
     for step in STEPS:
         told = runs(caplog, step)
         assert sum(run["done"] for run in told) == 40
-        assert all(run["orders"] is None for run in told if run["tasks"] > 3)
+        assert all("orders" not in run for run in told if run["tasks"] > 3)
+
+
+def test_each_step_of_a_renewal_says_which_service_and_request_it_is_about(
+    life: Any, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, RUNS)
+    world = life()
+    service = world.order(line("vm"))
+    caplog.clear()
+    world.pass_until(service, -2.9)
+    request = str(database.value("SELECT id FROM payment_requests WHERE order_id IS NULL"))
+    wait_until(lambda: len(runs(caplog, "cloud.converge")) == 1, "the extension is told of")
+
+    told = {
+        step: runs(caplog, step)
+        for step in ("reminders.remind", "billing.request", "billing.charge", "cloud.converge")
+    }
+    for step, ran in told.items():
+        assert ran, step
+        for run in ran:
+            assert (run["tasks"], run["done"], run["failed"]) == (1, 1, None)
+            assert (run["orders"], run["upstreams"]) == ("k-1", "shop"), step
+            assert run["services"] == str(service.id), step
+    assert told["billing.charge"][0]["requests"] == request
+    assert told["billing.charge"][0]["subjects"] == request
+    assert told["cloud.converge"][0]["requests"] == request
+    assert told["cloud.converge"][0]["subjects"] == str(service.id)
+    batches = [run["batch"] for ran in told.values() for run in ran]
+    assert len(set(map(uuid.UUID, batches))) == len(batches)
+
+
+def test_event_that_is_delivered_is_about_what_it_happened_to(
+    embedded: Any, database: Database
+) -> None:
+    fleet = embedded()
+    database.place(order("k-1", line("vm")))
+    fleet.wait_until_idle(30)
+    service = database.value("SELECT id FROM services")
+    order_id = database.value("SELECT id FROM orders")
+    database.run("""
+        INSERT INTO webhook_endpoints (id, name, realm, url, kinds, secret)
+        VALUES (gen_random_uuid(), 'shop', 'shop', 'https://x.example', '{}', 's')
+    """)
+    deliveries = [uuid.uuid4() for _ in range(3)]
+    subjects = [f"service/{service}", f"order/{order_id}", "webhook/shop"]
+    for id_, subject in zip(deliveries, subjects, strict=True):
+        database.run(
+            """
+            INSERT INTO webhook_deliveries (id, endpoint_id, event, kind, subject, sequence)
+            SELECT :id, e.id, gen_random_uuid(), 'x', :subject, 1 FROM webhook_endpoints AS e
+            """,
+            id=id_,
+            subject=subject,
+        )
+
+    found = correlation.look_up(database.engine("events"), deliveries)
+    assert set(found) == set(deliveries[:2])
+    assert list(found[deliveries[0]].services) == [service]
+    assert all(list(one.orders) == [Order("shop", "k-1")] for one in found.values())
 
 
 def test_last_lines_stand_beside_a_task_that_has_failed(

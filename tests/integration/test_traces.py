@@ -1,73 +1,27 @@
 """One order is one trace, from the door to the driver's call, as a collector receives it."""
 
-import gzip
+import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sqlalchemy import Engine, event
 
-from monitoring import tracing
 from tests.conftest import Database
 from tests.support import given
-from tests.support.given import line, order
+from tests.support.collector import Collector, attributes, collecting
+from tests.support.given import line, order, wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Collector:
-    """Receives spans over OTLP/HTTP, as protobuf."""
-
-    def __init__(self) -> None:
-        self.spans: list[Any] = []
-        collected = self.spans
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                assert self.path == "/v1/traces"
-                request = ExportTraceServiceRequest.FromString(body)
-                for resource in request.resource_spans:
-                    for scope in resource.scope_spans:
-                        collected.extend(scope.spans)
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def of_trace(self, trace: str) -> list[Any]:
-        return [span for span in self.spans if span.trace_id.hex() == trace]
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    tracing.close()
-    collector.stop()
-
-
-def flush() -> None:
-    assert tracing.provider().force_flush(5000)
+    with collecting() as collector:
+        yield collector
 
 
 def test_one_order_is_one_trace(embedded: Any, database: Database, collector: Collector) -> None:
@@ -75,7 +29,7 @@ def test_one_order_is_one_trace(embedded: Any, database: Database, collector: Co
     bodies = [given.body(order("k-1", line("vm", quantity=2))), given.body(order("k-2"))]
     fleet.intake.place("shop", "python", bodies, [PARENT, None])
     fleet.wait_until_idle(30)
-    flush()
+    collector.flush()
 
     spans = {span.span_id: span for span in collector.of_trace(TRACE)}
     names = [span.name for span in spans.values()]
@@ -126,7 +80,7 @@ def test_batch_links_to_the_orders_it_holds(
     bodies = [given.body(order(f"k-{n}")) for n in range(5)]
     fleet.intake.place("shop", "python", bodies, [PARENT, OTHER, None, None, "nonsense"])
     fleet.wait_until_idle(30)
-    flush()
+    collector.flush()
 
     linked = defaultdict(set)
     for span in collector.spans:
@@ -147,3 +101,50 @@ def test_context_of_upstream_is_kept_where_nothing_is_traced(
 
     kept = {row.key: row.trace for row in database.all("SELECT key, trace FROM orders")}
     assert kept == {"k-0": PARENT, "k-1": None, "k-2": None}
+
+
+@pytest.fixture
+def lookups() -> Iterator[list[str]]:
+    """The statements that ask for what is behind tasks."""
+    seen: list[str] = []
+
+    def see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "work_behind" in statement:
+            seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", see)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", see)
+
+
+def test_contexts_are_looked_up_once_a_batch(
+    embedded: Any,
+    database: Database,
+    collector: Collector,
+    lookups: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "workers.runtime.runs")
+    fleet = embedded(traces_url=collector.url)
+    database.place(*(order(f"k-{n}") for n in range(40)))
+    fleet.wait_until_idle(30)
+
+    def batches() -> list[Any]:
+        collector.flush()
+        return [span for span in collector.spans if span.name.endswith(" batch")]
+
+    wait_until(lambda: len(batches()) == len(lookups), "each run has ended")
+    tasks = sum(attributes(span)["tasks"] for span in batches())
+    assert tasks >= 3 * 40  # priced, charged, delivered
+    assert len(lookups) < tasks
+
+
+def test_nothing_is_looked_up_where_nothing_is_traced(
+    embedded: Any, database: Database, lookups: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "workers.runtime.runs")
+    fleet = embedded()
+    database.place(*(order(f"k-{n}") for n in range(4)))
+    fleet.wait_until_idle(30)
+    assert database.value("SELECT count(*) FROM services WHERE state = 'active'") == 4
+    assert not lookups

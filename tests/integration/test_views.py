@@ -1,6 +1,7 @@
 """Views: what is shown of orders, services, customers and documents, and to whom."""
 
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,22 +15,37 @@ from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.values import Money, ServiceState
 from tests.conftest import Database
+from tests.support.databases import Databases
 from tests.support.everything import Everything
 from tests.support.given import line, order
-from tests.support.life import Life
+from tests.support.life import Life, lasting
 
 SHOP = Scope(realm="shop", upstreams=("shop",))
 OTHER = Scope(realm="other", upstreams=("other",))
 
 
-@pytest.fixture
-def world(life: Any) -> Life:
+def filled(world: Life) -> Life:
     """Alice has a site and two machines, delivered; another upstream's customer has a site."""
-    world: Life = life()
     world.order(line("site", domain="Example.com"), line("vm", quantity=2))
     world.fleet.intake.place("other", "python", [_body(order("k-1", customer="oscar"))])
     world.fleet.settle(30)
     return world
+
+
+@pytest.fixture
+def world(life: Any) -> Life:
+    """For a test that changes something."""
+    return filled(life())
+
+
+@pytest.fixture(scope="module")
+def still(
+    postgres: Any, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Life]:
+    """For all tests that change nothing."""
+    folder = tmp_path_factory.mktemp("views")
+    with lasting(postgres, databases, folder, "views") as world:
+        yield filled(world)
 
 
 def _body(document: Any) -> bytes:
@@ -39,8 +55,10 @@ def _body(document: Any) -> bytes:
 
 
 @pytest.fixture
-def tx(world: Life) -> Any:
-    with world.fleet.engine("readonly").connect() as tx:
+def tx(request: pytest.FixtureRequest) -> Any:
+    """Of the test's own ``world``, if it has one."""
+    name = "world" if "world" in request.fixturenames else "still"
+    with request.getfixturevalue(name).fleet.engine("readonly").connect() as tx:
         yield tx
 
 
@@ -106,20 +124,20 @@ class TestOrder:
 
 class TestService:
     def test_says_what_is_next_and_why_and_what_it_will_cost(
-        self, tx: Connection, catalogue: Catalogue, world: Life
+        self, tx: Connection, catalogue: Catalogue, still: Life
     ) -> None:
-        site = next(s for s in world.services() if s.plan == "site")
-        shown = services.get(tx, site.id, catalogue, world.fleet.clock.now(), scope=SHOP)
+        site = next(s for s in still.services() if s.plan == "site")
+        shown = services.get(tx, site.id, catalogue, still.fleet.clock.now(), scope=SHOP)
 
         assert shown is not None
         assert (shown.next.step, shown.next.why) == ("remind", "notice_due")
-        assert shown.expires_on == world.expiry(site)
+        assert shown.expires_on == still.expiry(site)
         assert shown.renewal is not None
         assert (shown.renewal.periods, shown.renewal.total) == (1, Money(4544, "EUR"))
         assert shown.renewal.charged_at is not None
         assert shown.decision == "will_renew"
         assert "service.delivered" in [one.event for one in shown.timeline]
-        assert services.get(tx, site.id, catalogue, world.fleet.clock.now(), scope=OTHER) is None
+        assert services.get(tx, site.id, catalogue, still.fleet.clock.now(), scope=OTHER) is None
 
     def test_each_answer_of_the_rule_has_its_reason(
         self, tx: Connection, catalogue: Catalogue, world: Life
@@ -317,8 +335,8 @@ class TestSearch:
     ) -> None:
         assert {hit.kind for hit in search.search(tx, wanted, scope=SHOP)} == kinds
 
-    def test_finds_ids_and_numbers(self, tx: Connection, world: Life) -> None:
-        service = world.services()[0]
+    def test_finds_ids_and_numbers(self, tx: Connection, still: Life) -> None:
+        service = still.services()[0]
         (listed,), _ = documents.invoices_of_customer(tx, "alice")
         for wanted, kind in [
             (str(service.id), "service"),

@@ -150,6 +150,21 @@ def test_events_are_replayed_by_time(embedded: Any, database: Database) -> None:
     assert len(ids) == 8
 
 
+@pytest.mark.parametrize("state", [EndpointState.DISABLED, EndpointState.REMOVED])
+def test_what_has_failed_is_dropped_with_its_endpoint(
+    embedded: Any, database: Database, state: EndpointState
+) -> None:
+    once = {"webhook": {"base_seconds": 0.05, "cap_seconds": 0.1, "attempts": 1}}
+    fleet = embedded(**QUICK | {"retries": once})
+    register(database, "http://127.0.0.1:1/nobody", kinds=["order.delivered"])
+    place(fleet, "o-1")
+    failed = "SELECT count(*) FROM tasks WHERE name = 'deliver' AND state = 'failed'"
+    wait_until(lambda: database.value(failed) == 1, "it has failed")
+    set_state(database, state)
+    wait_until(lambda: not database.value("SELECT count(*) FROM tasks"), "nothing is left")
+    assert database.value("SELECT outcome FROM webhook_deliveries") == "dropped"
+
+
 def test_replay_of_what_is_being_sent_sends_it_again(embedded: Any, database: Database) -> None:
     # Given an endpoint that takes its time over the first event
     is_asked, may_answer = threading.Event(), threading.Event()

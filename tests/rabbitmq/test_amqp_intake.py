@@ -41,11 +41,13 @@ def running_intake(fleet: PrivateFleet, **options: Any) -> Iterator[None]:
     consumer = AmqpIntake(fleet.broker_url("intake"), intake, **options)
     thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
-    yield
-    consumer.stop()
-    thread.join(10)
+    try:
+        yield
+    finally:
+        consumer.stop()
+        thread.join(30)
+        engine.dispose()
     assert not thread.is_alive()
-    engine.dispose()
 
 
 def send(
@@ -78,7 +80,7 @@ def test_orders_are_taken_in_and_their_upstream_is_the_amqp_user(fleet: PrivateF
 
     wait_until(lambda: orders(fleet) == 50, "all orders are taken in")
     assert fleet.scalar("SELECT DISTINCT upstream FROM orders") == "upstream"
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+    wait_until(lambda: depth(fleet, "intake") == 0, "all are acknowledged")
 
 
 def test_each_upstream_user_has_keys_of_its_own(fleet: PrivateFleet) -> None:
@@ -102,7 +104,7 @@ def test_bad_documents_are_kept_and_do_not_loop(fleet: PrivateFleet) -> None:
 
     wait_until(lambda: len(rejected(fleet)) == 4, "four are kept")
     assert rejected(fleet) == ["not_json", "not_json", "not_json", "plan_unknown"]
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing is left")
+    wait_until(lambda: depth(fleet, "intake") == 0, "nothing is left")
     accepted = "SELECT count(*) FROM orders WHERE state = 'accepted'"
     wait_until(lambda: fleet.scalar(accepted) == 1, "the good one is taken, perhaps later")
 
@@ -122,7 +124,7 @@ def test_commands_come_in_by_the_same_queue_and_are_done_in_order(
     saved = """SELECT token FROM customers JOIN payment_methods AS m ON m.id = payment_method_id
             WHERE customers.id = 'alice'"""
     assert fleet.scalar(saved) == "tok-new"
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+    wait_until(lambda: depth(fleet, "intake") == 0, "all are acknowledged")
 
 
 def test_document_without_a_user_id_is_kept_and_not_taken(fleet: PrivateFleet) -> None:
@@ -162,7 +164,7 @@ def test_document_with_undecodable_headers_does_not_stop_the_others(
 
     wait_until(lambda: orders(fleet) == 1, "the neighbour is taken in")
     wait_until(lambda: rejected(fleet) == ["user_id_missing"], "the other one is kept")
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "nothing loops")
+    wait_until(lambda: depth(fleet, "intake") == 0, "nothing loops")
 
 
 def test_redelivered_documents_change_nothing(
@@ -186,7 +188,7 @@ def test_redelivered_documents_change_nothing(
     send(fleet, *(body(order(f"more-{n}")) for n in range(20)))
 
     wait_until(lambda: orders(fleet) == 40, "all are taken in, once")
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+    wait_until(lambda: depth(fleet, "intake") == 0, "all are acknowledged")
     assert cuts == 2
     assert fleet.scalar("SELECT count(*) FROM tasks") == 40
     assert rejected(fleet) == []
@@ -245,7 +247,7 @@ def test_accepted_command_is_done_and_a_refused_one_is_kept(fleet: PrivateFleet)
     assert fleet.scalar(changes) == 1
     kept = fleet.scalar("SELECT upstream || ' ' || door FROM rejected_documents")
     assert kept == "upstream amqp"
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "all are acknowledged")
+    wait_until(lambda: depth(fleet, "intake") == 0, "all are acknowledged")
 
 
 DELIVERED = text("""

@@ -11,6 +11,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from autorenew.local.fleet import PrivateFleet
 from autorenew.local.rabbitmq import PrivateRabbitMQ
+from producers.intake import dead
 from producers.relay.transport import TASKS_EXCHANGE
 from tests.rabbitmq.test_transport import cut, depth
 from tests.support.given import wait_until
@@ -87,7 +88,7 @@ def test_an_old_delivery_tag_settles_nothing_on_a_new_connection(
     assert next(again) is None  # lets the connection do what it was told
     again.close()
 
-    wait_until(lambda: depth(broker.broker_url("relay"), "web") == 1, "it is still on the queue")
+    wait_until(lambda: depth(broker, "web") == 1, "it is still on the queue")
 
 
 def test_an_acknowledged_message_is_gone(broker: PrivateFleet) -> None:
@@ -97,7 +98,7 @@ def test_an_acknowledged_message_is_gone(broker: PrivateFleet) -> None:
     consumer.ack(take(consumer))
     consumer.close()
 
-    assert depth(broker.broker_url("relay"), "web") == 0
+    assert depth(broker, "web") == 0
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_message_that_would_hurt_a_worker_is_refused_and_not_redelivered(
     assert found.message_id == "good"
     consumer.ack(found)
     consumer.close()
-    assert depth(broker.broker_url("relay"), "web") == 0
+    assert depth(broker, "web") == 0
 
 
 def test_a_worker_declares_and_publishes_nothing(broker: PrivateFleet) -> None:
@@ -196,6 +197,23 @@ def test_upstream_may_write_to_intake_only(broker: PrivateFleet) -> None:
     assert refused(broker, "upstream", lambda channel: channel.queue_declare("mine"))
 
 
+def test_exporter_counts_what_is_set_aside_and_sees_none_of_it(broker: PrivateFleet) -> None:
+    url = broker.rabbitmq.url(vhost=broker.vhost)
+    admin = pika.BlockingConnection(pika.URLParameters(url))
+    admin.channel().basic_publish("intake.dead", "", b"set aside")
+    wait_until(lambda: depth(broker, "intake.dead") == 1, "it is there")
+    admin.close()
+
+    assert dead.count(broker.broker_url("exporter")) == 1
+    assert dead.count(broker.broker_url("intake")) == 1
+    for queue in ("intake", "intake.dead", "web"):
+        assert refused(broker, "exporter", reads(queue))
+        assert refused(broker, "exporter", lambda channel, q=queue: channel.queue_purge(q))
+        assert refused(broker, "exporter", lambda channel, q=queue: channel.queue_delete(q))
+    for exchange in ("", "tasks", "intake", "events"):
+        assert refused(broker, "exporter", publishes_to(exchange))
+
+
 def test_a_relay_writes_tasks_and_reads_nothing(broker: PrivateFleet) -> None:
     assert not refused(broker, "relay", publishes_to("tasks"))
     assert refused(broker, "relay", publishes_to("intake"))
@@ -207,4 +225,4 @@ def test_setting_the_broker_up_again_changes_nothing(broker: PrivateFleet) -> No
 
     broker.setup_broker()
 
-    wait_until(lambda: depth(broker.broker_url("relay"), "web") == 1, "the message is there")
+    wait_until(lambda: depth(broker, "web") == 1, "the message is there")

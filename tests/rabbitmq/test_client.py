@@ -179,7 +179,7 @@ def test_queue_that_is_full_is_an_overload_that_leaves_nothing(fleet: PrivateFle
     finally:
         fleet.setup_broker()
     with running_intake(fleet):
-        wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "it is empty again")
+        wait_until(lambda: depth(fleet, "intake") == 0, "it is empty again")
 
 
 def test_exchange_without_a_queue_is_said(fleet: PrivateFleet) -> None:

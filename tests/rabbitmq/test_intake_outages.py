@@ -61,7 +61,7 @@ def repeated() -> float:
 
 
 def left(fleet: PrivateFleet, queue: str = "intake") -> int:
-    return depth(fleet.broker_url("intake"), queue)
+    return depth(fleet, queue)
 
 
 @contextmanager

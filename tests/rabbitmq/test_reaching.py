@@ -30,7 +30,8 @@ NOBODY = "amqp://a:b@127.0.0.1:1"
 @pytest.fixture(scope="module")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
     """With TLS, and a certificate for ``localhost`` of an authority that nobody knows."""
-    folder, port = tmp_path_factory.mktemp("tls"), free_port()
+    # In the node's own folder: of another one a server that is fetched sees nothing.
+    folder, port = tmp_path_factory.mktemp("node"), free_port()
     make_certificates(folder)
     configuration = f"""
 listeners.ssl.default = 127.0.0.1:{port}
@@ -39,7 +40,7 @@ ssl_options.certfile = {folder}/server.pem
 ssl_options.keyfile = {folder}/server.key
 ssl_options.verify = verify_none
 """
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("node"), server_of("installed"), configuration)
+    node = PrivateRabbitMQ(folder, server_of("installed"), configuration)
     node.start()
     node.tls = f"localhost:{port}"  # type: ignore[attr-defined]
     node.cafile = folder / "ca.pem"  # type: ignore[attr-defined]

@@ -112,8 +112,10 @@ class Upstream:
 @contextmanager
 def upstream(fleet: PrivateFleet, user: str = "upstream-shop") -> Iterator[Upstream]:
     found = Upstream(fleet, user)
-    yield found
-    found.close()
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def refused() -> float:

@@ -1,6 +1,8 @@
 """``autorenew broker setup``: what it takes, what it declares, and in which order it fails."""
 
 import json
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -153,7 +155,28 @@ def test_queues_of_the_release_before_are_brought_up_to_date(
     policies = {policy["name"]: policy["definition"] for policy in api.policies()}
     is_4 = api.check() >= (4,)
     assert ("autorenew-tasks" in policies) == is_4
-    assert policies["autorenew-intake"].get("delivery-limit") == (-1 if is_4 else None)
+    wanted = topology.MOST_DELIVERIES if is_4 else None
+    assert policies["autorenew-intake"].get("delivery-limit") == wanted
+
+
+def test_log_of_a_queue_that_nobody_uses_does_not_grow(fleet: PrivateFleet, vhost: str) -> None:
+    """RabbitMQ 4.0 writes a policy into it again and again that says -1: rabbitmq-server 14202."""
+    if Management(fleet.rabbitmq.management_url, vhost).check() < (4,):
+        pytest.skip("policies are looked at again and again since version 4")
+    fleet.rabbitmq.ctl("eval", "application:set_env(rabbit, quorum_tick_interval, 100).")
+    assert setup(environment(fleet, vhost)).exit_code == 0
+
+    def length(queue: str) -> int:
+        status = f'rabbit_quorum_queue:status(<<"{vhost}">>, <<"{queue}">>).'
+        found = re.search(r"Last Log Index\W+(\d+)", fleet.rabbitmq.ctl("eval", status))
+        assert found is not None
+        return int(found[1])
+
+    every = ("orders", topology.INTAKE_QUEUE, topology.DEAD_INTAKE)  # one of each policy
+    before = {queue: length(queue) for queue in every}
+    time.sleep(1)  # ten looks
+
+    assert {queue: length(queue) for queue in every} == before
 
 
 def test_full_queue_tells_the_publisher(fleet_of: Callable[..., PrivateFleet]) -> None:
@@ -165,10 +188,10 @@ def test_full_queue_tells_the_publisher(fleet_of: Callable[..., PrivateFleet]) -
     with pytest.raises(NackError):
         publish()
 
-    wait_until(lambda: depth(fleet.broker_url("intake"), "intake") >= 10, "it is full")
+    wait_until(lambda: depth(fleet, "intake") >= 10, "it is full")
     with running_intake(fleet):
         wait_until(lambda: orders(fleet) >= 10, "what was confirmed is taken in")
-        wait_until(lambda: depth(fleet.broker_url("intake"), "intake") == 0, "it is empty")
+        wait_until(lambda: depth(fleet, "intake") == 0, "it is empty")
         send(fleet, body(order("k-again")))
 
 

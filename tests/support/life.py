@@ -1,12 +1,18 @@
 """A fleet on a virtual clock, for tests of what happens over months."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
+from autorenew.local.embedded import Embedded
+from autorenew.local.postgres import PrivatePostgres
 from schemas.catalogue.store import set_rollout
 from tests.conftest import Database
 from tests.integration.test_billing import assert_clean
 from tests.support import given
+from tests.support.databases import Databases
 from tests.support.given import order
 
 BRANDS = ("ovh", "kimsufi", "soyoustart")
@@ -79,3 +85,29 @@ class Life:
 
     def clean(self) -> None:
         assert_clean(self.fleet, self.database)
+
+
+@contextmanager
+def lasting(
+    postgres: PrivatePostgres, databases: Databases, folder: Path, name: str, **settings: Any
+) -> Iterator[Life]:
+    """One for several tests, on a database of this name."""
+    quick: dict[str, Any] = {
+        "call_seconds": 0.5,
+        "order_charge_delays": [0.05, 0.1],
+        "retry_base_seconds": 0.05,
+        "retry_attempts": 4,
+        "silence_seconds": 26 * 3600.0,
+    }
+    databases.take(name)
+    database = Database(postgres, name)
+    try:
+        with Embedded(
+            folder, postgres=postgres, database=name, ahead=timedelta(), **(quick | settings)
+        ) as fleet:
+            world = Life(fleet, database)
+            world.roll_out(*BRANDS)
+            yield world
+    finally:
+        database.close()
+        databases.give_back(name)

@@ -26,6 +26,11 @@ def powerdns() -> Path:
     return _folder("powerdns", "PowerDNS 4.7", shutil.which("apt-get") is not None)
 
 
+def postgresql() -> Path:
+    """The folder with PostgreSQL 17 in its ``bin/``, in the same way."""
+    return _folder("postgresql", "PostgreSQL 17", shutil.which("apt-get") is not None)
+
+
 def containers() -> Path:
     """The folder with ``podman``, and ``images``: which image stands for which public one."""
     can_be_had = os.geteuid() == 0 and shutil.which("apt-get") is not None
@@ -42,6 +47,15 @@ def prometheus() -> Path:
     """The folder with ``prometheus``, ``promtool``, ``prometheus-alertmanager`` and ``amtool``."""
     can_be_had = shutil.which("apt-get") is not None
     return _folder("prometheus", "Prometheus and Alertmanager", can_be_had)
+
+
+def kubectl() -> Path:
+    """The program of this machine, or the one of Debian 13; where neither can be had the test is
+    skipped, in CI too."""
+    installed = shutil.which("kubectl")
+    if installed is not None:
+        return Path(installed)
+    return _folder("kubectl", "kubectl", can_be_had=False) / "kubectl"
 
 
 def _folder(name: str, what: str, can_be_had: bool) -> Path:

@@ -14,8 +14,10 @@ from tests.support.given import wait_until
 class Server(PrivatePostgres):
     """One of several servers with the same databases; its URL names all of them."""
 
-    def __init__(self, folder: Path, ports: list[int], own: int) -> None:
-        super().__init__(folder, port=ports[own], fast=True)
+    def __init__(
+        self, folder: Path, ports: list[int], own: int, install: Path | None = None
+    ) -> None:
+        super().__init__(folder, port=ports[own], fast=True, install=install)
         self._ports = ports
         self.listen_on = ports[own]
 
@@ -47,12 +49,13 @@ class Pair:
 
     Args:
         synchronous: a commit waits until the standby has it.
+        install: of another version of PostgreSQL.
     """
 
-    def __init__(self, folder: Path, *, synchronous: bool) -> None:
+    def __init__(self, folder: Path, *, synchronous: bool, install: Path | None = None) -> None:
         ports = [free_port(), free_port()]
-        self.primary = Server(folder / "primary", ports, 0)
-        self.standby = Server(folder / "standby", ports, 1)
+        self.primary = Server(folder / "primary", ports, 0, install)
+        self.standby = Server(folder / "standby", ports, 1, install)
         self._synchronous = synchronous
 
     def start(self) -> None:

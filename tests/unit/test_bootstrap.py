@@ -22,7 +22,7 @@ MAIL: dict[str, Any] = {
     "link_base_url": "https://my.example.com",
     "link_secret": "what signs the links",
 }
-BILLING = ["charge", "refund", "request", "withdraw", "suspend", "terminate"]
+BILLING = ["charge", "refund", "request", "withdraw", "suspend", "terminate", "by_hand"]
 
 
 def configured(**changes: Any) -> Settings:
@@ -85,7 +85,7 @@ def test_a_step_that_runs_in_its_drivers_lane_has_no_place_of_its_own() -> None:
 @pytest.mark.parametrize("universe", UNIVERSES)
 def test_provisioning_needs_drivers_and_no_gateway(universe: str) -> None:
     settings = configured(driver_urls={"web": INSTANT})
-    assert names(settings, universe) == {universe: ["converge", "reconcile"]}
+    assert names(settings, universe) == {universe: ["converge", "reconcile", "by_hand"]}
 
 
 def test_one_process_may_work_on_all_queues() -> None:

@@ -160,7 +160,7 @@ class TestOverHttp:
                 answer = Service(driver).does(CREATE, 1)
             assert answer.state is DriverState.UNKNOWN
             assert answer.reason
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 10
 
     def test_unreachable_gateway_has_certainly_not_charged(self) -> None:
         with asking(f"http://127.0.0.1:{free_port()}", seconds=0.2) as driver:

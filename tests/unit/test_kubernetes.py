@@ -6,9 +6,7 @@ tests/support/crds.
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -24,6 +22,7 @@ from monitoring.exporter.families import OLDEST_READY
 from producers.steps import QUEUES
 from schemas.settings import Settings
 from schemas.values import Universe
+from tests.support.servers import kubectl
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
@@ -38,15 +37,12 @@ Manifest = dict[str, Any]
 
 @cache
 def built(overlay: str) -> tuple[Manifest, ...]:
-    """What kustomize makes of a folder. Skipped without kubectl; fails in CI."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        reason = "kubectl is not on this machine: manifests were not built"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    """What kustomize makes of a folder; skipped where kubectl cannot be had."""
     done = subprocess.run(
-        [kubectl, "kustomize", str(FOLDER / overlay)], capture_output=True, text=True, check=False
+        [str(kubectl()), "kustomize", str(FOLDER / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr  # warnings of what is deprecated

@@ -55,7 +55,7 @@ def test_children_end_when_their_master_is_killed(
         assert master.stderr is not None
         master.stderr.close()
 
-    wait_until(lambda: not any(map(is_running, children)), "its children are gone", 5)
+    wait_until(lambda: not any(map(is_running, children)), "its children are gone")
 
 
 FORKS = """

@@ -55,7 +55,8 @@ def mailer(url: str, seconds: float = 10) -> Iterator[SmtpMailer]:
 
 @pytest.fixture
 def mailbox() -> Iterator[Mailbox]:
-    with Mailbox() as running:
+    # Not one of the ephemeral ports, which another process may have when it starts again.
+    with Mailbox(port=free_port()) as running:
         yield running
 
 
@@ -249,7 +250,7 @@ class TestFaults:
             assert "does not end" in str(answer.detail)
 
     def test_next_mail_is_sent_when_the_server_is_back(self) -> None:
-        with Mailbox() as mailbox, mailer(mailbox.url) as sending:
+        with Mailbox(port=free_port()) as mailbox, mailer(mailbox.url) as sending:
             assert sending.send(mail()) == SENT
             mailbox.stop()
             assert sending.send(mail()).reason == "cannot_connect"

@@ -46,7 +46,7 @@ def test_local_transport_sends_a_message_to_its_queue() -> None:
     # Then no queue is missing, and all of it is there.
     assert transport.publish(batch) == set()
     queue = broker.queues["orders"]
-    first, second = (dramatiq.Message.decode(queue.get(timeout=1)) for _ in range(2))
+    first, second = (dramatiq.Message.decode(queue.get(timeout=30)) for _ in range(2))
     assert (first.actor_name, second.actor_name) == ("orders.price", "orders.end")
     assert first.args == ([str(one)],)
     assert queue.empty()

@@ -35,7 +35,7 @@ async def echo(request: Request) -> Response:
 
 
 def wait(_request: Request) -> Response:
-    slow.wait(5)
+    slow.wait(30)
     return PlainTextResponse("finished")
 
 
@@ -54,7 +54,7 @@ def server() -> Iterator[WebServer]:
 
 
 def ask(server: WebServer, method: str, path: str, body: bytes | None = None) -> tuple:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request(method, path, body)
     answer = connection.getresponse()
     said = answer.read()
@@ -63,7 +63,7 @@ def ask(server: WebServer, method: str, path: str, body: bytes | None = None) ->
 
 
 def raw(server: WebServer, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plug:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as plug:
         plug.sendall(data)
         said = b""
         while part := plug.recv(65536):
@@ -100,7 +100,7 @@ def test_body_that_trickles_is_given_up(server: WebServer) -> None:
     started = time.monotonic()
     said = raw(server, b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab")
     assert said.startswith(b"HTTP/1.1 408 ")
-    assert 0.2 < time.monotonic() - started < 4
+    assert 0.2 < time.monotonic() - started < 20
 
 
 def test_length_that_is_no_number_is_refused(server: WebServer) -> None:
@@ -138,8 +138,28 @@ def test_stop_lets_an_answer_finish() -> None:
         time.sleep(0.2)
         running.stop()
         slow.set()
-        asker.join(5)
+        asker.join(30)
     assert answers == [200]
+
+
+def test_what_is_no_request_is_answered_as_the_server_is_told() -> None:
+    def answer(status: int, code: str, said: str) -> tuple[bytes, str]:
+        return json.dumps([status, code, said]).encode(), "application/json"
+
+    app = Starlette(routes=[Route("/wait", wait)])
+    with WebServer(app, host="127.0.0.1", port=0, name="test", answer=answer) as running:
+        for sent in (
+            b"nonsense\r\n\r\n",
+            b"GET /wait HTTP/9.9\r\n\r\n",
+            b"GET /wait HTTP/1.1\r\nHo st: x\r\n\r\n",
+            b"GET /wait HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        ):
+            head, _, said = raw(running, sent).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n"), sent
+            assert b"content-type: application/json" in head
+            assert f"content-length: {len(said)}".encode() in head
+            assert json.loads(said) == [400, "malformed", "this is no HTTP request"]
 
 
 class TestHead:
@@ -152,7 +172,7 @@ class TestHead:
         for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
             began = time.monotonic()
             assert raw(server, sent).startswith(b"HTTP/1.1 408 ")
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 20
 
     def test_that_never_ends_is_cut_off_on_a_connection_that_was_used(
         self, server: WebServer, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +186,7 @@ class TestHead:
     def test_that_is_too_long_is_refused(self, server: WebServer) -> None:
         endless = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20_000))
         with (
-            socket.create_connection(("127.0.0.1", server.port), timeout=5) as plug,
+            socket.create_connection(("127.0.0.1", server.port), timeout=30) as plug,
             pytest.raises(OSError, match=r"reset|pipe"),
         ):
             plug.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + endless)

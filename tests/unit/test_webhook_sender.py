@@ -170,7 +170,7 @@ def test_an_answer_that_drips_is_given_up_at_the_deadline() -> None:
     started = time.monotonic()
     answer = sent(server.url, seconds=0.4)
     assert (answer.state, answer.code) == (WebhookState.UNAVAILABLE, "no_answer")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # and not 20
 
 
 def test_headers_that_drip_are_given_up_at_the_deadline() -> None:

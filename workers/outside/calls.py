@@ -68,7 +68,7 @@ class Batch:
     handler: OutsideHandler[Any, Any]
     claim: Claim
     left: int
-    traces: Mapping[UUID, str] = field(default_factory=dict)
+    traces: Mapping[UUID, Sequence[str]] = field(default_factory=dict)
     started_at: float = field(default_factory=time.monotonic)
     # Seconds, of each task that was recorded.
     took: list[float] = field(default_factory=list)
@@ -88,11 +88,14 @@ class Answered:
 
 
 def _traced(batch: Batch, subject: UUID) -> AbstractContextManager[str | None]:
-    """A span around one call, in the trace of the order it is for."""
+    """A span around one call, in the trace of the order or the renewal it is for; of several, in
+    that of the first, with links to the others."""
     if not tracing.is_on():
         return nullcontext()
     name = f"{batch.claim.queue}.{batch.handler.name} call"
-    return tracing.span(name, parent=batch.traces.get(subject), lane=batch.claim.lane or None)
+    first, *others = batch.traces.get(subject) or (None,)
+    links = [trace for trace in others if trace]
+    return tracing.span(name, parent=first, links=links, lane=batch.claim.lane or None)
 
 
 # Write the answers of one handler down, whatever claims they belong to. Never raises.
@@ -210,7 +213,7 @@ class Calls:
         handler: OutsideHandler[Any, Any],
         claim: Claim,
         calls: Sequence[tuple[UUID, Any]],
-        traces: Mapping[UUID, str] | None = None,
+        traces: Mapping[UUID, Sequence[str]] | None = None,
     ) -> None:
         """Make calls for tasks that were begun; ``claim`` holds just these. Returns at once.
 

@@ -6,21 +6,26 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
 from monitoring import tracing
+from producers import correlation
+from producers.correlation import Behind, distinct
 from producers.ledger import Claim, Failure, Outcome, Retry
+from producers.steps import REQUEST
 from schemas import logs
-from workers.runtime.correlation import Behind, orders_behind
 
 log = logging.getLogger(__name__)
 
 D = TypeVar("D", Retry, Failure)
 
 MOST_NAMED = 3
-"""A run of so many tasks says which they are, and for which orders."""
+"""A run of so many tasks says which they are, and what they are about: so many of each."""
+FORGOTTEN = frozenset({REQUEST})
+"""Steps whose subject is about nothing any more once they are done: what is to be asked for
+together is a payment request then."""
 MOST_FAILURES = 5
 """So many failures of a run have a line each."""
 
@@ -30,7 +35,7 @@ class Run:
     """One handler run, from the claim of its tasks to the end of the last of them.
 
     Attributes:
-        behind: the orders behind its tasks, as far as they are needed.
+        behind: what is behind its tasks, as far as it is needed.
         failures: those that wait for a person now.
     """
 
@@ -44,9 +49,12 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
 
     @property
-    def traces(self) -> dict[uuid.UUID, str]:
-        """The contexts of its tasks that are in a trace."""
-        return {subject: order.trace for subject, order in self.behind.items() if order.trace}
+    def traces(self) -> dict[uuid.UUID, list[str]]:
+        """The contexts of its tasks that are in a trace: of a renewal's payment request or e-mail
+        as many as it is about renewals."""
+        return {
+            subject: list(found.traces) for subject, found in self.behind.items() if found.traces
+        }
 
     @property
     def is_named(self) -> bool:
@@ -68,8 +76,6 @@ class Run:
         """Tell of it, once its last task is recorded."""
         ended_ns = time.time_ns()
         claim, size = self.claim, len(self.claim.tasks)
-        orders = list({order.key: order for order in self.behind.values()}.values())[:MOST_NAMED]
-        named = self.is_named
         logs.say(
             log,
             f"{claim.queue}.{claim.name}",
@@ -82,12 +88,7 @@ class Run:
             failed=len(self.failures) or None,
             seconds=round(time.monotonic() - self.started, 4),
             waited=round(max(0.0, *(task.waited for task in claim.tasks), 0.0), 4),
-            subjects=",".join(str(task.subject) for task in claim.tasks) if named else None,
-            orders=",".join(order.key for order in orders) if named and orders else None,
-            upstreams=",".join(sorted({o.upstream for o in orders})) if named and orders else None,
-            trace=_trace_id(next(iter(self.traces.values())))
-            if size == 1 and self.traces
-            else None,
+            **(self._named() if self.is_named else {}),
         )
         for failure in self.failures[:MOST_FAILURES]:
             self._tell(failure)
@@ -96,8 +97,23 @@ class Run:
         if tracing.is_on():
             self._record_spans(ended_ns)
 
+    def _named(self) -> dict[str, Any]:
+        """Which its tasks are, and what they are about."""
+        about = [self.behind[t.subject] for t in self.claim.tasks if t.subject in self.behind]
+        orders = distinct(order for one in about for order in one.orders)
+        traces = [trace for one in about for trace in one.traces]
+        return {
+            "subjects": _some(task.subject for task in self.claim.tasks),
+            "orders": _some(order.key for order in orders),
+            "upstreams": _some(sorted({order.upstream for order in orders})),
+            "services": _some(service for one in about for service in one.services),
+            "requests": _some(request for one in about for request in one.requests),
+            "trace": _trace_id(traces[0]) if traces and len(self.claim.tasks) == 1 else None,
+        }
+
     def _tell(self, failure: Failure) -> None:
-        order = self.behind.get(failure.subject)
+        about = self.behind.get(failure.subject, Behind())
+        order = next(iter(about.orders), None)
         logs.say(
             log,
             f"{self.claim.name} has failed, and waits for a person: {_why(failure)}",
@@ -107,34 +123,39 @@ class Run:
             code=failure.code,
             order=order.key if order else None,
             upstream=order.upstream if order else None,
+            services=_some(about.services),
         )
 
     def _record_spans(self, ended_ns: int) -> None:
-        """A span of the run, linked to the orders it worked on; in each order's trace one of its
-        own, so that an order is one trace however its tasks were gathered."""
+        """A span of the run, linked to the orders and renewals it worked on; in the trace of each
+        one of its own, so that an order is one trace however its tasks were gathered."""
         name, traces = f"{self.claim.queue}.{self.claim.name}", self.traces
         failed = {failure.subject: failure.reason for failure in self.failures}
         context, end = tracing.begin(
             f"{name} batch",
-            links=list(traces.values()),
+            links=distinct(trace for some in traces.values() for trace in some),
             kind="consumer",
             started=self.started_ns,
             tasks=len(self.claim.tasks),
             batch=str(self.claim.token),
         )
         waited = {task.subject: task.waited for task in self.claim.tasks}
-        for subject, trace in traces.items():
-            tracing.record(
-                name,
-                self.started_ns,
-                ended_ns,
-                parent=trace,
-                links=[context] if context else [],
-                failed=failed.get(subject),
-                order=self.behind[subject].key,
-                subject=str(subject),
-                waited_seconds=round(max(0.0, waited.get(subject, 0.0)), 4),
-            )
+        for subject, some in traces.items():
+            about = self.behind[subject]
+            for trace in some:
+                tracing.record(
+                    name,
+                    self.started_ns,
+                    ended_ns,
+                    parent=trace,
+                    links=[context] if context else [],
+                    failed=failed.get(subject),
+                    order=_some(order.key for order in about.orders),
+                    request=_some(about.requests),
+                    subject=str(subject),
+                    batch=str(self.claim.token),
+                    waited_seconds=round(max(0.0, waited.get(subject, 0.0)), 4),
+                )
         end()
 
 
@@ -142,7 +163,7 @@ class Runs:
     """Begins runs, and remembers those that are under way.
 
     Args:
-        engine: as a worker's role; asked for the orders behind tasks.
+        engine: as a worker's role; asked for what is behind tasks.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -151,9 +172,15 @@ class Runs:
 
     def begin(self, claim: Claim) -> Run:
         """A run for a claim that holds tasks."""
-        behind = orders_behind(self._engine, claim.subjects) if tracing.is_on() else {}
+        is_asked = tracing.is_on() or (claim.name in FORGOTTEN and self._is_told(claim))
+        behind = correlation.look_up(self._engine, claim.subjects) if is_asked else {}
         run = self._under_way[claim.token] = Run(claim, behind)
         return run
+
+    @staticmethod
+    def _is_told(claim: Claim) -> bool:
+        """Whether its line says what it was about."""
+        return len(claim.tasks) <= MOST_NAMED and log.isEnabledFor(logging.INFO)
 
     def add(self, claims: Sequence[Claim], outcome: Outcome) -> None:
         """Count how tasks of claims ended."""
@@ -167,8 +194,8 @@ class Runs:
         if run is None:
             return
         try:
-            if run.is_named and not run.behind and log.isEnabledFor(logging.INFO):
-                run.behind = orders_behind(self._engine, claim.subjects)  # nobody waits for it
+            if not run.behind and self._is_told(claim):
+                run.behind = correlation.look_up(self._engine, claim.subjects)  # nobody waits
             run.end()
         except Exception:
             log.warning("a run cannot be told of", exc_info=True)
@@ -202,6 +229,11 @@ def _why(decision: Retry | Failure) -> str:
     code = f" ({decision.code})" if decision.code and decision.code != decision.reason else ""
     words = f": {decision.error}" if decision.error else ""
     return f"{decision.reason}{code}{words}"
+
+
+def _some(of: Iterable[object]) -> str | None:
+    """The first few of them, without repeats; None: there are none."""
+    return ",".join(map(str, distinct(of)[:MOST_NAMED])) or None
 
 
 def _trace_id(traceparent: str) -> str:

@@ -1,8 +1,9 @@
 """E-mails as they were sent: their text is kept, with the links that act taken out."""
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 from starlette.responses import Response
@@ -45,6 +46,12 @@ _TEXT = text("""
     SELECT email_id, recipient, subject, body, sent_at FROM email_texts
     WHERE email_id = :id
 """)
+# Whether there is an e-mail, and when it was sent.
+_SENT = text("""
+    SELECT sent_at FROM emails WHERE id = :id
+    UNION ALL SELECT sent_at FROM order_emails WHERE id = :id
+    UNION ALL SELECT sent_at FROM link_emails WHERE id = :id
+""")
 
 
 def of_service(tx: Connection, id: uuid.UUID) -> list[SentEmail]:
@@ -55,6 +62,14 @@ def of_service(tx: Connection, id: uuid.UUID) -> list[SentEmail]:
 def of_order(tx: Connection, id: uuid.UUID) -> list[SentEmail]:
     """The e-mails about an order."""
     return _listed(tx.execute(_OF_ORDER, {"id": id, "most": MOST}))
+
+
+_KEPT = text("SELECT email_id FROM email_texts WHERE email_id = ANY(:ids)")
+
+
+def kept(tx: Connection, ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Of which of these e-mails the text is kept."""
+    return set(tx.execute(_KEPT, {"ids": list(ids)}).scalars())
 
 
 def _listed(rows: object) -> list[SentEmail]:
@@ -68,4 +83,11 @@ def show(visit: Visit) -> Response:
         raise BadInput("that is no id of an e-mail") from None
     with visit.console.reading() as tx:
         email = tx.execute(_TEXT, {"id": id_}).first()
-    return page(visit, "email.html", id=id_, email=email, status=200 if email else 404)
+        known = tx.execute(_SENT, {"id": id_}).first()
+    days = visit.console.settings.email_text_days
+    sent_at = known.sent_at if known else None
+    is_past = sent_at is not None and days > 0 and sent_at < visit.now - timedelta(days=days)
+    return page(
+        visit, "email.html", id=id_, email=email, known=known, sent_at=sent_at, days=days,
+        is_past=is_past, status=200 if email or known else 404,
+    )  # fmt: skip

@@ -64,6 +64,8 @@ def list_tasks(visit: Visit) -> Response:
     return page(
         visit, "failed_tasks.html", listed=listed, selection=selection, number=number,
         pages=-(-selection.total // PER_PAGE), chosen=chosen_in(visit.query), asked_at=asked_at,
+        may_edit=any(one.name == CONVERGE and "cancel" in one.actions for one in listed),
+        may_tell=any("done" in one.actions for one in listed),
     )  # fmt: skip
 
 

@@ -95,10 +95,12 @@ def show_customer(visit: Visit) -> Response:
         ordered = orders.list_of_customer(tx, id_, limit=PER_PAGE)
         invoices, more_invoices = documents.invoices_of_customer(tx, id_, limit=PER_PAGE)
         sent = customers.emails(tx, id_, limit=PER_PAGE)
+        kept = emails.kept(tx, (email.id for email in sent))
         waiting = _failed_of(tx, f"customer:{id_}")
     return page(
         visit, "customer.html", customer=customer, services=rented, orders=ordered,
         invoices=invoices, more_invoices=more_invoices, emails=sent, failed=waiting,
+        kept=kept,
     )  # fmt: skip
 
 

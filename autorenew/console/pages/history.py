@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from starlette.responses import Response
 
+from autorenew.console import accounts
 from autorenew.console.context import Visit
 from autorenew.console.rendering import page
 from schemas.tables.history import BY_OPERATORS
@@ -54,5 +55,27 @@ def list_deeds(visit: Visit) -> Response:
         )
         for r in rows
     ]  # fmt: skip
+    problem = None if rows or before else _unknown(visit, chosen)
     older = rows[-1].id if len(rows) == PER_PAGE else None
-    return page(visit, "history.html", deeds=deeds, chosen=chosen, older=older)
+    return page(
+        visit, "history.html", deeds=deeds, chosen=chosen, older=older, problem=problem,
+        status=422 if problem else 200,
+    )  # fmt: skip
+
+
+def _unknown(visit: Visit, chosen: dict[str, str | None]) -> str | None:
+    """Which filter names what there is not: "none" would say that a known one did nothing."""
+    by, name = chosen["by"], chosen["name"]
+    with visit.console.reading() as tx:
+        for field, said in (("by", by), ("name", name)):
+            alone = {"by": None, "name": None, field: said}
+            if said and not tx.execute(_LIST, {**alone, "before": None, "limit": 1}).first():
+                break
+        else:
+            return None
+    if field == "name":
+        return f"no operator ever did anything that is called {name!r}, such as lane.paused"
+    with visit.console.engine.connect() as tx:
+        if accounts.accounts(tx, by):
+            return None
+    return f"there is no operator {by!r}, and nobody of that name has done anything"

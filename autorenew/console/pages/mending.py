@@ -1,8 +1,9 @@
-"""Failed tasks are retried, given up or corrected: first it is said what will happen."""
+"""Failed tasks are retried, or given up: first it is said what will happen."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from autorenew.console.filtering import chosen_in, filters_of, moment_of
 from autorenew.console.pages.failed import clock_of_database
 from autorenew.console.rendering import counted, page
 from autorenew.console.routing import see
-from producers.control import bulk, editing, lanes
+from producers.control import bulk, lanes
 from producers.control import failed as failures
 from producers.control.groups import groups, paid_for
 from producers.control.selection import Filters, TaskId
@@ -25,13 +26,13 @@ _FASTEST = 1e6
 
 
 def _kind(values: Values) -> BulkKind:
-    try:
-        return BulkKind(values.need("action", "what to do"))
-    except ValueError:
-        raise BadInput("it can be retried, or given up") from None
+    kind = values.need("action", "what to do")
+    if kind not in (BulkKind.RETRY, BulkKind.CANCEL):
+        raise BadInput("it can be retried, or given up")
+    return BulkKind(kind)
 
 
-def _tasks(values: Values) -> list[TaskId]:
+def tasks_of(values: Values) -> list[TaskId]:
     """What was ticked: ``STEP:ID``."""
     chosen = []
     for said in dict.fromkeys(values.all("task")):
@@ -50,7 +51,7 @@ def confirm(visit: Visit) -> Response:
     kind = _kind(visit.query)
     if visit.query.get("scope") == "all":
         return _confirm_all(visit, kind)
-    chosen = _tasks(visit.query)
+    chosen = tasks_of(visit.query)
     if not chosen:
         raise BadInput("nothing was selected: tick some tasks, or take all that match")
     with visit.console.engine.connect() as tx:
@@ -91,7 +92,7 @@ def act(visit: Visit) -> Response:
     kind = _kind(visit.form)
     if visit.form.get("scope") == "all":
         return _act_on_all(visit, kind)
-    chosen = _tasks(visit.form)
+    chosen = tasks_of(visit.form)
     if not chosen:
         raise BadInput("nothing was selected")
     outcomes = _retry(visit, chosen) if kind is BulkKind.RETRY else _give_up(visit, chosen)
@@ -126,7 +127,7 @@ def _give_up(visit: Visit, chosen: Sequence[TaskId]) -> list[Outcome]:
     return outcomes
 
 
-def _rate(values: Values) -> float | None:
+def rate_of(values: Values) -> float | None:
     said = values.get("rate")
     if said is None:
         return None
@@ -140,17 +141,36 @@ def _rate(values: Values) -> float | None:
 
 
 def _act_on_all(visit: Visit, kind: BulkKind) -> Response:
-    filters, form = filters_of(visit.form), visit.form
+    form = visit.form
+    return start(
+        visit, kind, filters_of(form),
+        all_at_once=kind is BulkKind.CANCEL or form.get("all_at_once") is not None,
+    )  # fmt: skip
+
+
+def start(
+    visit: Visit, kind: BulkKind, filters: Filters, *, all_at_once: bool = False,
+    detail: Mapping[str, Any] | None = None,
+) -> Response:  # fmt: skip
+    """Start a bulk operation on what the page before has shown: what failed since was not shown,
+    and is left; what was shown may have gone meanwhile.
+
+    Args:
+        detail: see :class:`producers.control.bulk.BulkOperation`.
+
+    Raises:
+        BadInput: more would be meant than was shown, or nothing.
+    """
+    form = visit.form
     until = moment_of(form, "asked_at")
     shown = form.number("total", 1, most=10**9)
     if until is None:
         raise BadInput("asked_at is missing")
     with visit.console.engine.begin() as tx:
         started = bulk.start(
-            tx, kind, filters, rate=_rate(form), until=until,
-            all_at_once=kind is BulkKind.CANCEL or form.get("all_at_once") is not None,
+            tx, kind, filters, rate=rate_of(form), until=until, all_at_once=all_at_once,
+            detail=detail,
         )  # fmt: skip
-        # What failed since was not shown, and is left; what was shown may have gone meanwhile.
         if not started.total:
             raise BadInput("none of them is failed any more: nothing was done")
         if started.total > shown:
@@ -159,58 +179,3 @@ def _act_on_all(visit: Visit, kind: BulkKind) -> Response:
                 " nothing was done. Open the page again"
             )
     return see(f"/bulk/{started.id}")
-
-
-def edit_form(visit: Visit) -> Response:
-    """The options of a service that was refused, with what its plan says of each."""
-    return _edit_page(visit, {})
-
-
-def _edit_page(visit: Visit, entered: dict[str, str], problem: str | None = None) -> Response:
-    subject = _subject(visit)
-    with visit.console.engine.connect() as tx:
-        there = failures.list_failed(tx, Filters(names=(str(subject),)))
-        row = tx.execute(editing.CONFIGURATION, {"id": subject}).first()
-        if row is None:
-            raise BadInput(f"{subject} is not a service")
-        plan = visit.console.catalogue.current(tx).plan(row.plan)
-    options = {**dict.fromkeys(plan.options if plan else ()), **row.configuration}
-    return page(
-        visit, "edit.html", subject=subject, plan=plan, code=row.plan, listed=there,
-        options={name: entered.get(name, row.configuration.get(name, "")) for name in options},
-        before=row.configuration, problem=problem, note=visit.form.get("note") or "",
-        status=422 if problem else 200,
-    )  # fmt: skip
-
-
-def edit(visit: Visit) -> Response:
-    """Correct what was refused, and try it again."""
-    subject = _subject(visit)
-    entered = {
-        name.removeprefix("option."): (values[-1].strip() if values else "")
-        for name, values in visit.form.fields.items()
-        if name.startswith("option.")
-    }
-    if visit.form.get("note") is None:
-        return _edit_page(visit, entered, "Say why: it is kept in the history.")
-    console = visit.console
-    try:
-        with console.engine.begin() as tx:
-            row = tx.execute(editing.CONFIGURATION, {"id": subject}).first()
-            before = dict(row.configuration) if row else {}
-            changes: dict[str, str | None] = {
-                name: value or None
-                for name, value in entered.items()
-                if (value or None) != before.get(name)
-            }
-            editing.edit(tx, subject, changes, console.catalogue.current(tx))
-    except editing.CannotEdit as error:
-        return _edit_page(visit, entered, str(error))
-    return see(f"/failed/task/{subject}?edited=1")
-
-
-def _subject(visit: Visit) -> uuid.UUID:
-    try:
-        return uuid.UUID(visit.path["subject"])
-    except ValueError:
-        raise BadInput("that is no id") from None

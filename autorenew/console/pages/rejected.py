@@ -2,7 +2,7 @@
 
 import uuid
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from starlette.responses import Response
 
 from autorenew.console.context import BadInput, Visit
@@ -39,12 +39,32 @@ def list_rejected(visit: Visit) -> Response:
     parameters = {**chosen, "limit": PER_PAGE + 1, "skip": (number - 1) * PER_PAGE}
     with visit.console.reading() as tx:
         rows = tx.execute(_LIST, parameters).all()
+        unknown = None if rows else _unknown(tx, chosen)
     aside, problem = _set_aside(visit)
     return page(
-        visit, "rejected.html", rows=rows[:PER_PAGE], more=len(rows) > PER_PAGE, number=number,
+        visit, "rejected.html", unknown=unknown, status=422 if unknown else 200,
+        rows=rows[:PER_PAGE], more=len(rows) > PER_PAGE, number=number,
         chosen=chosen, aside=aside, problem=problem, days=visit.console.settings.rejected_days,
         may_put_back=_may_put_back(visit),
     )  # fmt: skip
+
+
+_IS_UPSTREAM = text("""
+    SELECT 1 WHERE EXISTS (SELECT FROM rejected_documents WHERE upstream = :upstream)
+        OR EXISTS (SELECT FROM orders WHERE upstream = :upstream)
+        OR EXISTS (SELECT FROM customers WHERE realm = :upstream)
+""")
+_IS_CODE = text("SELECT 1 FROM rejected_documents WHERE code = :code LIMIT 1")
+
+
+def _unknown(tx: Connection, chosen: dict[str, str | None]) -> str | None:
+    """Which filter names what is not known at all."""
+    upstream, code = chosen["upstream"], chosen["code"]
+    if upstream and tx.execute(_IS_UPSTREAM, {"upstream": upstream}).first() is None:
+        return f"nothing ever came from an upstream {upstream!r}"
+    if code and tx.execute(_IS_CODE, {"code": code}).first() is None:
+        return f"no document was rejected with the problem {code!r}"
+    return None
 
 
 def _set_aside(visit: Visit) -> tuple[int | None, str | None]:

@@ -148,7 +148,8 @@ def end_openid(visit: Visit) -> Response:
     """Back from there."""
     console, flow = visit.console, visit.cookies.get(_flow_cookie(visit.console), "")
     state, code = visit.query.get("state") or "", visit.query.get("code")
-    if not flow or not hmac.compare_digest(openid.derived(flow, "state"), state):
+    expected = openid.derived(flow, "state")
+    if not flow or not hmac.compare_digest(expected.encode(), state.encode()):
         return _form(visit, "/", _AGAIN, 403)
     if code is None:
         return _form(visit, "/", "You were not signed in there.", 401)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from producers.api import commands
 from producers.api.access import Access, Document, IdempotencyKey, Route, needs, once
@@ -19,6 +20,15 @@ from producers.views.scope import Page, after, cursor_of
 from schemas.fields import Country, EmailAddress, Identifier, Language, Text, Token, VatNumber
 from schemas.json_bodies import Problem
 from schemas.messages import AddressDocument, AgreementDocument, Month, ServiceId
+
+
+class _CustomerId(PathConvertor):
+    """An id, which may have slashes, and not what there is of a customer."""
+
+    regex = r".*(?<!/upcoming)(?<!/invoices)(?<!/payment-method)(?<!/agreements)"
+
+
+register_url_convertor("customer", _CustomerId())
 
 router = APIRouter(prefix="/v1", route_class=Route, tags=["customers"])
 
@@ -40,7 +50,7 @@ class Part(BaseModel):
 
 
 @router.get(
-    "/customers/{id}",
+    "/customers/{id:customer}",
     summary="What is known of a customer; never a token",
     responses=responses("not_found", "invalid"),
 )
@@ -53,7 +63,7 @@ def get_customer(id: Id, access: Reading) -> CustomerView:
 
 
 @router.get(
-    "/customers/{id}/upcoming",
+    "/customers/{id:path}/upcoming",
     summary="What will be charged, when, and with which tax",
     description="Of each service: what becomes of it at its expiry, and what its renewal costs as"
     " of the day on which it is charged. The tax of a service is rounded alone; an invoice rounds"
@@ -77,7 +87,7 @@ def get_upcoming(id: Id, query: Annotated[Part, Query()], access: Reading) -> Pa
 
 
 @router.get(
-    "/customers/{id}/invoices",
+    "/customers/{id:path}/invoices",
     summary="A customer's invoices, the newest first",
     responses=responses("not_found", "invalid"),
 )
@@ -155,7 +165,7 @@ def _do(
 
 
 @router.put(
-    "/customers/{id}",
+    "/customers/{id:customer}",
     summary="Say all that is known of a customer",
     description="A customer is created by their first order; of one that does not exist the"
     " answer is 404.",
@@ -167,7 +177,7 @@ def put_customer(id: Id, request: Request, access: Writing, body: Whole) -> Any:
 
 
 @router.patch(
-    "/customers/{id}",
+    "/customers/{id:customer}",
     summary="Change what is known of a customer",
     response_model=Done,
     responses=_SAYS,
@@ -181,7 +191,7 @@ def patch_customer(id: Id, request: Request, access: Writing, body: Changes) -> 
 
 
 @router.put(
-    "/customers/{id}/payment-method",
+    "/customers/{id:path}/payment-method",
     summary="Pay with another method from now on",
     description="Unpaid renewals are charged to it at once. A key that is narrowed to brands has"
     " to name `services`.",
@@ -207,7 +217,7 @@ def put_payment_method(id: Id, request: Request, access: Writing, body: Method) 
 
 
 @router.post(
-    "/customers/{id}/agreements",
+    "/customers/{id:path}/agreements",
     summary="Record which contracts a customer accepted",
     description="Renewals that waited for it go on.",
     response_model=Done,

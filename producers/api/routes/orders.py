@@ -4,12 +4,14 @@ The two that take orders are plain routes: FastAPI's own work took as long as ta
 Their part of the OpenAPI document is written in :mod:`producers.api.routes.order_schemas`.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,7 +27,10 @@ from producers.intake import Answer
 from producers.intake.documents import Document, Verdict
 from producers.views import orders
 from producers.views.orders import OrderView, SeveralOrders
+from schemas.errors import first_line
 from schemas.json_bodies import Problem
+
+log = logging.getLogger(__name__)
 
 MOST_LINES = 1000
 """Of a batch."""
@@ -64,7 +69,11 @@ async def post_order(request: Request) -> Response:
         headers["Idempotency-Replayed"] = "true"
     if wait and answer.order_id is not None:
         await doors.waiters.until_ended(answer.order_id, wait)
-        shown = await run_in_threadpool(_view, doors, key, answer)
+        try:
+            shown = await run_in_threadpool(_view, doors, key, answer)
+        except SQLAlchemyError as error:  # it is taken, whatever can be read of it now
+            log.warning("an order cannot be shown: %s", first_line(error))
+            shown = None
         if shown is not None and shown.is_ended:
             return Response(to_json(shown), 200, headers, "application/json")
     return Response(_accepted(answer), 202, headers, "application/json")
@@ -198,12 +207,14 @@ class OrderQuery(BaseModel):
 
     wait: Annotated[int, Field(ge=0, le=LONGEST_SECONDS)] = 0
     """Seconds for which to wait for the order's end; the answer comes as soon as it has ended."""
-    upstream: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    upstream: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")] | None = (
+        None
+    )
     """Whose key it is, for a key of all realms; a realm's keys are those of its own upstream."""
 
 
 @router.get(
-    "/orders/{key}",
+    "/orders/{key:path}",  # a key may have slashes
     summary="An order and what became of it, with its timeline across all queues",
     responses=responses("not_found", "conflict", "invalid"),
 )
@@ -230,6 +241,9 @@ async def get_order(
     if found is None:
         raise not_found()
     if query.wait and found.state not in orders.ENDED:
+        # Who may not see it waits for nothing: how long an answer takes must not tell, either.
+        if await run_in_threadpool(_get, doors, access, found, timeline=False) is None:
+            raise not_found()
         await doors.waiters.until_ended(found.id, query.wait)
     shown = await run_in_threadpool(_get, doors, access, found)
     if shown is None:
@@ -237,6 +251,8 @@ async def get_order(
     return shown
 
 
-def _get(doors: Doors, access: Access, found: orders.Found) -> OrderView | None:
+def _get(
+    doors: Doors, access: Access, found: orders.Found, *, timeline: bool = True
+) -> OrderView | None:
     with doors.read.connect() as tx:
-        return orders.get(tx, found.id, scope=access.scope)
+        return orders.get(tx, found.id, scope=access.scope, timeline=timeline)

@@ -12,6 +12,7 @@ from monitoring.forecast import By
 from producers.api.access import Access, Route, needs
 from producers.api.keys import KeyScope
 from producers.api.problems import Failed, not_found, responses
+from producers.api.routes.services import Name
 from producers.views import documents, plans
 from producers.views.documents import CreditNoteView, InvoiceView
 from producers.views.plans import CatalogueView
@@ -62,8 +63,8 @@ class CatalogueQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     universe: Universe | None = None
-    brand: Annotated[str, Query(max_length=100)] | None = None
-    subsidiary: Annotated[str, Query(max_length=100)] | None = None
+    brand: Name | None = None
+    subsidiary: Name | None = None
 
 
 @router.get(
@@ -113,7 +114,7 @@ class ForecastQuery(BaseModel):
     until: date | None = None
     """The first day that is left out; a year from today unless said."""
     universe: Universe | None = None
-    brand: Annotated[str, Query(max_length=100)] | None = None
+    brand: Name | None = None
 
 
 @router.get(

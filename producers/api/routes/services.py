@@ -28,7 +28,8 @@ Id = Annotated[
 ]
 Reading = Annotated[Access, needs(KeyScope.SERVICES_READ)]
 Writing = Annotated[Access, needs(KeyScope.SERVICES_WRITE)]
-Name = Annotated[str, Field(max_length=100)]
+Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")]
+"""What a list is filtered by: the database knows no text with a NUL."""
 
 
 class ServicesQuery(BaseModel):

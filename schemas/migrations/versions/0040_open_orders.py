@@ -7,7 +7,7 @@ them out, too, but then every step of an order would touch every index of its ta
 from alembic import op
 
 revision = "0040"
-down_revision = "0036"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 

@@ -3,40 +3,26 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from autorenew.local.embedded import Embedded
-from tests.conftest import Database
 from tests.support.api import Client, make_key
-from tests.support.life import BRANDS, Life
+from tests.support.databases import Databases
+from tests.support.life import Life, lasting
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def world(postgres: Any, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+def world(
+    postgres: Any, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Life]:
     """A fleet on a virtual clock, with renewal switched on; it stands still between tests."""
-    name = f"api_{next(_numbers)}_{template[-4:]}"
-    postgres.create_database(name, template)
-    database = Database(postgres, name)
-    quick = {
-        "call_seconds": 0.5,
-        "order_charge_delays": [0.05, 0.1],
-        "retry_base_seconds": 0.05,
-        "retry_attempts": 2,
-        "silence_seconds": 26 * 3600.0,
-        "realms": {"partner": "shop"},
-    }
-    folder = tmp_path_factory.mktemp("api")
-    with Embedded(folder, postgres=postgres, database=name, ahead=timedelta(), **quick) as fleet:
-        world = Life(fleet, database)
-        world.roll_out(*BRANDS)
+    name = f"api_{next(_numbers)}"
+    settings: dict[str, Any] = {"retry_attempts": 2, "realms": {"partner": "shop"}}
+    with lasting(postgres, databases, tmp_path_factory.mktemp("api"), name, **settings) as world:
         yield world
-    database.close()
-    postgres.drop_database(name)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +13,12 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from autorenew.cli import main
+from producers.api import doors as doors_module
 from producers.api import keys
+from producers.api.doors import Doors
 from producers.api.keys import KeyRing, KeyScope
+from producers.intake.realms import Realms
+from schemas.clock import SystemClock
 from tests.conftest import Database
 from tests.support.api import Client, make_key
 from tests.support.given import order
@@ -35,6 +41,19 @@ class TestWithout:
             assert answer.status == 401, (method, path)
             assert answer.code in ("key_missing", "key_unknown")
             assert answer.headers["www-authenticate"].startswith("Bearer")
+
+    @pytest.mark.parametrize("key", [None, "ark_0123456789ab_guessed"])
+    def test_a_valid_one_no_batch_is_read(self, server: Any, key: str | None) -> None:
+        """Given somebody who announces a large body and sends none of it."""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+            connection.sendall(
+                b"POST /v1/orders:batch HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n"
+                + authorization.encode() + b"\r\n"
+            )  # fmt: skip
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"connection: close" in answer.lower()
 
     def test_health_and_the_document_need_none(self, server: Any) -> None:
         client = Client(server.url, None)
@@ -114,6 +133,23 @@ def test_key_that_asks_too_often_is_told_when_to_come_again(
     assert int(big("GET", "/v1/catalogue").headers["retry-after"]) > 5
 
 
+def test_key_without_the_scope_is_told_so_and_uses_up_nothing(
+    client_of: Callable[..., Client],
+) -> None:
+    narrow = client_of(per_second=1, scopes=[KeyScope.CATALOGUE_READ])
+    assert {narrow("GET", "/v1/services").code for _ in range(10)} == {"scope_missing"}
+    assert narrow("GET", "/v1/catalogue").status == 200
+
+
+def test_what_is_no_request_is_a_problem_too(server: Any) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plug:
+        plug.sendall(b"nonsense\r\n\r\n")
+        head, _, said = b"".join(iter(lambda: plug.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    document = json.loads(said)
+    assert (document["status"], document["code"]) == (400, "malformed")
+
+
 def test_unknown_paths_and_methods_are_problems_too(shop: Client) -> None:
     missing = shop("GET", "/v1/nothing")
     assert (missing.status, missing.code) == (404, "not_found")
@@ -136,6 +172,23 @@ def test_last_use_is_noted_once_a_minute(database: Database) -> None:
     assert not ring.is_to_note()
     ring.note()
     assert database.value("SELECT last_used_at FROM api_keys") == first
+
+
+def test_rejected_documents_are_forgotten_where_there_is_no_intake(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors_module, "TIDY_SECONDS", 0.0)
+    database.place({"key": "old"})
+    database.run("UPDATE rejected_documents SET received_at = now() - interval '91 days'")
+    database.place({"key": "new"})
+    engines = database.engine("api"), database.engine("readonly")
+    doors = Doors(*engines, SystemClock(), Realms(), keep_days=90)
+    ends = time.monotonic() + 10
+    while database.value("SELECT count(*) FROM rejected_documents") > 1:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    doors.stop()
+    assert database.value("SELECT key FROM rejected_documents") == "new"
 
 
 def test_nothing_kept_of_a_key_opens_anything(database: Database) -> None:

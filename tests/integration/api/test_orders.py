@@ -224,6 +224,21 @@ def test_what_a_key_did_is_told_with_its_name(shop: Client, world: Life) -> None
     assert world.database.value(query) == "key shop-key"
 
 
+def test_names_with_slashes_are_found_by_them(shop: Client) -> None:
+    document = order("2026/0001")
+    document["customer"] |= {"id": "de/4711"}
+    assert shop("POST", "/v1/orders?wait=30", document).status == 200
+    assert shop("GET", "/v1/orders/2026%2F0001").json["key"] == "2026/0001"
+    assert shop("GET", "/v1/orders/2026").status == 404
+    assert shop("GET", "/v1/customers/de%2F4711").json["id"] == "de/4711"
+    assert len(shop("GET", "/v1/customers/de%2F4711/upcoming").json["items"]) == 1
+    assert len(shop("GET", "/v1/customers/de%2F4711/invoices").json["items"]) == 1
+    changed = shop("PATCH", "/v1/customers/de%2F4711", {"name": "Somebody"})
+    assert (changed.status, changed.json) == (200, {"changed": True})
+    token = {"payment_method": "tok-2"}
+    assert shop("PUT", "/v1/customers/de%2F4711/payment-method", token).status == 200
+
+
 def test_another_realms_order_does_not_exist(
     shop: Client, other: Client, client_of: Callable[..., Client]
 ) -> None:

@@ -26,6 +26,12 @@ OUTGOING = (
         "events.handed_over",
     ),
     (
+        "an event could not be composed",
+        """INSERT INTO untold_events (event_id, kind, error)
+           SELECT min(id), 'order.delivered', 'KeyError' FROM events""",
+        "events.told",
+    ),
+    (
         "what went out is skipped",
         "UPDATE event_stretches SET first_id = last_id + 1",
         "events.cursor",

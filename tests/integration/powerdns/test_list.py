@@ -117,7 +117,7 @@ def test_list_has_a_deadline_of_its_own(tmp_path: Path) -> None:
             started = time.monotonic()
             with pytest.raises(BookUnavailable):
                 driver.resources(None)
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 15  # and not 20
         again.start()
         with Waiting(driver_of(server, seconds=0.3)) as driver:
             assert [entry.resource_id for entry in whole(driver)] == ["shop.example"]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from producers import history, ledger
 from producers.history import by_task
 from producers.ledger import Claim, Outcome
-from producers.renewals import next_steps
+from producers.renewals import next_steps, traces
 from producers.renewals.next_steps import Renewable
 from producers.steps import CHARGE, GATEWAY, RENEWAL, REQUEST, WITHDRAW
 from schemas.catalogue.store import CatalogueCache
@@ -138,6 +138,7 @@ class RequestHandler:
         drafts = [draft(group, customers[group[0].customer_id], now) for group in anew]
         if drafts:
             store.write(tx, drafts)
+            traces.begin(tx, [s.id for drawn in drafts for s in drawn.services], "request")
             self._tell(tx, claim, drafts)
         if again:
             _pay_with(tx, [PaidWith(i, group[0].payment_method_id) for i, group in again.items()])
