@@ -19,7 +19,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("""
-        GRANT SELECT (event_id, kind, error), INSERT (event_id, kind, error), UPDATE (kind, error), DELETE
+        GRANT SELECT (event_id, kind, error), INSERT (event_id, kind, error),
+            UPDATE (kind, error), DELETE
         ON untold_events TO autorenew_events
     """)
     op.execute("GRANT SELECT ON untold_events TO autorenew_api, autorenew_readonly")
