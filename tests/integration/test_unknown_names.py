@@ -25,6 +25,7 @@ SELECTORS = ("customer", "plan", "driver", "lane", "queue", "step", "universe", 
              "order", "service", "reason")  # fmt: skip
 LISTS = (("failed", "list"), ("failed", "list", "--group"), ("failed", "retry", "--dry-run"),
          ("tasks", "list"))  # fmt: skip
+KEY = ("api", "keys", "create", "--name", "k", "--realm", "x", "--scope", "orders:write")
 OTHERS = (
     ("readonly", "service", "list", "--customer"),
     ("readonly", "customer", "show"),
@@ -34,7 +35,7 @@ OTHERS = (
     ("api", "customer", "assign", "x", "alice"),
     ("api", "bulk", "show"),
     ("api", "keys", "revoke"),
-    ("api", "keys", "create", "--name", "k", "--realm", "x", "--scope", "orders:write", "--brand"),
+    (*KEY, "--brand"),
     (
         "api",
         "keys",
