@@ -25,6 +25,7 @@ SELECTORS = ("customer", "plan", "driver", "lane", "queue", "step", "universe", 
              "order", "service", "reason")  # fmt: skip
 LISTS = (("failed", "list"), ("failed", "list", "--group"), ("failed", "retry", "--dry-run"),
          ("tasks", "list"))  # fmt: skip
+KEY = ("api", "keys", "create", "--name", "k", "--realm", "x", "--scope", "orders:write")
 OTHERS = (
     ("readonly", "service", "list", "--customer"),
     ("readonly", "customer", "show"),
@@ -34,8 +35,19 @@ OTHERS = (
     ("api", "customer", "assign", "x", "alice"),
     ("api", "bulk", "show"),
     ("api", "keys", "revoke"),
-    ("api", "keys", "create", "k", "--realm", "x", "--scope", "orders", "--brand"),
-    ("api", "keys", "create", "k", "--realm", "x", "--scope", "orders", "--subsidiary"),
+    (*KEY, "--brand"),
+    (
+        "api",
+        "keys",
+        "create",
+        "--name",
+        "k",
+        "--realm",
+        "x",
+        "--scope",
+        "orders:write",
+        "--subsidiary",
+    ),
     ("api", "webhooks", "show"),
     ("owner", "rollout", "remove", "ovh"),
     ("console", "operators", "link"),
