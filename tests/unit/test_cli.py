@@ -358,17 +358,11 @@ class TestFailed:
             assert result.exit_code == 2
             assert "say --all" in result.stderr
 
-    @pytest.mark.parametrize("words", [["done", "--reason", "x"], ["settle", "--not-taken"]])
-    def test_what_was_done_by_hand_names_its_subject_by_id(self, words: list[str]) -> None:
-        result = run("failed", *words, "--yes", "not-a-uuid")
+    def test_what_was_done_by_hand_has_its_reason_said(self) -> None:
+        # Here --reason selects: by why a task has failed.
+        result = run("failed", "done", SUBJECT, "--reason", "x", "--yes")
         assert result.exit_code == 2
-        assert "not-a-uuid" in result.stderr
-
-    def test_saying_so_asks_for_confirmation(self) -> None:
-        words = ["failed", "done", SUBJECT, "--reason", "x"]
-        result = CliRunner().invoke(main, words, input="n\n")
-        assert result.exit_code == 1
-        assert "as it should be by now?" in result.output
+        assert "--because" in result.stderr
 
     @pytest.mark.parametrize("said", ["", "  ", "\x1b[2J"])
     def test_who_and_why_say_something(self, said: str) -> None:
