@@ -14,7 +14,8 @@ from tests.support.given import order
 @pytest.fixture
 def run(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     def run(role: str, *words: str) -> Result:
-        url = database.engine(role).url.set(drivername="postgresql")
+        engine = database.owner if role == "owner" else database.engine(role)
+        url = engine.url.set(drivername="postgresql")
         monkeypatch.setenv("AUTORENEW_DATABASE_URL", url.render_as_string(hide_password=False))
         return CliRunner().invoke(main, words)
 
