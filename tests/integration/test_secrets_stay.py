@@ -79,7 +79,7 @@ class Written:
 
     def secret(self, name: str, value: str | None = None) -> str:
         """One that is known, and found nowhere else by chance."""
-        made = f"{name}-{secrets.token_hex(12)}" if value is None else value
+        made = f"{name.replace(' ', '-')}-{secrets.token_hex(12)}" if value is None else value
         self.secrets[name] = made
         return made
 
@@ -161,7 +161,9 @@ def _ask(life: Written, client: Client, ops: Client) -> None:
         return life.secret(f"token {name}")
 
     fine = order("s-1", line(), line("vm"), customer="sue")
-    assert ask("POST", "/v1/orders?wait=20", fine | {"payment_method": token("of an order")})
+    agreed = [{"contract": "terms", "version": 2}, {"contract": "cloud", "version": 1}]
+    first = fine | {"payment_method": token("of an order"), "contracts": agreed}
+    assert ask("POST", "/v1/orders?wait=20", first).status == 200
     declined = {"operation": "charge", "customer": "dan", "fault": "decline"}
     life.world.fleet.simulator.simulator.faults.add(declined)
     ask("POST", "/v1/orders", order("s-2", customer="dan") | {"payment_method": token("declined")})

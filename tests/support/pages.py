@@ -51,14 +51,16 @@ class Shop(Life):
             save(tx, Catalogue(subsidiaries, contracts, plans))
         self.roll_out(*BRANDS)
 
-    def buy(self, customer: str, *lines: Any, language: str = "en", **more: Any) -> list[Any]:
+    def buy(
+        self, customer: str, *lines: Any, language: str = "en", email: str = "", **more: Any
+    ) -> list[Any]:
         """Order, and wait for the delivery; the customer's services."""
         whose = {
             "id": customer,
             "subsidiary": "FR",
             "country": "FR",
             "language": language,
-            "email": f"{re.sub(r'[^a-z-]', '', customer)}@example.com",
+            "email": email or f"{re.sub(r'[^a-z-]', '', customer)}@example.com",
         }
         agreed = [{"contract": "terms", "version": 2}, {"contract": "cloud", "version": 1}]
         document = order(f"order-{customer}", *lines, customer=customer)

@@ -133,7 +133,7 @@ def test_examples_of_the_how_to_do_what_they_say(
     server: Any, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", HOW_TO.read_text(), re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict[str, Any] = {"URL": server.url, "KEY": key}
     ours = {'"web-perso"': '"site"', '{"contract": "web", "version": 3}': TERMS}
     for block in blocks:  # about the sample catalogue: said in the words of the tests' own one
