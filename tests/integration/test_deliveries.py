@@ -61,7 +61,7 @@ def test_a_customer_is_told_what_was_delivered_with_its_name_and_address(told: A
 
 
 def test_an_order_of_many_services_is_one_mail_that_sums_them_up(told: Any) -> None:
-    world = told(calls_at_once=16)
+    world = told(calls_at_once=16, delivery_email_seconds=5.0)
     world.order(*(line(quantity=10) for _ in range(12)))
 
     assert {s.state for s in world.services()} == {"active"}

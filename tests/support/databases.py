@@ -76,6 +76,12 @@ _END_OTHERS = """
 SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
+_END_ALL = """
+SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+WHERE datname = %(name)s AND backend_type = 'client backend'
+"""
+# Tries; each throws out whoever has connected since.
+RENAMED_WITHIN = 3
 # A copy has nobody's rights to connect, and to migrate gives them.
 _RESET_RIGHTS = """
 UPDATE pg_database SET datacl = NULL
@@ -116,9 +122,9 @@ class Databases:
 
     def take(self, name: str) -> None:
         """Make a database of this name, as the template is."""
-        if self._spare:
-            self._rename(self._spare.pop(), name)
-            return
+        while self._spare:
+            if self._rename(self._spare.pop(), name):
+                return
         self._postgres.create_database(name, self._template)
         if self._shape is None:
             with psycopg.connect(self._postgres.url(name), autocommit=True) as connection:
@@ -134,10 +140,20 @@ class Databases:
         else:
             self._spare.append(name)
 
-    def _rename(self, old: str, new: str) -> None:
-        statement = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    def _rename(self, old: str, new: str) -> bool:
+        """False: somebody stays connected to it; it is dropped."""
+        rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+        statement = rename.format(sql.Identifier(old), sql.Identifier(new))
         with psycopg.connect(self._postgres.url(), autocommit=True) as connection:
-            connection.execute(statement.format(sql.Identifier(old), sql.Identifier(new)))
+            for _ in range(RENAMED_WITHIN):
+                try:
+                    connection.execute(statement)
+                except psycopg.errors.ObjectInUse:  # it waits five seconds for whoever leaves
+                    connection.execute(_END_ALL, {"name": old})
+                else:
+                    return True
+        self._postgres.drop_database(old)
+        return False
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
         self._shape = shape(connection)
