@@ -53,7 +53,7 @@ IDLE_STEP = 1000
 STRETCH = 10_000
 CHORES_EVERY_SECONDS = 1.0
 # Events are told when there is time to: an order that is delivered later is worse.
-NICENESS = 19
+NICENESS = 10
 STOP_SECONDS = 15.0
 
 # If there is anything new, with a transaction id of its own: whoever has taken an id up to
