@@ -52,7 +52,11 @@ IDLE_STEP = 1000
 # Events of a stretch.
 STRETCH = 10_000
 CHORES_EVERY_SECONDS = 1.0
-# Events are told when there is time to: an order that is delivered later is worse.
+# Events are told when there is time to: an order that is delivered later is worse. While what was
+# published last is not older than this, a publisher rests for so many times as long as it worked.
+GIVES_WAY_UNTIL_SECONDS = 5.0
+REST_FACTOR = 3.0
+LONGEST_REST_SECONDS = 0.5
 NICENESS = 10
 STOP_SECONDS = 15.0
 
@@ -200,7 +204,11 @@ class Publisher:
             self._settling = min(2 * self._settling, SETTLE_LONGEST_SECONDS)
             return self._settling
         self._settling = SETTLE_SECONDS
-        self._publish(window.upto)
+        started = time.monotonic()
+        behind = self._publish(window.upto)
+        if behind < GIVES_WAY_UNTIL_SECONDS:
+            rest = REST_FACTOR * (time.monotonic() - started)
+            return max(self._poll_seconds, min(rest, LONGEST_REST_SECONDS))
         return 0.0 if self._window else self._poll_seconds
 
     def _hold(self) -> bool:
@@ -234,8 +242,12 @@ class Publisher:
                 window.is_complete = tx.execute(_IS_COMPLETE, parameters).scalar_one()
         return window
 
-    def _publish(self, upto: int) -> None:
-        """Publish some of what is complete up to ``upto``, and move the cursor."""
+    def _publish(self, upto: int) -> float:
+        """Publish some of what is complete up to ``upto``, and move the cursor.
+
+        Returns:
+            How many seconds ago the last of it happened; 0: nothing did.
+        """
         with self._engine.connect() as tx:
             happened = read(tx, self._position, upto, MOST)
             composed, left_out = (
@@ -254,8 +266,11 @@ class Publisher:
         self._position = upto
         for event in composed:
             metrics.events_published.labels(event.kind).inc()
-        if happened:
-            metrics.event_lag().set(max(0.0, time.time() - happened[-1].at.timestamp()))
+        if not happened:
+            return 0.0
+        behind = max(0.0, time.time() - happened[-1].at.timestamp())
+        metrics.event_lag().set(behind)
+        return behind
 
     def _move(
         self,

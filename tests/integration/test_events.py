@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,7 +32,7 @@ class Kept:
     def publish(self, events: Sequence[Outgoing]) -> None:
         self.events += events
 
-    def idle(self, seconds: float) -> None:
+    def idle(self, seconds: float, wake: int | None = None) -> None:
         threading.Event().wait(seconds)
 
     def close(self) -> None:
@@ -230,6 +231,29 @@ def test_publisher_whose_listening_connection_is_cut_listens_again(
 def rounds(one: Publisher, count: int = 30) -> None:
     for _ in range(count):
         one.round()
+
+
+@pytest.mark.parametrize(
+    ("happened", "rests"), [("now()", True), ("now() - interval '1 hour'", False)]
+)
+def test_publisher_gives_way_unless_it_is_far_behind(
+    database: Database, happened: str, rests: bool
+) -> None:
+    database.run(f"""
+        INSERT INTO events (subject, name, at)
+        SELECT gen_random_uuid(), 'service.resumed', {happened} FROM generate_series(1, 1200)
+    """)
+    one = publisher(database.engine("events"), Kept(), Settings(poll_seconds=0.001))
+    cursor = "SELECT last_id FROM event_cursor"
+    pauses = []
+    while database.value(cursor) < 1000:
+        started, before = time.monotonic(), database.value(cursor)
+        pause = one.round()
+        if database.value(cursor) > before:
+            pauses.append((pause, time.monotonic() - started))
+    assert len(pauses) == 2
+    for pause, took in pauses:
+        assert (min(took, 0.4) < pause < 4 * took) if rests else pause == 0.0
 
 
 def test_replay_begins_before_what_a_long_transaction_wrote_late(database: Database) -> None:
