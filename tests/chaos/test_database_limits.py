@@ -28,7 +28,7 @@ from tests.support.given import wait_until
 
 pytestmark = pytest.mark.rabbitmq
 
-ORDERS = 60
+ORDERS, MORE = 60, 20
 DISK = 320  # MiB
 
 
@@ -133,6 +133,11 @@ class Load:
             lambda: ended(self._fleet) > before + 5, TIMEOUT_SECONDS, "under load"
         )
 
+    def more(self) -> None:
+        """Send some orders more."""
+        send(self._fleet, MORE, f"more{self.sent}")
+        self.sent += MORE
+
     def check(self, far_side: Running) -> None:
         self._fleet.owner.dispose()  # the test's own connections ended as well
         finish(self._fleet, self.sent, far_side)
@@ -163,7 +168,8 @@ def test_transactions_that_are_cut_because_they_are_idle_are_done_again(
     postgres: Server, load: Load, fleet: PrivateFleet, far_side: Running
 ) -> None:
     name = "idle_in_transaction_session_timeout"
-    roles = [f"autorenew_{role}" for role in ("orders", "billing", "provisioning", "relay")]
+    # Not the relay's: each time it is cut is an outage of its own, and said.
+    roles = [f"autorenew_{role}" for role in ("orders", "billing", "provisioning")]
     alter = "ALTER ROLE {} IN DATABASE {} SET {} = {}"
     put = sql.SQL(alter)
 
@@ -182,7 +188,12 @@ def test_transactions_that_are_cut_because_they_are_idle_are_done_again(
     load.begin()
     limit("3ms")
     try:
-        wait_until(lambda: times() >= 20, "transactions are cut", 30)
+        for _ in range(15):
+            if times() >= 5:
+                break
+            load.more()
+            threading.Event().wait(2)
+        assert times() >= 5
     finally:
         limit("60s")
 
