@@ -188,6 +188,35 @@ def test_more_than_a_lane_holds_finds_room_while_smaller_ones_keep_coming(
     handler.go.set()
 
 
+def test_message_that_waits_for_room_is_not_overtaken_by_a_smaller_one(
+    world: Callable[[int], World],
+) -> None:
+    calls, handler = world(8), Handler()  # a lane holds 12
+    for _ in range(6):
+        calls.start(handler, "driver:a", 2)
+    lane, found = calls.calls._lanes["driver:a"], []
+    waiting = []
+    for wanted in (2, 1):
+        thread = threading.Thread(
+            target=lambda n=wanted: found.append(n) if calls.calls.reserve("driver:a", n) else None
+        )
+        thread.start()
+        waiting.append(thread)
+        wait_until(lambda: len(lane.waiting) == len(waiting), "it waits")
+    calls.calls.give_back("driver:a", 1)  # enough for the second
+    assert not found
+    waiting[1].join(0.1)
+    assert not found
+    calls.calls.give_back("driver:a", 1)
+    waiting[0].join(10)
+    assert found == [2]
+    calls.calls.give_back("driver:a", 1)
+    waiting[1].join(10)
+    assert found == [2, 1]
+    calls.calls.give_back("driver:a", 1)
+    handler.go.set()
+
+
 def test_room_that_is_not_needed_is_given_back(
     world: Callable[[int], World], impatient: None
 ) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -108,6 +109,7 @@ class _Lane:
     Attributes:
         at_once: calls under way.
         taken: tasks that are claimed, or about to be, and not recorded.
+        waiting: messages that wait for room, in turn: none is overtaken until its patience ends.
         answered: what waits to be recorded.
         progressed_at: when a call last ended.
     """
@@ -115,6 +117,7 @@ class _Lane:
     at_once: int
     room: asyncio.Semaphore
     taken: int = 0
+    waiting: deque[object] = field(default_factory=deque)
     answered: list[Answered] = field(default_factory=list)
     recording: bool = False
     progressed_at: float = field(default_factory=time.monotonic)
@@ -190,15 +193,21 @@ class Calls:
                 self._running = loop, thread
             if not found.taken:
                 found.progressed_at = time.monotonic()
-            while not (self._stopping or self._ended or found.has_room(wanted)):
-                now = time.monotonic()
-                if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
-                    return False
-                self._changed.wait(end - now)
-            if self._stopping or self._ended:
+            turn = object()
+            found.waiting.append(turn)
+            try:
+                while not (self._stopping or self._ended):
+                    if found.waiting[0] is turn and found.has_room(wanted):
+                        found.taken += wanted
+                        return True
+                    now = time.monotonic()
+                    if now >= end or now - found.progressed_at > PATIENCE_SECONDS:
+                        return False
+                    self._changed.wait(end - now)
                 return False
-            found.taken += wanted
-            return True
+            finally:
+                found.waiting.remove(turn)
+                self._changed.notify_all()  # it is the next one's turn
 
     def give_back(self, lane: str, count: int) -> None:
         """Room that was reserved and is not needed; below 0: more was needed than was said."""
