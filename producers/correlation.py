@@ -78,7 +78,7 @@ def behind(tx: Connection, subjects: Collection[uuid.UUID]) -> dict[uuid.UUID, B
 def look_up(engine: Engine, subjects: Collection[uuid.UUID]) -> dict[uuid.UUID, Behind]:
     """The same for lines and spans alone: it never raises."""
     try:
-        with engine.connect() as tx:
+        with engine.begin() as tx:
             return behind(tx, subjects)
     except SQLAlchemyError as error:
         log.debug("what is behind tasks cannot be read: %s", first_line(error))

@@ -54,6 +54,9 @@ def connect(
     says otherwise. A connection to a server that does not take writes any more counts as lost,
     and with it all of the pool: the next ones go to the new primary.
 
+    A transaction that only reads is best ended by a commit, as :meth:`Engine.begin` does: at a
+    rollback, with which ``Engine.connect`` ends, psycopg forgets all statements it has prepared.
+
     Args:
         patient: a statement may take :data:`PATIENT_SECONDS`, whatever is set for its role.
 
@@ -69,7 +72,8 @@ def connect(
     target: dict[str, Any] = {"target_session_attrs": "read-write", **_TARGET, **given}
     target |= {"application_name": application, "client_encoding": "UTF8"}
     conninfo = make_conninfo(**target)
-    engine = create_engine(_shown(given), pool_size=pool_size, max_overflow=10)
+    # The connection that was used last has its statements prepared.
+    engine = create_engine(_shown(given), pool_size=pool_size, max_overflow=10, pool_use_lifo=True)
 
     disposal = _Disposal(engine)
 

@@ -226,7 +226,7 @@ def is_password(engine: Engine, name: str, password: str) -> bool:
     Raises:
         Busy: too many try at once.
     """
-    with engine.connect() as tx:
+    with engine.begin() as tx:
         stored = tx.execute(_PASSWORD, {"name": name}).scalar()
     if not _WAITING.acquire(blocking=False):
         raise _busy()

@@ -59,7 +59,7 @@ class Console:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """For what a page shows; the role reads for hours if it may, and nobody waits that long."""
-        with self.reader.connect() as tx:
+        with self.reader.begin() as tx:
             limit(tx, READ_SECONDS)
             yield tx
 

@@ -51,7 +51,7 @@ class Kept(Generic[T]):
             if self._value is None or is_over:
                 self._failed = None
                 try:
-                    with engine.connect() as tx:
+                    with engine.begin() as tx:
                         limit(tx, READ_SECONDS)
                         self._value = self._read(tx)
                 except SQLAlchemyError as error:

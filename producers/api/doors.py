@@ -145,7 +145,7 @@ class Doors:
             self._cache.current(tx)
 
     def check_read(self) -> None:
-        with self.read.connect() as tx:
+        with self.read.begin() as tx:
             tx.execute(text("SELECT 1"))
 
     def _tidy(self) -> None:

@@ -273,7 +273,7 @@ class KeyRing:
         parts = _parts(given)
         if parts is None:
             return None
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             row = tx.execute(_BY_PREFIX, {"prefix": parts[0]}).first()
         key = None if row is None else _key(row)
         with self._lock:

@@ -74,7 +74,7 @@ class Waiters:
         self._task = None
 
     def _ended(self, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             return list(tx.execute(_ENDED, {"ids": ids, "ended": sorted(ENDED)}).scalars())
 
     def _end(self, order: uuid.UUID) -> None:

@@ -175,7 +175,7 @@ class Deliveries:
                 parameters = {"days": self._keep_days, "most": FORGOTTEN}
                 forgotten = tx.execute(_FORGET, parameters).rowcount
             self._next_forget = now if forgotten == FORGOTTEN else now + FORGET_EVERY_SECONDS
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             replay = tx.execute(_REPLAY).first()
         if replay is None:
             return False
@@ -183,7 +183,7 @@ class Deliveries:
         return True
 
     def _replay(self, replay: Any, upto: int) -> None:
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             after = replay.after_id
             if after is None:
                 after = first_since(tx, replay.since, upto)

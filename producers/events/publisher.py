@@ -248,7 +248,7 @@ class Publisher:
         Returns:
             How many seconds ago the last of it happened; 0: nothing did.
         """
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             happened = read(tx, self._position, upto, MOST)
             composed, left_out = (
                 self._composer.compose(happened, facts(tx, happened)) if happened else ([], [])

@@ -28,6 +28,8 @@ class Ready:
     """How many tasks its lane may hand over; None: it has no limit."""
     is_probe: bool = False
     """Its lane is open: one of its tasks goes out."""
+    waited: float = 0.0
+    """Seconds since the first of its tasks was ready."""
 
 
 @dataclass(frozen=True, slots=True)

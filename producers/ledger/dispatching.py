@@ -135,7 +135,8 @@ _READY = text("""
         ) AS h
     )
     SELECT r.queue, r.name, r.lane, b.id, b.size, b.starts, q.room, q.has_suspect,
-        x.room AS lane_room, false AS is_probe, b.run_at
+        x.room AS lane_room, false AS is_probe,
+        extract(epoch FROM now() - b.run_at)::float8 AS waited, b.run_at
     FROM routes AS r
     JOIN queues AS q ON q.queue = r.queue AND q.room > 0
     LEFT JOIN LATERAL (
@@ -160,7 +161,8 @@ _READY = text("""
     UNION ALL
     -- Of each lane that is open, one task once in a while, and not the same one again; of any of
     -- its queues and steps, since nobody may be at work on one of them.
-    SELECT b.queue, b.name, b.lane, b.id, b.size, b.starts, 1, false, 1, true, b.run_at
+    SELECT b.queue, b.name, b.lane, b.id, b.size, b.starts, 1, false, 1, true,
+        extract(epoch FROM now() - b.run_at)::float8, b.run_at
     FROM lane_breakers AS o CROSS JOIN LATERAL (
         SELECT first.* FROM routes AS r CROSS JOIN LATERAL (
             SELECT b.* FROM batches AS b
@@ -231,13 +233,18 @@ _RECUT = Bulk(
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One message to be: a batch of tasks of the same queue, name and lane."""
+    """One message to be: a batch of tasks of the same queue, name and lane.
+
+    Attributes:
+        waited: seconds since the first of them was ready.
+    """
 
     queue: str
     name: str
     lane: str
     batch: uuid.UUID
     size: int
+    waited: float = 0.0
 
 
 def dispatch(
@@ -299,7 +306,7 @@ def dispatch(
     return [
         Dispatch(
             parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,
-            sum(part.size for part in parts),
+            sum(part.size for part in parts), max(part.batch.waited for part in parts),
         )
         for name, parts in zip(names, messages, strict=True)
     ]  # fmt: skip

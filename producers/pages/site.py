@@ -113,7 +113,7 @@ class Site:
         """What a link does, or all services of its customer; nothing changes."""
         now = self._clock.now()
         link = self._said(token, self._links.read, language)
-        with self._read.connect() as tx:
+        with self._read.begin() as tx:
             whose, catalogue = self._whose(tx, link, token, language, now)
             if link.command is None:
                 return self._to_account(whose, link.origin, now)
@@ -162,7 +162,7 @@ class Site:
         """Do what a link says, and lead to what became of it."""
         now = self._clock.now()
         link = self._said(token, self._links.read, language)
-        with self._write.connect() as tx:  # a standby may not know of another address yet
+        with self._write.begin() as tx:  # a standby may not know of another address yet
             whose, _ = self._whose(tx, link, token, language, now)
         if link.command is None:
             return self._to_account(whose, link.origin, now)
@@ -185,7 +185,7 @@ class Site:
         """How a click ended, and what is so now. Read where it was written: a standby lags."""
         now = self._clock.now()
         ended = self._said(token, self._tokens.read_ended, language)
-        with self._write.connect() as tx:
+        with self._write.begin() as tx:
             whose, catalogue = self._whose(tx, ended, token, language, now)
             rows = account.some(tx, ended.services, whose, catalogue, now)
         words, action = wording(whose.language), Action(ended.purpose)
@@ -221,7 +221,7 @@ class Site:
         """
         now = self._clock.now()
         session = self._said(token, self._tokens.read_session, language)
-        with self._read.connect() as tx:
+        with self._read.begin() as tx:
             whose, catalogue = self._whose(tx, session, token, language, now)
             listing = account.listing(tx, whose, catalogue, now, page=page)
         words, here = wording(whose.language), f"{self._prefix}/my/{token}"
@@ -254,7 +254,7 @@ class Site:
         now = self._clock.now()
         session = self._said(token, self._tokens.read_session, language)
         ids = uuids(chosen)[: account.ON_A_PAGE]
-        with self._read.connect() as tx:
+        with self._read.begin() as tx:
             whose, catalogue = self._whose(tx, session, token, language, now)
             rows = account.some(tx, ids, whose, catalogue, now)
         here = f"{self._prefix}/my/{token}"

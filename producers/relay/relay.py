@@ -57,6 +57,9 @@ FULL_SCAN_EVERY_SECONDS = 2.0
 # A short poll looks back this far; enqueues whose transaction stays open longer wait for the
 # full scan.
 HORIZON_SECONDS = 5.0
+# Where a full scan found what a short poll cannot see, all polls are full for so long: a backlog
+# that nothing is taken from while its queue is full is still there.
+BACKLOG_SECONDS = 5.0
 
 
 class Relay:
@@ -86,6 +89,7 @@ class Relay:
         self._woken: list[uuid.UUID] = []
         self._found_at = 0.0
         self._found_in_a_row = 0
+        self._at_rest_from = 0.0
         self._busy_until = 0.0
         self._next_look = 0.0
         self._next_beat = 0.0
@@ -93,6 +97,7 @@ class Relay:
         self._parts = 1  # of what is taken at once: more after a statement that was too slow
         self._next_larger = 0.0
         self._next_full_scan = 0.0
+        self._backlog_until = 0.0
         self._last_round = metrics.relay_last_round()
 
     def stop(self) -> None:
@@ -138,8 +143,10 @@ class Relay:
         batch = self._dispatch_new(woken) if woken else []
         self._publish(batch)
         if len(batch) < max(1, len(woken)) or now >= self._next_look:
-            self._next_look = now + self._settings.poll_seconds
             found = self._dispatch(now)
+            if found or len(batch) < len(woken):
+                self._at_rest_from = now + AT_REST_AFTER_SECONDS
+            self._next_look = now + self._pause(now)
             self._publish(found)
             batch += found
         if batch:
@@ -159,7 +166,7 @@ class Relay:
 
     def _dispatch(self, now: float) -> list[Dispatch]:
         horizon = HORIZON_SECONDS
-        if now >= self._next_full_scan:
+        if now >= self._next_full_scan or now < self._backlog_until:
             self._next_full_scan = now + FULL_SCAN_EVERY_SECONDS
             horizon = 1e9
         with self._engine.begin() as tx:
@@ -171,8 +178,8 @@ class Relay:
                 horizon=horizon,
                 gather=max(1, MOST_GATHERED // self._parts),
             )
-        if batch and horizon > HORIZON_SECONDS:
-            self._next_full_scan = now  # a backlog: go on without a horizon until it is gone
+        if any(message.waited >= HORIZON_SECONDS for message in batch):
+            self._backlog_until = now + BACKLOG_SECONDS
         return batch
 
     def _publish(self, batch: list[Dispatch]) -> None:
@@ -215,12 +222,18 @@ class Relay:
         if is_busy or (found and self._found_in_a_row >= EAGER_FROM_ROUNDS):
             self._waker.stop_asking()
             self._transport.idle(BUSY_POLL_SECONDS if is_busy else EAGER_POLL_SECONDS)
-        elif not self._waker.ask(now):
-            wake, pause = self._waker.fileno(), self._settings.poll_seconds
-            if wake is not None and now - self._found_at > AT_REST_AFTER_SECONDS:
-                pause = max(pause, AT_REST_POLL_SECONDS)
-            self._transport.idle(pause, wake=wake)
+        elif self._waker.ask(now):
+            self._at_rest_from = now + AT_REST_AFTER_SECONDS
+        else:
+            self._transport.idle(self._pause(now), wake=self._waker.fileno())
             self._woken = self._waker.drain()
+
+    def _pause(self, now: float) -> float:
+        """Until the next look: longer while looks find nothing, and enqueues wake this relay."""
+        pause = self._settings.poll_seconds
+        if self._waker.fileno() is None or now < self._at_rest_from:
+            return pause
+        return max(pause, AT_REST_POLL_SECONDS)
 
     @staticmethod
     def _count(batch: list[Dispatch]) -> int:

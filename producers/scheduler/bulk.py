@@ -51,7 +51,7 @@ class BulkRunner:
 
     def _round(self) -> float:
         self._forget()
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             open_ = bulk_running.open_operations(tx)
         self._open.set(len(open_))
         self._rests = {id: rest for id, rest in self._rests.items() if id in open_}

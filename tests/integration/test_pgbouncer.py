@@ -66,9 +66,10 @@ def test_session_behind_the_pooler_has_the_settings_of_its_role(
 
     with engine.connect() as tx:
         names = ("TimeZone", "jit", "statement_timeout", "idle_in_transaction_session_timeout")
+        names += ("enable_seqscan",)
         shown = [tx.execute(text(f"SHOW {name}")).scalar_one() for name in names]
         moment = tx.execute(text("SELECT timestamptz '2026-01-01 00:00+00'")).scalar_one()
-    assert shown == ["UTC", "off", "25s", "1min"]
+    assert shown == ["UTC", "off", "25s", "1min", "off"]
     assert moment == datetime(2026, 1, 1, tzinfo=UTC)
     engine.dispose()
 

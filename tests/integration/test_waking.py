@@ -2,6 +2,7 @@
 
 import select
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from autorenew.local.postgres import PrivatePostgres
 from producers import ledger
 from producers.ledger import Outcome, Place, dispatching
 from producers.ledger.dispatching import Dispatch
+from producers.relay import relay as relaying
 from producers.relay import waking
 from producers.relay.relay import Relay
 from producers.relay.waking import Waker
@@ -139,6 +141,48 @@ def test_a_relay_that_is_woken_all_the_time_still_finds_what_falls_due(
         return database.value("SELECT count(*) FROM tasks WHERE NOT batched") or 0
 
     wait_until(lambda: wake() == 0, "what fell due was dispatched", 10)
+
+
+def test_relay_that_is_woken_for_all_there_is_looks_seldom(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaying, "AT_REST_AFTER_SECONDS", 0.0)
+    kept = Kept()
+    relay = Relay(database.engine("relay"), kept, load_settings(poll_seconds=0.001), SystemClock())
+    relay._waker.ask(now=time.monotonic())
+    looks: list[float] = []
+    look = relay._dispatch
+    monkeypatch.setattr(relay, "_dispatch", lambda now: (looks.append(now), look(now))[1])
+
+    started = time.monotonic()
+    for number in range(1, 21):
+        enqueue(database)
+        relay._woken = database.value("SELECT array_agg(id) FROM batches WHERE state = 'ready'")
+        relay.round()
+        assert len(kept.sent) == number
+    lasted = time.monotonic() - started
+
+    assert len(looks) <= 1 + lasted / relaying.AT_REST_POLL_SECONDS
+    relay._waker.close()
+
+
+def test_backlog_is_not_left_because_its_queue_was_full(database: Database) -> None:
+    """It is older than a short poll looks back."""
+    kept = Kept()
+    settings = load_settings(dispatch_cap=4, calls_at_once=4)
+    relay = Relay(database.engine("relay"), kept, settings, SystemClock())
+    enqueue(database, 12)
+    for table in ("tasks", "batches"):
+        database.run(f"UPDATE {table} SET run_at = now() - interval '1 hour'")
+
+    relay.round()
+    relay.round()
+    assert sum(message.size for message in kept.sent) == 4  # its queue is full
+
+    database.run("UPDATE batches SET state = 'leased' WHERE state = 'dispatched'")
+    relay.round()
+
+    assert sum(message.size for message in kept.sent) == 8
 
 
 def test_nobody_notifies_a_relay_that_is_busy(database: Database, transport: Kept) -> None:

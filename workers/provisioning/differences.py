@@ -205,7 +205,7 @@ class _Sides:
         self.services = 0
 
     def begin(self) -> None:
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             self._since = tx.execute(_NOW, {"settled": SETTLED_SECONDS}).scalar_one()
 
     def compare(self, page: Sequence[ResourceEntry]) -> None:
@@ -237,14 +237,14 @@ class _Sides:
                     self._add(kind, row, seen, named=entry.service_id)
 
     def _read(self, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID | None, Any]:
-        with self._engine.connect() as tx:
+        with self._engine.begin() as tx:
             rows = tx.execute(_BY_ID, {"ids": list(ids), "driver": self._driver})
             return {row.id: row for row in rows}
 
     def _named(self, names: Iterable[str]) -> dict[str, Any]:
         """Our services by the driver's names for what it does not know by our ids."""
         if self._names is None:
-            with self._engine.connect() as tx:
+            with self._engine.begin() as tx:
                 rows = tx.execute(_NAMES, {"driver": self._driver})
                 self._names = {row.resource_id: row.id for row in rows}
         ids = {name: self._names[name] for name in names if name in self._names}
@@ -257,7 +257,7 @@ class _Sides:
         after = uuid.UUID(int=0)
         absent = Resource(None, ResourceState.ABSENT)
         while True:
-            with self._engine.connect() as tx:
+            with self._engine.begin() as tx:
                 parameters = {"after_id": after, "driver": self._driver, "limit": PAGE}
                 rows = tx.execute(_THERE, parameters).all()
             self.services += len(rows)
@@ -274,7 +274,7 @@ class _Sides:
         quiet: set[tuple[uuid.UUID, int]] = set()
         for first in range(0, len(known), PAGE):
             ids = known[first : first + PAGE]
-            with self._engine.connect() as tx:
+            with self._engine.begin() as tx:
                 rows = tx.execute(_AT_REST, {"ids": ids, "since": self._since})
                 quiet |= {(row.id, row.generation) for row in rows}
         resting: list[Difference] = []

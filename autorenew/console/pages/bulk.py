@@ -17,7 +17,7 @@ MOST_LEFT = 50
 
 def list_operations(visit: Visit) -> Response:
     number = visit.query.number("page", 1)
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         found, total = bulk.list_operations(tx, limit=PER_PAGE, skip=(number - 1) * PER_PAGE)
     return page(
         visit, "bulk.html", operations=found, total=total, number=number,
@@ -26,7 +26,7 @@ def list_operations(visit: Visit) -> Response:
 
 
 def show(visit: Visit) -> Response:
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         operation = bulk.get(tx, _id(visit))
         left = bulk.not_done(tx, operation.id, limit=MOST_LEFT)
         about = _about(tx, left)
@@ -40,7 +40,7 @@ def _about(tx: Connection, left: list[bulk.BulkTask]) -> dict[uuid.UUID, object]
 
 
 def confirm_stop(visit: Visit) -> Response:
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         operation = bulk.get(tx, _id(visit))
     return page(visit, "confirm_stop.html", operation=operation)
 

@@ -29,7 +29,7 @@ def edit_form(visit: Visit) -> Response:
 
 def _edit_page(visit: Visit, entered: dict[str, str], problem: str | None = None) -> Response:
     subject = _subject(visit)
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         there = failures.list_failed(tx, Filters(names=(str(subject),)))
         row = tx.execute(editing.CONFIGURATION, {"id": subject}).first()
         if row is None:
@@ -138,7 +138,7 @@ def bulk_form(visit: Visit) -> Response:
     """What would be changed of many services: which options, and once that is said, of how many."""
     filters = _meant(visit, visit.query)
     problem, foreseen, changes = None, None, dict[str, str | None]()
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         asked_at = clock_of_database(tx)
         catalogue = visit.console.catalogue.current(tx)
         plans = editing.plans(tx, filters)

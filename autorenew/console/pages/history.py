@@ -75,7 +75,7 @@ def _unknown(visit: Visit, chosen: dict[str, str | None]) -> str | None:
             return None
     if field == "name":
         return f"no operator ever did anything that is called {name!r}, such as lane.paused"
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         if accounts.accounts(tx, by):
             return None
     return f"there is no operator {by!r}, and nobody of that name has done anything"

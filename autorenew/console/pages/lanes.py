@@ -85,7 +85,7 @@ def queues(tx: Connection, held: list[Held]) -> list[Queue]:
 
 
 def list_lanes(visit: Visit) -> Response:
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         held = read(tx)
     with visit.console.reading() as tx:
         found = queues(tx, held)
@@ -94,7 +94,7 @@ def list_lanes(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     name = visit.path["lane"]
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         lanes.check(tx, name)
         held = [one for one in read(tx) if one.lane.lane == name]
         pauses = lanes.paused(tx, name)
@@ -124,7 +124,7 @@ def confirm_close(visit: Visit) -> Response:
 
 def _confirm(visit: Visit, template: str) -> Response:
     name = visit.path["lane"]
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         lanes.check(tx, name)
         held = [one for one in read(tx) if one.lane.lane == name]
         pauses = lanes.paused(tx, name)
@@ -145,7 +145,7 @@ def confirm_resume(visit: Visit) -> Response:
     """What starts once a pause has ended."""
     name = visit.path["lane"]
     number = visit.query.number("pause", 0, most=2**31)
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         pauses = lanes.paused(tx, name)
         held = [one for one in read(tx) if one.lane.lane == name]
     return page(

@@ -54,7 +54,7 @@ def confirm(visit: Visit) -> Response:
     chosen = tasks_of(visit.query)
     if not chosen:
         raise BadInput("nothing was selected: tick some tasks, or take all that match")
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         names = tuple(str(task.subject) for task in chosen)
         there = failures.with_actions(tx, failures.select(tx, Filters(names=names)).tasks)
         listed = [one for one in there if one.task.id in set(chosen)]
@@ -72,7 +72,7 @@ def _paid(tx: Connection, kind: BulkKind, filters: Filters) -> Sequence[Money]:
 
 def _confirm_all(visit: Visit, kind: BulkKind) -> Response:
     filters = filters_of(visit.query)
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         asked_at = clock_of_database(tx)
         found = groups(tx, filters)
         paid = _paid(tx, kind, filters)

@@ -11,7 +11,7 @@ from schemas.values import OperatorRole
 
 
 def list_operators(visit: Visit) -> Response:
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         found = accounts.accounts(tx)
     return page(visit, "operators.html", operators=found, roles=list(OperatorRole))
 
@@ -47,7 +47,7 @@ def _other(visit: Visit) -> str:
 
 
 def confirm_remove(visit: Visit) -> Response:
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         account = accounts.get(tx, visit.query.need("name", "the name"))
     return page(visit, "confirm_remove_operator.html", account=account)
 
@@ -66,7 +66,7 @@ def password_form(visit: Visit) -> Response:
 def change_password(visit: Visit) -> Response:
     """One's own; all sessions end, this one too."""
     new = visit.form.need("password", "the new password")
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         account = accounts.get(tx, visit.who)
     current = visit.form.get("current") or ""
     is_right = not account.has_password or accounts.is_password(

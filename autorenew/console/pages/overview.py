@@ -68,7 +68,7 @@ class Verdict:
 
 def show(visit: Visit) -> Response:
     console = visit.console
-    with console.engine.connect() as tx:
+    with console.engine.begin() as tx:
         held = lane_pages.read(tx)
         failing = groups(tx)
     now = visit.now

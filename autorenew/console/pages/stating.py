@@ -30,7 +30,7 @@ def _done(values: Values) -> Filters:
 
 def confirm_done(visit: Visit) -> Response:
     filters = _done(visit.query)
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         asked_at = clock_of_database(tx)
         total, tellable = stating.tellable(tx, filters)
         selection = failures.select(tx, filters, limit=SHOWN)
@@ -65,7 +65,7 @@ def _filters(task: TaskId) -> Filters:
 
 def settle_form(visit: Visit) -> Response:
     task = _payment(visit.query)
-    with visit.console.engine.connect() as tx:
+    with visit.console.engine.begin() as tx:
         asked_at = clock_of_database(tx)
         listed = failures.list_failed(tx, _filters(task))
     return page(

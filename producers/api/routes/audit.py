@@ -59,7 +59,7 @@ _FINDINGS = text("""
     responses=responses("not_found"),
 )
 def get_audit(access: Reading) -> AuditView:
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         run = None
         if tx.execute(_IS_KEPT).scalar_one():
             run = tx.execute(_LAST_RUN).first()

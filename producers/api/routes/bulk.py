@@ -124,7 +124,7 @@ def _bulk(
         problem = Problem(code="field_invalid", path="everything", message=message)
         raise Failed("invalid", message, problems=[problem])
     if body.dry_run:
-        with access.doors.write.connect() as tx:
+        with access.doors.write.begin() as tx:
             said = failed_view(tx, filters, min(body.limit or LISTED, LISTED))
             refunds = groups.paid_for(tx, filters) if kind is BulkKind.CANCEL else []
         total = min(said.total, body.limit or said.total)
@@ -156,7 +156,7 @@ Id = Annotated[uuid.UUID, Path(description="Of the bulk operation.")]
     responses=responses("not_found"),
 )
 def get_bulk(id: Id, access: Reading) -> BulkView:
-    with access.doors.write.connect() as tx:
+    with access.doors.write.begin() as tx:
         return _shown(tx, id)
 
 

@@ -55,7 +55,7 @@ class Part(BaseModel):
     responses=responses("not_found", "invalid"),
 )
 def get_customer(id: Id, access: Reading) -> CustomerView:
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         found = customers.get(tx, id, scope=access.scope)
     if found is None:
         raise not_found()
@@ -72,7 +72,7 @@ def get_customer(id: Id, access: Reading) -> CustomerView:
 )
 def get_upcoming(id: Id, query: Annotated[Part, Query()], access: Reading) -> Page[Upcoming]:
     doors = access.doors
-    with doors.read.connect() as tx:
+    with doors.read.begin() as tx:
         if not customers.is_seen(tx, id, access.scope):
             raise not_found()
         return customers.upcoming(
@@ -96,7 +96,7 @@ def get_invoices(
     query: Annotated[Part, Query()],
     access: Annotated[Access, needs(KeyScope.INVOICES_READ)],
 ) -> Page[InvoiceRow]:
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         if not customers.is_seen(tx, id, access.scope):
             raise not_found()
         found, last = documents.invoices_of_customer(

@@ -108,7 +108,7 @@ class EditedView(BaseModel):
 
 @router.get("/failed", summary="What waits for a person", responses=responses("invalid"))
 def get_failed(query: Annotated[FailedQuery, Query()], access: Reading) -> FailedView:
-    with access.doors.write.connect() as tx:
+    with access.doors.write.begin() as tx:
         return failed_view(tx, query.filters, query.limit, (query.page - 1) * query.limit)
 
 

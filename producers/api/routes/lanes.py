@@ -79,7 +79,7 @@ class LaneAction(Document):
 
 @router.get("/lanes", summary="Lanes, what is in them, and what holds them", responses=responses())
 def get_lanes(access: Reading) -> LanesView:
-    with access.doors.write.connect() as tx:
+    with access.doors.write.begin() as tx:
         return _lanes(tx)
 
 

@@ -198,7 +198,7 @@ def _fits_a_path(key: str | None) -> bool:
 
 def _view(doors: Doors, key: Key, answer: Answer) -> OrderView | None:
     assert answer.order_id is not None
-    with doors.read.connect() as tx:
+    with doors.read.begin() as tx:
         return orders.get(tx, answer.order_id, scope=doors.scope(key))
 
 
@@ -227,7 +227,7 @@ async def get_order(
     upstream = access.key.upstream or query.upstream
 
     def look() -> Any:
-        with doors.read.connect() as tx:
+        with doors.read.begin() as tx:
             return orders.find(tx, key, upstream=upstream, scope=access.scope)
 
     if access.key.upstream is not None and query.upstream not in (None, access.key.upstream):
@@ -254,5 +254,5 @@ async def get_order(
 def _get(
     doors: Doors, access: Access, found: orders.Found, *, timeline: bool = True
 ) -> OrderView | None:
-    with doors.read.connect() as tx:
+    with doors.read.begin() as tx:
         return orders.get(tx, found.id, scope=access.scope, timeline=timeline)

@@ -36,7 +36,7 @@ Number = Annotated[
 def get_invoice(
     number: Number, access: Annotated[Access, needs(KeyScope.INVOICES_READ)]
 ) -> InvoiceView:
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         found = documents.invoice(tx, number, scope=access.scope)
     if found is None:
         raise not_found()
@@ -52,7 +52,7 @@ def get_invoice(
 def get_credit_note(
     number: Number, access: Annotated[Access, needs(KeyScope.INVOICES_READ)]
 ) -> CreditNoteView:
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         found = documents.credit_note(tx, number, scope=access.scope)
     if found is None:
         raise not_found()
@@ -77,7 +77,7 @@ def get_catalogue(
     query: Annotated[CatalogueQuery, Query()],
     access: Annotated[Access, needs(KeyScope.CATALOGUE_READ)],
 ) -> CatalogueView:
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         held = access.doors.catalogue(tx)
     return plans.catalogue(
         held,
@@ -133,7 +133,7 @@ def get_forecast(
         message = "must lie after today, and within ten years"
         problem = Problem(code="date_invalid", path="query.until", message=message)
         raise Failed("invalid", problems=[problem])
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         rows = forecasting.forecast(
             tx, today=today, until=until, by=query.by, universe=query.universe, brand=query.brand
         )

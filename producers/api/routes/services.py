@@ -60,7 +60,7 @@ class ServicesQuery(BaseModel):
 )
 def list_services(query: Annotated[ServicesQuery, Query()], access: Reading) -> Page[ServiceRow]:
     wanted = Wanted(**query.model_dump(exclude={"limit", "cursor"}))
-    with access.doors.read.connect() as tx:
+    with access.doors.read.begin() as tx:
         return services.list_services(
             tx, wanted, scope=access.scope, limit=query.limit, cursor=query.cursor
         )
@@ -73,7 +73,7 @@ def list_services(query: Annotated[ServicesQuery, Query()], access: Reading) -> 
 )
 def get_service(id: Id, access: Reading) -> ServiceView:
     doors = access.doors
-    with doors.read.connect() as tx:
+    with doors.read.begin() as tx:
         found = services.get(tx, id, doors.catalogue(tx), doors.clock.now(), scope=access.scope)
     if found is None:
         raise not_found()
@@ -87,7 +87,7 @@ def get_service(id: Id, access: Reading) -> ServiceView:
 )
 def get_quote(id: Id, access: Reading) -> QuoteView:
     doors = access.doors
-    with doors.read.connect() as tx:
+    with doors.read.begin() as tx:
         found = services.known(tx, [id], doors.catalogue(tx), scope=access.scope)
         if not found:
             raise not_found()

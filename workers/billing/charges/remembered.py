@@ -34,7 +34,7 @@ class Remembered:
 
     def recorded(self, engine: Engine, keys: Sequence[uuid.UUID]) -> None:
         """Remember those of these charges that are decided; after the commit."""
-        with engine.connect() as tx:
+        with engine.begin() as tx:
             found = tx.execute(_DECIDED, {"keys": list(keys)[-MOST:]}).scalars().all()
         with self._lock:
             self._keys.extend(found)
