@@ -86,7 +86,7 @@ class PrivatePostgres:
 
     Args:
         folder: where data, log and password are kept.
-        fast: do not wait for the disk, for tests.
+        fast: do not wait for the disk, nor make passwords hard to guess, for tests.
         buffers: PostgreSQL's ``shared_buffers``; a quarter of the memory suits millions of rows.
         install: the folder whose ``bin/`` has PostgreSQL; by default that of the variable
             ``AUTORENEW_LOCAL_POSTGRESQL``, or the newest one of the wheel.
@@ -194,6 +194,7 @@ class PrivatePostgres:
                 "initdb",
                 *("-D", str(self._data), "-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8"),
                 *("--pwfile", str(self._folder / "password"), "--no-sync", "--no-locale"),
+                *(part for k, v in self._quick_passwords().items() for part in ("-c", f"{k}={v}")),
             )
         self._check_version()
         self._end_a_stray()
@@ -208,7 +209,7 @@ class PrivatePostgres:
             "jit": "off",
         }
         if self._fast:  # a server that is killed still has what it said was committed
-            options |= {"fsync": "off", "full_page_writes": "off"}
+            options |= {"fsync": "off", "full_page_writes": "off"} | self._quick_passwords()
         command = [str(self._install / "bin/postgres"), "-D", str(self._data)]
         command += [part for k, v in options.items() for part in ("-c", f"{k}={v}")]
         with (self._folder / "log").open("ab") as log:
@@ -289,6 +290,11 @@ class PrivatePostgres:
                 f"{self._data} is of PostgreSQL {made_by}, and {self._install} has {here}:"
                 f" choose another --folder, or another {OTHER}"
             )
+
+    def _quick_passwords(self) -> dict[str, str]:
+        """A connection costs 2 ms instead of 6 where a password is hashed once, not 4,096 times."""
+        has_it = self._fast and int(_number(self._run("postgres", "--version"))) >= 16
+        return {"scram_iterations": "1"} if has_it else {}
 
     def _run(self, program: str, *arguments: str) -> str:
         """Run a program of PostgreSQL to its end; returns what it said."""

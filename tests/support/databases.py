@@ -61,9 +61,10 @@ WITH ours AS (
 SELECT part, count(*), md5(string_agg(line, E'\\n' ORDER BY line COLLATE "C"))
 FROM said GROUP BY part ORDER BY part
 """
-# A table that holds or held rows, or that was analysed.
+# A table that holds or held rows, or that was analysed; whether it is worth new files: so is one
+# that was analysed, since a plan would go by that.
 _USED = """
-SELECT oid::regclass::text FROM pg_class
+SELECT oid::regclass::text, pg_relation_size(oid) > 65536 OR reltuples >= 0 FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
 AND (pg_relation_size(oid) > 0 OR reltuples >= 0)
 """
@@ -158,7 +159,7 @@ class Databases:
     def _look(self, connection: psycopg.Connection[Any]) -> None:
         self._shape = shape(connection)
         self._references = connection.execute(_REFERENCES).fetchall()
-        for (table,) in connection.execute(_USED).fetchall():
+        for table, _ in connection.execute(_USED).fetchall():
             content = _content(connection, table)
             if content is not None:
                 query = sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(table))
@@ -172,15 +173,22 @@ class Databases:
         connection.execute(_END_OTHERS)
         if shape(connection) != self._shape:
             raise _Changed
-        used = {table for (table,) in connection.execute(_USED).fetchall()}
+        used = dict(connection.execute(_USED).fetchall())
         for table, filled in self._filled.items():
             if _content(connection, table) == filled.content:
-                used.discard(table)
+                used.pop(table, None)
+        large = self._with_what_refers_to({table for table, is_large in used.items() if is_large})
+        small = used.keys() - large
         with connection.transaction():
-            if emptied := self._with_what_refers_to(used):
-                tables = sql.SQL(", ").join(map(sql.Identifier, sorted(emptied)))
+            if large:
+                tables = sql.SQL(", ").join(map(sql.Identifier, sorted(large)))
                 connection.execute(sql.SQL("TRUNCATE {}").format(tables))
-            for table in emptied & self._filled.keys():
+            if small:  # new files for a table and its indexes cost more than its rows
+                delete = sql.SQL("DELETE FROM {}")
+                connection.execute(
+                    sql.SQL("; ").join(delete.format(sql.Identifier(table)) for table in small)
+                )
+            for table in (large | small) & self._filled.keys():
                 query = sql.SQL("COPY {} FROM STDIN").format(sql.Identifier(table))
                 with connection.cursor().copy(query) as copy:
                     copy.write(self._filled[table].rows)
