@@ -19,7 +19,7 @@ ABSENT, ACTIVE, SUSPENDED = ResourceState
 
 def test_server_that_is_down_has_done_nothing(tmp_path: Path) -> None:
     server = PowerDns(tmp_path)
-    with Waiting(driver_of(server, seconds=0.3)) as driver:
+    with Waiting(driver_of(server)) as driver:
         site = Site(driver, server)
         assert site.does(CREATE, 1).state is DriverState.UNAVAILABLE
         server.start()
