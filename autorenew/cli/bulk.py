@@ -11,7 +11,7 @@ from autorenew.cli.common import database, said_of, say
 from autorenew.cli.following import document, filters_of, follow, show
 from autorenew.cli.helping import Commands
 from autorenew.cli.lines import Column, age, echo, short
-from autorenew.cli.selecting import Text, counted
+from autorenew.cli.selecting import Text, counted, say_none
 from producers.control import bulk as operations
 
 _COLUMNS = (
@@ -57,7 +57,7 @@ def list_bulk(open_only: bool, limit: int, page: int, as_json: bool) -> None:
             ),
         )  # fmt: skip
     else:
-        say("bulk operations: none")
+        say_none("bulk operations", page, total)
     if (more := total - skip - len(found)) > 0:
         say(f"and {more} more; see --page", err=as_json)
 

@@ -13,7 +13,7 @@ from autorenew.cli.failed_by_hand import done_by_hand, settle_by_hand
 from autorenew.cli.failed_editing import edit_failed
 from autorenew.cli.helping import Commands
 from autorenew.cli.lines import Column, age, echo, short, width
-from autorenew.cli.selecting import Text, say_more, say_unmatched, selects
+from autorenew.cli.selecting import Text, counted, say_more, say_none, say_unmatched, selects
 from autorenew.cli.tasks import find_history, show_history, whole_second
 from producers.control import failed as failures
 from producers.control.groups import Group, groups
@@ -73,7 +73,15 @@ def list_failed(filters: Filters, group: bool, limit: int, page: int, as_json: b
     """
     if group:
         with database().connect() as tx:
-            show_groups(groups(tx, filters), as_json=as_json)
+            found = groups(tx, filters)
+        skip = (page - 1) * limit
+        shown = found[skip : skip + limit]
+        if found and not shown and not as_json:
+            say_none("groups of failed tasks", page, len(found))
+        else:
+            show_groups(shown, as_json=as_json)
+        if (more := len(found) - skip - len(shown)) > 0:
+            say(f"and {counted(more, 'more group')}; see --page and --limit", err=as_json)
         return
     with database().connect() as tx:
         selection = failures.select(tx, filters, limit=limit, skip=(page - 1) * limit)
@@ -83,7 +91,7 @@ def list_failed(filters: Filters, group: bool, limit: int, page: int, as_json: b
     elif listed:
         echo_failed(listed)
     else:
-        say("failed tasks: none")
+        say_none("failed tasks", page, selection.total)
     say_more(selection, as_json=as_json, see="--page and --limit")
     say_unmatched(selection.unmatched, "no failed task")
 
@@ -167,6 +175,7 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         ("subject", f"{about.kind or ''} {subject}".strip()),
         ("customer", about.customer), ("order", about.order_key),
         ("plans", ", ".join(about.plans)), ("domains", ", ".join(about.domains)),
+        ("options", service and ", ".join(f"{k}={v}" for k, v in service.configuration.items())),
         ("state", about.state),
     ]  # fmt: skip
     for one in listed:
@@ -188,6 +197,7 @@ def show_failed(name: str, upstream: str | None, limit: int, as_json: bool) -> N
         document = {
             "subject": subject, "kind": about.kind, "customer": about.customer,
             "order": about.order_key, "plans": list(about.plans), "state": about.state,
+            "configuration": service and service.configuration,
             "tasks": [
                 dict(zip(COLUMNS, _row(one), strict=True)) | {"lines": lines.get(one.name, [])}
                 for one in listed

@@ -62,24 +62,34 @@ def each(
     what: str,
     *,
     missing: int = 0,
-) -> None:
+    as_json: bool = False,
+) -> NoReturn:
     """Do something for each subject in a transaction of its own, say what became of it, and exit:
     with 1 if some could not be done, with 2 if none could.
 
     Args:
+        what: became of those it was done for, such as ``cancelled``.
         missing: how many more there are that nothing can be done for.
     """
     done = 0
     left = missing
+    became: dict[uuid.UUID, str | None] = {}
     for subject in dict.fromkeys(subjects):
         try:
             with engine.begin() as tx:
                 do(tx, subject)
             done += 1
+            became[subject] = None
         except AutorenewError as error:
             say(f"autorenew: {error}", err=True)
             left += 1
-    say(f"{done} {what}" + (f", {left} not" if left else ""))
+            became[subject] = str(error)
+    if as_json:
+        for subject, problem in became.items():
+            outcome = "no_change" if problem else what.replace(" ", "_")
+            click.echo(said_of({"subject": subject, "became": outcome, "problem": problem}))
+    else:
+        say(f"{done} {what}" + (f", {left} not" if left else ""))
     sys.exit(0 if not left else 1 if done else 2)
 
 
@@ -123,15 +133,21 @@ def retry_failed(
 
 
 def say_dry(
-    filters: Filters, limit: int | None, *, what: str = "would be retried", as_json: bool
-) -> NoReturn:
-    """Say what fits, by groups and the first of it, and exit."""
+    filters: Filters, limit: int | None, *, what: str = "would be retried", refunds: bool = False,
+    as_json: bool,
+) -> NoReturn:  # fmt: skip
+    """Say what fits, by groups and the first of it, and exit.
+
+    Args:
+        refunds: say how much money goes back, too.
+    """
     from autorenew.cli.failed import echo_failed, show_groups
 
     with database().connect() as tx:
         found = groups.groups(tx, filters)
         selection = failures.select(tx, filters, limit=min(limit or LISTED, LISTED))
         listed = failures.with_actions(tx, selection.tasks)
+        paid = groups.paid_for(tx, filters) if refunds else []
     total = min(selection.total, limit or selection.total)
     show_groups(found, as_json=as_json)
     if not as_json:
@@ -139,7 +155,10 @@ def say_dry(
             echo_failed(listed)
         if total > len(listed):
             say(f"and {total - len(listed)} more")
-        say(f"{counted(total)} {what}")
+        say(f"{counted(total)} {what}" + (f", and {_money(paid)} refunded" if paid else ""))
+    elif refunds:
+        refund = [{"amount": one.amount, "currency": one.currency} for one in paid]
+        click.echo(said_of({"total": total, "refund": refund}))
     say_unmatched(selection.unmatched, "no failed task")
     sys.exit(1 if selection.unmatched else 0)
 
@@ -224,7 +243,7 @@ def cancel_failed(
     check_chosen(filters, everything)
     so_many = per_second(rate)
     if dry_run:
-        say_dry(filters, None, what="would be given up", as_json=as_json)
+        say_dry(filters, None, what="would be given up", refunds=True, as_json=as_json)
     in_bulk = not filters.names or wait is not None or rate is not None
     engine = database()
     with engine.connect() as tx:
@@ -253,7 +272,11 @@ def cancel_failed(
 
     say_unmatched(selection.unmatched, "it has no failed task; see `autorenew failed list`")
     subjects = [task.subject for task in selection.tasks]
-    each(subjects, cancel, engine, "cancelled", missing=len(selection.unmatched))
+    each(subjects, cancel, engine, "cancelled", missing=len(selection.unmatched), as_json=as_json)
+
+
+def _money(paid: Iterable[Money]) -> str:
+    return " and ".join(map(str, paid))
 
 
 def _ask(found: list[failures.FailedTask], total: int, paid: list[Money]) -> None:
@@ -262,6 +285,6 @@ def _ask(found: list[failures.FailedTask], total: int, paid: list[Money]) -> Non
     echo_failed(found)
     if total > len(found):
         say(f"and {total - len(found)} more")
-    money = " and ".join(map(str, paid))
-    refund = f"refund {money} that was paid for them" if paid else "refund what was paid for them"
+    what = f"{_money(paid)} that" if paid else "what"
+    refund = f"refund {what} was paid for them"
     click.confirm(f"Give {counted(total)} up, and {refund}?", abort=True)

@@ -68,7 +68,7 @@ def done_by_hand(
     if by_ids and not dry_run and wait is None and _writes_itself(
         engine, "provisioning", filters.names
     ):  # fmt: skip
-        _write_done(engine, [uuid.UUID(name) for name in filters.names], because, yes=yes)
+        _write_done(engine, [uuid.UUID(name) for name in filters.names], because, yes, as_json)
         return
     filters = replace(filters, step=CONVERGE)
     with engine.connect() as tx:
@@ -83,6 +83,11 @@ def done_by_hand(
     if dry_run:
         say_unmatched(selection.unmatched, "no failed task")
         sys.exit(1 if selection.unmatched else 0)
+    if total and not tellable:
+        if yes:
+            _say_tellable(listed, total, tellable, as_json=False)
+        say("nothing was done", err=True)
+        sys.exit(1)
     if tellable and not yes:
         click.confirm(_ASKED, abort=True)
     start(
@@ -111,7 +116,9 @@ def _say_tellable(
         say(f"{counted(total - tellable)} would be refused: not delivered yet")
 
 
-def _write_done(engine: Engine, subjects: Sequence[uuid.UUID], because: str, *, yes: bool) -> None:
+def _write_done(
+    engine: Engine, subjects: Sequence[uuid.UUID], because: str, yes: bool, as_json: bool
+) -> None:
     from workers import by_hand
 
     if not yes:
@@ -121,7 +128,7 @@ def _write_done(engine: Engine, subjects: Sequence[uuid.UUID], because: str, *, 
     def do(tx: Connection, subject: uuid.UUID) -> None:
         by_hand.done(tx, subject, because, catalogue, time)
 
-    each(subjects, do, engine, "done by hand")
+    each(subjects, do, engine, "done by hand", as_json=as_json)
 
 
 @click.command("settle")

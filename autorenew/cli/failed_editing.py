@@ -1,5 +1,6 @@
 """The command that corrects configurations that were refused: of one service, or of many."""
 
+import sys
 from dataclasses import replace
 
 import click
@@ -77,6 +78,11 @@ def edit_failed(
         _say_foreseen(foreseen, as_json=as_json and dry_run)
     if dry_run:
         return
+    if foreseen.refused and not foreseen.changed:
+        if yes:
+            _say_foreseen(foreseen, as_json=False)
+        say("nothing was done", err=True)
+        sys.exit(1)
     if foreseen.changed and not yes:
         click.confirm(f"Change {_services(foreseen.changed)}, and retry them?", abort=True)
     start(

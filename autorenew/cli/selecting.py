@@ -125,6 +125,11 @@ def say_more(selection: Selection, *, as_json: bool, see: str = "--limit") -> No
         say(f"and {selection.more} more; see {see}", err=as_json)
 
 
+def say_none(what: str, page: int, total: int) -> None:
+    """An empty list, or an empty page of one that is not."""
+    say(f"{what}: none on page {page}, {total} in all" if total else f"{what}: none")
+
+
 def say_unmatched(names: Sequence[str], what: str) -> None:
     for name in names:
         say(f"autorenew: {name}: {what}", err=True)

@@ -32,8 +32,9 @@ class OpenLane:
     probe_at: datetime
 
     def __str__(self) -> str:
+        probes = "1 probe" if self.probes == 1 else f"{self.probes} probes"
         return (
-            f"open since {self.opened_at:%F %H:%M} UTC: {self.reason}; {self.probes} probes failed,"
+            f"open since {self.opened_at:%F %H:%M} UTC: {self.reason}; {probes} failed,"
             f" the next one at {self.probe_at:%H:%M:%S}"
         )
 
@@ -144,4 +145,7 @@ _PROBE_NOW = text("""
 
 def probe_now(tx: Connection, lane: str) -> bool:
     """Have the next probe of a lane go out at once; returns whether it is open."""
-    return tx.execute(_PROBE_NOW, {"lane": lane}).first() is not None
+    is_open = tx.execute(_PROBE_NOW, {"lane": lane}).first() is not None
+    if is_open:
+        history.record(tx, [Event(subject_of(lane), "lane.tried", {"lane": lane})])
+    return is_open

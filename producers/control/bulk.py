@@ -267,6 +267,8 @@ def list_operations(
         open_only: those that have not ended.
     """
     rows = tx.execute(_LIST, {"open": open_only, "limit": limit, "skip": skip}).all()
+    if not rows and skip:  # after the last of them
+        return [], list_operations(tx, open_only=open_only, limit=1)[1]
     return [_operation(row) for row in rows], rows[0].number if rows else 0
 
 

@@ -31,6 +31,7 @@ from producers.renewals import next_steps
 from producers.steps import CONVERGE, STEPS, ByHand, Cancellation
 from schemas.catalogue import Catalogue
 from schemas.errors import AutorenewError
+from schemas.reasons import REASONS, FailureClass
 from schemas.values import ResourceState, ServiceState
 
 
@@ -81,7 +82,11 @@ class FailedTask:
     @property
     def actions(self) -> tuple[str, ...]:
         """What a person can do about it: the commands of ``autorenew failed``."""
-        return ("retry", *possible(self.name, self.about.state, self.about.desired))
+        may = possible(self.name, self.about.state, self.about.desired)
+        # What may have been done as it was ordered is asked about first.
+        is_in_doubt = REASONS.get(self.reason or "") is FailureClass.UNKNOWN
+        is_editable = self.name == CONVERGE and "cancel" in may and not is_in_doubt
+        return ("retry", *(["edit"] if is_editable else []), *may)
 
 
 def possible(name: str, state: str | None, desired: str | None) -> tuple[str, ...]:
@@ -107,22 +112,28 @@ def select(
 
 
 def one_subject(tx: Connection, name: str, *, upstream: str | None = None) -> uuid.UUID:
-    """The one subject that is called so; of several, the one that has a failed task.
+    """The one subject that is called so; of several, the one that has a failed task; where none
+    has, the only service among them.
 
     Raises:
-        UnknownName: there is none, or several.
+        UnknownName: there is none, or several; it says what each of them is.
     """
     subjects = naming.subjects_of(tx, name, upstream=upstream)
     if len(subjects) == 1:
         return next(iter(subjects))
     rows = tx.execute(_FAILED, {"subjects": list(subjects)})
     failing: list[uuid.UUID] = sorted({task.subject for task in rows})
-    if len(failing) != 1:
-        several = failing or sorted(subjects)
-        listed = "".join(f"\n  {subject}" for subject in several[:10])
-        more = f"\n  and {len(several) - 10} more" if len(several) > 10 else ""
-        raise UnknownName(f"{name!r} means several things: name one of{listed}{more}")
-    return failing[0]
+    if len(failing) == 1:
+        return failing[0]
+    several = failing or sorted(subjects)
+    what = describe(tx, [TaskId("", subject) for subject in several])
+    services = [subject for subject in several if what[subject].kind == "service"]
+    if not failing and len(services) == 1:
+        return services[0]
+    listed = "".join(f"\n  {what[one].kind or 'task'} {one}" for one in several[:10])
+    more = f"\n  and {len(several) - 10} more" if len(several) > 10 else ""
+    none = "" if failing else ", none of which has a failed task"
+    raise UnknownName(f"{name!r} means several things{none}: name one of{listed}{more}")
 
 
 _LINES = text("SELECT name, lines FROM tasks WHERE subject = :subject AND lines IS NOT NULL")

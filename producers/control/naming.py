@@ -45,6 +45,15 @@ _BY_BEGINNING = text("""
     SELECT DISTINCT subject FROM tasks
     WHERE name = ANY(:steps) AND subject BETWEEN :first AND :last ORDER BY subject LIMIT 5
 """)
+# What has no task any more, such as a service that was delivered after it had failed.
+_AT_REST_BY_BEGINNING = text("""
+    SELECT id FROM services WHERE id BETWEEN :first AND :last
+    UNION SELECT id FROM orders WHERE id BETWEEN :first AND :last
+    UNION SELECT id FROM payment_requests WHERE id BETWEEN :first AND :last
+    UNION SELECT id FROM emails WHERE id BETWEEN :first AND :last
+    UNION SELECT id FROM link_emails WHERE id BETWEEN :first AND :last
+    ORDER BY id LIMIT 5
+""")
 _BY_DOMAIN = text("""
     SELECT id FROM services
     WHERE lower(configuration->>'domain') = lower(:domain)
@@ -78,7 +87,7 @@ def subjects_of(tx: Connection, name: str, *, upstream: str | None = None) -> Su
     """The subjects whose tasks are meant by a name.
 
     Args:
-        name: an id, or the beginning of one that has a task; ``order:KEY``, ``service:ID``,
+        name: an id, or the beginning of one; ``order:KEY``, ``service:ID``,
             ``customer:ID``, ``domain:NAME``; or one of these without its kind.
         upstream: whose order keys are meant.
 
@@ -109,7 +118,7 @@ def subjects_of(tx: Connection, name: str, *, upstream: str | None = None) -> Su
 
 
 def _beginning_with(tx: Connection, name: str) -> uuid.UUID | None:
-    """The subject of a task whose id begins so.
+    """The subject whose id begins so; one that has a task comes before all that have none.
 
     Raises:
         UnknownName: there are several.
@@ -119,6 +128,8 @@ def _beginning_with(tx: Connection, name: str) -> uuid.UUID | None:
         return None
     parameters = {"steps": list(STEPS), "first": bounds[0], "last": bounds[1]}
     found = list(tx.execute(_BY_BEGINNING, parameters).scalars())
+    if not found:
+        found = list(tx.execute(_AT_REST_BY_BEGINNING, parameters).scalars())
     if len(found) > 1:
         raise UnknownName(f"several ids begin with {name}: {', '.join(map(str, found))}")
     return found[0] if found else None

@@ -227,27 +227,30 @@ def find(
     """
     named, parameters = resolve(tx, filters)
     states = filters.states or frozenset(State)
-    found = tx.execute(
-        _FIND,
-        parameters
-        | {
-            "failed": State.FAILED in states,
-            "unbatched": bool(states & _IN_NO_BATCH),
-            "batched": bool(states & _IN_A_BATCH),
-            "states": sorted(states),
-            "limit": limit,
-            "skip": skip,
-        },
-    ).all()
+    asked = parameters | {
+        "failed": State.FAILED in states,
+        "unbatched": bool(states & _IN_NO_BATCH),
+        "batched": bool(states & _IN_A_BATCH),
+        "states": sorted(states),
+        "limit": limit,
+        "skip": skip,
+    }
+    found = tx.execute(_FIND, asked).all()
+    total = found[0].total if found else _total(tx, asked) if skip else 0
     tasks = [
         Task(row.name, row.subject, row.queue, row.lane, State(row.state), *row[5:15])
         for row in found
     ]
-    total = found[0].total if found else 0
     subjects = {task.subject for task in tasks}
     is_part = total > len(tasks) or skip > 0
     unmatched = () if is_part else tuple(n for n, s in named.items() if not s & subjects)
     return Selection(tasks, total, unmatched, min(skip, total))
+
+
+def _total(tx: Connection, asked: dict[str, Any]) -> int:
+    """How many there are, where what was asked for begins after the last of them."""
+    first = tx.execute(_FIND, asked | {"limit": 1, "skip": 0}).first()
+    return first.total if first else 0
 
 
 def resolve(

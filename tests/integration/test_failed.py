@@ -490,7 +490,7 @@ def test_the_command_line_lists_what_is_possible_and_settles_a_refund(cli: Any) 
     fault(world, "decline", "refund")
     world.send(given.order())
     (listed,) = map(json.loads, run("readonly", "list", "--json").stdout.splitlines())
-    assert listed["possible"] == ["retry", "cancel"]
+    assert listed["possible"] == ["retry", "edit", "cancel"]
     assert run("api", "cancel", listed["subject"], "--yes").exit_code == 0
     (listed,) = map(json.loads, run("api", "list", "--json").stdout.splitlines())
     assert (listed["task"], listed["possible"]) == ("refund", ["retry", "settle"])

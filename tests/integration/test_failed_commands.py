@@ -102,6 +102,22 @@ class TestList:
         assert len(set(shown)) == 12
         assert any("alice" in row and "k-1" in row for row in first)
 
+    def test_page_after_the_last_says_how_many_there_are(self, cli: Any, shop: Shop) -> None:
+        listed = cli("failed", "list", "--limit", "5", "--page", "4")
+        groups = cli("failed", "list", "--group", "--page", "2")
+
+        assert listed.stdout == "failed tasks: none on page 4, 12 in all\n"
+        assert groups.stdout == "groups of failed tasks: none on page 2, 2 in all\n"
+        cli("failed", "retry", "--all", "--limit", "1")
+        operations = cli("bulk", "list", "--page", "2")
+        assert operations.stdout == "bulk operations: none on page 2, 1 in all\n"
+
+    def test_groups_are_limited_too(self, cli: Any, shop: Shop) -> None:
+        listed = cli("failed", "list", "--group", "--limit", "1")
+
+        assert [line.split()[0] for line in listed.stdout.splitlines()] == ["TASKS", "10", "and"]
+        assert "and 1 more group" in listed.stdout
+
     def test_groups_have_counts_first_and_last_by_the_far_sides_own_code(
         self, cli: Any, shop: Shop
     ) -> None:
@@ -148,12 +164,31 @@ class TestShow:
         assert "create by driver cloud, generation 1" in shown
         assert "nothing by what the driver said: create failed (out_of_stock)" in shown
 
+    def test_says_what_was_asked_for_and_that_it_can_be_corrected(
+        self, cli: Any, shop: Shop
+    ) -> None:
+        shown = cli("failed", "show", shop.service("site")).stdout
+        document = json.loads(
+            cli("failed", "show", shop.service("site"), "--json").stdout.splitlines()[0]
+        )
+
+        assert "options     domain=alice.example\n" in shown
+        assert "possible    retry, edit, cancel\n" in shown
+        assert document["configuration"] == {"domain": "alice.example"}
+
     def test_of_what_has_succeeded_keeps_its_history(self, cli: Any, shop: Shop) -> None:
+        shop.database.place(order("k-2", line("vm")))
         shop.mend()
         cli("failed", "retry", "--all")
+        shop.fleet.wait_until_idle(30)
 
-        shown = cli("failed", "show", shop.service()).stdout
+        shown = cli("failed", "show", shop.service()[:8]).stdout
 
+        assert "nothing waits for a person" in cli("failed", "show", "k-2").stdout
+        several = cli("failed", "show", "k-1").stderr
+        assert "'k-1' means several things, none of which has a failed task" in several
+        assert f"service {shop.service('site')}" in several
+        assert "payment request " in several
         assert "nothing waits for a person" in shown
         assert "operation.refused" in shown
         assert "service.delivered" in shown
@@ -261,6 +296,24 @@ class TestCancel:
 
         assert "Give 1 task up, and refund 45.44 EUR" in asked.stdout
 
+    def test_dry_run_says_the_sum_as_well(self, cli: Any, shop: Shop) -> None:
+        words = ("failed", "cancel", "--plan", "site", "--dry-run")
+
+        said = cli(*words).stdout
+        document = json.loads(cli(*words, "--json").stdout.splitlines()[-1])
+
+        assert "10 tasks would be given up, and 454.44 EUR refunded" in said
+        refund = [{"amount": 45444, "currency": "EUR"}]
+        assert document == {"total": 10, "refund": refund}
+        assert shop.states("site") == {"delivering"}
+
+    def test_of_names_says_as_json_what_became_of_each(self, cli: Any, shop: Shop) -> None:
+        service = shop.service()
+
+        result = cli("failed", "cancel", service, "--yes", "--json")
+
+        assert rows(result) == [{"subject": service, "became": "cancelled", "problem": None}]
+
 
 class TestEdit:
     def test_corrects_what_was_refused_and_tries_it_again(self, cli: Any, shop: Shop) -> None:
@@ -306,6 +359,18 @@ class TestEdit:
         assert result.exit_code == 2
         assert said in result.stderr
         assert shop.told("service.edited") == shop.told("task.retried") == []
+
+    def test_that_would_change_nothing_starts_nothing(self, cli: Any, shop: Shop) -> None:
+        words = ("failed", "edit", "--plan", "site", "--set", "size=big", "--note", "x")
+
+        for result in (cli(*words), cli(*words, "--yes")):
+            assert result.exit_code == 1
+            assert "10 services would be refused" in result.stdout
+            assert "option_unknown" in result.stdout
+            assert "nothing was done" in result.stderr
+        done = cli("failed", "done", "--plan", "site", "--because", "x", role="console")
+        assert (done.exit_code, "nothing was done" in done.stderr) == (1, True)
+        assert shop.told("bulk.started") == []
 
     def test_of_what_a_filter_finds_is_foreseen_done_in_batches_and_refused_one_by_one(
         self, cli: Any, shop: Shop

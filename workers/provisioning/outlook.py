@@ -13,8 +13,8 @@ from workers.provisioning.drivers.port import OperationKind
 from workers.provisioning.operations import missing_operation
 
 _READ = text("""
-    SELECT s.subsidiary, s.driver, s.period_months, s.anchor, s.paid_periods, s.desired,
-        s.confirmed, s.confirmed_until, s.resource_id, s.generation,
+    SELECT s.subsidiary, s.driver, s.configuration, s.period_months, s.anchor, s.paid_periods,
+        s.desired, s.confirmed, s.confirmed_until, s.resource_id, s.generation,
         d.kind AS doubted, d.started_at AS doubted_since, l.kind AS last, l.state AS last_state,
         l.reason AS last_reason,
         h.created > h.terminated OR s.confirmed <> 'absent' AS may_exist
@@ -42,6 +42,7 @@ _READ = text("""
 class Outlook:
     """
     Attributes:
+        configuration: what the customer chose, option -> value; what the driver is asked for.
         next: what would be called next; None: nothing is missing.
         asks_first: the driver is asked before, since what was begun may have been done.
         in_doubt, in_doubt_since: what was begun and never decided.
@@ -51,6 +52,7 @@ class Outlook:
     """
 
     driver: str
+    configuration: dict[str, str]
     next: OperationKind | None
     asks_first: bool
     in_doubt: OperationKind | None
@@ -116,6 +118,7 @@ def outlook(
     )
     return Outlook(
         driver=row.driver,
+        configuration=dict(row.configuration),
         next=next_,
         asks_first=in_doubt is not None,
         in_doubt=in_doubt,

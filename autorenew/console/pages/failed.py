@@ -14,7 +14,7 @@ from producers.control import failed as failures
 from producers.control.groups import Group, groups
 from producers.control.naming import UnknownName
 from producers.control.selection import Filters
-from producers.steps import CONVERGE, QUEUES, STEPS, UNIVERSES
+from producers.steps import QUEUES, STEPS, UNIVERSES
 from workers.provisioning.outlook import outlook
 
 PER_PAGE = 50
@@ -64,7 +64,7 @@ def list_tasks(visit: Visit) -> Response:
     return page(
         visit, "failed_tasks.html", listed=listed, selection=selection, number=number,
         pages=-(-selection.total // PER_PAGE), chosen=chosen_in(visit.query), asked_at=asked_at,
-        may_edit=any(one.name == CONVERGE and "cancel" in one.actions for one in listed),
+        may_edit=any("edit" in one.actions for one in listed),
         may_tell=any("done" in one.actions for one in listed),
     )  # fmt: skip
 
@@ -101,10 +101,9 @@ def show_task(visit: Visit) -> Response:
         events = list(tx.execute(_HISTORY, {"subject": subject, "limit": MOST_EVENTS}))
         lines = failures.last_lines(tx, subject)
         service = outlook(tx, subject, console.catalogue.current(tx), visit.now)
-    editable = any(one.name == CONVERGE and "cancel" in one.actions for one in listed)
     return page(
         visit, "failed_task.html", subject=subject, listed=listed, about=about,
-        events=events[::-1], outlook=service, lines=lines, editable=editable, most=MOST_EVENTS,
+        events=events[::-1], outlook=service, lines=lines, most=MOST_EVENTS,
     )  # fmt: skip
 
 
