@@ -46,6 +46,7 @@ def test_deadline_that_is_not_set_is_that_of_all_calls() -> None:
         ({"url": "ftp://h"}, "url: Value error, must start with https://"),
         ({"url": "http://h", "seconds": "hunter2"}, "seconds: Input should be a valid number"),
         ({"url": "http://h", "connections": 0}, "connections: Input should be greater than"),
+        ({"url": "http://h", "token": "hunter2\n"}, "token: Value error, has a line break"),
     ],
 )
 def test_wrong_option_is_one_line_that_names_it_and_no_value(
