@@ -10,14 +10,23 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from stdnum.eu import vat
 
 from schemas.catalogue.models import Subsidiary
 from schemas.clock import local_midnight
-from schemas.errors import DataError
+from schemas.errors import ConfigurationError, DataError
 from schemas.values import round_half_up
 
 TABLE = Path(__file__).parent / "tax.toml"
@@ -48,9 +57,67 @@ class Treatment:
         return None if self.until is None else local_midnight(self.until, timezone)
 
 
+class _Part(BaseModel):
+    """What may stand in the table, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _percent(rate: str) -> str:
+    if not 0 <= Decimal(rate) <= 100:
+        raise ValueError("must be from 0 to 100")
+    return rate
+
+
+class _Rate(_Part):
+    from_: Annotated[date, Field(alias="from")]
+    rate: Annotated[
+        str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?$"), AfterValidator(_percent)
+    ]
+
+
+def _in_order(rates: list[_Rate]) -> list[_Rate]:
+    if any(one.from_ >= other.from_ for one, other in pairwise(rates)):
+        raise ValueError("each must be from a later day on than the one before")
+    return rates
+
+
+_Said = Annotated[str, Field(min_length=1)]
+_Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+
+
+class _Entry(_Part):
+    mention: _Said
+    source: _Said
+    rates: Annotated[list[_Rate], Field(min_length=1), AfterValidator(_in_order)]
+
+
+class _Union(_Part):
+    members: list[_Country]
+    reverse_charge: _Said
+
+
+class _Table(_Part):
+    eu: _Union
+    country: dict[_Country, _Entry]
+
+
 @cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    """The table, checked: a rate out of its order would never be applied, without a word.
+
+    Raises:
+        ConfigurationError: naming the entry, and what is wrong with it.
+    """
+    table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    try:
+        _Table.model_validate(table)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise ConfigurationError(f"{TABLE.name}: {'; '.join(problems)}") from None
+    return table
 
 
 def _rate(country: str, on: date) -> tuple[Decimal, str, date | None]:
@@ -90,6 +157,7 @@ def determine(
     Raises:
         DataError: ``tax_not_supported`` for a combination that is not in the table,
             ``vat_number_invalid`` for a number that cannot be right.
+        ConfigurationError: the table itself is wrong.
     """
     eu = _table()["eu"]
     members = eu["members"]

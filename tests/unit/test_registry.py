@@ -46,6 +46,7 @@ def test_deadline_that_is_not_set_is_that_of_all_calls() -> None:
         ({"url": "ftp://h"}, "url: Value error, must start with https://"),
         ({"url": "http://h", "seconds": "hunter2"}, "seconds: Input should be a valid number"),
         ({"url": "http://h", "connections": 0}, "connections: Input should be greater than"),
+        ({"url": "http://h", "token": "hunter2\n"}, "token: Value error, has a line break"),
     ],
 )
 def test_wrong_option_is_one_line_that_names_it_and_no_value(
@@ -78,19 +79,86 @@ def test_kind_that_two_packages_offer_is_not_guessed(monkeypatch: pytest.MonkeyP
         build(web={"kind": "mine"})
 
 
-def test_settings_are_what_a_kind_says_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Mine:
-        class Settings(BaseModel):
-            path: str
+class Port:
+    """A driver that lacks nothing."""
 
-        def __init__(self, name: str, settings: Settings) -> None:
-            self.told = name, settings.path
+    class Settings(BaseModel):
+        path: str = "/srv"
+        options: dict[str, str] = {}
 
+    immediate = False
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.told = name, settings.path
+
+    async def perform(self, operation: Any) -> Any: ...
+
+    async def ask(self, operation: Any) -> Any: ...
+
+    async def resources(self, after: str | None) -> Any: ...
+
+    async def close(self) -> None: ...
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, offered: Any) -> None:
     class Point:
         name, value = "mine", "mine:Mine"
 
         def load(self) -> Any:
-            return Mine
+            return offered
 
     monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
-    assert build(web={"kind": "mine", "path": "/srv"})["web"].told == ("web", "/srv")
+
+
+def test_settings_are_what_a_kind_says_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, Port)
+    assert build(web={"kind": "mine", "path": "/var"})["web"].told == ("web", "/var")
+
+
+class Blocking(Port):
+    def perform(self, operation: Any) -> Any: ...  # type: ignore[override]
+
+
+class Bare:
+    Settings = Port.Settings
+
+    def __init__(self, name: str, settings: Any) -> None: ...
+
+
+class Undeclared(Port):
+    Settings = dict  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("offered", "said"),
+    [
+        (Blocking, "is not a driver: its method perform is not `async def`"),
+        (Bare, "it has no method perform; it has no method ask; it has no method resources; it has"
+               " no method close; its attribute immediate is neither True nor False"),
+        (Undeclared, "mine:Mine is not a class with Settings, a pydantic model"),
+        (Port("a", Port.Settings()), "mine:Mine is not a class with Settings, a pydantic model"),
+        (object, "mine:Mine is not a class with Settings, a pydantic model"),
+    ],
+)  # fmt: skip
+def test_what_is_no_driver_is_refused_when_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, offered: Any, said: str
+) -> None:
+    offer(monkeypatch, offered)
+    with pytest.raises(ConfigurationError) as refused:
+        build(web={"kind": "mine"})
+    assert str(refused.value).startswith("AUTORENEW_DRIVERS['web']: mine:Mine")
+    assert said in str(refused.value)
+
+
+def test_driver_that_cannot_be_built_is_one_line_without_its_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Failing(Port):
+        def __init__(self, name: str, settings: Any) -> None:
+            raise RuntimeError(f"{settings.options['key']} of {settings.path} does not fit\n...")
+
+    offer(monkeypatch, Failing)
+    with pytest.raises(ConfigurationError) as refused:
+        build(web={"kind": "mine", "path": "/srv/keys", "options": {"key": "hunter2"}})
+    expected = "AUTORENEW_DRIVERS['web']: mine:Mine cannot be built: *** of *** does not fit"
+    assert str(refused.value) == expected

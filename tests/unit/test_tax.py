@@ -4,6 +4,7 @@ import tomllib
 from contextlib import suppress
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.catalogue import BUNDLED, Subsidiary, load
-from schemas.errors import DataError
+from schemas.errors import ConfigurationError, DataError
 from schemas.rules import tax
 from schemas.rules.tax import (
     Amounts,
@@ -227,9 +228,62 @@ class TestAmounts:
             assert tax_on(cents, rate) == round_half_up(Decimal(pricing["tax"]) / 10**6)
 
 
-def test_every_rate_says_where_it_comes_from() -> None:
-    for country, entry in tax._table()["country"].items():
-        assert entry["source"], country
+COUNTRY = """
+[eu]
+members = ["FR"]
+reverse_charge = "Reverse charge"
+
+[country.FR]
+mention = "TVA"
+source = "CGI, art. 278"
+rates = [
+    { from = 2012-01-01, rate = "19.6" },
+    { from = 2014-01-01, rate = "20" },
+]
+"""
+
+
+class TestTable:
+    def read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> dict[str, Any]:
+        table = tmp_path / "tax.toml"
+        table.write_text(text)
+        monkeypatch.setattr(tax, "TABLE", table)
+        return tax._table.__wrapped__()
+
+    def test_table_that_is_right_is_read(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        assert self.read(monkeypatch, tmp_path, COUNTRY)["country"]["FR"]["mention"] == "TVA"
+
+    @pytest.mark.parametrize(
+        ("right", "wrong", "said"),
+        [
+            (
+                "2014-01-01",
+                "2010-01-01",
+                "country.FR.rates: Value error, each must be from a later",
+            ),
+            (
+                "2014-01-01",
+                "2012-01-01",
+                "country.FR.rates: Value error, each must be from a later",
+            ),
+            ("2014-01-01", '"2014-01-01"', "country.FR.rates.1.from: Input should be a valid date"),
+            ('"20"', "20.0", "country.FR.rates.1.rate: Input should be a valid string"),
+            ('"20"', '"twenty"', "country.FR.rates.1.rate: String should match"),
+            ('"20"', '"120"', "country.FR.rates.1.rate: Value error, must be from 0 to 100"),
+            ('source = "CGI, art. 278"', "", "country.FR.source: Field required"),
+            ("rates =", "rate =", "country.FR.rates: Field required"),
+            ("[country.FR]", "[country.fr]", "country.fr.[key]: String should match"),
+        ],
+    )
+    def test_entry_that_is_wrong_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: str, wrong: str, said: str
+    ) -> None:
+        with pytest.raises(ConfigurationError) as refused:
+            self.read(monkeypatch, tmp_path, COUNTRY.replace(right, wrong))
+        assert str(refused.value).startswith("tax.toml: ")
+        assert said in str(refused.value)
 
 
 class TestOfAnInvoice:

@@ -25,6 +25,7 @@ from schemas.values import ResourceState
 from workers.conformance.driver_faults import FaultConformance
 from workers.conformance.service import APRIL, MARCH, Service, whole
 from workers.conformance.waiting import Waiting
+from workers.outside.registry import lacks
 from workers.provisioning.drivers.port import Driver, DriverState, OperationKind
 
 __all__ = ["DriverConformance", "Service", "whole"]
@@ -94,6 +95,9 @@ class DriverConformance(FaultConformance):
     def _needs(self, what: str) -> None:
         if not getattr(self, what):
             pytest.skip(f"{what} is False")
+
+    def test_it_has_every_method_of_a_driver(self, driver: Driver) -> None:
+        assert lacks("drivers", driver) == []
 
     def test_creation_that_takes_long_is_begun_and_asked_about(
         self, used: Waiting, service: Service

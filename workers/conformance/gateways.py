@@ -23,6 +23,7 @@ from schemas.books import BookEntry
 from schemas.values import Money
 from workers.billing.gateways.port import Charge, Gateway, GatewayState, Refund
 from workers.conformance.waiting import Waiting
+from workers.outside.registry import lacks
 
 SUCCEEDED, DECLINED = GatewayState.SUCCEEDED, GatewayState.DECLINED
 NOT_FOUND, UNKNOWN = GatewayState.NOT_FOUND, GatewayState.UNKNOWN
@@ -67,6 +68,9 @@ class GatewayConformance:
     def unused(self, new_gateway: Gateway) -> Iterator[Waiting]:
         with Waiting(new_gateway) as waiting:
             yield waiting
+
+    def test_it_has_every_method_of_a_gateway(self, gateway: Gateway) -> None:
+        assert lacks("gateways", gateway) == []
 
     def test_a_charge_succeeds_and_has_a_reference(self, used: Waiting) -> None:
         answer = used.perform(charge_of())

@@ -21,6 +21,7 @@ from workers.events.addresses import (
     checked_socket,
 )
 from workers.events.signing import signed
+from workers.outside.connections import CleanConnector
 from workers.outside.retry_after import retry_after
 from workers.outside.texts import cleaned
 
@@ -160,7 +161,7 @@ class Sender:
         if scheme not in self._sessions:
             addresses = self._addresses[scheme]
             self._sessions[scheme] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+                connector=CleanConnector(
                     limit=0,
                     resolver=CheckedResolver(addresses),
                     socket_factory=checked_socket(addresses),

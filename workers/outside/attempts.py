@@ -7,6 +7,7 @@ of a handler are its own SQL; what is between is here.
 
 import logging
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -56,15 +57,21 @@ async def attempt(
     Returns:
         The answer, its code and words cleaned and cut: one that cannot be written down would leave
         what was done without a record.
+
+    Raises:
+        TypeError: the port answered something else.
     """
     if in_doubt:
-        found = _noted("asked", await port.ask(operation))
+        found = _noted("asked", port, await port.ask(operation))
         if is_decided(found):
             return found
-    return _noted("performed", await port.perform(operation))
+    return _noted("performed", port, await port.perform(operation))
 
 
-def _noted(what: str, answer: W) -> W:
+def _noted(what: str, port: object, answer: W) -> W:
+    if not isinstance(getattr(answer, "state", None), StrEnum):
+        # Of a package of somebody else: a text instead of a state would mean none of them.
+        raise TypeError(f"{type(port).__name__} {what}, and answered no state of its port")
     answer = bounded(answer)
     words = " ".join(filter(None, (answer.reason, answer.words)))
     logs.note(log, f"{what}: {answer.state} {words}".rstrip())

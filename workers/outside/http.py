@@ -6,12 +6,14 @@ took four times and httpx forty times as much (300 calls at once, one core).
 """
 
 import asyncio
+import codecs
 import io
 import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import aiohttp
@@ -28,7 +30,9 @@ from tenacity import (
 from monitoring import metrics, tracing
 from schemas import logs
 from schemas.errors import first_line
+from schemas.json_bodies import unambiguous
 from schemas.settings import Url
+from workers.outside.connections import CleanConnector
 from workers.outside.retry_after import retry_after
 from workers.outside.texts import cleaned
 
@@ -74,6 +78,16 @@ class _Fault(CallFailed):
     """One try that may be tried again, unless the far side asks not to be called."""
 
 
+def _is_header(token: SecretStr) -> SecretStr:
+    if not token.get_secret_value().isprintable():
+        raise ValueError("has a line break or another control character")
+    return token
+
+
+# A secret that is sent in a header.
+Token = Annotated[SecretStr, AfterValidator(_is_header)]
+
+
 class HttpSettings(BaseModel):
     """How a far side is reached over HTTP.
 
@@ -87,7 +101,7 @@ class HttpSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Url
-    token: SecretStr | None = None
+    token: Token | None = None
     seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 1000
 
@@ -100,7 +114,8 @@ Text = Annotated[str, AfterValidator(cleaned)]
 class Answer:
     """
     Attributes:
-        body: the answer's JSON value, as bytes: what it means is for a model to say.
+        body: the answer's JSON value, as bytes: what it means is for a model to say. No field of
+            it is given twice.
         retry_after: seconds for which the far side asks not to be called; None: it does not.
     """
 
@@ -159,7 +174,7 @@ class HttpCalls:
             seconds: the deadline of this call, if it is a part of what the settings' is for.
 
         Raises:
-            NotSent: every try failed before anything was sent.
+            NotSent: every try failed before any of the request was written to a connection.
             InDoubt: at least one try may have been acted on.
         """
         seconds = self._settings.seconds if seconds is None else seconds
@@ -182,23 +197,22 @@ class HttpCalls:
         async def once() -> Answer:
             nonlocal sent
             timeout = max((deadline - time.monotonic()) * SHARE_OF_A_TRY, 0.01)
+            this = _Try()
             try:
                 async with asyncio.timeout(timeout):
-                    return await self._once(method, path, content)
+                    return await self._once(method, path, content, this)
             except aiohttp.ClientConnectorError as error:
                 words = error.os_error.strerror or first_line(error.os_error)
                 raise _Fault("cannot_connect", f"cannot connect: {words}") from None
-            except aiohttp.ConnectionTimeoutError:
-                raise _Fault("cannot_connect", f"no connection in {timeout:.3g} s") from None
             except TimeoutError:
-                sent = True
+                if not this.sent:
+                    words = f"no connection in {timeout:.3g} s"
+                    raise _Fault("cannot_connect", words) from None
                 raise _Fault("no_answer", f"no answer in {timeout:.3g} s") from None
-            except _Fault:
-                sent = True
-                raise
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                sent = True
                 raise _Fault("connection_lost", first_line(error)) from None
+            finally:
+                sent = sent or this.sent
 
         try:
             retrying = AsyncRetrying(
@@ -226,7 +240,7 @@ class HttpCalls:
         if session is not None:
             await session.close()
 
-    async def _once(self, method: str, path: str, content: bytes | None) -> Answer:
+    async def _once(self, method: str, path: str, content: bytes | None, this: "_Try") -> Answer:
         async with self._open().request(
             method,
             self._base_url + path,
@@ -234,6 +248,7 @@ class HttpCalls:
             data=content if content is None or len(content) < LARGE_BYTES else io.BytesIO(content),
             headers=self._headers,
             allow_redirects=False,
+            trace_request_ctx=this,
         ) as response:
             later = retry_after(response.headers) if response.status in _MAY_ASK else None
             if response.status >= 500:
@@ -243,29 +258,53 @@ class HttpCalls:
                 body += part
                 if len(body) > self._most_bytes:
                     raise _Fault("answer_too_long", "an answer that does not end")
+        read = bytes(body)
         if self._json_only:
+            read = read.removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: may be ignored
             try:
-                json.loads(body)
-            except (ValueError, RecursionError):
+                unambiguous(read)
+            except ValueError as error:
                 if response.status not in _NEED_NO_BODY:
-                    raise _Fault("not_json", "an answer that is not JSON") from None
-                body = bytearray(b"null")
-        return Answer(response.status, bytes(body), later)
+                    words = f"an answer that is not JSON: {first_line(error)}"
+                    raise _Fault("not_json", words) from None
+                read = b"null"
+        return Answer(response.status, read, later)
 
     def _open(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop or self._session.closed:
             self._loop = loop
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._settings.connections),
+                connector=CleanConnector(limit=self._settings.connections),
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(),  # the deadline is of the whole call
                 cookie_jar=aiohttp.DummyCookieJar(),
                 raise_for_status=False,
                 trust_env=False,
-                trace_configs=tracing.of_aiohttp(),
+                trace_configs=[_watching(), *tracing.of_aiohttp()],
             )
         return self._session
+
+
+class _Try:
+    """
+    Attributes:
+        sent: its request was written to a connection, or was about to be. aiohttp itself repeats a
+            request whose connection was lost, so its last error alone does not say so (#10790).
+    """
+
+    sent = False
+
+
+def _watching() -> aiohttp.TraceConfig:
+    """Writes down in a request's :class:`_Try` that it is being sent."""
+
+    async def sent(_: aiohttp.ClientSession, about: SimpleNamespace, __: object) -> None:
+        about.trace_request_ctx.sent = True
+
+    watching = aiohttp.TraceConfig()
+    watching.on_request_headers_sent.append(sent)
+    return watching
 
 
 def _note(target: str, method: str, path: str, became: str, begun: float) -> None:

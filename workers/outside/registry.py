@@ -5,7 +5,8 @@ The entry point names a class (or a function with an attribute ``Settings``) tha
 name it is configured under and its validated settings.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -16,6 +17,12 @@ from schemas.errors import ConfigurationError, first_line
 Options = Mapping[str, Secret[dict[str, Any]]]
 
 DEFAULT_KIND = "http"
+
+# What the ports of a group are called by.
+METHODS = {
+    "gateways": ("perform", "ask", "book", "close"),
+    "drivers": ("perform", "ask", "resources", "close"),
+}
 
 
 class Factory(Protocol):
@@ -49,6 +56,27 @@ def kinds(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=f"autorenew.{group}")})
 
 
+def lacks(group: str, port: Any) -> list[str]:
+    """What a gateway or a driver lacks to be one; nothing: it can be called.
+
+    A method that is no coroutine would do its work, and fail when its answer is awaited: money
+    would be taken, and nobody would know.
+
+    >>> lacks("drivers", object())[0]
+    'it has no method perform'
+    """
+    wrong = []
+    for name in METHODS[group]:
+        method = getattr(port, name, None)
+        if not callable(method):
+            wrong.append(f"it has no method {name}")
+        elif not inspect.iscoroutinefunction(method):
+            wrong.append(f"its method {name} is not `async def`")
+    if not isinstance(getattr(port, "immediate", None), bool):
+        wrong.append("its attribute immediate is neither True nor False")
+    return wrong
+
+
 def _build(group: str, name: str, options: dict[str, Any], seconds: float) -> Any:
     where = f"AUTORENEW_{group.upper()}[{name!r}]"
     kind = options.pop("kind", DEFAULT_KIND)
@@ -69,14 +97,42 @@ def _build(group: str, name: str, options: dict[str, Any], seconds: float) -> An
         raise ConfigurationError(
             f"{where}: {found[0].value} cannot be loaded: {first_line(error)}"
         ) from error
-    if "seconds" in factory.Settings.model_fields:
+    offers = f"{where}: {found[0].value}"
+    model = getattr(factory, "Settings", None)
+    if not callable(factory) or not (inspect.isclass(model) and issubclass(model, BaseModel)):
+        raise ConfigurationError(f"{offers} is not a class with Settings, a pydantic model")
+    if "seconds" in model.model_fields:
         options.setdefault("seconds", seconds)
     try:
-        settings = factory.Settings.model_validate(options)
+        settings = model.model_validate(options)
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError(f"{where}: {'; '.join(problems)}") from None
-    return factory(name, settings)
+    try:
+        port = factory(name, settings)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        words = _without(first_line(error), options)
+        raise ConfigurationError(f"{offers} cannot be built: {words}") from error
+    if wrong := lacks(group, port):
+        raise ConfigurationError(f"{offers} is not a {group[:-1]}: {'; '.join(wrong)}")
+    return port
+
+
+def _without(words: str, options: Any) -> str:
+    """Words without the texts among options: one of them may be a secret."""
+    for text in sorted(_texts(options), key=len, reverse=True):
+        words = words.replace(text, "***")
+    return words
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and len(value) > 3:
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
