@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 EXIT_SECONDS = 5.0
 # How long a stop may go unnoticed while a group is being started.
 WAIT_SECONDS = 1.0
+# How long Dramatiq waits for its processes to be ready, deaf to signals; 30 by its own default. Its
+# master forks nothing of ours that would have to wait for them.
+START_SECONDS = 5.0
 
 
 class WorkerGroupEnded(Exception):
@@ -134,8 +137,8 @@ class Launcher:
 
     @staticmethod
     def _end_if_crippled(group: subprocess.Popen[bytes], before: set[int]) -> set[int]:
-        """Dramatiq does not notice a process that dies before all of them are ready, and goes on
-        without it for ever.
+        """Dramatiq waits for a process that dies before all of them are ready, deaf to signals, and
+        may go on without it for ever.
 
         Args:
             before: processes that had died by the last look; it has had the time to notice them.
@@ -143,10 +146,12 @@ class Launcher:
         Returns:
             Those that have by now.
         """
-        lost = {pid for pid in children_of(group.pid) if is_zombie(pid)}
+        children = set(children_of(group.pid))
+        lost = {pid for pid in children if is_zombie(pid)}
         if lost & before:
             log.warning("a worker process died while its group was starting: starting it anew")
-            group.send_signal(signal.SIGTERM)
+            # If none is left there is nothing to drain.
+            group.send_signal(signal.SIGKILL if lost == children else signal.SIGTERM)
         return lost
 
     def _running(self) -> list[tuple[str, int]]:
@@ -182,6 +187,7 @@ class Launcher:
             *("--processes", str(self._processes), "--threads", str(self._threads)),
             *("--queues", *self._queues),
             "--skip-logging",
+            *("--worker-fork-timeout", str(int(START_SECONDS * 1000))),
             "--worker-shutdown-timeout",
             str(int(self._settings.shutdown_seconds * 1000)),
         ]

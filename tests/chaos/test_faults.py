@@ -25,6 +25,7 @@ from schemas.clock import SystemClock
 from schemas.database import connect
 from schemas.settings import Settings
 from simulator.server import Running
+from tests.support.dying import start_groups
 from tests.support.given import body, line, order
 
 pytestmark = pytest.mark.rabbitmq
@@ -106,8 +107,9 @@ def test_every_failpoint_is_visited_and_nothing_is_lost(
     armed = {"failpoints": str(folder)}
     fleet.start_intake(**armed)
     fleet.start_relay(**armed)
-    for queues in (("orders",), ("billing",), PLANS_QUEUES):
-        fleet.start_worker(*queues, threads=2, **armed)
+    # The first of them to work dies most often.
+    for queues, groups in ((("orders",), 3), (("billing",), 2), (PLANS_QUEUES, 1)):
+        start_groups(fleet, *queues, groups=groups, **armed)
 
     sent = 0
     names = [name for name in NAMES if not name.startswith(("scheduler", "bulk", "events"))]
@@ -292,12 +294,17 @@ module.price = price
 
 
 def test_a_subject_that_kills_its_process_fails_alone(
-    fleet: PrivateFleet, simulator: Running, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    fleet_of: Callable[..., PrivateFleet],
+    simulator: Running,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    fleet = fleet_of(lease_seconds="2")  # a task whose worker has died is free when it is over
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "sitecustomize.py").write_text(POISON)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "poison"), prepend=os.pathsep)
     fleet.start_all(threads=4)
+    fleet.start_worker("orders", name="worker-orders-2")
     monkeypatch.undo()
     send(fleet, 30)
     send(fleet, 1, "poison", customer="killer")

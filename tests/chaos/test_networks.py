@@ -15,6 +15,7 @@ from producers.steps import BILLING, ORDERS, UNIVERSES
 from simulator.server import Running
 from tests.chaos.test_faults import TIMEOUT_SECONDS, assert_clean, ended
 from tests.chaos.test_outside import place
+from tests.support.dying import GROUPS, start_groups
 from tests.support.given import line, order
 from tests.support.proxy import FAULTS, Fault, Proxy, passes
 
@@ -36,7 +37,9 @@ def proxy(simulator: Running) -> Iterator[Proxy]:
         yield proxy
 
 
-def start(fleet: PrivateFleet, proxy: Proxy | None = None, **extra: str) -> None:
+def start(
+    fleet: PrivateFleet, proxy: Proxy | None = None, groups: int = 1, **extra: str
+) -> None:
     """A fleet whose calls to the infrastructure go through the proxy."""
     if proxy is not None:
         urls = {u: f"http://127.0.0.1:{proxy.port}/infrastructure/{u}" for u in UNIVERSES}
@@ -44,7 +47,7 @@ def start(fleet: PrivateFleet, proxy: Proxy | None = None, **extra: str) -> None
     fleet.start_relay()
     fleet.start_worker(ORDERS, threads=1)
     fleet.start_worker(BILLING, threads=2)
-    fleet.start_worker(*UNIVERSES, name="worker-provisioning", threads=2, **extra)
+    start_groups(fleet, *UNIVERSES, name="worker-provisioning", groups=groups, **extra)
     fleet.wait_for_consumers()
 
 
@@ -96,14 +99,14 @@ def test_whatever_the_network_does_to_calls_each_service_has_one_resource(
 def test_worker_that_is_killed_between_a_call_and_its_record_makes_no_second_resource(
     fleet_of: Prepare, simulator: Running, proxy: Proxy, tmp_path: Path
 ) -> None:
-    # Given a far side that takes a second for every other creation, a bad network, and a worker
-    # that is killed once at each step of its work
+    # Given a far side that takes a second for every other creation, a bad network, and workers, of
+    # which one is killed at each step of its work
     slow = {"fault": "in_progress", "operation": "create", "rate": 0.5, "seconds": 1.0}
     simulator.simulator.faults.add(slow)
     folder = tmp_path / "failpoints"
     folder.mkdir()
     fleet = fleet_of()
-    start(fleet, proxy, failpoints=str(folder))
+    start(fleet, proxy, GROUPS, failpoints=str(folder))
 
     sent = 0
     names = [name for name in NAMES if name.startswith("worker")]
@@ -171,8 +174,9 @@ def test_configuration_that_crashes_its_handler_or_its_process_fails_alone(
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "sitecustomize.py").write_text(POISON)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "poison"), prepend=os.pathsep)
-    fleet = fleet_of(retries=json.dumps({"driver": {"attempts": 3}}))
-    start(fleet)
+    # A task whose worker has died is free when its lease is over.
+    fleet = fleet_of(retries=json.dumps({"driver": {"attempts": 3}}), lease_seconds="2")
+    start(fleet, groups=2)
     monkeypatch.undo()
     # Given two poisoned orders among good ones
     order_some(fleet, 20, "before")

@@ -13,6 +13,7 @@ from schemas.settings import load_settings
 from simulator.server import Running
 from tests.chaos.test_faults import TIMEOUT_SECONDS, ended
 from tests.chaos.test_outside import place
+from tests.support.dying import start_groups
 from tests.support.given import line, order
 from tests.support.powerdns import PowerDns, options
 from workers.bootstrap import books_of
@@ -48,7 +49,7 @@ def test_worker_that_is_killed_between_call_and_record_leaves_one_zone_for_each_
     fleet.start_relay()
     fleet.start_worker(ORDERS, threads=1)
     fleet.start_worker(BILLING, threads=1)
-    fleet.start_worker(*UNIVERSES, threads=2, failpoints=str(folder))
+    workers = start_groups(fleet, *UNIVERSES, failpoints=str(folder))
     fleet.wait_for_consumers()
 
     def sell(first: int, last: int) -> None:
@@ -69,7 +70,7 @@ def test_worker_that_is_killed_between_call_and_record_leaves_one_zone_for_each_
         fleet.wait_until(
             lambda total=count: ended(fleet) == total, TIMEOUT_SECONDS, "all orders end"
         )
-    # And once more, when a worker is killed while calls are under way
+    # And once more, when the workers are killed while calls are under way
     sell(count, count + 60)
     count += 60
     fleet.wait_until(
@@ -77,7 +78,8 @@ def test_worker_that_is_killed_between_call_and_record_leaves_one_zone_for_each_
         TIMEOUT_SECONDS,
         "some are created",
     )
-    fleet.members["worker-web"].kill()
+    for worker in workers:
+        worker.kill()
     fleet.wait_until(lambda: ended(fleet) == count, TIMEOUT_SECONDS, "all orders end")
     fleet.wait_until_idle(TIMEOUT_SECONDS)
 

@@ -131,6 +131,30 @@ def test_group_that_is_stopped_before_it_can_hear_of_it_counts_as_drained(
     assert launcher.codes == [0]
 
 
+# As Dramatiq is while it waits for its processes to be ready.
+WAITS_FOR_ITS_DEAD = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+if os.fork() == 0:
+    os._exit(9)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_group_whose_only_process_died_while_it_started_is_ended_at_once(
+    launch: Callable[..., Scripted], caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = launch(WAITS_FOR_ITS_DEAD, DRAINS)
+
+    launcher.wait_until_ready(2)
+    launcher.stop_and_join()
+
+    assert "a worker process died while its group was starting" in caplog.text
+    assert launcher.groups[0].returncode == -9
+    assert launcher.codes == [0]
+
+
 KILLED = """
 import os, signal
 from workers.metrics_folder import metrics_folder
