@@ -213,7 +213,6 @@ def test_message_that_waits_for_room_is_not_overtaken_by_a_smaller_one(
     calls.calls.give_back("driver:a", 1)
     waiting[1].join(10)
     assert found == [2, 1]
-    calls.calls.give_back("driver:a", 1)
     handler.go.set()
 
 
@@ -402,3 +401,4 @@ def test_a_port_that_cancels_itself_blocks_neither_its_task_nor_its_lane(
     assert [str(error) for error in errors] == ["CancelledError from a call: "]
     wait_until(lambda: calls.held.dropped == [claim.token], "its lease is not renewed any more")
     assert calls.calls.reserve("driver:a", 3)
+    calls.calls.give_back("driver:a", 3)
