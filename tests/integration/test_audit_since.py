@@ -270,8 +270,8 @@ def test_a_fleet_at_work_is_not_taken_for_a_broken_one(embedded: Any, database: 
     with database.engine("readonly").connect() as tx:
         for first in range(0, len(documents), 30):
             database.place(*documents[first : first + 30])
-            for _ in range(3):
-                found = audit_since(tx, BEGINNING, at_once=40).findings
+            for _ in range(2):
+                found = audit_since(tx, BEGINNING, at_once=80).findings
                 seen += [(f.code, f.named) for f in found if f.broken]
         tx.rollback()
     fleet.wait_until_idle(60)
