@@ -1,6 +1,8 @@
 """The command ``autorenew``."""
 
+import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -84,15 +86,31 @@ class _Lazy(Commands):
         assert isinstance(command, click.Command)
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        # Python has none where it was closed (`>&-`); what is to be done is done all the same.
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:  # click would end with 1, which means problems found
             click.echo("autorenew: interrupted", err=True)
             sys.exit(INTERRUPTED)
+        except click.Abort as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise  # a no, or the end of the input
+            click.echo("\nautorenew: interrupted", err=True)
+            sys.exit(INTERRUPTED)
         except AutorenewError as error:
             for line in str(error).splitlines():
                 click.echo(f"autorenew: {for_terminal(line)}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE or ctx.invoked_subcommand in PROCESSES:
+                raise
+            click.echo(f"autorenew: cannot write: {error.strerror}", err=True)
             sys.exit(2)
         except Exception as error:
             if not _is_of_the_database(error):
@@ -103,6 +121,7 @@ class _Lazy(Commands):
             sys.exit(2)
 
 
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 _WHICH_ROLE = (
     "log in as the role of this command: docs/reference/command-line.md has it in `works as`"
 )

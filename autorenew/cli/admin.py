@@ -2,22 +2,24 @@
 
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import click
 from sqlalchemy import text
 
 from autorenew.catalogues import bundled
-from autorenew.cli.common import as_json, database, say, show
+from autorenew.cli.acting import acts
+from autorenew.cli.common import as_json, database, said_of, say, show
 from autorenew.cli.helping import Commands
 from autorenew.cli.names import check_brands, check_subsidiaries
 from producers import topology
+from producers.control import rollouts
 from producers.intake import dead
 from producers.management import Management
 from schemas.catalogue import Catalogue, changes, load
 from schemas.catalogue.ovh import OvhImport, import_ovh
-from schemas.catalogue.store import is_rolled_out, read, save, set_rollout
+from schemas.catalogue.store import read, save
 from schemas.database import are_large_objects_open, connect
 from schemas.database import migrate as migrate_database
 from schemas.errors import ConfigurationError
@@ -270,27 +272,58 @@ def list_rollouts(as_json: bool) -> None:
 @click.argument("brand")
 @click.argument("subsidiary")
 @click.argument("day", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY")
-def set_rollout_command(brand: str, subsidiary: str, day: datetime) -> None:
+@as_json
+@acts()
+def set_rollout_command(brand: str, subsidiary: str, day: datetime, as_json: bool) -> None:
     """Switch renewal on for BRAND in SUBSIDIARY, from the start of DAY (2026-01-31), local time."""
     with database().begin() as tx:
         check_subsidiaries(tx, [subsidiary])
         check_brands(tx, [brand])
-        set_rollout(tx, brand, subsidiary, day.date())
-    say(f"renewal is on for {brand} in {subsidiary} from {day.date()}")
+        was = rollouts.switch(tx, brand, subsidiary, day.date())
+    said = f"renewal is on for {brand} in {subsidiary} from {day.date()}"
+    _tell_rollout(brand, subsidiary, day.date(), was, as_json, said)
 
 
 @rollout.command("remove")
 @click.argument("brand")
 @click.argument("subsidiary")
-def remove_rollout(brand: str, subsidiary: str) -> None:
+@as_json
+@acts()
+def remove_rollout(brand: str, subsidiary: str, as_json: bool) -> None:
     """Switch renewal off for BRAND in SUBSIDIARY."""
     with database().begin() as tx:
         # A brand without plans may have been switched on while it had some.
-        was_on = is_rolled_out(tx, brand, subsidiary)
-        if was_on:
-            set_rollout(tx, brand, subsidiary, None)
-        else:
+        was = rollouts.switch(tx, brand, subsidiary, None)
+        if was is None:
             check_subsidiaries(tx, [subsidiary])
             check_brands(tx, [brand])
     said = f"renewal is off for {brand} in {subsidiary}"
-    say(said if was_on else f"{said}: no change, it was not on")
+    said = said if was else f"{said}: no change, it was not on"
+    _tell_rollout(brand, subsidiary, None, was, as_json, said)
+
+
+def _tell_rollout(
+    brand: str, subsidiary: str, day: date | None, was: date | None, as_json: bool, said: str
+) -> None:
+    if as_json:
+        click.echo(
+            said_of({"brand": brand, "subsidiary": subsidiary, "starts_on": day, "before": was})
+        )
+    else:
+        say(said)
+
+
+@rollout.command("show")
+@click.argument("brand")
+@click.argument("subsidiary")
+@as_json
+def show_rollout(brand: str, subsidiary: str, as_json: bool) -> None:
+    """Show who switched renewal on or off for BRAND in SUBSIDIARY, when and why."""
+    with database().connect() as tx:
+        events = rollouts.history_of(tx, brand, subsidiary)
+        if not events:
+            check_subsidiaries(tx, [subsidiary])
+            check_brands(tx, [brand])
+    columns = ("at", "event", "starts_on", "before", "by", "because")
+    rows = [(e.at, e.name, *((e.detail or {}).get(n) for n in columns[2:])) for e in events]
+    show(f"renewal of {brand} in {subsidiary}", columns, rows, json_lines=as_json)

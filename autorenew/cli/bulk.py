@@ -81,12 +81,16 @@ def show_bulk(id: str, wait: bool, as_json: bool) -> None:
 
 @bulk.command("stop")
 @_id
+@json_option
 @acts()
-def stop_bulk(id: str) -> None:
+def stop_bulk(id: str, as_json: bool) -> None:
     """Send no more tasks of a bulk operation; what was sent goes on, the rest stays failed."""
     engine = database()
     with engine.begin() as tx:
         operation = operations.stop(tx, operations.find_id(tx, id))
+    if as_json:
+        click.echo(said_of(document(operation)))
+        return
     say(
         f"stopped: {operation.sent} of {counted(operation.total)} had been sent,"
         f" {operation.under_way} of them are under way"

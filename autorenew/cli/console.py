@@ -1,12 +1,13 @@
 """The console of operators, and who may use it."""
 
 import sys
+from typing import Any
 
 import click
 
 from autorenew.cli.acting import Words, acts
 from autorenew.cli.common import as_json as json_option
-from autorenew.cli.common import database, on_stop, present, read_database, say, show
+from autorenew.cli.common import database, on_stop, present, read_database, said_of, say, show
 from autorenew.cli.helping import Commands
 from monitoring import metrics
 from schemas.settings import load_settings
@@ -63,17 +64,22 @@ def operators() -> None:
 @_role
 @_stdin
 @click.option("--link", "with_link", is_flag=True, help="No password: print a link instead.")
+@json_option
 @acts()
-def add_operator(name: str, role: str, stdin: bool, with_link: bool) -> None:
+def add_operator(name: str, role: str, stdin: bool, with_link: bool, as_json: bool) -> None:
     """Add the operator NAME; asks for a password."""
     from autorenew.console import accounts
 
     password = None if with_link else _password(stdin)
     with database().begin() as tx:
         account = accounts.add(tx, name, OperatorRole(role), password)
+    url = _link(account.name) if with_link else None
+    if as_json:
+        click.echo(said_of({"name": account.name, "role": account.role, "link": url}))
+        return
     say(f"{account.name} is added as {account.role}")
-    if with_link:
-        _say_link(account.name)
+    if url is not None:
+        say(url)
 
 
 @operators.command("list")
@@ -95,57 +101,69 @@ def list_operators(as_json: bool) -> None:
 
 @operators.command("remove")
 @_name
+@json_option
 @acts()
-def remove_operator(name: str) -> None:
+def remove_operator(name: str, as_json: bool) -> None:
     """Remove the operator NAME; their sessions end at once."""
     from autorenew.console import accounts
 
     with database().begin() as tx:
         accounts.remove(tx, name)
-    say(f"{name} is removed")
+    _tell({"name": name, "removed": True}, f"{name} is removed", as_json)
 
 
 @operators.command("role")
 @_name
 @_role
+@json_option
 @acts()
-def set_role(name: str, role: str) -> None:
+def set_role(name: str, role: str, as_json: bool) -> None:
     """Give the operator NAME another role; their sessions end at once."""
     from autorenew.console import accounts
 
     with database().begin() as tx:
         accounts.set_role(tx, name, OperatorRole(role))
-    say(f"{name} is {role} now")
+    _tell({"name": name, "role": role}, f"{name} is {role} now", as_json)
 
 
 @operators.command("password")
 @_name
 @_stdin
+@json_option
 @acts()
-def set_password(name: str, stdin: bool) -> None:
+def set_password(name: str, stdin: bool, as_json: bool) -> None:
     """Give the operator NAME another password; their sessions end at once."""
     from autorenew.console import accounts
 
     password = _password(stdin)
     with database().begin() as tx:
         accounts.set_password(tx, name, password)
-    say(f"{name} has another password now")
+    _tell({"name": name, "password": "changed"}, f"{name} has another password now", as_json)
 
 
 @operators.command("link")
 @_name
+@json_option
 @acts()
-def make_link(name: str) -> None:
+def make_link(name: str, as_json: bool) -> None:
     """Print a link that signs the operator NAME in once, within 15 minutes."""
-    _say_link(name)
+    url = _link(name)
+    _tell({"name": name, "link": url}, url, as_json)
 
 
-def _say_link(name: str) -> None:
+def _tell(document: dict[str, Any], said: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(said_of(document))
+    else:
+        say(said)
+
+
+def _link(name: str) -> str:
     from autorenew.console.serving import link
 
     settings = load_settings()
     url = settings.console_url or f"http://127.0.0.1:{DEFAULT_PORT}"
-    say(link(database(settings), url, name))
+    return link(database(settings), url, name)
 
 
 def _password(stdin: bool) -> str:

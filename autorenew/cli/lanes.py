@@ -75,26 +75,45 @@ def _row(lane: Lane, opened: OpenLane | None, limit: Limit | None) -> Sequence[A
 def _document(lane: Lane, opened: OpenLane | None, limit: Limit | None) -> dict[str, Any]:
     """The fields of a row; each pause, why it is open and its limit by themselves."""
     since = min((pause.paused_at for pause in lane.pauses), default=None)
-    pauses = [
-        {"pause": p.id, "source": p.source, "paused_by": p.paused_by, "reason": p.reason,
-         "paused_at": p.paused_at.isoformat()}
-        for p in lane.pauses
-    ]  # fmt: skip
     return {
         **dict(zip(_COLUMNS, _row(lane, opened, limit), strict=True)),
         "paused_at": since and since.isoformat(),
         "reason": "; ".join(pause.reason for pause in lane.pauses) or None,
-        "pauses": pauses,
-        "open": opened
-        and {
-            "cause": opened.cause,
-            "reason": opened.reason,
-            "probes": opened.probes,
-            "opened_at": opened.opened_at.isoformat(),
-            "probe_at": opened.probe_at.isoformat(),
-        },
+        "pauses": list(map(_pause, lane.pauses)),
+        "open": _open(opened),
         "limit": limit and asdict(limit),
     }
+
+
+def _pause(one: Pause) -> dict[str, Any]:
+    return {
+        "pause": one.id, "source": one.source, "paused_by": one.paused_by, "reason": one.reason,
+        "paused_at": one.paused_at.isoformat(),
+    }  # fmt: skip
+
+
+def _open(opened: OpenLane | None) -> dict[str, Any] | None:
+    if opened is None:
+        return None
+    return {
+        "cause": opened.cause,
+        "reason": opened.reason,
+        "probes": opened.probes,
+        "opened_at": opened.opened_at.isoformat(),
+        "probe_at": opened.probe_at.isoformat(),
+    }
+
+
+def _outcome(tx: Connection, lane: str, *, changed: bool, ended: Sequence[Pause] = ()) -> str:
+    """What a command did to a lane, and what holds it now, as a line of JSON."""
+    opened = breakers.open_lanes(tx, lane)
+    limit = limits.limits(tx).get(lane)
+    document = {
+        "lane": lane, "changed": changed, "ended": list(map(_pause, ended)),
+        "pauses": list(map(_pause, all_lanes.paused(tx, lane))),
+        "open": _open(opened[0] if opened else None), "limit": limit and asdict(limit),
+    }  # fmt: skip
+    return json.dumps(document)
 
 
 _HISTORY = text("SELECT at, name, detail FROM events WHERE subject = :subject ORDER BY at, id")
@@ -127,8 +146,9 @@ _DETAIL = (
 
 @lanes.command()
 @_lane
+@as_json
 @acts(required=True)
-def pause(lane: str, because: str) -> None:
+def pause(lane: str, because: str, as_json: bool) -> None:
     """Start no further task in LANE until `resume`; running tasks finish.
 
     It stands beside every other pause of the lane: an operator's for another reason, the guard's.
@@ -136,6 +156,10 @@ def pause(lane: str, because: str) -> None:
     with database().begin() as tx:
         is_new = all_lanes.pause(tx, lane, because)
         pauses = all_lanes.paused(tx, lane)
+        outcome = _outcome(tx, lane, changed=is_new)
+    if as_json:
+        click.echo(outcome)
+        return
     say(f"{lane} is paused" if is_new else f"{lane}: no change, you have paused it for that reason")
     if len(pauses) > 1:
         _say_standing(pauses)
@@ -147,10 +171,12 @@ def pause(lane: str, because: str) -> None:
 @click.option("--paused-by", type=Words(), help="All of this operator.")
 @click.option("--all", "everybody", is_flag=True, help="All of all operators; not the guard's.")
 @click.option("--guard", is_flag=True, help="Those of the guard: you have looked.")
+@as_json
 @acts()
 def resume(
-    lane: str, numbers: Sequence[int], paused_by: str | None, everybody: bool, guard: bool
-) -> None:
+    lane: str, numbers: Sequence[int], paused_by: str | None, everybody: bool, guard: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """End a pause of LANE; with the last one, the tasks that wait there start.
 
     Without an option it ends the pause of an operator, if there is one only; if there are several,
@@ -161,6 +187,10 @@ def resume(
             tx, lane, numbers=numbers, paused_by=paused_by, everybody=everybody, guard=guard
         )
         left = all_lanes.paused(tx, lane)
+        outcome = _outcome(tx, lane, changed=bool(ended), ended=ended)
+    if as_json:
+        click.echo(outcome)
+        sys.exit(1 if left and not ended else 0)
     for one in ended:
         say(f"{lane}: ended pause {one}")
     if left:
@@ -179,10 +209,12 @@ def resume(
 @click.option("--per-second", type=float, help="Tasks begun a second.")
 @click.option("--burst", type=click.IntRange(1), help="Of them, at once after a quiet time.")
 @click.option("--none", "lifted", is_flag=True, help="Take the limit away.")
+@as_json
 @acts()
 def limit_lane(
-    lane: str, at_once: int | None, per_second: float | None, burst: int | None, lifted: bool
-) -> None:
+    lane: str, at_once: int | None, per_second: float | None, burst: int | None, lifted: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Bound what the whole fleet asks of the far side of LANE, from the next task on.
 
     What is not named has no limit. A burst is as large as the rate, if none is named. A task is one
@@ -195,18 +227,25 @@ def limit_lane(
         burst = max(1, math.ceil(per_second)) if math.isfinite(per_second) else 1
     with database().begin() as tx:
         if lifted:
-            had = limits.lift(tx, lane)
-            say(f"{lane} has no limit" + ("" if had else ", and had none"))
-            return
-        limit = Limit(at_once, per_second, burst)
-        limits.set_limit(tx, lane, limit)
-    say(f"{lane}: {limit}")
+            changed = limits.lift(tx, lane)
+            said = f"{lane} has no limit" + ("" if changed else ", and had none")
+        else:
+            limit = Limit(at_once, per_second, burst)
+            changed = limits.limits(tx).get(lane) != limit
+            limits.set_limit(tx, lane, limit)
+            said = f"{lane}: {limit}"
+        outcome = _outcome(tx, lane, changed=changed)
+    if as_json:
+        click.echo(outcome)
+    else:
+        say(said)
 
 
 @lanes.command("try")
 @_lane
+@as_json
 @acts()
-def try_lane(lane: str) -> None:
+def try_lane(lane: str, as_json: bool) -> None:
     """Let one task of LANE, which is open, out at once: if it is answered, the lane closes.
 
     Exit code 1 if the lane is not open.
@@ -216,7 +255,10 @@ def try_lane(lane: str) -> None:
         is_open = breakers.probe_now(tx, lane)
         waiting = sum(one.waiting for one, *_ in _read(tx, lane))
         pauses = all_lanes.paused(tx, lane)
-    if not is_open:
+        outcome = _outcome(tx, lane, changed=is_open)
+    if as_json:
+        click.echo(outcome)
+    elif not is_open:
         say(f"{lane} is not open")
     elif pauses:
         say(f"{lane} is paused, too: the next probe goes out once it is resumed")
@@ -230,8 +272,9 @@ def try_lane(lane: str) -> None:
 
 @lanes.command("close")
 @_lane
+@as_json
 @acts()
-def close_lane(lane: str) -> None:
+def close_lane(lane: str, as_json: bool) -> None:
     """Close LANE, which is open, without a probe: all that waits there starts.
 
     If its far side still fails, it opens again. Exit code 1 if the lane is not open.
@@ -240,6 +283,10 @@ def close_lane(lane: str) -> None:
         all_lanes.check(tx, lane)
         was_open = breakers.close_lane(tx, lane)
         pauses = all_lanes.paused(tx, lane)
+        outcome = _outcome(tx, lane, changed=was_open)
+    if as_json:
+        click.echo(outcome)
+        sys.exit(0 if was_open else 1)
     say(f"{lane} is closed" if was_open else f"{lane} is not open")
     if was_open and pauses:
         say(f"{lane} is still paused")

@@ -15,6 +15,7 @@ from autorenew.cli.common import as_json, clock, database, realms, say, show
 from autorenew.cli.helping import Commands
 from autorenew.cli.importing import import_services
 from autorenew.cli.names import check_customers
+from autorenew.cli.selecting import counted
 from producers.control import ending, suspending
 from producers.control.suspending import Verdict as Became
 from producers.intake import Answer, Intake, Verdict
@@ -221,8 +222,9 @@ _KNOWN = text("SELECT id FROM services WHERE id = ANY(:ids)")
 @service.command()
 @_services
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
 @acts(required=True)
-def end(services: Sequence[uuid.UUID], because: str, yes: bool) -> None:
+def end(services: Sequence[uuid.UUID], because: str, yes: bool, as_json: bool) -> None:
     """End SERVICES now, as an operator: whatever was paid, told or failed. It cannot be undone."""
     engine = database()
     with engine.connect() as tx:
@@ -230,12 +232,18 @@ def end(services: Sequence[uuid.UUID], because: str, yes: bool) -> None:
     if unknown := [str(service) for service in services if service not in known]:
         raise AutorenewError(f"there is no service {', '.join(unknown)}; nothing was done")
     if not yes:
-        click.confirm(f"{len(known)} services will be deleted now. Go on?", abort=True)
+        number = counted(len(known), "service")
+        click.confirm(f"{number} will be deleted now. Go on?", abort=True, err=as_json)
     with engine.begin() as tx:
         ended = ending.end(tx, services, because, CatalogueCache().current(tx), clock(engine).now())
-    for service in known - set(ended):
+    for service in sorted(known - set(ended)):
         say(f"{service}: it is not delivered, or has ended", err=True)
-    say(f"{len(ended)} of {len(set(services))} services are ending")
+    if as_json:
+        for service in sorted(known):
+            verdict = Became.CHANGED if service in ended else Became.NOT_DELIVERED
+            click.echo(json.dumps({"service": str(service), "verdict": verdict}))
+    else:
+        say(f"{len(ended)} of {len(known)} services are ending")
     sys.exit(0 if len(ended) == len(set(services)) else 1)
 
 

@@ -210,15 +210,6 @@ def _refused(
             )
 
 
-def is_rolled_out(tx: Connection, brand: str, subsidiary: str) -> bool:
-    """Whether renewal is on for a brand in a subsidiary, now or from a later day on."""
-    where = {"brand": brand, "subsidiary": subsidiary}
-    found = tx.execute(
-        text("SELECT FROM rollouts WHERE brand = :brand AND subsidiary = :subsidiary"), where
-    )
-    return found.first() is not None
-
-
 def set_rollout(tx: Connection, brand: str, subsidiary: str, starts_on: date | None) -> int:
     """Switch renewal on for a brand's services in a subsidiary, from a local day; None: off."""
     tx.execute(text("LOCK TABLE catalogue_version IN EXCLUSIVE MODE"))

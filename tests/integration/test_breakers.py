@@ -497,6 +497,10 @@ def test_open_lane_is_shown_tried_and_closed_by_command(
     assert float(database.value(
         "SELECT extract(epoch FROM probe_at - now())::float8 FROM lane_breakers"
     )) <= 0  # fmt: skip
+    with database.engine("billing").begin() as tx:
+        breakers.probe_now(tx, "gateway")  # as a worker does, whose probe needed no call
+    tried = [detail for name, detail in history(database) if name == "lane.tried"]
+    assert [detail["by"] for detail in tried] == ["alice"]
     assert cli("close", "gateway", "--by", "alice", "--because", "it works").exit_code == 0
     assert cli("close", "gateway").exit_code == 1
     assert cli("try", "gateway").exit_code == 1

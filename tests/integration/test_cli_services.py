@@ -219,7 +219,7 @@ class TestRollout:
         ]
         assert {s.next_step for s in world.services()} == {None}
 
-        result = cli("rollout", "set", "kimsufi", "FR", "2020-01-01")
+        result = cli("rollout", "set", "kimsufi", "FR", "2020-01-01", "--as", "eve")
         world.fleet.settle(30)
 
         assert result.exit_code == 0
@@ -227,10 +227,20 @@ class TestRollout:
         on = {row["brand"]: row["starts_on"] for row in rows(cli("rollout", "list", "--json"))}
         assert on == {"kimsufi": "2020-01-01", "ovh": None}
         assert {s.plan: s.next_step for s in world.services()} == {"server": "remind", "site": None}
-        assert cli("rollout", "remove", "kimsufi", "FR").exit_code == 0
+        removed = cli("rollout", "remove", "kimsufi", "FR", "--json", "--note", "ticket 4711")
+        assert rows(removed) == [
+            {"brand": "kimsufi", "subsidiary": "FR", "starts_on": None, "before": "2020-01-01"}
+        ]
         world.fleet.settle(30)
         assert {s.next_step for s in world.services()} == {None}
         assert "no change" in cli("rollout", "remove", "kimsufi", "FR").stdout
+        switched_on, switched_off = rows(cli("rollout", "show", "kimsufi", "FR", "--json"))
+        assert (switched_on["event"], switched_on["by"]) == ("rollout.set", "eve")
+        assert (switched_off["event"], switched_off["because"]) == (
+            "rollout.removed", "ticket 4711",
+        )  # fmt: skip
+        assert "none" in cli("rollout", "show", "ovh", "FR").stdout
+        assert cli("rollout", "show", "kimsufy", "FR").exit_code == 2
         for misspelt in (("kimsufy", "FR"), ("kimsufi", "FRA")):
             refused = cli("rollout", "remove", *misspelt)
             assert (refused.exit_code, refused.stdout) == (2, "")

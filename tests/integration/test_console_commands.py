@@ -43,7 +43,11 @@ def test_operators_are_added_listed_changed_and_removed(run: Any, database: Data
     assert changed.exit_code == 0
     link = run("operators", "link", "olga").output
     assert re.fullmatch(r"http://127\.0\.0\.1:8070/sign-in/once\?token=\S+\n", link)
-    assert run("operators", "remove", "olga", "--because", "has left").exit_code == 0
+    document = json.loads(run("operators", "link", "olga", "--json").output)
+    assert document["name"] == "olga"
+    assert document["link"].startswith("http://127.0.0.1:8070/sign-in/once?token=")
+    removed = run("operators", "remove", "olga", "--because", "has left", "--json")
+    assert json.loads(removed.output) == {"name": "olga", "removed": True}
     assert run("operators", "list").output == "operators: none\n"
     events = database.all("SELECT name, detail FROM events ORDER BY id")
     assert [event.name for event in events] == [

@@ -1,5 +1,6 @@
 """Ends that do not depend on what a customer controls: their address, and what has failed."""
 
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +109,10 @@ def test_an_operator_ends_a_service_whatever_has_failed(cli: Any) -> None:
 
     again = run(str(chosen.id), "--reason", "abuse", "--yes")
     assert (again.exit_code, again.stdout) == (1, "0 of 1 services are ending\n")
+    as_json = run(str(chosen.id), "--reason", "abuse", "--yes", "--json")
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (
+        1, {"service": str(chosen.id), "verdict": "service_not_delivered"},
+    )  # fmt: skip
     assert f"{chosen.id}: it is not delivered, or has ended" in again.stderr
     unknown = run(str(other.id), str(uuid.UUID(int=7)), "--reason", "abuse", "--yes")
     assert isinstance(unknown.exception, AutorenewError)

@@ -95,6 +95,35 @@ def test_same_operator_may_have_two_reasons(cli: Any, database: Database) -> Non
     assert paused(database) == [("alice", "two")]
 
 
+def test_commands_say_as_json_what_they_did_and_what_holds_the_lane(
+    cli: Any, database: Database
+) -> None:
+    def said(*words: str) -> dict[str, Any]:
+        result = cli(*words, "--json")
+        document: dict[str, Any] = json.loads(result.stdout)
+        return document | {"code": result.exit_code}
+
+    def held(document: dict[str, Any]) -> list[str]:
+        return [pause["reason"] for pause in document["pauses"]]
+
+    first = said("pause", "gateway", "--because", "x", "--by", "ann")
+    again = said("pause", "gateway", "--because", "x", "--by", "ann")
+    both = said("pause", "gateway", "--because", "y", "--by", "bob")
+    assert [(d["changed"], held(d)) for d in (first, again, both)] == [
+        (True, ["x"]), (False, ["x"]), (True, ["x", "y"])
+    ]  # fmt: skip
+    none = said("resume", "gateway", "--guard")
+    assert (none["changed"], none["ended"], none["code"]) == (False, [], 1)
+    one = said("resume", "gateway", "--paused-by", "ann")
+    assert ([p["paused_by"] for p in one["ended"]], held(one), one["code"]) == (["ann"], ["y"], 0)
+    assert said("limit", "gateway", "--at-once", "3")["limit"]["at_once"] == 3
+    assert said("limit", "gateway", "--at-once", "3")["changed"] is False
+    assert said("limit", "gateway", "--none")["limit"] is None
+    closed = said("close", "gateway")
+    assert (closed["changed"], closed["open"], closed["code"]) == (False, None, 1)
+    assert said("try", "gateway")["code"] == 1
+
+
 def test_who_paused_and_who_resumed_are_in_the_history(cli: Any, database: Database) -> None:
     cli("pause", "gateway", "--reason", "bank upgrade", "--by", "alice")
     cli("resume", "gateway", "--by", "bob", "--because", "the bank is back")

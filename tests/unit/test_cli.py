@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -389,7 +391,38 @@ class TestInterrupted:
     def test_exit_code_is_that_of_ctrl_c_and_not_that_of_problems(self, command: str) -> None:
         assert run(command).exit_code == 130
 
+    def test_exit_code_at_a_question_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ctrl_c(_prompt: str) -> str:
+            raise KeyboardInterrupt
+
+        @click.command()
+        def seals() -> None:
+            click.confirm("Give 1 task up?", abort=True)
+
+        monkeypatch.setattr("autorenew.cli.seals.seals", seals)
+        monkeypatch.setattr("click.termui.visible_prompt_func", ctrl_c)
+        with pytest.raises(SystemExit) as ended:
+            main(["seals"], prog_name="autorenew")
+        assert ended.value.code == 130
+        assert run("seals").exit_code == 1  # no input, as from a no
+
     def test_says_how_far_it_was_and_what_to_do(self, command: str) -> None:
         assert run(command).stderr.splitlines() == [
             "placing: interrupted after 1500 rows; place it again", "autorenew: interrupted"
         ]  # fmt: skip
+
+
+class TestOutput:
+    """Of a command whose standard output takes nothing."""
+
+    @pytest.mark.parametrize(("to", "code"), [(">/dev/full", 2), (">&-", 0)])
+    def test_that_takes_nothing_is_no_traceback(self, to: str, code: int) -> None:
+        words = f'exec "$0" -m autorenew catalogue check --bundled {to}'
+
+        ended = subprocess.run(
+            ["bash", "-c", words, sys.executable], capture_output=True, text=True, timeout=60
+        )
+
+        assert ended.returncode == code
+        assert "Traceback" not in ended.stderr
+        assert code == 0 or "autorenew: cannot write: No space left on device" in ended.stderr
