@@ -46,6 +46,6 @@ def test_what_is_no_answer_of_a_port_is_an_error_that_names_the_port(
     answer: Any, in_doubt: bool
 ) -> None:
     port = Port(answer)
-    with pytest.raises(TypeError, match="Port .* answered no state of its port"):
+    with pytest.raises(TypeError, match=r"Port .* answered no state of its port"):
         tried(port, in_doubt=in_doubt)
     assert port.performed == (0 if in_doubt else 1)
