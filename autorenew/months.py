@@ -27,7 +27,6 @@ from schemas.catalogue.store import CatalogueCache, save, set_rollout
 from schemas.values import Money
 from workers.billing.charges import reconcile
 
-MONTHS = 13
 DAY = timedelta(days=1)
 # E-mails go out from 08:00 local on: at 10:00 and 22:00 UTC every place is past that once a day.
 HALF_A_DAY = DAY / 2

@@ -73,6 +73,8 @@ def of_intake(door: str) -> None:
     for outcome in (*Verdict, "repeated"):
         metrics.documents.labels(door, str(outcome))
     _of_loop("intake", "broker")
+    if door == "api":
+        _of_loop("api")
     if door == "amqp":
         for outcome in ("sent", "refused", "lost"):
             metrics.replies.labels(outcome)

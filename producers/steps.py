@@ -40,7 +40,7 @@ ROLE_OF_QUEUE = {
     **dict.fromkeys(UNIVERSES, "provisioning"),
 }
 QUEUES = tuple(ROLE_OF_QUEUE)
-# What a worker may be told instead of a queue: it publishes events as well.
+# An argument of ``worker`` in the place of a queue: the worker publishes events as well.
 EVENTS = "events"
 
 MAIL_LANE = "mail"

@@ -71,7 +71,7 @@ PERMISSIONS = {
 }
 
 
-# What an upstream's user may be named, as the name is part of a regular expression.
+# Names that the user of an upstream may have: the name becomes part of a regular expression.
 _UPSTREAM = re.compile(r"upstream-[A-Za-z0-9_-]+")
 
 

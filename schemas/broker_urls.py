@@ -79,7 +79,7 @@ def _parse(url: str) -> BrokerUrl:
         host=str(parts.hostname),
         port=parts.port or _PORTS[parts.scheme],
         vhost=unquote(parts.path[1:]) or "/",
-        # What RabbitMQ, and its clients, take for a URL without a user.
+        # RabbitMQ and its clients take these defaults for a URL without a user.
         user=unquote(parts.username or "guest"),
         password=unquote("guest" if parts.password is None else parts.password),
         tls=tls,

@@ -27,7 +27,7 @@ from schemas.tables.base import ROLES
 from schemas.urls import split_database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Whoever waits for a table makes everybody who comes later wait, too: not for longer than this.
+# A statement that waits for an exclusive lock makes all later ones wait: no longer than this.
 MIGRATION_LOCK_TIMEOUT = "5s"
 # For an answer where the server sets no ``statement_timeout``: a statement of an owner.
 ANSWER_SECONDS = 25.0
@@ -112,7 +112,7 @@ class _Disposal:
 
     def is_over(self, engine: Engine) -> None:
         self.times += 1
-        # What came back while it was disposed of.
+        # Connections that were returned meanwhile.
         self._pool.dispose()
         self._pool = engine.pool
 

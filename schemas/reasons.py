@@ -44,7 +44,7 @@ _OF_CLASS = {
 
 REASONS = {reason: kind for kind, reasons in _OF_CLASS.items() for reason in reasons}
 
-# What no waiting mends is not tried again by itself.
+# Failures of these classes are not retried: waiting does not mend them.
 AT_ONCE = frozenset({FailureClass.REFUSED, FailureClass.PERMANENT})
 
 

@@ -1,6 +1,6 @@
 """Texts that others chose, made safe for what they are shown in."""
 
-# What a spreadsheet takes for a formula at the start of a cell.
+# A spreadsheet takes a cell that begins with one of these for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

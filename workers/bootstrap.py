@@ -96,6 +96,8 @@ def handlers(settings: Settings, queues: Iterable[str], clock: Clock) -> dict[st
                 made = _reminders(settings, catalogue, clock)
             case "webhooks":
                 made = [deliver_handler(settings)]
+            case _ if queue not in UNIVERSES:
+                raise RuntimeError(f"nothing here makes handlers for the queue {queue}")
             case _:
                 if "converge" not in built:
                     built["converge"] = _provisioning(settings, catalogue, clock)

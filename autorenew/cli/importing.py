@@ -130,7 +130,7 @@ def import_services(
     sys.exit(1 if counts.rejected else 0)
 
 
-# What becomes of a service, and of one whose first day of charging has passed.
+# (decision, whether its first day of charging has passed) -> what happens to the service.
 _PROSPECTS = {
     (Decision.WILL_RENEW, False): "charged on their days",
     (Decision.WILL_RENEW, True): "charged as soon as their customers were told",

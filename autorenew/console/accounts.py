@@ -29,7 +29,7 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 _QUEUE_SECONDS = 5.0
 # And so many wait for it: each keeps a thread, of which pages need some, too.
 _WAITING = threading.BoundedSemaphore(8)
-# What the password of an unknown operator is compared with: an answer takes as long as any.
+# The password of an unknown operator is compared with this hash, so that the answer takes as long.
 _NOBODY = _HASHER.hash(secrets.token_urlsafe(16))
 
 

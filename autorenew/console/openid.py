@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 SECONDS = 10.0
 """For each answer of the provider."""
-# Whoever reads the configuration of a provider can make what these sign, so none of HS256 and none.
+# Asymmetric ones only: HS256 and none can be forged by anyone who reads the provider's
+# configuration.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS512", "EdDSA")
 _LEEWAY_SECONDS = 60
 

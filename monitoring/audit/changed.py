@@ -54,8 +54,8 @@ _EMAILS = text("""
     SELECT id FROM emails WHERE id = ANY(CAST(:changed AS uuid[]))
     UNION SELECT email_id FROM notices WHERE service_id = ANY(CAST(:services AS uuid[]))
 """)
-# What is only compared with: other services of the same order, request or e-mail, and the subjects
-# of tasks.
+# Rows that the changed ones are compared with: other services of the same order, request or e-mail,
+# and the subjects of tasks.
 _AROUND = text("""
     SELECT id FROM services WHERE order_id = ANY(CAST(:orders AS uuid[]))
     UNION SELECT service_id FROM request_lines WHERE request_id = ANY(CAST(:requests AS uuid[]))

@@ -52,8 +52,8 @@ def _money(books: Books) -> Iterator[Offence]:
             yield Offence(kind, key)
 
 
-# What was taken over is known there by its own name until an operation was done there: one that was
-# refused, or is in doubt, or that a person did, told the far side nothing.
+# The far side knows a service that was taken over by its own name, until the first operation on it
+# succeeds. One that was refused, is in doubt, or was done by a person does not count.
 _OUR_RESOURCES = text("""
     SELECT s.driver, s.id, s.state, s.resource_id, s.confirmed_until,
         s.order_id IS NULL AND NOT EXISTS (SELECT FROM operations AS o

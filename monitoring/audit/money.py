@@ -76,7 +76,7 @@ CHECKS = (
         WHERE p.payment_method_id BETWEEN :low AND :high
           AND m.customer_id IS DISTINCT FROM p.customer_id""",
     ),
-    # What was paid with another method since it was ordered has an event of that.
+    # A change of the payment method after the order has an event in the history.
     sql(
         "money.method",
         "what was ordered is paid with its order's method, unless that was changed",

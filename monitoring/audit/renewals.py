@@ -27,7 +27,7 @@ CHECKS = (
                 WHERE l.request_id = r.request_id AND l.service_id = s.id
                   AND l.released_at IS NULL))""",
     ),
-    # What was told is being told anew if it was found since that the amount is another one.
+    # An announced amount that was found to be wrong since is about to be announced again.
     sql(
         "renewals.currency",
         "a renewal is asked for, priced and announced in its subsidiary's currency",

@@ -41,7 +41,7 @@ _KNOW = text("""
 """)
 _RUN = text("SELECT id FROM audit_runs WHERE ended_at IS NULL")
 _BEGIN = text("INSERT INTO audit_runs (started_at) VALUES (clock_timestamp()) RETURNING id")
-# What is begun first, then what was not looked at for longest.
+# A check that is under way comes first, then the one that ran longest ago.
 _NEXT = text("""
     SELECT invariant, parts, part_seconds, part_violations, part_offenders,
         CASE WHEN part_run_id = :run THEN next_id END AS next_id,

@@ -100,8 +100,8 @@ def unknown_charges(tx: Connection) -> Found:
     return {UNKNOWN_CHARGES: {(): row.charges}, OLDEST_UNKNOWN_CHARGE: {(): row.age or 0.0}}
 
 
-# Whatever is in doubt has a task that asks about it, or has failed: so nothing of the operations of
-# all years is read. An index of those in doubt would cost each operation its heap-only updates.
+# Starts from tasks, ready and failed, since each operation in doubt has one: the operations of all
+# years are not read. An index of those in doubt would cost each operation its heap-only updates.
 _OPERATIONS = text("""
     SELECT s.driver, count(*) AS operations,
         CAST(extract(epoch FROM clock_timestamp() - min(o.started_at)) AS float8) AS age

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # Of the time of one core, or connection, that collecting a part may take: what takes long is
 # collected more seldom.
 SHARE = 0.005
-# What could not be collected anew disappears after so many times its interval.
+# A metric that cannot be collected disappears after so many times its interval.
 STALE_AFTER = 4
 
 Labels = tuple[str, ...]

@@ -21,8 +21,9 @@ OTHER = "other"
 _WAITING_STATES = ("ready", "waiting", "backing_off", "dispatched", "leased")
 _BY = ("operator", "guard", "breaker")
 
-# Batches, and what is in none: nothing of what is in batches is counted one by one. What was handed
-# over and not started waits as well. Nobody claims what is guarded while nothing vouches for it.
+# Batches by their size, and tasks in no batch: the tasks of a batch are not counted one by one.
+# Dispatched batches that were not started wait, too. Guarded tasks are not claimed while no
+# heartbeat vouches for the fleet.
 _QUEUES = text("""
     WITH held AS MATERIALIZED (
         SELECT lane FROM lane_pauses

@@ -1,6 +1,5 @@
 """What all routes of a process share: its databases, intake, keys, and who waits."""
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -22,13 +21,11 @@ from producers.api.waiting import Waiters
 from producers.history import Operator
 from producers.intake import Intake, rejected
 from producers.intake.realms import Realms
+from producers.loop import Loop
 from producers.views.scope import Scope
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock
-from schemas.errors import first_line
-
-log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 30.0
 
@@ -62,14 +59,15 @@ class Doors:
         self.taking = Taking()
         self._cache = CatalogueCache()
         self._intakes: dict[object, Intake] = {}
-        self._stopping = threading.Event()
-        self._tidying = threading.Thread(target=self._tidy, name="api-tidying", daemon=True)
+        self._next_tidy = time.monotonic() + TIDY_SECONDS
+        self._loop = Loop("api", self._tidy, longest_pause=TIDY_SECONDS)
+        self._tidying = threading.Thread(target=self._loop.run, name="api-tidying", daemon=True)
         self._tidying.start()
 
     def stop(self) -> None:
         """Take what waits to be taken, and end; answers under way are given before."""
         self.waiters.release()
-        self._stopping.set()
+        self._loop.stop()
         self.taking.stop()
         self._tidying.join(10)
 
@@ -148,21 +146,18 @@ class Doors:
         with self.read.begin() as tx:
             tx.execute(text("SELECT 1"))
 
-    def _tidy(self) -> None:
+    def _tidy(self) -> float:
         """Note which keys are used, and forget old answers and rejected documents, once in a while.
 
         Where nothing comes over AMQP, no intake forgets those."""
-        next_ = time.monotonic() + TIDY_SECONDS
-        while not self._stopping.wait(1.0):
-            try:
-                if self.keys.is_to_note():
-                    self.keys.note()
-                if time.monotonic() >= next_:
-                    more = answers.forget(self.write)
-                    if self._keep_days:
-                        with self.write.begin() as tx:
-                            more += rejected.forget(tx, self._keep_days)
-                    next_ = time.monotonic() + (0.0 if more else TIDY_SECONDS)
-            except Exception as error:
-                log.warning("cannot tidy: %s", first_line(error))
-                next_ = time.monotonic() + TIDY_SECONDS
+        if self.keys.is_to_note():
+            self.keys.note()
+        if time.monotonic() >= self._next_tidy:
+            self._next_tidy = time.monotonic() + TIDY_SECONDS
+            more = answers.forget(self.write)
+            if self._keep_days:
+                with self.write.begin() as tx:
+                    more += rejected.forget(tx, self._keep_days)
+            if more:
+                self._next_tidy = 0.0
+        return 1.0

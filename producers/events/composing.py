@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 # Of a customer that any upstream may use, and who was never named in an order.
 NO_REALM = "_"
-# What an operator did by hand has a reason in their own words, which are not for upstream.
+# Reasons that upstream is told. An operator's reason is free text, and internal.
 _KNOWN_REASONS = ("unpaid", "stopped", "contract_not_accepted")
 BY_OPERATOR = "operator"
 # A gateway's code; whatever else it said stays in the house.

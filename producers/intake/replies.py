@@ -38,7 +38,8 @@ BATCH = 500
 POLL_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
-# What RabbitMQ makes of `amq.rabbitmq.reply-to`: a name that only the receiver of a message learns.
+# RabbitMQ replaces `amq.rabbitmq.reply-to` by such a name, which only the receiver of the message
+# learns.
 _DIRECT = re.compile(r"amq\.rabbitmq\.reply-to\.[!-~]{1,200}")
 _CORRELATION = re.compile(r"[ -~]{1,255}")
 

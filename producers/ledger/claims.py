@@ -186,7 +186,7 @@ _DONE = text("""
     SELECT count(*) FROM seen
 """)
 
-# Whoever ends tasks as failed tells the history: somebody has to look.
+# A statement that ends tasks as failed writes that into the history: a person has to look.
 TELL_WHO_FAILED = """
     told AS (
         INSERT INTO events (subject, name, task, attempt, detail)

@@ -138,7 +138,7 @@ class Place:
     lane: str
 
 
-# What a relay listens on: the ids of new batches, or nothing if those are too many to name.
+# The channel of NOTIFY: the ids of new batches, or nothing if those are too many to name.
 CHANNEL = "ledger"
 
 # A function of the database: it checks that the role may ask for this step on this queue (table

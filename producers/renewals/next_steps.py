@@ -157,7 +157,7 @@ _LOAD = text("""
     WHERE s.id = ANY(:ids) AND s.anchor IS NOT NULL
     ORDER BY s.id
 """)
-# What of an open payment request decides about the next step, too: for billing alone.
+# The columns of an open payment request that the next step depends on; only billing may read them.
 _LOAD_REQUESTS = text("""
     SELECT p.id, p.payment_method_id,
            (p.country, p.vat_number) IS DISTINCT FROM (c.country, c.vat_number)

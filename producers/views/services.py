@@ -247,7 +247,7 @@ def list_services(
         page = _page([ServiceRow(*row) for row in rows], limit)
     if scope.realm is None:
         return page
-    # What an operator noted is of the house.
+    # The note of an operator is internal.
     return Page([replace(row, suspended_because=None) for row in page.items], page.next)
 
 

@@ -152,8 +152,8 @@ def _foreign_prices(catalogue: Catalogue) -> Iterator[str]:
                 yield f"plan {plan.code}: prices.{code}.{period}: not in {currency}"
 
 
-# What no load changes while services depend on it: their amounts, days, invoices or machines would
-# be others from one moment to the next.
+# Columns that no load changes while services depend on them: amounts, days, invoices or machines
+# would change from one moment to the next.
 _OF_SUBSIDIARIES = ("currency", "timezone", "country")
 _OF_PLANS = ("universe", "brand", "driver")
 

@@ -29,7 +29,7 @@ api_keys = Table(
     # Whose orders it places; NULL: it is an operator's, and sees all realms.
     Column("upstream", Text),
     Column("scopes", ARRAY(Text), nullable=False),
-    # What it is narrowed to; NULL: it is not.
+    # The only brands and subsidiaries that the key may use; NULL: all.
     Column("brands", ARRAY(Text)),
     Column("subsidiaries", ARRAY(Text)),
     # Requests, and orders of batches, that a process answers it in a second.

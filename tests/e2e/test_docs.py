@@ -185,6 +185,22 @@ def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
         assert any(file.exists() for file in matches), path
 
 
+def test_every_name_that_a_change_touches_is_in_its_file() -> None:
+    """``NAME`` in ``path``, in the architecture: it is defined there."""
+    named = 0
+    names = r"((?:`\w[\w.]*`(?:, | and | or |; )?)+)"
+    for words, path in re.findall(
+        rf"{names} (?:in|of) `([^`*]+/[^`*]+\.(?:py|sql))`", (ROOT / "ARCHITECTURE.md").read_text()
+    ):
+        for name in (word.rpartition(".")[2] for word in re.findall(r"`([^`]+)`", words)):
+            definition = rf"^\s*(?:async def|def|class|CREATE (?:OR REPLACE )?FUNCTION) {name}\b"
+            value = rf"^\s*{name}\b\s*[:=]"
+            source = (ROOT / path).read_text()
+            assert re.search(f"{definition}|{value}", source, re.M | re.I), f"{name} in {path}"
+            named += 1
+    assert named > 60
+
+
 @each_page
 def test_every_variable_that_is_named_exists(page: Path) -> None:
     known = {f"AUTORENEW_{name.upper()}" for name in Settings.model_fields}

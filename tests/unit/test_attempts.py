@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from workers.billing.gateways.port import GatewayAnswer, GatewayState
+from workers.outside import attempts
 from workers.outside.attempts import attempt
+from workers.outside.calls import run_now
 
 
 class Port:
@@ -49,3 +51,25 @@ def test_what_is_no_answer_of_a_port_is_an_error_that_names_the_port(
     with pytest.raises(TypeError, match=r"Port .* answered no state of its port"):
         tried(port, in_doubt=in_doubt)
     assert port.performed == (0 if in_doubt else 1)
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_port_that_never_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, in_doubt: bool
+) -> None:
+    class Hanging(Port):
+        async def perform(self, operation: Any) -> Any:
+            await asyncio.sleep(60)
+
+        ask = perform
+
+    monkeypatch.setattr(attempts, "LONGEST_SECONDS", 0.05)
+    with pytest.raises(TimeoutError, match=r"Hanging has not answered in 0\.05 s"):
+        tried(Hanging(None), in_doubt=in_doubt)
+
+
+def test_immediate_port_needs_no_event_loop() -> None:
+    port = Port(GatewayAnswer(GatewayState.DECLINED))
+    port.immediate = True
+    call = attempt(port, "operation", in_doubt=False, is_decided=lambda answer: True)
+    assert run_now(call) == port.answer

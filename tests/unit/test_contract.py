@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -11,7 +11,7 @@ from autorenew.catalogues import bundled
 from autorenew.contract import FOLDER, files, outdated
 from autorenew.contract.__main__ import main
 from autorenew.contract.examples import EXAMPLES, REPLIES
-from schemas.messages import KINDS, parse
+from schemas.messages import KINDS, CommandDocument, OrderDocument, command_of, parse
 from tests.support.given import body
 from tests.support.servers import node_packages
 
@@ -30,6 +30,16 @@ def asyncapi() -> Any:
 
 def is_valid(kind: str, document: Any) -> bool:
     return bool(jsonschema.Draft202012Validator(schema(f"{kind}.v1")).is_valid(document))
+
+
+def test_every_command_is_of_a_kind_and_has_an_example() -> None:
+    (commands, _) = get_args(CommandDocument)
+    models = {model for kind in KINDS.values() for model in kind}
+
+    assert models == {OrderDocument, *get_args(commands)}
+    examples = [example for named in EXAMPLES.values() for example in named.values()]
+    shown = {example["command"] for example in examples if "command" in example}
+    assert shown == {command_of(model) for model in models} - {None}
 
 
 def test_files_are_fresh() -> None:

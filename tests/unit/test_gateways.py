@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from autorenew.local.ports import free_port
 from schemas.books import BookUnavailable
 from simulator.server import Running
 from tests.support.far_side import FarSide, answers, drops, hangs
+from tests.support.proxy import Proxy, loses_the_answer
 from workers.billing.gateways.http import HttpGateway
 from workers.billing.gateways.instant import InstantGateway
 from workers.billing.gateways.port import Charge, Gateway, GatewayAnswer, GatewayState, Refund
@@ -45,6 +47,15 @@ class TestHttpGateway(GatewayConformance):
         with Running() as simulator:
             yield over_http(f"{simulator.url}/gateway", seconds=5)
         simulator.simulator.store.close()
+
+    @pytest.fixture
+    def unreachable(self) -> Gateway:
+        return over_http(f"http://127.0.0.1:{free_port()}", seconds=0.3)
+
+    @pytest.fixture
+    def deaf(self, simulator: Running) -> Iterator[Gateway]:
+        with Proxy(int(simulator.url.rpartition(":")[2]), repeat(loses_the_answer)) as proxy:
+            yield over_http(f"http://127.0.0.1:{proxy.port}/gateway", seconds=0.5)
 
 
 def over_http(url: str, **settings: Any) -> HttpGateway:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from schemas.books import BookEntry
+from schemas.books import BookEntry, BookUnavailable
 from schemas.values import Money
 from workers.billing.gateways.port import Charge, Gateway, GatewayState, Refund
 from workers.conformance.waiting import Waiting
@@ -60,6 +60,17 @@ class GatewayConformance:
         return gateway
 
     @pytest.fixture
+    def unreachable(self) -> Gateway | None:
+        """A gateway with the address of nothing; None skips its test."""
+        return None
+
+    @pytest.fixture
+    def deaf(self) -> Gateway | None:
+        """A gateway to the same far side as ``gateway``, which does what it is told; but none of
+        its answers arrives. Its deadline should be short. None skips its test."""
+        return None
+
+    @pytest.fixture
     def used(self, gateway: Gateway) -> Iterator[Waiting]:
         with Waiting(gateway) as waiting:
             yield waiting
@@ -71,6 +82,37 @@ class GatewayConformance:
 
     def test_it_has_every_method_of_a_gateway(self, gateway: Gateway) -> None:
         assert lacks("gateways", gateway) == []
+
+    def test_what_cannot_be_reached_has_certainly_not_been_done(
+        self, unreachable: Gateway | None
+    ) -> None:
+        if unreachable is None:
+            pytest.skip("no fixture `unreachable`")
+        charge = charge_of()
+        with Waiting(unreachable) as waiting:
+            for operation in (charge, refund_of(charge, 1)):
+                for answer in (waiting.perform(operation), waiting.ask(operation)):
+                    assert answer.state is GatewayState.UNAVAILABLE
+                    assert answer.reason
+            with pytest.raises(BookUnavailable):
+                waiting.book(None)
+
+    def test_charge_whose_answer_is_lost_is_unknown_and_found_by_its_key(
+        self, deaf: Gateway | None, used: Waiting
+    ) -> None:
+        if deaf is None:
+            pytest.skip("no fixture `deaf`")
+        charge = charge_of(1000)
+        with Waiting(deaf) as waiting:
+            assert waiting.perform(charge).state is UNKNOWN
+            assert waiting.ask(charge).state is UNKNOWN
+            with pytest.raises(BookUnavailable):
+                waiting.book(None)
+        # Then it was taken once, and is not taken again.
+        assert used.ask(charge).state is SUCCEEDED
+        assert used.perform(charge).state is SUCCEEDED
+        assert used.perform(refund_of(charge, 1001)).state is DECLINED
+        assert used.perform(refund_of(charge, 1000)).state is SUCCEEDED
 
     def test_a_charge_succeeds_and_has_a_reference(self, used: Waiting) -> None:
         answer = used.perform(charge_of())

@@ -21,7 +21,7 @@ from workers.events.addresses import (
     checked_socket,
 )
 from workers.events.signing import signed
-from workers.outside.connections import CleanConnector
+from workers.outside.connections import CleanConnector, cut_if_it_fails
 from workers.outside.retry_after import retry_after
 from workers.outside.texts import cleaned
 
@@ -94,7 +94,8 @@ class Sender:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
-                answer = await self._send(letter)
+                with cut_if_it_fails():
+                    answer = await self._send(letter)
         except TimeoutError:
             words = f"no answer in {self._seconds:g} s"
             answer = WebhookAnswer(WebhookState.UNAVAILABLE, "no_answer", words)

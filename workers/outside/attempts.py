@@ -5,6 +5,7 @@ it was never decided, ask about it by its key first; record what is known. ``beg
 of a handler are its own SQL; what is between is here.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -21,6 +22,10 @@ O = TypeVar("O", contravariant=True)  # noqa: E741 - what is done
 A = TypeVar("A", covariant=True)  # what is answered
 T = TypeVar("T")
 W = TypeVar("W", bound=SaysWhy)
+
+# Ports have deadlines of their own, of 300 s at most. One of another package that has none, and
+# hangs, would hold its task and the room of its lane for ever.
+LONGEST_SECONDS = 900.0
 
 
 class Port(Protocol[O, A]):
@@ -60,7 +65,23 @@ async def attempt(
 
     Raises:
         TypeError: the port answered something else.
+        TimeoutError: it has not answered in :data:`LONGEST_SECONDS`. What it does is in doubt.
     """
+    if port.immediate:
+        return await _attempt(port, operation, in_doubt, is_decided)
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS) as deadline:
+            return await _attempt(port, operation, in_doubt, is_decided)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        words = f"{type(port).__name__} has not answered in {LONGEST_SECONDS:g} s"
+        raise TimeoutError(words) from None
+
+
+async def _attempt(
+    port: Port[O, W], operation: O, in_doubt: bool, is_decided: Callable[[W], bool]
+) -> W:
     if in_doubt:
         found = _noted("asked", port, await port.ask(operation))
         if is_decided(found):

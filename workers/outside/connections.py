@@ -5,11 +5,36 @@ connection, where the next request would take it for its own. aiohttp and Go's `
 such a connection (nuclei #7671); urllib3 looks first, as is done here.
 """
 
+from asyncio import Transport
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp.connector import Connection
+
+_taken: ContextVar[Transport | None] = ContextVar("taken", default=None)
+
+
+@contextmanager
+def cut_if_it_fails() -> Iterator[None]:
+    """Of a request that fails meanwhile the connection ends at once, if it is being closed.
+
+    asyncio closes a connection once all is sent that was written to it: to a far side that reads
+    no more, never, and each such call would leave a socket open (aiohttp #1679).
+    """
+    token = _taken.set(None)
+    try:
+        yield
+    except BaseException:
+        transport = _taken.get()
+        if transport is not None and transport.is_closing():
+            transport.abort()
+        raise
+    finally:
+        _taken.reset(token)
 
 
 class CleanConnector(aiohttp.TCPConnector):
@@ -34,6 +59,7 @@ class CleanConnector(aiohttp.TCPConnector):
             is_new = protocol not in self._used
             self._used.add(protocol)
             if protocol is None or not protocol.should_close:
+                _taken.set(connection.transport)
                 return connection
             connection.close()
             if is_new:

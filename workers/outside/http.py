@@ -32,7 +32,7 @@ from schemas import logs
 from schemas.errors import first_line
 from schemas.json_bodies import unambiguous
 from schemas.settings import Url
-from workers.outside.connections import CleanConnector
+from workers.outside.connections import CleanConnector, cut_if_it_fails
 from workers.outside.retry_after import retry_after
 from workers.outside.texts import cleaned
 
@@ -200,7 +200,8 @@ class HttpCalls:
             this = _Try()
             try:
                 async with asyncio.timeout(timeout):
-                    return await self._once(method, path, content, this)
+                    with cut_if_it_fails():
+                        return await self._once(method, path, content, this)
             except aiohttp.ClientConnectorError as error:
                 words = error.os_error.strerror or first_line(error.os_error)
                 raise _Fault("cannot_connect", f"cannot connect: {words}") from None
