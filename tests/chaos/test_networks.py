@@ -37,9 +37,7 @@ def proxy(simulator: Running) -> Iterator[Proxy]:
         yield proxy
 
 
-def start(
-    fleet: PrivateFleet, proxy: Proxy | None = None, groups: int = 1, **extra: str
-) -> None:
+def start(fleet: PrivateFleet, proxy: Proxy | None = None, groups: int = 1, **extra: str) -> None:
     """A fleet whose calls to the infrastructure go through the proxy."""
     if proxy is not None:
         urls = {u: f"http://127.0.0.1:{proxy.port}/infrastructure/{u}" for u in UNIVERSES}

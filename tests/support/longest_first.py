@@ -18,7 +18,7 @@ FILES = {
 }
 # The others of a file in tests/chaos or in tests/e2e.
 TESTS = {
-    "test_demo_reports_and_ends_with_0": 60,
+    "test_demo_reports_and_ends_with_0": 50,
     "test_the_fleet_in_containers_delivers_scales_loses_one_and_drains": 120,
     "test_nothing_is_lost_wherever_a_publisher_is_killed": 45,
     "test_nothing_is_lost_when_all_is_killed_and_the_broker_restarts": 45,
