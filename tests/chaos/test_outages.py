@@ -67,16 +67,11 @@ def fleet(
 
 
 class Busy:
-    """The fleet in the middle of its orders.
+    """The fleet in the middle of the orders of one test."""
 
-    Args:
-        name: of the test; the keys of its orders begin with it.
-    """
-
-    def __init__(self, fleet: PrivateFleet, far_side: Running, name: str) -> None:
+    def __init__(self, fleet: PrivateFleet, far_side: Running) -> None:
         self.fleet = fleet
         self._far_side = far_side
-        self._name = name
         self._before = self._taken()
         self._sent = 0
         self._logs = {m.name: m.log.stat().st_size for m in fleet.members.values()}
@@ -96,7 +91,7 @@ class Busy:
         return ended(self.fleet) - self._before
 
     def send(self, count: int, prefix: str) -> None:
-        send(self.fleet, count, f"{self._name}-{prefix}")
+        send(self.fleet, count, f"{prefix}-after-{self._before}")
         self._sent += count
 
     def wait_until_more_end(self, more: int = 0) -> None:
@@ -122,9 +117,9 @@ class Busy:
 
 
 @pytest.fixture
-def busy(fleet: PrivateFleet, far_side: Running, request: pytest.FixtureRequest) -> Busy:
+def busy(fleet: PrivateFleet, far_side: Running) -> Busy:
     assert ended(fleet) == fleet.scalar("SELECT count(*) FROM orders"), "left by the test before"
-    return Busy(fleet, far_side, request.node.name.removeprefix("test_no_order_is_lost_when_"))
+    return Busy(fleet, far_side)
 
 
 def test_no_order_is_lost_when_workers_and_relays_are_killed_under_load(busy: Busy) -> None:
