@@ -53,6 +53,7 @@ class Member:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AUTORENEW_")}
         self._environment = {**inherited, **environment}
         self._stopping = False
+        self._lock = threading.Lock()  # it is not started again once it is stopped
         self._process = self._spawn()
         self._watcher = threading.Thread(target=self._watch, name=f"watch {name}", daemon=True)
         self._watcher.start()
@@ -71,10 +72,11 @@ class Member:
     def _watch(self) -> None:
         while True:
             self._process.wait()
-            if self._stopping:
-                return
-            self.deaths += 1
-            self._process = self._spawn()
+            with self._lock:
+                if self._stopping:
+                    return
+                self.deaths += 1
+                self._process = self._spawn()
 
     @property
     def pid(self) -> int:
@@ -90,15 +92,22 @@ class Member:
 
     def stop(self, timeout: float = 60.0) -> int:
         """SIGTERM, and the exit code."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         self._process.send_signal(signal.SIGTERM)
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            for pid in reversed(self.processes()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return self._process.wait()
+            return self.end()
+
+    def end(self) -> int:
+        """SIGKILL to it and everything below it, for good; the exit code."""
+        with self._lock:
+            self._stopping = True
+        for pid in self.processes():  # parents first: they start nothing again
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return self._process.wait()
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -315,7 +324,10 @@ class PrivateFleet:
         return codes
 
     def close(self, *, keep_database: bool = False) -> None:
-        self.stop()
+        """End every process at once, undrained: nobody needs what they are working on any more."""
+        members, self.members = self.members, {}
+        for member in members.values():
+            member.end()
         self.owner.dispose()
         if not keep_database:
             self._postgres.drop_database(self.database)

@@ -14,8 +14,6 @@ import pika
 import pytest
 
 from autorenew.local.fleet import Member, PrivateFleet, descendants
-from autorenew.local.postgres import PrivatePostgres
-from autorenew.local.rabbitmq import PrivateRabbitMQ
 from monitoring.audit import audit
 from producers.failpoints import NAMES
 from producers.ledger.dispatching import Dispatch
@@ -129,100 +127,6 @@ def test_every_failpoint_is_visited_and_nothing_is_lost(
 PLANS_QUEUES = ("web", "dedicated", "cloud", "telecom")
 
 
-@pytest.fixture
-def busy(fleet: PrivateFleet) -> PrivateFleet:
-    """A fleet in the middle of 300 orders."""
-    fleet.start_all()
-    send(fleet, 300)
-    fleet.wait_until(lambda: ended(fleet) > 10, TIMEOUT_SECONDS, "the first orders end")
-    assert ended(fleet) < 300, "too late to disturb anything"
-    return fleet
-
-
-def test_no_order_is_lost_when_workers_and_relays_are_killed_under_load(
-    busy: PrivateFleet, simulator: Running
-) -> None:
-    busy.start_relay("relay-2")
-    for n in range(3):
-        before = ended(busy)
-        kill(handler_processes(busy))
-        busy.members["relay"].kill()
-        send(busy, 20, f"more{n}")
-        busy.wait_until(lambda b=before: ended(busy) > b, TIMEOUT_SECONDS, "it goes on")
-
-    finish(busy, 360, simulator)
-
-
-def test_no_order_is_lost_when_the_broker_is_killed_and_started_again(
-    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
-) -> None:
-    rabbitmq.kill()
-    rabbitmq.start()
-
-    finish(busy, 300, simulator)
-
-
-def test_no_order_is_lost_when_the_broker_loses_all_its_messages(
-    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
-) -> None:
-    query = "SELECT count(*) FROM orders"
-    busy.wait_until(lambda: busy.scalar(query) == 300, TIMEOUT_SECONDS, "all are taken in")
-    rabbitmq.kill()
-    rabbitmq.wipe()
-    rabbitmq.start()
-    rabbitmq.add_vhost(busy.vhost)
-    busy.setup_broker()
-    send(busy, 20, "afterwards")
-
-    finish(busy, 320, simulator)
-
-
-def test_no_order_is_lost_while_the_broker_has_no_memory_and_no_disk(
-    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
-) -> None:
-    """In an alarm connecting still works, and what is published waits."""
-    for limit, too_much, enough in (
-        ("set_vm_memory_high_watermark", "0.00001", "0.4"),
-        ("set_disk_free_limit", "900000000MB", "50MB"),
-    ):
-        before = ended(busy)
-        rabbitmq.ctl(limit, too_much)
-        try:
-            threading.Event().wait(3)
-        finally:
-            rabbitmq.ctl(limit, enough)
-        send(busy, 10, limit[4:7])
-        busy.wait_until(lambda b=before: ended(busy) > b, TIMEOUT_SECONDS, "it goes on")
-
-    finish(busy, 320, simulator)
-    logs = "".join(member.log.read_text() for member in busy.members.values())
-    assert "Traceback" not in logs
-    assert all(member.deaths == 0 for member in busy.members.values())
-
-
-def test_no_order_is_lost_when_the_database_is_killed_and_started_again(
-    busy: PrivateFleet, simulator: Running, postgres: PrivatePostgres
-) -> None:
-    postgres.kill()
-    postgres.start()
-    busy.owner.dispose()  # the test's own connections died as well
-
-    finish(busy, 300, simulator)
-
-
-def test_no_order_is_lost_when_connections_are_cut_again_and_again(
-    busy: PrivateFleet, simulator: Running, rabbitmq: PrivateRabbitMQ
-) -> None:
-    cut = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-    for n in range(4):
-        rabbitmq.ctl("close_all_connections", "--vhost", busy.vhost, "test")
-        assert busy.scalar(cut) > 0
-        send(busy, 10, f"more{n}")
-
-    finish(busy, 340, simulator)
-
-
 class Twice(RabbitTransport):
     """A transport that delivers every message twice."""
 
@@ -319,14 +223,3 @@ def test_a_subject_that_kills_its_process_fails_alone(
     key = "SELECT key FROM orders JOIN tasks ON tasks.subject = orders.id"
     assert fleet.scalar(key) == "poison-0"
     assert_clean(fleet)
-
-
-def test_sigterm_drains_and_nothing_is_lost(busy: PrivateFleet, simulator: Running) -> None:
-    members = set(busy.members)
-    codes = busy.stop()
-
-    assert codes == dict.fromkeys(members, 0)
-    assert members >= {"intake", "relay", "scheduler", "worker-orders", "worker-billing"}
-    assert busy.scalar("SELECT count(*) FROM batches WHERE state = 'leased'") == 0
-    busy.start_all()
-    finish(busy, 300, simulator)

@@ -6,6 +6,7 @@ Each service renews once, no customer is told anything twice, and all books agre
 import threading
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,13 +36,27 @@ def mailbox() -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def fleet(fleet_of: Callable[..., PrivateFleet], mailbox: Mailbox) -> PrivateFleet:
+def folder(tmp_path: Path) -> Path:
+    """Of failpoints. All are taken: nobody is killed there until their files are deleted."""
+    folder = tmp_path / "failpoints"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.fixture
+def fleet(fleet_of: Callable[..., PrivateFleet], mailbox: Mailbox, folder: Path) -> PrivateFleet:
     """With thirty delivered services of fifteen customers, renewal switched on, time still.
 
     Time leaps by a month at once; that it is not taken for a silence is the tests' business.
     """
     fleet = fleet_of(
-        smtp_url=mailbox.url, virtual=True, silence_seconds=str(300 * 86_400), sweep_seconds="0.05"
+        smtp_url=mailbox.url,
+        virtual=True,
+        silence_seconds=str(300 * 86_400),
+        sweep_seconds="0.05",
+        failpoints=str(folder),
     )
     fleet.start_relay()
     start_workers(fleet)
@@ -54,9 +69,9 @@ def fleet(fleet_of: Callable[..., PrivateFleet], mailbox: Mailbox) -> PrivateFle
     return fleet
 
 
-def start_workers(fleet: PrivateFleet, **extra: str) -> None:
+def start_workers(fleet: PrivateFleet) -> None:
     for queues in (("orders",), ("billing",), ("reminders",), UNIVERSES):
-        fleet.start_worker(*queues, threads=2, **extra)
+        fleet.start_worker(*queues, threads=2)
 
 
 def place(fleet: PrivateFleet, *documents: Any) -> list[Any]:
@@ -96,17 +111,14 @@ def assert_told_once(fleet: PrivateFleet, mailbox: Mailbox) -> None:
 
 
 def test_every_failpoint_of_a_renewal_is_visited_and_each_service_renews_once(
-    fleet: PrivateFleet, simulator: Running, mailbox: Mailbox, tmp_path: Any
+    fleet: PrivateFleet, simulator: Running, mailbox: Mailbox, folder: Path
 ) -> None:
-    folder = tmp_path / "failpoints"
-    folder.mkdir()
-    fleet.stop()
-    armed = {"failpoints": str(folder)}
-    fleet.start_relay(**armed)
-    fleet.start_scheduler(**armed)
-    start_workers(fleet, **armed)
-
+    fleet.start_scheduler()
+    for queues in (("orders",), ("billing",), ("reminders",)):
+        fleet.start_worker(*queues, name=f"worker-{queues[0]}-2", threads=2)
     names = [name for name in NAMES if not name.startswith(("intake", "bulk", "events"))]
+    for name in names:
+        (folder / name).unlink()
     periods = 1
     while missing := [name for name in names if not (folder / name).exists()]:
         assert periods < 6, f"never visited: {missing}"

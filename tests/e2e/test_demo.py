@@ -35,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 def test_demo_reports_and_ends_with_0(folder: Path) -> None:
     done = subprocess.run(
-        [*AUTORENEW, "demo", "--orders", "60", "--folder", str(folder / "var")],
+        [*AUTORENEW, "demo", "--orders", "30", "--folder", str(folder / "var")],
         env=clean_environment(),
         capture_output=True,
         text=True,
