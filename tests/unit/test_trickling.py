@@ -17,7 +17,7 @@ from workers.outside.http import HttpSettings
 from workers.provisioning.drivers.http import HttpDriver
 from workers.provisioning.drivers.port import DriverState, Operation, OperationKind
 
-SECONDS = 0.3
+SECONDS = 1.0
 CHARGE = Charge("key", Money(100, "EUR"), "tok", "c-1")
 CREATE = Operation(
     OperationKind.CREATE, "key", 1, ServiceId(uuid.uuid4()), "c-1", "plan", {}, date(2030, 1, 1)
