@@ -67,7 +67,7 @@ def list_bulk(open_only: bool, limit: int, page: int, as_json: bool) -> None:
 @click.option("--wait", is_flag=True, help="Follow it until its tasks have ended.")
 @json_option
 def show_bulk(id: str, wait: bool, as_json: bool) -> None:
-    """Show how a bulk operation stands, and which tasks were not done.
+    """Show how a bulk operation stands, and why tasks were not done.
 
     ID may be its first eight characters. With --wait, the exit code is 1 if some were not done.
     """

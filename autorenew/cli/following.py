@@ -1,6 +1,7 @@
 """Following a bulk operation until its tasks have ended, and saying how they ended."""
 
 import sys
+import textwrap
 import time
 from dataclasses import asdict
 from typing import Any
@@ -11,20 +12,18 @@ from sqlalchemy.exc import DBAPIError
 
 from autorenew.cli.common import said_of, say
 from autorenew.cli.helping import INTERRUPTED
-from autorenew.cli.lines import Column, echo, short
+from autorenew.cli.lines import short, width
 from autorenew.cli.selecting import counted
 from producers.control import breakers, bulk, lanes
-from producers.control.bulk import BulkOperation, BulkTask
+from producers.control.bulk import BulkOperation, WhyNot
 from schemas.database import is_circumstance
+from schemas.shown import for_terminal
 from schemas.values import BulkKind, BulkState
 
 POLL_SECONDS = 0.25
 # Nothing sent by then, and nothing that holds it: perhaps no scheduler runs.
 UNCLAIMED_SECONDS = 10.0
-_LEFT = (
-    Column("ID", 8), Column("STEP", 9), Column("LANE", 16), Column("STATE", 7), Column("WHY"),
-)  # fmt: skip
-# Of those that were not done, so many are listed.
+# Of the reasons for which tasks were not done, and with --json of such tasks, so many are listed.
 LISTED = 20
 
 
@@ -107,7 +106,8 @@ def document(operation: BulkOperation) -> dict[str, Any]:
 def show(engine: Engine, operation: BulkOperation, *, as_json: bool) -> None:
     """How it stands, and which of its tasks were not done."""
     with engine.connect() as tx:
-        left = bulk.not_done(tx, operation.id, limit=LISTED)
+        left = bulk.not_done(tx, operation.id, limit=LISTED) if as_json else []
+        why = [] if as_json else bulk.why_not_done(tx, operation.id, limit=LISTED)
         pauses = lanes.paused(tx) if operation.waits_for else []
         opened = breakers.open_lanes(tx) if operation.waits_for else []
     if as_json:
@@ -140,7 +140,7 @@ def show(engine: Engine, operation: BulkOperation, *, as_json: bool) -> None:
         for one in opened:
             if one.lane in _lanes_of(operation.waits_for):
                 say(f"    {one.lane}: {one}")
-    _say_left(operation, left)
+    _say_why(operation, why)
 
 
 _SENT = {
@@ -166,13 +166,21 @@ def _lanes_of(waits_for: str) -> set[str]:
     return {lane for part in parts for lane in part.split(", ")}
 
 
-def _say_left(operation: BulkOperation, left: list[BulkTask]) -> None:
-    if not left:
-        return
-    rows = [(short(t.subject), t.name, t.lane, t.state, t.outcome) for t in left]
-    echo(_LEFT, rows)
-    if (more := operation.failed + operation.skipped - len(left)) > 0:
-        say(f"and {more} more")
+def _say_why(operation: BulkOperation, why: list[WhyNot]) -> None:
+    """Why tasks were not done: how many for each reason, and the first of them."""
+    for one in why:
+        where = f" in lane {one.lane}" if one.lane else ""
+        more = ", …" if one.tasks > len(one.examples) else ""
+        examples = ", ".join(map(short, one.examples)) + more
+        said = f"{one.tasks} {one.state}{where} ({examples}): {one.outcome or 'no reason is known'}"
+        for line in textwrap.wrap(
+            for_terminal(said), width() - 2, initial_indent="  ", subsequent_indent="    ",
+            break_on_hyphens=False,
+        ):  # fmt: skip
+            click.echo(line)
+    told = sum(one.tasks for one in why)
+    if (more_tasks := operation.failed + operation.skipped - told) > 0 and why:
+        say(f"  and {more_tasks} more, for other reasons")
 
 
 def _state(operation: BulkOperation) -> str:

@@ -72,7 +72,9 @@ def short(identifier: object) -> str:
 
 
 def detail(value: Any) -> str:
-    """A value of an event's detail, as text."""
+    """A value of an event's detail, or of a filter, as text."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -294,6 +294,42 @@ def not_done(tx: Connection, id: uuid.UUID, *, limit: int = 20) -> list[BulkTask
     ]  # fmt: skip
 
 
+_WHY_NOT = text("""
+    SELECT state, outcome, count(*) AS tasks, min(lane) AS lane, count(DISTINCT lane) AS lanes,
+        (array_agg(subject ORDER BY number))[1:3] AS examples
+    FROM bulk_tasks WHERE bulk_id = :id AND state IN ('failed', 'skipped')
+    GROUP BY state, outcome ORDER BY tasks DESC, state, outcome LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why tasks of an operation were not done.
+
+    Attributes:
+        outcome: why, in words.
+        lane: in which all of them are; None: in several.
+        examples: the first of them, three at most.
+    """
+
+    state: BulkTaskState
+    outcome: str | None
+    tasks: int
+    lane: str | None
+    examples: tuple[uuid.UUID, ...]
+
+
+def why_not_done(tx: Connection, id: uuid.UUID, *, limit: int = 20) -> list[WhyNot]:
+    """Why its tasks failed again, or were skipped; the most frequent reason first."""
+    return [
+        WhyNot(
+            BulkTaskState(row.state), row.outcome, row.tasks,
+            row.lane if row.lanes == 1 else None, tuple(row.examples),
+        )
+        for row in tx.execute(_WHY_NOT, {"id": id, "limit": limit})
+    ]  # fmt: skip
+
+
 _STOP = text("""
     UPDATE bulk_operations SET state = 'stopped', reason = :reason, waits_for = NULL,
         ended_at = CASE WHEN sent = done + failed THEN clock_timestamp() END

@@ -404,6 +404,10 @@ class TestEdit:
 
         assert result.exit_code == 1
         assert f"{2 + unchanged} skipped" in result.stdout
+        assert max(map(len, result.stdout.splitlines())) <= WIDTH
+        said = " ".join(result.stdout.split())
+        assert "2 skipped in lane driver:cloud (" in said
+        assert "option_unknown at configuration.domain: vm has no such option" in said
         assert shop.database.value(right) == 10
         assert "active" in shop.states("site")
         assert shop.states("vm") == {"delivering"}
