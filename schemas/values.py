@@ -140,6 +140,10 @@ class ServiceState(StrEnum):
     CANCELLED = "cancelled"  # given up before it was delivered
 
 
+DELIVERED = (ServiceState.ACTIVE, ServiceState.SUSPENDED)
+"""The states of a service that was delivered and has not ended."""
+
+
 class ResourceState(StrEnum):
     """What should be, or what a driver last confirmed, at the infrastructure."""
 

@@ -9,6 +9,7 @@ from schemas import urls
 from schemas.errors import AutorenewError, ConfigurationError
 from schemas.tables.far_sides import FarSideKind
 from workers.outside.identity import identity_of
+from workers.outside.registry import DEFAULT_KIND
 
 _LIST = text("SELECT kind, name, identity, since FROM far_sides ORDER BY kind, name")
 _CHANGE = text("""
@@ -40,7 +41,7 @@ def list_far_sides(as_json: bool) -> None:
 @click.argument("kind", type=click.Choice([kind.value for kind in FarSideKind]))
 @click.argument("name")
 @click.argument("url")
-@click.option("--port-kind", default="http", show_default=True, help="The kind of its port.")
+@click.option("--port-kind", default=DEFAULT_KIND, show_default=True, help="The kind of its port.")
 def change(kind: str, name: str, url: str, port_kind: str) -> None:
     """Say that the gateway or driver NAME is at URL from now on, as the database's owner.
 
@@ -48,7 +49,7 @@ def change(kind: str, name: str, url: str, port_kind: str) -> None:
     provider and region is told them instead, as 'ec2 eu-west-3', or as
     'openstack cloud.example:5000/v3 shop'.
     """
-    if port_kind == "http" or "://" in url:
+    if port_kind == DEFAULT_KIND or "://" in url:
         try:
             urls.check_web(url)
         except ValueError as error:

@@ -41,7 +41,7 @@ from schemas.rules import lifecycle, sellable
 from schemas.settings import DEFAULT_GATEWAY
 from schemas.tables import renewals
 from schemas.tables.bulk import Bulk, insert
-from schemas.values import Money, RenewalMode, ResourceState, ServiceId, ServiceState
+from schemas.values import DELIVERED, Money, RenewalMode, ResourceState, ServiceId, ServiceState
 
 
 def apply(
@@ -111,7 +111,7 @@ def _hold(
             problems.append(_problem("service_unknown", path, f"{customer} has no {service}"))
         elif row.state in (ServiceState.PENDING, ServiceState.DELIVERING):
             problems.append(_problem("service_not_delivered", path, f"{service} is on its way"))
-        elif row.desired == ResourceState.ABSENT or row.state not in ("active", "suspended"):
+        elif row.desired == ResourceState.ABSENT or row.state not in DELIVERED:
             problems.append(_problem("service_ended", path, f"{service} has ended: order anew"))
     if problems:
         raise Refused(problems)

@@ -17,7 +17,7 @@ from producers.renewals import next_steps
 from producers.steps import RENEWAL, WITHDRAW
 from schemas.catalogue import Catalogue, changes
 from schemas.catalogue.changes import LOCK_NOT_AVAILABLE, CannotApply
-from schemas.values import Money, ServiceState
+from schemas.values import DELIVERED, Money
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,6 @@ def carry_over(
     asked_for = [s.id for s in services if s.request_id is not None]
     if asked_for:
         ledger.enqueue(tx, WITHDRAW, [(service, RENEWAL) for service in asked_for])
-    alive = (ServiceState.ACTIVE, ServiceState.SUSPENDED)
-    next_steps.decide(tx, [s for s in services if s.view.state in alive], now)
+    next_steps.decide(tx, [s for s in services if s.view.state in DELIVERED], now)
     subsidiary = tx.execute(_SUBSIDIARY, {"change": change}).scalar_one()
     metrics.carried_over.labels(subsidiary).inc(len(services))

@@ -15,7 +15,7 @@ from schemas.rules.lifecycle import NextStep, Step
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
 from schemas.rules.quote import Quote
-from schemas.values import Money, RenewalMode, ResourceState, ServiceState
+from schemas.values import DELIVERED, Money, RenewalMode, ResourceState, ServiceState
 
 WHY = {
     "not_delivered": "It is on its way, and not delivered yet.",
@@ -108,7 +108,7 @@ def next_before_delivery(state: ServiceState) -> NextView:
 
 def _why(service: Renewable, next_: NextStep | None, now: datetime) -> str:
     view = service.view
-    if view.state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
+    if view.state not in DELIVERED:
         return "ended"
     if view.desired is ResourceState.ABSENT:
         return "ending"
@@ -155,7 +155,7 @@ def decision_of(service: Renewable, method: PaymentMethod | None, now: datetime)
 def charged_at(service: Renewable, now: datetime) -> datetime | None:
     """When its renewal is charged next by itself; None: it is not."""
     view = service.view
-    if view.state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
+    if view.state not in DELIVERED:
         return None
     if view.desired is ResourceState.ABSENT or view.starts_at is None or view.starts_at > now:
         return None

@@ -26,7 +26,7 @@ from producers.views.timelines import Happening
 from schemas.catalogue import Catalogue
 from schemas.rules.outlook import Decision
 from schemas.rules.payable import PaymentMethod
-from schemas.values import RenewalMode, ResourceState, ServiceState, Universe
+from schemas.values import DELIVERED, RenewalMode, ResourceState, ServiceState, Universe
 
 SCANNED = 5000
 """Services that one part of a list looks at, at most."""
@@ -279,7 +279,7 @@ class Known:
     @property
     def is_alive(self) -> bool:
         """It is delivered and has not ended, nor is its end under way."""
-        alive = self.facts.state in (ServiceState.ACTIVE, ServiceState.SUSPENDED)
+        alive = self.facts.state in DELIVERED
         held = self.renewable
         return alive and held is not None and held.view.desired is not ResourceState.ABSENT
 

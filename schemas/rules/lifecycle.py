@@ -25,7 +25,7 @@ from schemas.rules.notices import (
     Notice,
 )
 from schemas.rules.policies import Policy
-from schemas.values import Period, RenewalMode, ResourceState, ServiceState
+from schemas.values import DELIVERED, Period, RenewalMode, ResourceState
 
 # A stop that is clicked after the expiry can be undone for so long. Our own choice, too.
 UNDO = timedelta(days=1)
@@ -62,7 +62,7 @@ def next_step(
     Args:
         reminders: False: leave out what is only to be said; it stands in the way of nothing.
     """
-    if service.state not in (ServiceState.ACTIVE, ServiceState.SUSPENDED):
+    if service.state not in DELIVERED:
         return None
     if service.desired is ResourceState.ABSENT:
         return None

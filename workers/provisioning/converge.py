@@ -20,7 +20,7 @@ from producers.steps import CONVERGE, GATEWAY, REFUND
 from schemas.catalogue import Catalogue
 from schemas.catalogue.store import CatalogueCache
 from schemas.clock import Clock, local_date, local_midnight
-from schemas.values import OperationState, Period, ResourceState, ServiceState
+from schemas.values import DELIVERED, OperationState, Period, ResourceState, ServiceState
 from workers.orders.ending import end_orders
 from workers.orders.telling import BY_EMAIL, tell
 from workers.outside.attempts import AGAIN, DONE, Meaning, attempt, settle
@@ -49,7 +49,6 @@ _STATES = {
     OperationKind.TERMINATE: ServiceState.TERMINATED,
 }
 # What never was delivered has ended as cancelled already.
-_DELIVERED = (ServiceState.ACTIVE, ServiceState.SUSPENDED)
 
 
 class ConvergeHandler:
@@ -111,7 +110,11 @@ class ConvergeHandler:
     def _give_up(self, tx: Connection, rows: Sequence[Any], catalogue: Catalogue) -> None:
         """Paid, not delivered and not wanted any more: the money goes back at once, whatever
         may still have to be cleaned up at the infrastructure."""
-        given_up = [r for r in rows if r.state == "delivering" and r.desired == "absent"]
+        given_up = [
+            r
+            for r in rows
+            if r.state == ServiceState.DELIVERING and r.desired == ResourceState.ABSENT
+        ]
         if not given_up:
             return
         tx.execute(store.GIVE_UP, {"ids": [row.id for row in given_up]})
@@ -268,7 +271,7 @@ def _confirmed(
         timezone = catalogue.subsidiary(call.subsidiary).timezone
         state, anchor = ServiceState.ACTIVE, local_date(now, timezone)
         expires_at = local_midnight(call.period.end(anchor, call.paid_periods), timezone)
-    elif operation.kind in _STATES and call.state in _DELIVERED:
+    elif operation.kind in _STATES and call.state in DELIVERED:
         # What is suspended, and was found to be active there, is suspended since when it was.
         is_again = operation.kind is OperationKind.SUSPEND and call.state is ServiceState.SUSPENDED
         if not is_again or call.ask_first:

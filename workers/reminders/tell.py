@@ -25,7 +25,7 @@ from schemas.clock import Clock, local_date
 from schemas.errors import DataError
 from schemas.tables import order_emails
 from schemas.tables.bulk import insert
-from schemas.values import RenewalMode, ServiceState, derived_id
+from schemas.values import DELIVERED, RenewalMode, ServiceState, derived_id
 from workers.outside.attempts import AGAIN, DONE, Meaning, settle
 from workers.reminders.all_services import AllServices
 from workers.reminders.keeping import keep
@@ -55,7 +55,6 @@ _REFUSED = text("""
     UPDATE order_emails SET refused_at = :now WHERE id = ANY(:ids) AND refused_at IS NULL
 """)
 
-_THERE = (ServiceState.ACTIVE, ServiceState.SUSPENDED)
 _ONE_DAY = timedelta(days=1)
 
 
@@ -220,7 +219,7 @@ def _email_of(
     """
     told = {id_ for row in emails for id_ in (*row.delivered, *row.given_up)}
     untold = [service for service in services.values() if service.id not in told]
-    delivered = [s.id for s in untold if s.state in _THERE]
+    delivered = [s.id for s in untold if s.state in DELIVERED]
     given_up = [s.id for s in untold if s.state == ServiceState.CANCELLED]
     for row in emails:
         if row.is_open:
