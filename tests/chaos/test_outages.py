@@ -64,7 +64,7 @@ def fleet(
     )
     fleet.prepare(given.CATALOGUE)
     fleet.start_all()
-    fleet.wait_for_consumers()
+    fleet.wait_for_consumers(2 * TIMEOUT_SECONDS)
     yield fleet
     fleet.close(keep_database=True)
     databases.give_back(DATABASE)
