@@ -27,11 +27,14 @@ pytestmark = pytest.mark.rabbitmq
 
 DATABASE = "outages"
 LOAD = 300
+# Charges take a while, few at once: whatever is broken meets a fleet at work for four seconds.
+SLOW = {"fault": "slow", "operation": "charge", "seconds": 0.3}
+CALLS_AT_ONCE = "20"
 
 
 @pytest.fixture(scope="module")
 def far_side() -> Iterator[Running]:
-    with Running() as running:
+    with Running(rules=[SLOW]) as running:
         yield running
 
 
@@ -51,6 +54,7 @@ def fleet(
         database=DATABASE,
         simulator_url=far_side.url,
         call_seconds="1",
+        calls_at_once=CALLS_AT_ONCE,
         lease_seconds="4",
         rescue_seconds="2",
         order_charge_delays="[0.1, 0.2]",
@@ -60,7 +64,7 @@ def fleet(
     )
     fleet.prepare(given.CATALOGUE)
     fleet.start_all()
-    fleet.wait_for_consumers()
+    fleet.wait_for_consumers(2 * TIMEOUT_SECONDS)
     yield fleet
     fleet.close(keep_database=True)
     databases.give_back(DATABASE)
