@@ -89,7 +89,10 @@ class Infrastructure:
         if progress is not None:
             return progress
         if resource is None:
-            raise Refused(404, "not_found")
+            generation = self._store.generation(service_id)
+            if generation is None:
+                raise Refused(404, "not_found")
+            return JSONResponse({"state": "absent", "generation": generation})
         return JSONResponse(shown(resource))
 
     async def resources(self, request: HttpRequest) -> Response:

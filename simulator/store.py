@@ -123,12 +123,17 @@ class Store:
         names = ("resource_id", "state", "paid_until", "generation")
         return dict(zip(names, row, strict=True)) if row else None
 
-    def check_generation(self, service_id: str, generation: int) -> None:
-        """Refuse a generation older than the newest one seen, also for a repeated request."""
+    def generation(self, service_id: str) -> int | None:
+        """The newest one seen, also of a service that ended; None: nothing was ever asked for."""
         seen = self._db.execute(
             "SELECT generation FROM generations WHERE service_id = ?", (service_id,)
         ).fetchone()
-        if seen and generation < seen[0]:
+        return seen[0] if seen else None
+
+    def check_generation(self, service_id: str, generation: int) -> None:
+        """Refuse a generation older than the newest one seen, also for a repeated request."""
+        seen = self.generation(service_id)
+        if seen is not None and generation < seen:
             raise Refused(409, "stale_generation")
 
     def operate(

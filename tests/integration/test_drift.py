@@ -191,6 +191,18 @@ def test_a_far_side_that_is_ahead_of_our_generations_is_converged_all_the_same(w
     world.clean()
 
 
+def test_resource_that_ended_ahead_of_our_generations_is_created_anew(world: Any) -> None:
+    (lost, *_) = sites(world)
+    far(world, "UPDATE resources SET state = 'gone' WHERE service_id = ?", str(lost.id))
+    far(world, "UPDATE generations SET generation = 40 WHERE service_id = ?", str(lost.id))
+
+    assert look(world).differences == {"missing": 1, "mended": 1}
+    after = {s.id: s for s in world.services()}
+    assert after[lost.id].generation == 41
+    assert str(lost.id) in {s for s, state, _ in resources(world) if state == "active"}
+    world.clean()
+
+
 def test_an_orphan_is_told_and_ended_only_if_a_person_names_it(world: Any, cli: Any) -> None:
     (known, *_) = sites(world)
     insert = (

@@ -289,6 +289,14 @@ class DriverConformance(FaultConformance):
         assert service.does(CREATE, 2).state is DriverState.STALE
         assert service.state is ABSENT
 
+    def test_what_is_gone_tells_its_generation(self, service: Service) -> None:
+        """Whoever has forgotten it, as a restored database has, is stale until it knows it."""
+        self._needs("keeps_the_gone")
+        service.does(CREATE, 1)
+        service.does(TERMINATE, 3)
+        assert service.resource.state is ABSENT
+        assert service.resource.generation == 3
+
     def test_a_create_that_arrives_after_a_termination_of_nothing_is_stale(
         self, service: Service
     ) -> None:
