@@ -177,12 +177,13 @@ class TestShow:
         assert document["configuration"] == {"domain": "alice.example"}
 
     def test_of_what_has_succeeded_keeps_its_history(self, cli: Any, shop: Shop) -> None:
+        refused = shop.service()
         shop.database.place(order("k-2", line("vm")))
         shop.mend()
         cli("failed", "retry", "--all")
         shop.fleet.wait_until_idle(30)
 
-        shown = cli("failed", "show", shop.service()[:8]).stdout
+        shown = cli("failed", "show", refused[:8]).stdout
 
         assert "nothing waits for a person" in cli("failed", "show", "k-2").stdout
         several = cli("failed", "show", "k-1").stderr
