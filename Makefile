@@ -27,7 +27,7 @@ test: .venv/dev ## Run all tests (installs RabbitMQ when it may, see scripts/ens
 	@sh scripts/ensure-containers.sh >/dev/null || true
 	@sh scripts/ensure-browser.sh
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal tests/unit tests/integration tests/rabbitmq tests/simulation
-	@$(BIN)/python -m pytest -n 4 --dist worksteal tests/chaos tests/e2e
+	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/chaos tests/e2e
 
 quick: .venv/dev ## Run the tests that need no server, in about a minute
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal tests/unit
