@@ -276,7 +276,7 @@ CHECKS = (
           AND NOT EXISTS (SELECT FROM events AS e
             WHERE e.subject IN (l.service_id, i.request_id) AND e.name = 'task.done_by_hand')""",
     ),
-    # Tasks of a group of services, and what is kept of customers, lanes, keys of the API, operators
+    # Tasks of a group of services, and what is kept of customers, lanes, rollouts, keys, operators
     # and queues of documents, have subjects without a row, or with one that is not a check's.
     sql(
         "history.subjects",
@@ -293,7 +293,8 @@ CHECKS = (
           AND (o.id, s.id, r.id, b.id, w.id, p.id) IS NULL
           AND e.name NOT LIKE 'task.%' AND e.name NOT LIKE 'customer.%'
           AND e.name NOT LIKE 'lane.%' AND e.name NOT LIKE 'key.%'
-          AND e.name NOT LIKE 'operator.%' AND e.name NOT LIKE 'documents.%'""",
+          AND e.name NOT LIKE 'operator.%' AND e.name NOT LIKE 'documents.%'
+          AND e.name NOT LIKE 'rollout.%'""",
     ),
     # Both are given in the moment in which an event is written.
     sql(

@@ -245,6 +245,7 @@ class TestRollout:
             refused = cli("rollout", "remove", *misspelt)
             assert (refused.exit_code, refused.stdout) == (2, "")
             assert "there are" in refused.stderr
+        world.clean()
 
     def test_rollout_on_a_later_day_waits_for_it(self, life: Any, cli: Any) -> None:
         world = life(brands=[])
