@@ -132,6 +132,9 @@ _READY = text("""
                 ), false) AS has_suspect
             FROM batches AS b LEFT JOIN standing AS s ON s.lane = b.lane
             WHERE b.state IN ('dispatched', 'leased') AND b.queue = q.queue
+              -- What ended long ago is not read, whoever holds an old snapshot; what has just lost
+              -- its lease is a suspect until it is rescued.
+              AND b.until > now() - interval '1 minute'
         ) AS h
     )
     SELECT r.queue, r.name, r.lane, b.id, b.size, b.starts, q.room, q.has_suspect,
