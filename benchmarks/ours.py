@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from autorenew.local.fleet import UNIVERSES, PrivateFleet, descendants
 from benchmarks.orders import delivered
-from producers.relay.relay import MESSAGES_PER_WINDOW
+from producers.relay.windows import MESSAGES_PER_WINDOW
 from producers.steps import BILLING, ORDERS, PRICING
 from schemas.settings import INSTANT
 

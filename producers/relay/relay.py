@@ -31,6 +31,7 @@ from producers.loop import Loop
 from producers.presence import Presence
 from producers.relay.transport import Transport, TransportLost
 from producers.relay.waking import Waker
+from producers.relay.windows import tasks_in_message
 from producers.steps import STEPS
 from schemas.clock import Clock
 from schemas.database import is_too_slow
@@ -45,8 +46,6 @@ EAGER_FROM_ROUNDS = 10
 BUSY_POLL_SECONDS = 0.03
 BUSY_FOR_SECONDS = 0.25
 BUSY_FROM_TASKS = 100
-# Messages that fill the window of a worker that calls the outside world.
-MESSAGES_PER_WINDOW = 4
 RESCUE_EVERY_SECONDS = 1.0
 BEAT_EVERY_SECONDS = 5.0
 # What was handed over is vouched for by a heartbeat soon after it.
@@ -80,8 +79,7 @@ class Relay:
         self._loop = Loop(
             "relay", self._work, causes={TransportLost: "broker", psycopg.Error: "database"}
         )
-        # A worker takes a message when all of it has room beside the calls that are under way.
-        self._window = max(1, settings.calls_at_once // MESSAGES_PER_WINDOW)
+        self._window = tasks_in_message(settings.calls_at_once)
         self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._waker = Waker(engine)
         self._witness = Witness()

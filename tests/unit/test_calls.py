@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from producers.ledger import Claim, ClaimedTask, Outcome
+from producers.relay.windows import most_claimed
 from tests.support.given import wait_until
 from workers.outside import calls as outside
 from workers.outside.calls import Answered, Calls, run_now
@@ -138,7 +139,7 @@ def test_lane_whose_far_side_hangs_leaves_the_others_their_room(
     world: Callable[[int], World], impatient: None
 ) -> None:
     calls, hangs, quick = world(4), Handler(), Handler(waits=False)
-    calls.start(hangs, "driver:stuck", 6)
+    calls.start(hangs, "driver:stuck", most_claimed(4))
     assert not calls.calls.reserve("driver:stuck", 1)
     calls.start(quick, "driver:b", 4)
     wait_until(lambda: len(calls.recorded) == 4, "the other lane's calls are recorded")
@@ -147,7 +148,7 @@ def test_lane_whose_far_side_hangs_leaves_the_others_their_room(
 
 def test_room_comes_back_when_answers_are_recorded(world: Callable[[int], World]) -> None:
     calls, handler = world(4), Handler()
-    calls.start(handler, "driver:a", 6)
+    calls.start(handler, "driver:a", most_claimed(4))
     found: list[bool] = []
     waiting = threading.Thread(target=lambda: found.append(calls.calls.reserve("driver:a", 4)))
     waiting.start()
@@ -170,29 +171,29 @@ def test_more_than_a_lane_holds_finds_room_once_it_is_empty(
 def test_more_than_a_lane_holds_finds_room_while_smaller_ones_keep_coming(
     world: Callable[[int], World],
 ) -> None:
-    calls, handler = world(8), Handler()  # a lane holds 12; a relay's largest message has 2
-    for _ in range(6):
+    calls, handler = world(8), Handler()  # a relay's largest message has 4
+    for _ in range(most_claimed(8) // 2):
         calls.start(handler, "driver:a", 2)
     found: list[bool] = []
     waiting = threading.Thread(target=lambda: found.append(calls.calls.reserve("driver:a", 40)))
     waiting.start()
     # When a few of them end, and the lane is never empty
-    calls.calls.give_back("driver:a", 2)
+    calls.calls.give_back("driver:a", 4)
     waiting.join(10)
 
     # Then it is begun, once: nothing else is until it is done.
     assert found == [True]
     assert not calls.calls.reserve("driver:a", 1)
     calls.calls.give_back("driver:a", 40)
-    calls.calls.give_back("driver:a", -2)
+    calls.calls.give_back("driver:a", -4)
     handler.go.set()
 
 
 def test_message_that_waits_for_room_is_not_overtaken_by_a_smaller_one(
     world: Callable[[int], World],
 ) -> None:
-    calls, handler = world(8), Handler()  # a lane holds 12
-    for _ in range(6):
+    calls, handler = world(8), Handler()
+    for _ in range(most_claimed(8) // 2):
         calls.start(handler, "driver:a", 2)
     lane, found = calls.calls._lanes["driver:a"], []
     waiting = []
@@ -220,11 +221,12 @@ def test_room_that_is_not_needed_is_given_back(
     world: Callable[[int], World], impatient: None
 ) -> None:
     calls = world(4)
-    assert calls.calls.reserve("driver:a", 6)
+    most = most_claimed(4)
+    assert calls.calls.reserve("driver:a", most)
     assert not calls.calls.reserve("driver:a", 1)
-    calls.calls.give_back("driver:a", 6)
-    assert calls.calls.reserve("driver:a", 6)
-    calls.calls.give_back("driver:a", 6)
+    calls.calls.give_back("driver:a", most)
+    assert calls.calls.reserve("driver:a", most)
+    calls.calls.give_back("driver:a", most)
 
 
 def test_defect_in_one_call_harms_no_other(world: Callable[[int], World]) -> None:
@@ -269,7 +271,7 @@ def test_lane_claims_little_more_than_its_handler_can_call_at_once(
     world: Callable[[int], World], impatient: None
 ) -> None:
     calls, handler = world(100), Handler(at_once=2)
-    calls.start(handler, "mail", 3)
+    calls.start(handler, "mail", most_claimed(2))
     assert not calls.calls.reserve("mail", 1, handler.at_once)
     handler.go.set()
 

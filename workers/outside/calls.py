@@ -23,7 +23,7 @@ from uuid import UUID
 
 from monitoring import metrics, tracing
 from producers.ledger import Claim
-from producers.relay.relay import MESSAGES_PER_WINDOW
+from producers.relay.windows import most_claimed, tasks_in_message
 from schemas import logs
 from schemas.errors import first_line
 from workers.runtime.handlers import OutsideHandler
@@ -38,9 +38,6 @@ class LaneOpen(Exception):
     """It is not called: its far side fails, and nothing is wrong with it."""
 
 
-# So many more than are called at once are claimed, so that a call that ends has a successor while
-# its answer is recorded: with calls of 0.3 s, recording and claiming take about a third of that.
-CLAIMED_AHEAD = 0.5
 # A message waits so long for room; a lane from which no answer has come for as long keeps nobody.
 PATIENCE_SECONDS = 1.0
 # Answers that arrive within this time of each other are recorded in one transaction.
@@ -123,9 +120,8 @@ class _Lane:
     progressed_at: float = field(default_factory=time.monotonic)
 
     def has_room(self, wanted: int) -> bool:
-        most = self.at_once + max(1, int(self.at_once * CLAIMED_AHEAD))
-        usual = max(1, self.at_once // MESSAGES_PER_WINDOW)
-        return self.taken <= most - min(wanted, usual)
+        usual = tasks_in_message(self.at_once)
+        return self.taken <= most_claimed(self.at_once) - min(wanted, usual)
 
 
 class Calls:
@@ -358,7 +354,7 @@ class Calls:
                 if not one.batch.left:
                     self._end(one.batch)
             self.give_back(lane, len(answered))
-            if place.answered and len(place.answered) < place.at_once / 4:
+            if place.answered and len(place.answered) < tasks_in_message(place.at_once):
                 await asyncio.sleep(RECORD_EVERY_SECONDS)  # a larger group costs hardly more
         place.recording = False
 
