@@ -196,11 +196,20 @@ _TAKE_TOKENS = text("""
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
+    """Subjects of a batch that is cut.
+
+    Attributes:
+        id: of the batch they go into.
+        first, last: their places in the batch that is cut, from 1.
+        joined: the batch they go into has subjects of others, too.
+    """
+
     id: uuid.UUID
     state: str
     batch: uuid.UUID
     first: int
     last: int
+    joined: bool = False
 
 
 _SEND = text("""
@@ -214,22 +223,30 @@ _RECUT = Bulk(
     """
     WITH pieces AS (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
-            id uuid, state text, batch uuid, first integer, last integer)
+            id uuid, state text, batch uuid, first integer, last integer, joined boolean)
     ), cut AS (
         DELETE FROM batches WHERE id IN (SELECT batch FROM pieces) RETURNING *
+    ), formed AS (
+        -- Subjects of a batch are in order already. A large one is cut again and again.
+        SELECT p.id, p.state, c.queue, c.name, c.lane, c.subjects[p.first:p.last] AS subjects,
+            p.last - p.first + 1 AS size, c.run_at, c.starts, c.dispatches
+        FROM pieces AS p JOIN cut AS c ON c.id = p.batch WHERE NOT p.joined
+        UNION ALL
+        SELECT p.id, p.state, c.queue, c.name, c.lane, array_agg(s.subject ORDER BY s.subject),
+            count(*), min(c.run_at), max(c.starts), max(c.dispatches)
+        FROM pieces AS p JOIN cut AS c ON c.id = p.batch
+        CROSS JOIN LATERAL unnest(c.subjects[p.first:p.last]) AS s(subject)
+        WHERE p.joined
+        GROUP BY p.id, p.state, c.queue, c.name, c.lane
     )
     INSERT INTO batches (id, queue, name, lane, subjects, size, state, run_at, starts, dispatches,
         until)
-    SELECT p.id, c.queue, c.name, c.lane, array_agg(s.subject ORDER BY s.subject), count(*),
-        p.state, min(c.run_at), max(c.starts),
-        CASE p.state WHEN 'ready' THEN max(c.dispatches)
-            ELSE least(max(c.dispatches) + 1, 100) END,
-        CASE p.state WHEN 'dispatched' THEN
-            now() + make_interval(secs => least(:rescue * 2 ^ least(max(c.dispatches), 10), 3600))
+    SELECT f.id, f.queue, f.name, f.lane, f.subjects, f.size, f.state, f.run_at, f.starts,
+        CASE f.state WHEN 'ready' THEN f.dispatches ELSE least(f.dispatches + 1, 100) END,
+        CASE f.state WHEN 'dispatched' THEN
+            now() + make_interval(secs => least(:rescue * 2 ^ least(f.dispatches, 10), 3600))
         END
-    FROM pieces AS p JOIN cut AS c ON c.id = p.batch
-    CROSS JOIN LATERAL unnest(c.subjects[p.first:p.last]) AS s(subject)
-    GROUP BY p.id, p.state, c.queue, c.name, c.lane
+    FROM formed AS f
     """,
 )
 
@@ -292,7 +309,7 @@ def dispatch(
         for parts in messages
     ]
     pieces = [
-        _Piece(name, "dispatched", part.batch.id, part.first, part.last)
+        _Piece(name, "dispatched", part.batch.id, part.first, part.last, len(parts) > 1)
         for name, parts in zip(names, messages, strict=True)
         for part in parts
         if name != part.batch.id
