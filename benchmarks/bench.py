@@ -59,6 +59,9 @@ class Bench:
             **(settings or ours.settings(BATCH)),
         )
         fleet.prepare(catalogue)
+        fleet.owner.dispose()
+        # Millions of rows are written by one statement.
+        fleet.owner = connect(self.postgres.url(fleet.database), patient=True)
         try:
             yield fleet
         finally:
