@@ -299,7 +299,11 @@ def _renew(bench: Bench, case: str, customers: int, *, others: int = 0) -> None:
         with Progress(console=bench.console, transient=True) as progress:
             bar = progress.add_task(case, total=RENEWALS)
             seconds = renewals.run(
-                fleet, RENEWALS, lambda done: progress.update(bar, completed=done), billed=billed
+                fleet,
+                RENEWALS,
+                lambda done: progress.update(bar, completed=done),
+                customers=customers,
+                billed=billed,
             )
         bench.note(case, RENEWALS, seconds, "services")
         fleet.wait_until_idle(60)

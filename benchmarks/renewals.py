@@ -45,11 +45,27 @@ def start(fleet: PrivateFleet, *, threads: int = 1) -> None:
     fleet.wait_for_consumers()
 
 
-def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None], *, billed: int = 0) -> float:
-    """Start the scheduler; seconds until every service is paid, extended and confirmed."""
+def run(
+    fleet: PrivateFleet,
+    count: int,
+    watch: Callable[[int], None],
+    *,
+    customers: int,
+    billed: int = 0,
+) -> float:
+    """Start the scheduler; seconds until every service is paid, extended and confirmed.
+
+    Args:
+        customers, billed: as for :func:`fill`. Each customer gets one invoice.
+    """
     started = time.perf_counter()
+    before = invoices(fleet.owner)
     fleet.start_scheduler()
-    while (done := renewed(fleet.owner, billed)) < count:
+    # To count what is confirmed reads all services: not before every one of them is paid.
+    while (paid := invoices(fleet.owner) - before) < customers or (
+        renewed(fleet.owner, billed) < count
+    ):
+        done = paid * count // customers
         watch(done)
         if time.perf_counter() - started > TIMEOUT_SECONDS:
             raise TimeoutError(f"{done} of {count} services after {TIMEOUT_SECONDS:g} s")
@@ -58,7 +74,15 @@ def run(fleet: PrivateFleet, count: int, watch: Callable[[int], None], *, billed
     return time.perf_counter() - started
 
 
+def invoices(engine: Engine) -> int:
+    """How many there are."""
+    with engine.connect() as tx:
+        query = "SELECT coalesce(sum(last_number), 0) FROM invoice_series"
+        return int(tx.execute(text(query)).scalar_one())
+
+
 def renewed(engine: Engine, billed: int = 0) -> int:
+    """How many services are paid for another month, and their infrastructure has confirmed it."""
     query = """SELECT count(*) FROM services
         WHERE paid_periods = :paid AND period_months = 1
           AND confirmed_until > now() + interval '20 days'"""

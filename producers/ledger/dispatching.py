@@ -96,15 +96,16 @@ def rescue(tx: Connection, *, limit: int = MOST_RESCUED) -> tuple[int, int]:
 
 
 # Whose time has come is put into batches; whose start came to no end is alone in its own.
+# They are named by where they stand, since they are held: a plan by name and subject that was made
+# while the table was empty reads all of it, every time.
 _GATHER = text("""
-    WITH due AS (
-        SELECT name, subject FROM tasks
-        WHERE state = 'ready' AND NOT batched AND run_at <= now()
-          AND run_at > now() - make_interval(secs => :horizon)
-        ORDER BY run_at LIMIT :gather FOR UPDATE SKIP LOCKED
-    ), gathered AS (
-        UPDATE tasks AS t SET batched = true FROM due
-        WHERE t.name = due.name AND t.subject = due.subject
+    WITH gathered AS (
+        UPDATE tasks AS t SET batched = true
+        WHERE t.ctid = ANY(ARRAY(
+            SELECT d.ctid FROM tasks AS d
+            WHERE d.state = 'ready' AND NOT d.batched AND d.run_at <= now()
+              AND d.run_at > now() - make_interval(secs => :horizon)
+            ORDER BY d.run_at LIMIT :gather FOR UPDATE SKIP LOCKED))
         RETURNING t.queue, t.name, t.lane, t.subject, t.run_at, t.starts
     )
     INSERT INTO batches (id, queue, name, lane, subjects, size, run_at, starts)

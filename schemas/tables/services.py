@@ -149,6 +149,10 @@ operations = Table(
     Column("reason", Text),
     moment("started_at", nullable=False, server_default=func.now()),
     moment("ended_at"),
+    # Most are of renewals, which a driver is asked about no more.
+    Index(
+        "operations_telling", "service_id", postgresql_where="kind <> 'extend' OR state <> 'done'"
+    ),
     **CHANGING,
 )
 
