@@ -23,6 +23,11 @@ from benchmarks.cases import CASES, ONCE
 from benchmarks.reporting import FAILURES, MANY_SERVICES, Results, report
 
 
+def _quarter_of_memory() -> str:
+    """As docs/how-to/scale-out.md has it for PostgreSQL."""
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 >> 20}MB"
+
+
 def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores, python = os.cpu_count(), platform.python_version()
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"{results.machine}; {options.orders:,} orders in a run, {options.runs} runs")
     with tempfile.TemporaryDirectory(prefix="autorenew-bench-") as name:
         folder = Path(name)
-        postgres = PrivatePostgres(folder / "postgresql")
+        postgres = PrivatePostgres(folder / "postgresql", buffers=_quarter_of_memory())
         rabbitmq = PrivateRabbitMQ(folder / "rabbitmq")
         try:
             postgres.start()
