@@ -118,10 +118,12 @@ class Composition:
             f"--build-context={base}=container-image://{self._images[base.partition(':')[0]]}"
             for base in sorted(set(re.findall(r"^FROM (\S+)", recipe, re.M)))
         ]
-        built = self.podman(
-            "build", "--quiet", "--layers", "--isolation", "chroot", *bases,
-            "--tag", f"localhost/{image}", str(self._root), timeout=900,
-        )  # fmt: skip
+        build = ("build", "--quiet", "--layers", "--isolation", "chroot", *bases)
+        # A stage without a name of its own would be pruned, and built anew by every run.
+        for stage in re.findall(r"^FROM \S+ AS (\S+)", recipe, re.M):
+            tag = f"localhost/{image}-{stage}"
+            self.podman(*build, "--target", stage, "--tag", tag, str(self._root), timeout=900)
+        built = self.podman(*build, "--tag", f"localhost/{image}", str(self._root), timeout=900)
         self._built = built.split()[-1]
         self.podman("image", "prune", "--force")  # what builds before this one left
         for network in self._networks:
