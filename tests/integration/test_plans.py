@@ -1,5 +1,5 @@
-"""What must not grow with what lies in a table: plans that were made while it was small, and services
-with a long history."""
+"""What must not grow with what lies in a table: plans that were made while it was small, and the
+operations of services with a long history."""
 
 import json
 from typing import Any

@@ -1,8 +1,8 @@
 """Statements that took longer the longer a service had been there, or while a table was larger than
 when their plan was made.
 
-What a service has had extended is nothing a driver is asked about again: an index leaves it out. And
-the relay finds the tasks it holds by where they stand; the rest of a task it may read by columns
+What a service has had extended is nothing a driver is asked about again: an index leaves it out.
+And the relay finds the tasks it holds by where they stand; the rest of a task it may read by columns
 already.
 """
 
