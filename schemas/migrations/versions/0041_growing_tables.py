@@ -2,7 +2,7 @@
 when their plan was made.
 
 What a service has had extended is nothing a driver is asked about again: an index leaves it out.
-And the relay finds the tasks it holds by where they stand; the rest of a task it may read by columns
+And the relay finds the tasks it holds by where they stand; it may read the rest of a task by column
 already.
 """
 
