@@ -18,21 +18,25 @@ from producers.ledger.tasks import (
 from schemas.tables.bulk import Bulk
 
 # The new id is the lease token: a message claims once, and nobody else can name the batch.
+# Tasks come and go, so what a plan was made for says nothing of how many there are when it is
+# used, and a join may read them all. Here and below they are found by an array of their subjects,
+# which an index looks up one by one, whatever is planned.
 _CLAIM = text(f"""
     WITH held AS (
         UPDATE batches SET id = :token, state = 'leased', dispatches = 0,
             until = now() + make_interval(secs => :seconds)
-        WHERE id IN (
+        WHERE id = ANY(ARRAY(
+            -- IS TRUE: by the key alone, and not by an index of all that is dispatched.
             SELECT id FROM batches
-            WHERE id = ANY(:batches) AND name = :name AND queue = :queue AND state = 'dispatched'
+            WHERE id = ANY(:batches) AND name = :name AND (queue = :queue) IS TRUE
+              AND (state = 'dispatched') IS TRUE
               AND lane NOT IN (SELECT lane FROM lane_pauses)
               -- Of a lane that is open, its probe alone.
               AND NOT EXISTS (SELECT FROM lane_breakers AS o
                   WHERE o.lane = batches.lane AND o.probe IS DISTINCT FROM batches.id)
               AND (lane NOT IN {GUARDED_LANES}
                    OR NOT EXISTS (SELECT FROM heartbeat WHERE trusted_until < now()))
-            LIMIT 1 FOR UPDATE SKIP LOCKED
-        )
+            LIMIT 1 FOR UPDATE SKIP LOCKED))
         -- It need not reach the disk: whoever commits an effect later takes it there. After a crash
         -- in between the batch is dispatched still, and this token is worth nothing.
         RETURNING subjects, lane,
@@ -82,10 +86,9 @@ def claim(
 
 _RENEW = text("""
     UPDATE batches SET until = now() + make_interval(secs => :seconds)
-    WHERE id IN (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM batches WHERE id = ANY(:tokens) AND state = 'leased'
-        FOR UPDATE SKIP LOCKED
-    )
+        FOR UPDATE SKIP LOCKED))
     RETURNING id
 """)
 _LEASED = text("SELECT id FROM batches WHERE id = ANY(:tokens) AND state = 'leased'")
@@ -163,7 +166,8 @@ def _take_out(tx: Connection, claim: Claim, subjects: Sequence[uuid.UUID]) -> li
 # The batch goes with its last tasks; those of another one have been taken out of it (``taken``).
 _DONE = text("""
     WITH batch AS (
-        DELETE FROM batches WHERE id = :token AND state = 'leased' AND subjects = :subjects
+        DELETE FROM batches
+        WHERE id = :token AND (state = 'leased') IS TRUE AND subjects = :subjects
         RETURNING id
     ), locked AS MATERIALIZED (
         SELECT subject, wanted FROM tasks
@@ -174,14 +178,14 @@ _DONE = text("""
         FROM locked AS l JOIN unnest(CAST(:subjects AS uuid[]), CAST(:wanted AS integer[]))
             AS r(subject, wanted) USING (subject)
     ), gone AS (
-        DELETE FROM tasks AS t USING seen
-        WHERE t.name = :name AND t.subject = seen.subject AND seen.is_unchanged
+        DELETE FROM tasks AS t WHERE t.name = :name
+            AND t.subject = ANY(ARRAY(SELECT subject FROM seen WHERE is_unchanged))
     ), back AS (
         UPDATE tasks AS t SET batched = false, run_at = now(), attempts = 0, starts = 0,
             reason = NULL, code = NULL, error = NULL, lines = NULL, first_failed_at = NULL,
             total_attempts = 0
-        FROM seen
-        WHERE t.name = :name AND t.subject = seen.subject AND NOT seen.is_unchanged
+        WHERE t.name = :name
+            AND t.subject = ANY(ARRAY(SELECT subject FROM seen WHERE NOT is_unchanged))
     )
     SELECT count(*) FROM seen
 """)
@@ -230,14 +234,12 @@ _NOT_DONE = Bulk(
             lines = CASE WHEN r.lines IS NULL THEN t.lines ELSE
                 (coalesce(t.lines, '{{}}') || r.lines)[
                     cardinality(coalesce(t.lines, '{{}}') || r.lines) - {MOST_LINES - 1}:] END
-        FROM (
-            SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
-            ORDER BY subject FOR UPDATE
-        ) AS mine
-        JOIN json_to_recordset(CAST(:rows AS json)) AS r(
+        FROM json_to_recordset(CAST(:rows AS json)) AS r(
             subject uuid, wanted integer, failed boolean, delay float8, counts integer,
-            reason text, code text, error text, lines text[]) USING (subject)
-        WHERE t.name = :name AND t.subject = mine.subject
+            reason text, code text, error text, lines text[])
+        WHERE t.subject = r.subject AND t.name = :name AND t.subject = ANY(ARRAY(
+            SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+            ORDER BY subject FOR UPDATE))
         RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FROM ended
@@ -331,11 +333,9 @@ def finish_together(tx: Connection, claims: Sequence[Claim], outcome: Outcome) -
 _RELEASE = text("""
     UPDATE tasks AS t SET batched = false, run_at = now() + make_interval(secs => :delay),
         reason = :reason, code = NULL, error = left(:error, 2000)
-    FROM (
+    WHERE t.name = :name AND t.subject = ANY(ARRAY(
         SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
-        ORDER BY subject FOR UPDATE
-    ) AS mine
-    WHERE t.name = :name AND t.subject = mine.subject
+        ORDER BY subject FOR UPDATE))
 """)
 
 
@@ -358,11 +358,9 @@ _ABANDON = text(f"""
             state = CASE WHEN t.starts + 1 >= :max_starts THEN 'failed' ELSE 'ready' END,
             run_at = now() + make_interval(secs => t.starts + 1),
             reason = :reason, code = NULL, error = left(:error, 2000)
-        FROM (
+        WHERE t.name = :name AND t.subject = ANY(ARRAY(
             SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
-            ORDER BY subject FOR UPDATE
-        ) AS mine
-        WHERE t.name = :name AND t.subject = mine.subject
+            ORDER BY subject FOR UPDATE))
         RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), {TELL_WHO_FAILED}
     SELECT count(*) FILTER (WHERE state = 'failed') FROM ended

@@ -22,27 +22,24 @@ MOST_GATHERED = 5000
 MOST_RESCUED = 1000
 
 _RESCUE_DISPATCHED = text("""
-    WITH late AS (
-        SELECT id FROM batches WHERE state = 'dispatched' AND until < now()
-        ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED
-    ), rescued AS (
-        UPDATE batches AS b SET state = 'ready' FROM late WHERE b.id = late.id RETURNING b.size
+    WITH rescued AS (
+        UPDATE batches SET state = 'ready' WHERE id = ANY(ARRAY(
+            SELECT id FROM batches WHERE state = 'dispatched' AND until < now()
+            ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED))
+        RETURNING size
     )
     SELECT coalesce(sum(size), 0) FROM rescued
 """)
 
+_LOST = text("""
+    DELETE FROM batches WHERE id = ANY(ARRAY(
+        SELECT id FROM batches WHERE state = 'leased' AND until < now()
+        ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED))
+    RETURNING name, subjects
+""")
+
 _RESCUE_LEASED = text(f"""
-    WITH late AS (
-        DELETE FROM batches WHERE id IN (
-            SELECT id FROM batches WHERE state = 'leased' AND until < now()
-            ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED
-        )
-        RETURNING name, subjects
-    ), held AS MATERIALIZED (
-        SELECT t.name, t.subject FROM tasks AS t
-        JOIN (SELECT name, unnest(subjects) AS subject FROM late) AS l USING (name, subject)
-        ORDER BY t.name, t.subject FOR UPDATE OF t
-    ), ended AS (
+    WITH ended AS (
         UPDATE tasks AS t SET
             batched = false,
             starts = t.starts + 1,
@@ -51,7 +48,9 @@ _RESCUE_LEASED = text(f"""
             code = NULL,
             -- Spread, so that who ran beside a subject that kills its process does so only once.
             run_at = now() + make_interval(secs => random() * 2 ^ (t.starts + 1))
-        FROM held WHERE t.name = held.name AND t.subject = held.subject
+        WHERE t.name = :name AND t.subject = ANY(ARRAY(
+            SELECT subject FROM tasks WHERE name = :name AND subject = ANY(:subjects)
+            ORDER BY subject FOR UPDATE))
         RETURNING t.name, t.subject, t.state, t.attempts, t.reason, t.code, t.error
     ), lost AS (
         INSERT INTO events (subject, name, task)
@@ -90,14 +89,19 @@ def rescue(tx: Connection, *, limit: int = MOST_RESCUED) -> tuple[int, int]:
     for statement in _SET_BACK:
         tx.execute(statement, {"probe": PROBE_SECONDS})
     dispatched = tx.execute(_RESCUE_DISPATCHED, {"limit": limit}).scalar_one()
-    parameters = {"max_starts": MAX_STARTS, "limit": limit}
-    leased = tx.execute(_RESCUE_LEASED, parameters).scalar_one()
+    lost: dict[str, list[uuid.UUID]] = {}
+    for name, subjects in tx.execute(_LOST, {"limit": limit}):
+        lost.setdefault(name, []).extend(subjects)
+    leased = 0
+    for name in sorted(lost):
+        parameters = {"name": name, "subjects": lost[name], "max_starts": MAX_STARTS}
+        leased += tx.execute(_RESCUE_LEASED, parameters).scalar_one()
     return dispatched, leased
 
 
 # Whose time has come is put into batches; whose start came to no end is alone in its own.
-# They are named by where they stand, since they are held: a plan by name and subject that was made
-# while the table was empty reads all of it, every time.
+# They are named by where they stand, since they are held: a join with them may read all tasks,
+# whatever it was planned for. One that was changed meanwhile is left for the next time.
 _GATHER = text("""
     WITH gathered AS (
         UPDATE tasks AS t SET batched = true
@@ -226,7 +230,7 @@ _RECUT = Bulk(
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
             id uuid, state text, batch uuid, first integer, last integer, joined boolean)
     ), cut AS (
-        DELETE FROM batches WHERE id IN (SELECT batch FROM pieces) RETURNING *
+        DELETE FROM batches WHERE id = ANY(ARRAY(SELECT batch FROM pieces)) RETURNING *
     ), formed AS (
         -- Subjects of a batch are in order already. A large one is cut again and again.
         SELECT p.id, p.state, c.queue, c.name, c.lane, c.subjects[p.first:p.last] AS subjects,
@@ -336,22 +340,21 @@ def dispatch(
 # What no lane, cap or size stands in the way of. Relays that are woken together do not count
 # together: the cap may be passed by what each was woken for.
 _DISPATCH_NEW = text("""
-    WITH fitting AS (
+    UPDATE batches SET state = 'dispatched', dispatches = 1,
+        until = now() + make_interval(secs => :rescue)
+    WHERE id = ANY(ARRAY(
         SELECT b.id FROM batches AS b
-        WHERE b.id = ANY(:ids) AND b.state = 'ready' AND b.until IS NULL AND b.starts = 0
-          AND b.size <= :most
+        -- IS TRUE: by the key alone, and not by an index of all that is ready.
+        WHERE b.id = ANY(:ids) AND (b.state = 'ready') IS TRUE AND b.until IS NULL
+          AND b.starts = 0 AND b.size <= :most
           AND NOT EXISTS (SELECT FROM lane_pauses AS p WHERE p.lane = b.lane)
           AND NOT EXISTS (SELECT FROM lane_breakers AS o WHERE o.lane = b.lane)
           AND NOT EXISTS (SELECT FROM lane_limits AS l WHERE l.lane = b.lane)
           AND :cap > (
               SELECT coalesce(sum(h.size), 0) * 2 FROM batches AS h
               WHERE h.state = 'dispatched' AND h.queue = b.queue AND h.until > now())
-        FOR UPDATE OF b SKIP LOCKED
-    )
-    UPDATE batches AS b SET state = 'dispatched', dispatches = 1,
-        until = now() + make_interval(secs => :rescue)
-    FROM fitting WHERE b.id = fitting.id
-    RETURNING b.queue, b.name, b.lane, b.id, b.size, set_config('synchronous_commit', 'off', true)
+        FOR UPDATE OF b SKIP LOCKED))
+    RETURNING queue, name, lane, id, size, set_config('synchronous_commit', 'off', true)
 """)
 
 

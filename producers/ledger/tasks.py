@@ -192,7 +192,7 @@ _RETRY = text("""
         UPDATE tasks AS t SET state = 'ready', batched = false, wanted = t.wanted + 1, attempts = 0,
             starts = 0, run_at = clock_timestamp(), reason = NULL, code = NULL, error = NULL,
             first_failed_at = coalesce(t.first_failed_at, t.run_at)
-        FROM held WHERE t.name = :name AND t.subject = held.subject
+        WHERE t.name = :name AND t.subject = ANY(ARRAY(SELECT subject FROM held))
         RETURNING t.subject
     )
     SELECT array_agg(subject ORDER BY subject), pg_notify(:channel, '') FROM tried
@@ -218,7 +218,7 @@ _RUN_NOW = text("""
         ORDER BY subject FOR UPDATE
     ), due AS (
         UPDATE tasks AS t SET run_at = clock_timestamp()
-        FROM held WHERE t.name = :name AND t.subject = held.subject
+        WHERE t.name = :name AND t.subject = ANY(ARRAY(SELECT subject FROM held))
         RETURNING t.subject
     )
     SELECT array_agg(subject ORDER BY subject), pg_notify(:channel, '') FROM due

@@ -146,7 +146,8 @@ RARE: dict[str, list[TextClause | Bulk[Any]]] = {
         differences._THERE, differences._AT_REST, *PRESENCE, *WRITTEN_DOWN,
     ],
     "relay": [
-        dispatching._RESCUE_DISPATCHED, dispatching._RESCUE_LEASED, dispatching._UNDISPATCH,
+        dispatching._RESCUE_DISPATCHED, dispatching._LOST, dispatching._RESCUE_LEASED,
+        dispatching._UNDISPATCH,
         dispatching._AWAKE, guard._PAUSE, guard._LAST, guard._BEAT, guard._DOUBT,
         *dispatching._PROBING, dispatching._TAKE_TOKENS, *dispatching._SET_BACK, *PRESENCE,
     ],

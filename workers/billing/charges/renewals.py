@@ -37,7 +37,7 @@ _UNDISTURBED = text("""
         JOIN payment_requests AS p ON p.id = l.request_id
         JOIN customers AS c ON c.id = p.customer_id
         JOIN subsidiaries AS u ON u.code = p.subsidiary
-        LEFT JOIN renewals AS r ON r.service_id = s.id AND r.period_number = l.period_number
+        LEFT JOIN renewals AS r ON r.service_id = l.service_id AND r.period_number = l.period_number
             AND r.request_id = l.request_id
         WHERE l.request_id = ANY(:ids) AND l.released_at IS NULL
         ORDER BY s.id FOR NO KEY UPDATE OF s
