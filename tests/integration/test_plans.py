@@ -68,12 +68,12 @@ def test_tasks_whose_time_has_come_are_found_as_if_their_table_were_large(
     with database.engine("relay").begin() as tx:
         found = scans(tx, dispatching._GATHER, {"horizon": 5.0, "gather": 1000})
 
-    tasks = [scan for scan in found if scan["Relation Name"] == "tasks"]
-    assert {scan["Alias"]: scan["Node Type"] for scan in tasks} == {
+    of_tasks = [scan for scan in found if scan["Relation Name"] == "tasks"]
+    assert {scan["Alias"]: scan["Node Type"] for scan in of_tasks} == {
         "t": "Tid Scan",
         "d": "Index Scan",
     }
-    assert [scan["Index Name"] for scan in tasks if "Index Name" in scan] == ["tasks_unbatched"]
+    assert [scan["Index Name"] for scan in of_tasks if "Index Name" in scan] == ["tasks_unbatched"]
 
 
 def test_what_a_service_has_had_extended_is_not_read_for_the_next_extension(
