@@ -1,8 +1,10 @@
 """The task ledger's protocol, on a real PostgreSQL: a relay's side."""
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +17,7 @@ from producers.ledger import (
     dispatching,
 )
 from tests.conftest import Database
+from tests.support.given import wait_until
 from tests.support.ledger import Ledger, subjects
 
 
@@ -322,3 +325,39 @@ def test_short_poll_leaves_older_tasks_to_the_full_scan(book: Ledger) -> None:
 
     assert book.send(horizon=5.0) == []
     assert book.dispatch() == [[one]]
+
+
+def test_tasks_that_are_asked_for_again_while_they_are_gathered_are_in_one_batch_each(
+    book: Ledger,
+) -> None:
+    """Whether it was gathered before or after, nothing is gathered twice and nothing is left."""
+    many = subjects(60)
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            for first in range(0, len(many), 20):
+                book.enqueue(*many[first : first + 20], delay=0.001)
+
+    def relay() -> None:
+        while not is_over.is_set():
+            book.rescue()
+            for message, _ in book.send(batch=7):
+                claim = book.claim(message)
+                book.finish(claim, Outcome(done=list(claim.subjects)))
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(work) for work in (ask, ask, relay)]
+        time.sleep(2)
+        is_over.set()
+        for one in running:
+            one.result()
+    assert book.misplaced() == []
+    wait_until(lambda: drained(book), "nothing is left", 20)
+
+
+def drained(book: Ledger) -> bool:
+    for message, _ in book.send():
+        claim = book.claim(message)
+        book.finish(claim, Outcome(done=list(claim.subjects)))
+    return book.database.value("SELECT count(*) FROM tasks") == 0
