@@ -86,7 +86,7 @@ class Amqp:
             raise ValueError(str(error).removeprefix("AUTORENEW_BROKER_URL: ")) from None
         self._exchange = exchange
         self._lock = threading.Lock()
-        self._line: _Line | None = None
+        self._line: Line | None = None
 
     def send(self, document: bytes, kind: str, *, wants_answer: bool = True) -> Sent:
         """Have a document published.
@@ -97,7 +97,7 @@ class Amqp:
         sent = Sent(document, kind, wants_answer)
         with self._lock:
             if self._line is None or self._line.is_over:
-                self._line = _Line(self._hosts, self._exchange)
+                self._line = Line(self._hosts, self._exchange)
             self._line.send(sent)
         return sent
 
@@ -109,7 +109,7 @@ class Amqp:
             line.close()
 
 
-class _Line:
+class Line:
     """One connection, from its opening to its loss."""
 
     def __init__(self, hosts: Hosts, exchange: str) -> None:
@@ -126,6 +126,7 @@ class _Line:
         self._errors: list[BaseException] = []
         self._is_ready = False
         self._is_closing = False
+        self._why = "closed"  # what ended it
         self.is_over = False
         self._thread = threading.Thread(target=self._run, name="autorenew client", daemon=True)
         self._thread.start()
@@ -133,7 +134,7 @@ class _Line:
     def send(self, sent: Sent) -> None:
         with self._lock:
             if self.is_over:
-                sent.fail(Unreachable("the connection was lost"))
+                sent.fail(Unreachable(self._why))
                 return
             if len(self._waiting) + len(self._by_id) >= MOST_UNDER_WAY:
                 sent.fail(Overloaded(f"{MOST_UNDER_WAY} documents are under way"))
@@ -161,7 +162,7 @@ class _Line:
 
     def _run(self) -> None:
         """One host after the other, until one lets us in; then until that ends."""
-        why = "closed"
+        why = self._why
         try:
             for parameters, url in zip(self._hosts.parameters, self._hosts.urls, strict=True):
                 self._user = url.user
@@ -186,7 +187,7 @@ class _Line:
             log.debug("the connection of the client has failed", exc_info=True)
         finally:
             with self._lock:
-                self.is_over = True
+                self._why, self.is_over = why, True
                 left = [*self._waiting, *self._by_id.values()]
             for sent in left:
                 sent.lost(why)

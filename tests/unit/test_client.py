@@ -9,8 +9,11 @@ import pytest
 
 import producers
 from producers import AsyncClient, Client
+from producers.broker import Hosts
 from producers.client import errors
+from producers.client.amqp import Line, Sent
 from producers.client.errors import NotDone, Problem, not_done
+from tests.support.given import wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("order.md", "commands.md")
@@ -101,3 +104,12 @@ def test_errors_have_one_base() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     raised = [kind for kind in kinds if issubclass(kind, BaseException)]
     assert all(issubclass(kind, errors.ClientError) for kind in raised)
+
+
+def test_document_that_comes_after_the_connection_failed_is_told_why() -> None:
+    line = Line(Hosts("amqp://shop:x@127.0.0.1:1/", name="test"), "intake")
+    wait_until(lambda: line.is_over, "the connection has failed")
+    late = Sent(b"{}", "order.v1", wants_answer=True)
+    line.send(late)
+    with pytest.raises(errors.Unreachable, match="refused"):
+        late.future.result(0)
