@@ -100,10 +100,10 @@ _PAST = text("""
     SELECT s.id AS service_id, s.customer_id, s.payment_method_id, k AS period_number, day,
         'Plan 0, P' || s.period_months || 'M' AS description,
         (s.anchor + make_interval(months => s.period_months * k))::date AS paid_until,
-        md5('request ' || s.id || k)::uuid AS request_id,
-        md5('invoice ' || s.id || k)::uuid AS invoice_id,
-        md5('charge ' || s.id || k)::uuid AS charge_key,
-        md5('operation ' || s.id || k)::uuid AS operation_key,
+        (days || right(md5('request ' || s.id || k), 28))::uuid AS request_id,
+        (days || right(md5('invoice ' || s.id || k), 28))::uuid AS invoice_id,
+        (days || right(md5('charge ' || s.id || k), 28))::uuid AS charge_key,
+        (days || right(md5('operation ' || s.id || k), 28))::uuid AS operation_key,
         md5('email ' || s.id || k)::uuid AS email_id,
         'FR-' || extract(year FROM day) AS series,
         row_number() OVER (PARTITION BY extract(year FROM day) ORDER BY day, s.id, k) AS number
@@ -111,6 +111,9 @@ _PAST = text("""
     CROSS JOIN LATERAL generate_series(s.imported_periods + 1, s.paid_periods) AS k
     CROSS JOIN LATERAL (
         SELECT (s.anchor + make_interval(months => s.period_months * (k - 1)))::date AS day) AS d
+    CROSS JOIN LATERAL (
+        -- As derived_id begins near a day.
+        SELECT lpad(to_hex(day - DATE '1970-01-01'), 4, '0') AS days) AS x
 """)
 _REQUESTS = text("""
     INSERT INTO payment_requests (id, payment_method_id, customer_id, subsidiary, country,

@@ -33,6 +33,9 @@ ALONE = "their far side by itself"
 ONE_PROCESS = "provisioning, calls of 50 ms, 1 process"
 MANY_PROCESSES = f"provisioning, calls of 50 ms, {provisioning.MANY_PROCESSES} processes"
 AT_ONCE = f"provisioning, {provisioning.MANY_AT_ONCE} calls of 0.5 s at once, 1 process"
+SNAPSHOT_SECONDS = 60.0
+ROUNDS = f"orders for {SNAPSHOT_SECONDS:.0f} s"
+SNAPSHOT = f"{ROUNDS}, a snapshot open"
 NO_EVENTS, WITH_EVENTS = "orders, without events", "orders, with events"
 EVENT_MS = 50.0
 CALM = "three universes, a fourth beside them"
@@ -164,6 +167,7 @@ def _ratios(results: Results) -> Iterator[tuple[str, str, str, str]]:
         (f"{provisioning.MANY_PROCESSES} processes / 1", results.median(MANY_PROCESSES),
          results.median(ONE_PROCESS), 3.0),
         (f"{AT_ONCE} / bound", results.median(AT_ONCE), provisioning.BOUND, 0.85),
+        (f"{SNAPSHOT} / without", results.median(SNAPSHOT), results.median(ROUNDS), 0.9),
         (f"{HANGING} / calm", results.median(HANGING), results.median(CALM), 0.95),
         (f"{WITH_EVENTS} / without", results.median(WITH_EVENTS), results.median(NO_EVENTS), 0.9),
     ):  # fmt: skip

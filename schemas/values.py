@@ -100,18 +100,39 @@ class Period:
 
 NAMESPACE = uuid.UUID("6f0a1e5c-2f5b-5d0e-9c53-6a7e0b1d9a42")
 _NAMESPACE_BYTES = NAMESPACE.bytes
+_EPOCH = date(1970, 1, 1)
+_LAST_DAY = 2**16 - 1  # in 2149
+# uuid.UUID(version=8) is known to Python from 3.14.
+_DATED = 8
+_WITHOUT_VERSION = ~(0xF000 << 64 | 0xC000 << 48)
+_VERSION = _DATED << 76 | 0x8000 << 48
 
 
-def derived_id(*facts: object) -> uuid.UUID:
-    """An identifier that follows from business facts alone (RFC 9562, version 5).
+def derived_id(*facts: object, near: date | uuid.UUID | None = None) -> uuid.UUID:
+    """An identifier that follows from business facts alone (RFC 9562).
 
     A restored database, or an order sent again, derives the same one: nothing that leaves
     the house is ever named twice, and no name is ever used for another thing.
+
+    Args:
+        near: a day, or what is named by a day. The identifiers near a day stand together in an
+            index, so that what is written in bulk on one day touches few of its pages.
+
+    Returns:
+        Of version 5; near a day of version 8, which begins with the days since 1970-01-01 in two
+        bytes. What is near an identifier of version 5 has no day either.
     """
     name = "\x1f".join(map(str, facts)).encode()
     # As uuid.uuid5 does, without importing hashlib anew for each: there are five an order.
     digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
-    return uuid.UUID(bytes=digest[:16], version=5)
+    if isinstance(near, uuid.UUID):
+        day = near.bytes[:2] if near.version == _DATED else None
+    else:
+        day = min(max((near - _EPOCH).days, 0), _LAST_DAY).to_bytes(2, "big") if near else None
+    if day is None:
+        return uuid.UUID(bytes=digest[:16], version=5)
+    value = int.from_bytes(day + digest[:14], "big")
+    return uuid.UUID(int=value & _WITHOUT_VERSION | _VERSION)
 
 
 class Universe(StrEnum):

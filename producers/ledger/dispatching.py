@@ -5,6 +5,7 @@ dispatched and not claimed, or leased and not finished, in time is made ready ag
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -262,6 +263,7 @@ class Dispatch:
 
     Attributes:
         waited: seconds since the first of them was ready.
+        fills_queue: whether its queue has no more room, so that there may be more of it.
     """
 
     queue: str
@@ -270,6 +272,7 @@ class Dispatch:
     batch: uuid.UUID
     size: int
     waited: float = 0.0
+    fills_queue: bool = False
 
 
 def dispatch(
@@ -328,10 +331,14 @@ def dispatch(
         probing = {"id": name, "lane": parts[0].batch.lane, "seconds": PROBE_SECONDS}
         for statement in _PROBING:
             tx.execute(statement, probing)
+    taken: Counter[str] = Counter()
+    for parts in messages:
+        taken[parts[0].batch.queue] += sum(part.size for part in parts)
     return [
         Dispatch(
             parts[0].batch.queue, parts[0].batch.name, parts[0].batch.lane, name,
             sum(part.size for part in parts), max(part.batch.waited for part in parts),
+            taken[parts[0].batch.queue] >= parts[0].batch.room,
         )
         for name, parts in zip(names, messages, strict=True)
     ]  # fmt: skip

@@ -56,8 +56,8 @@ FULL_SCAN_EVERY_SECONDS = 2.0
 # A short poll looks back this far; enqueues whose transaction stays open longer wait for the
 # full scan.
 HORIZON_SECONDS = 5.0
-# Where a full scan found what a short poll cannot see, all polls are full for so long: a backlog
-# that nothing is taken from while its queue is full is still there.
+# Where a queue was filled up, or a full scan found what a short poll cannot see, all polls are full
+# for so long: a backlog that nothing is taken from while its queue is full is still there.
 BACKLOG_SECONDS = 5.0
 
 
@@ -176,7 +176,7 @@ class Relay:
                 horizon=horizon,
                 gather=max(1, MOST_GATHERED // self._parts),
             )
-        if any(message.waited >= HORIZON_SECONDS for message in batch):
+        if any(message.fills_queue or message.waited >= HORIZON_SECONDS for message in batch):
             self._backlog_until = now + BACKLOG_SECONDS
         return batch
 

@@ -161,14 +161,14 @@ _OF_CUSTOMER = text("""
     SELECT i.id, i.series, i.number, i.issued_on, i.net, i.tax, i.total, i.currency
     FROM invoices AS i
     WHERE i.customer_id = :customer
-      AND (CAST(:before AS uuid) IS NULL OR (i.issued_on, i.id) < (
-          SELECT b.issued_on, b.id FROM invoices AS b WHERE b.id = :before))
+      AND (CAST(:before AS uuid) IS NULL OR (i.issued_on, i.series, i.number) < (
+          SELECT b.issued_on, b.series, b.number FROM invoices AS b WHERE b.id = :before))
       AND (CAST(:subsidiaries AS text[]) IS NULL
            OR i.subsidiary = ANY(CAST(:subsidiaries AS text[])))
       AND (CAST(:brands AS text[]) IS NULL OR NOT EXISTS (
           SELECT FROM invoice_lines AS l JOIN services AS s ON s.id = l.service_id
           WHERE l.invoice_id = i.id AND s.brand <> ALL(CAST(:brands AS text[]))))
-    ORDER BY i.issued_on DESC, i.id DESC LIMIT :limit
+    ORDER BY i.issued_on DESC, i.series DESC, i.number DESC LIMIT :limit
 """)
 
 

@@ -28,6 +28,7 @@ from workers.billing.charges.reconcile import Difference, compare
 from workers.billing.gateways.http import HttpGateway
 from workers.billing.gateways.instant import InstantGateway
 from workers.billing.gateways.port import Charge
+from workers.billing.payment_requests import draft
 from workers.conformance.waiting import Waiting
 from workers.outside.books import Books
 from workers.outside.http import HttpSettings
@@ -217,6 +218,23 @@ def test_charge_is_found_after_the_old_expiry_too(
     resume(world)
 
     assert {(s.state, s.paid_periods) for s in world.services()} == {("active", 2)}
+    assert book(simulator) == taken
+    clean(world, simulator)
+
+
+def test_charge_of_a_release_that_named_requests_without_a_day_is_booked(
+    restored: Any, simulator: Running, reconcile: Callable[..., Result]
+) -> None:
+    with pytest.MonkeyPatch.context() as former:
+        former.setattr("workers.billing.payment_requests.draft.id_of", draft.former_id_of)
+        world = restored(line("site", quantity=2), before=-5, days=3)
+    taken = book(simulator)
+
+    booked = reconcile(world, "--book", "--json")
+    assert [row["difference"] for row in rows(booked)] == ["booked"]
+    resume(world)
+
+    assert {s.paid_periods for s in world.services()} == {2}
     assert book(simulator) == taken
     clean(world, simulator)
 

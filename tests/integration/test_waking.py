@@ -185,6 +185,23 @@ def test_backlog_is_not_left_because_its_queue_was_full(database: Database) -> N
     assert sum(message.size for message in kept.sent) == 8
 
 
+def test_backlog_that_grows_old_while_its_queue_is_full_is_not_left(database: Database) -> None:
+    """It is young when its queue is filled up, and older than a short poll looks back later."""
+    kept = Kept()
+    settings = load_settings(dispatch_cap=4, calls_at_once=4)
+    relay = Relay(database.engine("relay"), kept, settings, SystemClock())
+    relay.round()  # a full look: the next one is not due soon
+    enqueue(database, 12)
+
+    relay.round()
+    for table in ("tasks", "batches"):
+        database.run(f"UPDATE {table} SET run_at = now() - interval '1 hour'")
+    database.run("UPDATE batches SET state = 'leased' WHERE state = 'dispatched'")
+    relay.round()
+
+    assert sum(message.size for message in kept.sent) == 8
+
+
 def test_nobody_notifies_a_relay_that_is_busy(database: Database, transport: Kept) -> None:
     asked = "SELECT count(*) FROM sleeping_relays"
     assert database.value(asked) == 1

@@ -251,6 +251,31 @@ class TestDerivedId:
     ) -> None:
         assert (derived_id(*one) == derived_id(*other)) is (one == other)
 
+    def test_derived_id_near_a_day_begins_with_it(self) -> None:
+        made = derived_id("renewal request", "x", near=date(2026, 11, 30))
+        assert made == uuid.UUID("5133b708-4497-8726-ba5d-8fd1d8436f81")
+        assert made.bytes[:2] == ((date(2026, 11, 30) - date(1970, 1, 1)).days).to_bytes(2, "big")
+        assert (made.version, made.variant) == (8, uuid.RFC_4122)
+        assert derived_id("charge", made, 1, near=made).bytes[:2] == made.bytes[:2]
+
+    @given(st.dates(), st.dates())
+    def test_days_are_in_order_and_never_out_of_range(self, one: date, other: date) -> None:
+        earlier, later = sorted((one, other))
+        first, second = (derived_id("x", near=day).bytes[:2] for day in (earlier, later))
+        assert first <= second
+
+    @given(facts, facts)
+    def test_same_facts_near_a_day_give_the_same_id_and_other_facts_another(
+        self, one: list[str], other: list[str]
+    ) -> None:
+        day = date(2026, 11, 30)
+        assert (derived_id(*one, near=day) == derived_id(*other, near=day)) is (one == other)
+
+    def test_what_is_near_an_id_without_a_day_is_named_as_before_there_were_any(self) -> None:
+        plain = derived_id("request", "o")
+        assert derived_id("charge", plain, 1, near=plain) == derived_id("charge", plain, 1)
+        assert derived_id("charge", plain, 1, near=None) == derived_id("charge", plain, 1)
+
     def test_derived_id_depends_on_where_one_fact_ends(self) -> None:
         assert derived_id("ab", "c") != derived_id("a", "bc")
         assert derived_id("a", "") != derived_id("a")

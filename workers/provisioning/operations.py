@@ -83,7 +83,7 @@ def call_of(row: Any, kind: OperationKind, paid_until: date) -> Call:
         key, paid_until = row.doubted_key, row.doubted_until
     else:
         facts = (row.id, row.generation, kind, paid_until, row.refused)
-        key = derived_id("operation", *facts)
+        key = derived_id("operation", *facts, near=paid_until)
     return Call(
         operation=Operation(
             kind=kind,

@@ -81,7 +81,7 @@ def next_attempt(row: Any, cannot_pay: Obstacle | None) -> Attempt:
 
 def charge_key(request_id: uuid.UUID, amount: Money, number: int) -> uuid.UUID:
     """The key under which the n-th charge of a request is known at its gateway."""
-    return derived_id("charge", request_id, amount, number)
+    return derived_id("charge", request_id, amount, number, near=request_id)
 
 
 class Effect(StrEnum):

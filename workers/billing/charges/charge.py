@@ -124,9 +124,10 @@ _PAID_SERVICES = text("""
             SELECT max(a.version) FROM plans AS p JOIN agreements AS a ON a.contract = p.contract
             WHERE p.code = s.plan AND a.customer_id = s.customer_id)),
         desired = CASE WHEN o.reason = 'given_up' THEN 'absent' ELSE 'active' END
-    FROM request_lines AS l, orders AS o
-    WHERE l.request_id = ANY(:ids) AND l.period_number > 0 AND s.id = l.service_id
-      AND o.id = s.order_id
+    FROM orders AS o
+    WHERE o.id = s.order_id AND s.id = ANY(ARRAY(
+        SELECT service_id FROM request_lines
+        WHERE request_id = ANY(:ids) AND period_number > 0))
     RETURNING s.id, s.universe, s.driver
 """)
 

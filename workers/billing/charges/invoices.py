@@ -83,7 +83,7 @@ def issue_invoices(
         tx,
         [
             InvoiceRow(
-                derived_id("invoice", request_id),
+                derived_id("invoice", request_id, near=request_id),
                 number.series,
                 number.number,
                 number.issued_on,

@@ -6,7 +6,7 @@ charge it with next: it is booked as paid instead.
 
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import combinations
@@ -28,7 +28,14 @@ from workers.billing.charges.attempt import Attempt, charge_key
 from workers.billing.charges.charge import ChargeHandler
 from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState
 from workers.billing.payment_requests import store
-from workers.billing.payment_requests.draft import Customer, Draft, draft, parts_of, quote_of
+from workers.billing.payment_requests.draft import (
+    Customer,
+    Draft,
+    draft,
+    former_id_of,
+    parts_of,
+    quote_of,
+)
 
 # So many attempts of a request may have been forgotten.
 FORGOTTEN_ATTEMPTS = 12
@@ -134,8 +141,10 @@ def _keys_of_drafts(
     for group in _groups(services, now):
         for drawn in _drafts(group, customers[group[0].customer_id], now):
             amount = drawn.net + drawn.tax
-            for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
-                keys[str(charge_key(drawn.id, amount, attempt))] = drawn.id, attempt, drawn
+            former = replace(drawn, id=former_id_of(drawn.services))
+            for one in (former, drawn):  # it may have been charged by a release before this one
+                for attempt in range(1, 1 + FORGOTTEN_ATTEMPTS):
+                    keys[str(charge_key(one.id, amount, attempt))] = one.id, attempt, one
     return keys
 
 

@@ -150,6 +150,18 @@ def quote_of(service: Renewable, customer: Customer, now: datetime) -> Quote:
 
 
 def id_of(services: Sequence[Renewable]) -> RequestId:
-    """From business facts alone: a restored database asks for the same under the same name."""
-    facts = sorted(f"{s.id}:{s.paid_periods}:{s.requests}" for s in services)
-    return RequestId(derived_id("renewal request", *facts))
+    """From business facts alone: a restored database asks for the same under the same name.
+
+    It is near the day on which they end, and so are its charges, invoice and operations.
+    """
+    ends = min(service.period.end(service.anchor, service.paid_periods) for service in services)
+    return RequestId(derived_id(*_facts(services), near=ends))
+
+
+def former_id_of(services: Sequence[Renewable]) -> RequestId:
+    """What a request of these was named before names had a day."""
+    return RequestId(derived_id(*_facts(services)))
+
+
+def _facts(services: Sequence[Renewable]) -> Sequence[str]:
+    return "renewal request", *sorted(f"{s.id}:{s.paid_periods}:{s.requests}" for s in services)
