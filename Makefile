@@ -43,9 +43,9 @@ fix: .venv/dev ## Format, and mend what can be mended
 	@$(BIN)/ruff check --fix $(PYTHON_FILES)
 	@$(BIN)/ruff format $(PYTHON_FILES)
 
-bench: .venv/dev ## Measure against peers and against the floor; prints a table, writes JSON
+bench: .venv/dev ## Measure against peers and against the floor (ARGS="--only fleet floor"); prints a table, writes JSON
 	@sh scripts/ensure-rabbitmq.sh
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 rights: .venv/dev ## Write the rights of the database roles into the documentation anew
 	@$(BIN)/python -m autorenew.rights

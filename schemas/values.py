@@ -135,6 +135,11 @@ def derived_id(*facts: object, near: date | uuid.UUID | None = None) -> uuid.UUI
     return uuid.UUID(int=value & _WITHOUT_VERSION | _VERSION)
 
 
+def without_day(named: uuid.UUID) -> uuid.UUID | str:
+    """What of an identifier follows from its facts alone, whatever day it is near."""
+    return named.hex[4:] if named.version == _DATED else named
+
+
 class Universe(StrEnum):
     WEB = "web"
     DEDICATED = "dedicated"

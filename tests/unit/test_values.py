@@ -19,6 +19,7 @@ from schemas.values import (
     ServiceState,
     derived_id,
     round_half_up,
+    without_day,
 )
 
 currencies = st.sampled_from(sorted(CURRENCY_DIGITS))
@@ -274,7 +275,12 @@ class TestDerivedId:
     def test_what_is_near_an_id_without_a_day_is_named_as_before_there_were_any(self) -> None:
         plain = derived_id("request", "o")
         assert derived_id("charge", plain, 1, near=plain) == derived_id("charge", plain, 1)
-        assert derived_id("charge", plain, 1, near=None) == derived_id("charge", plain, 1)
+        assert without_day(plain) == plain
+
+    def test_without_its_day_an_id_is_the_same_on_every_day(self) -> None:
+        one, other = (derived_id("x", near=date(2026, 11, day)) for day in (29, 30))
+        assert one != other
+        assert without_day(one) == without_day(other)
 
     def test_derived_id_depends_on_where_one_fact_ends(self) -> None:
         assert derived_id("ab", "c") != derived_id("a", "bc")

@@ -8,7 +8,7 @@ from typing import Any
 
 from producers.ledger import ClaimedTask, Failure, Retry
 from schemas.rules.payable import Obstacle
-from schemas.values import ChargeState, Money, OrderId, RequestId, derived_id
+from schemas.values import ChargeState, Money, OrderId, RequestId, derived_id, without_day
 from workers.billing.gateways.port import Charge, GatewayAnswer, GatewayState, said
 from workers.runtime.retries import RetryPolicy
 
@@ -80,8 +80,11 @@ def next_attempt(row: Any, cannot_pay: Obstacle | None) -> Attempt:
 
 
 def charge_key(request_id: uuid.UUID, amount: Money, number: int) -> uuid.UUID:
-    """The key under which the n-th charge of a request is known at its gateway."""
-    return derived_id("charge", request_id, amount, number, near=request_id)
+    """The key under which the n-th charge of a request is known at its gateway.
+
+    It has no day: gateways may know UUIDs of version 5 and not of version 8.
+    """
+    return derived_id("charge", without_day(request_id), amount, number)
 
 
 class Effect(StrEnum):
