@@ -152,7 +152,7 @@ def quote_of(service: Renewable, customer: Customer, now: datetime) -> Quote:
 def id_of(services: Sequence[Renewable]) -> RequestId:
     """From business facts alone: a restored database asks for the same under the same name.
 
-    It is near the day on which they end, and so are its charges, invoice and operations.
+    It is near the day on which the services end, and its invoice is near it.
     """
     ends = min(service.period.end(service.anchor, service.paid_periods) for service in services)
     return RequestId(derived_id(*_facts(services), near=ends))
