@@ -68,4 +68,4 @@ class Visitor:
 
 def groups_on(page: str) -> int:
     """Rows of the page *Failed*."""
-    return page.count('<tr><td class="number">')
+    return page.count('<tr><td data-label="Tasks"')

@@ -17,6 +17,7 @@ from autorenew.console.routing import safe_next
 from autorenew.console.sessions import FREE_FAILURES
 from autorenew.console.today import Kept
 from autorenew.local.postgres import PrivatePostgres
+from benchmarks.console import groups_on
 from producers.web.serving import WebServer
 from schemas.clock import SystemClock
 from schemas.settings import Settings
@@ -451,6 +452,18 @@ def test_what_a_far_side_says_is_text(site: Site) -> None:
         assert page.status_code == 200, path
         assert SHOWN in page.text, path
         assert "<script>alert" not in page.text
+
+
+def test_groups_are_counted_by_the_benchmark_as_they_are_shown(site: Site) -> None:
+    for key, reason in (("k-1", "driver_refused"), ("k-2", "driver_refused"), ("k-3", "crashed")):
+        site.database.place(order(key))
+        site.database.run(
+            "UPDATE tasks SET state = 'failed', batched = false, reason = :reason, run_at = now()"
+            " WHERE state = 'ready'",
+            reason=reason,
+        )
+    site.database.run("DELETE FROM batches")
+    assert groups_on(site.browser("operator").get("/failed").text) == 2
 
 
 def test_what_customers_call_themselves_is_text(site: Site) -> None:
