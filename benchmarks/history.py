@@ -102,7 +102,7 @@ _PAST = text("""
         (s.anchor + make_interval(months => s.period_months * k))::date AS paid_until,
         (days || right(md5('request ' || s.id || k), 28))::uuid AS request_id,
         (days || right(md5('invoice ' || s.id || k), 28))::uuid AS invoice_id,
-        (days || right(md5('charge ' || s.id || k), 28))::uuid AS charge_key,
+        md5('charge ' || s.id || k)::uuid AS charge_key,
         (days || right(md5('operation ' || s.id || k), 28))::uuid AS operation_key,
         md5('email ' || s.id || k)::uuid AS email_id,
         'FR-' || extract(year FROM day) AS series,
